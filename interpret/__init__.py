@@ -1,0 +1,29 @@
+"""Look inside convolutional networks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from interpret.errors import InterpretError
+
+# public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
+_HOME = {
+    "InterpretError": "errors",
+}
+
+__all__ = [
+    "InterpretError",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'interpret' has no attribute {name!r}")
+    return getattr(import_module(f"interpret.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

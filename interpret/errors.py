@@ -1,0 +1,36 @@
+"""The error that a user can mend, and the sentence that tells how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InterpretError(ValueError):
+    """A mistake that its user can mend: one sentence naming the argument, its value and the remedy.
+
+    The command prints it without a traceback and exits with status 2.
+
+    >>> raise InterpretError("k must be at least 1, not 0")
+    Traceback (most recent call last):
+        ...
+    interpret.errors.InterpretError: k must be at least 1, not 0
+    """
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
+    """Return the error for a name that is not among those known, with the nearest ones.
+
+    >>> print(unknown("layer", "feature.3", ["features.0", "features.3"]))
+    unknown layer 'feature.3': did you mean 'features.3' or 'features.0'?
+    """
+    known = list(known)
+    near = get_close_matches(str(name), known, n=3)
+    if near:
+        remedy = "did you mean " + " or ".join(repr(match) for match in near) + "?"
+    elif known:
+        shown = ", ".join(known[:12]) + (", …" if len(known) > 12 else "")
+        remedy = f"choose from {shown}"
+    else:
+        remedy = "there is none to choose from"
+    return InterpretError(f"unknown {kind} {str(name)!r}: {remedy}")
