@@ -7,14 +7,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interpret.errors import InterpretError
+    from interpret.model import Model
+    from interpret.preprocess import Preprocess
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
     "InterpretError": "errors",
+    "Model": "model",
+    "Preprocess": "preprocess",
 }
 
 __all__ = [
     "InterpretError",
+    "Model",
+    "Preprocess",
 ]
 __version__ = "0.1.0"
 

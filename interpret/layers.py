@@ -1,0 +1,127 @@
+"""Layers by name: which ones are meant, and what they return as the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from interpret.errors import InterpretError, unknown
+
+WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""The kinds of layer whose outputs are units unless the user says otherwise."""
+
+
+def select_layers(
+    module: nn.Module, patterns: str | Iterable[str] | None = None, among: Container[str] | None = None
+) -> list[str]:
+    """Return the names of a module's layers that match, in the order of `named_modules()`.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    >>> select_layers(network)
+    ['0', '2']
+    >>> select_layers(network, "1")
+    ['1']
+    >>> select_layers(network, ["*"])
+    ['0', '1', '2']
+
+    Args:
+        module: the network.
+        patterns: names or globs (`features.*`), several also separated by commas; None: every convolutional and
+            linear layer. A bare name is that layer alone.
+        among: the names that globs and the default choose from, such as those of the layers that run; None: all.
+
+    Raises:
+        InterpretError: a pattern that matches no layer, with the nearest names.
+    """
+    modules = {name: layer for name, layer in module.named_modules() if name}
+    eligible = [name for name in modules if among is None or name in among]
+    if patterns is None:
+        chosen = [name for name in eligible if isinstance(modules[name], WITH_UNITS)]
+        if not chosen:
+            raise InterpretError("the network has no convolutional or linear layer: name the layers you want")
+        return chosen
+    matched: set[str] = set()
+    for pattern in split_patterns(patterns):
+        names = [pattern] if pattern in modules else [name for name in eligible if fnmatchcase(name, pattern)]
+        if not names:
+            raise unknown("layer", pattern, eligible)
+        matched.update(names)
+    if not matched:
+        raise InterpretError("layers is empty: name at least one layer, or leave it out for all")
+    return [name for name in modules if name in matched]
+
+
+def split_patterns(patterns: str | Iterable[str]) -> list[str]:
+    """Return names and globs one by one; in one text, they are separated by commas.
+
+    >>> split_patterns("conv1, layer1.*")
+    ['conv1', 'layer1.*']
+    """
+    if isinstance(patterns, str):
+        patterns = patterns.split(",")
+    return [part.strip() for part in patterns if part.strip()]
+
+
+def units_first(layer: nn.Module, output: Tensor) -> Tensor:
+    """Return a layer's output with its units as the second dimension.
+
+    A linear layer that runs at each position of an image (ConvNeXt) has its features last.
+
+    >>> import torch
+    >>> units_first(nn.Linear(3, 5), torch.zeros(2, 7, 7, 5)).shape
+    torch.Size([2, 5, 7, 7])
+    """
+    return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+
+
+class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pass that has given all that was asked
+    """Ends a forward pass early; `first_outputs` swallows it."""
+
+
+@contextmanager
+def first_outputs(
+    module: nn.Module, names: Iterable[str], receive: Callable[[str, Tensor], None], stop: bool = False
+) -> Iterator[None]:
+    """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
+
+    The output comes with its units as the second dimension. A layer that runs several times in one pass (a shared
+    rectifier) counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward
+    pass ends as soon as every named layer has returned.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
+    >>> import torch
+    >>> with first_outputs(network, ["1"], lambda name, output: print(name, tuple(output.shape))):
+    ...     _ = network(torch.zeros(2, 1, 2, 2))
+    1 (2, 3)
+
+    Raises:
+        InterpretError: a layer whose output is not one tensor.
+    """
+    waiting = set(names)
+
+    def hook_for(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(layer: nn.Module, _inputs: object, output: object) -> None:
+            if name not in waiting:
+                return
+            if not isinstance(output, Tensor):
+                raise InterpretError(
+                    f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
+                )
+            waiting.discard(name)
+            receive(name, units_first(layer, output))
+            if stop and not waiting:
+                raise StopForward
+
+        return hook
+
+    handles = [module.get_submodule(name).register_forward_hook(hook_for(name)) for name in list(waiting)]
+    try:
+        yield
+    except StopForward:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()

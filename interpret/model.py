@@ -1,0 +1,81 @@
+"""A network with what is needed to feed it and to name what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from interpret.errors import InterpretError
+from interpret.preprocess import Preprocess
+
+
+@dataclass(eq=False)
+class Model:
+    """A network, its preprocessing and its classes, as [`interpret.load`][interpret.loading.load] returns it.
+
+    >>> model = Model(nn.Conv2d(1, 2, 3), name="one layer")
+    >>> model(torch.zeros(1, 1, 5, 5)).shape
+    torch.Size([1, 2, 3, 3])
+    >>> len(model.weights_hash)
+    64
+    """
+
+    module: nn.Module
+    name: str
+    preprocess: Preprocess | None = None
+    """How a picture becomes the module's input, and back; None where nobody said."""
+    classes: tuple[str, ...] | None = None
+    """What the outputs stand for, in their order."""
+    spec: str | None = None
+    """What `interpret.load` takes to make this model again; None for a module made in memory."""
+    origin: str = ""
+    """Where the weights come from, in one sentence."""
+    card: str | None = None
+    """The model's card in Markdown: what it is, how it was trained, how well it does."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one input."""
+        if self.preprocess is None:
+            raise InterpretError(
+                f"model {self.name!r} does not say what its input looks like: load it with preprocess=Preprocess(...)"
+            )
+        return self.preprocess.input_shape
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all parameters and buffers as they are now, in hexadecimal."""
+        return hash_weights(self.module)
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, whatever device they are on.
+
+    >>> hash_weights(nn.ReLU()) == hashlib.sha256().hexdigest()
+    True
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def as_model(model: Model | nn.Module) -> Model:
+    """Return `model` itself, or a bare module as a `Model` that knows no more than its class's name.
+
+    >>> as_model(nn.Identity()).name
+    'Identity'
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, nn.Module):
+        return Model(model, name=type(model).__name__)
+    raise InterpretError(f"model must be a Model or an nn.Module, not {type(model).__name__}: use interpret.load(spec)")

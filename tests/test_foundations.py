@@ -1,0 +1,380 @@
+"""What everything stands on: the lazy package, errors, files, layers by name, and the model."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import interpret
+from interpret.errors import InterpretError, unknown
+from interpret.files import replacing, write_text
+from interpret.layers import first_outputs, select_layers, units_first
+from interpret.model import Model, as_model, hash_weights
+from interpret.preprocess import Preprocess
+from interpret.progress import progress
+
+# the package
+
+
+def run(code: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+def test_importing_it_does_not_import_torch() -> None:
+    run(
+        "import sys, interpret; dir(interpret); interpret.__version__; "
+        "from interpret import InterpretError, Study; import interpret.errors, interpret.files, interpret.progress; "
+        "assert not {'torch', 'torchvision', 'matplotlib', 'captum'} & set(sys.modules)"
+    )
+
+
+def test_its_help_does_not_import_torch() -> None:
+    run(
+        "import sys; sys.argv = ['interpret', '--help']\n"
+        "from interpret.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+
+
+def test_every_public_name_is_there_and_says_what_it_is() -> None:
+    assert sorted(interpret.__all__) == list(interpret.__all__) and set(interpret.__all__) <= set(dir(interpret))
+    for name in interpret.__all__:
+        value = getattr(interpret, name)
+        assert value.__name__ == name and value.__module__.startswith("interpret.")
+        documentation = inspect.getdoc(value)
+        assert documentation and documentation.splitlines()[0].endswith((".", ":")), name
+    with pytest.raises(AttributeError, match="module 'interpret' has no attribute 'nothing'"):
+        _ = interpret.nothing
+    everything: dict[str, Any] = {}
+    exec("from interpret import *", everything)
+    assert set(interpret.__all__) <= set(everything)
+
+
+def test_no_function_hides_a_module_of_its_name() -> None:
+    folder = Path(interpret.__file__).parent
+    modules = {file.stem for file in folder.glob("*.py")} | {file.name for file in folder.iterdir() if file.is_dir()}
+    assert not modules & set(interpret.__all__)
+
+
+def test_progress_is_quiet_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(3, "counting") as bar:
+        for _ in range(3):
+            bar.update()
+    assert capsys.readouterr() == ("", "")
+
+
+# errors
+
+
+def test_unknown_names_come_with_near_ones() -> None:
+    layers = [f"features.{index}" for index in range(20)]
+    assert str(unknown("layer", "feature.3", layers)).startswith("unknown layer 'feature.3': did you mean 'features.3'")
+    assert str(unknown("layer", "xyz", layers)).endswith("features.10, features.11, …")
+    assert str(unknown("rule", "xyz", ("one", "two"))) == "unknown rule 'xyz': choose from one, two"
+    assert str(unknown("layer", 3, [])) == "unknown layer '3': there is none to choose from"
+    assert str(unknown("layer", "one", iter(["ones"]))) == "unknown layer 'one': did you mean 'ones'?"
+
+
+def test_errors_are_value_errors_that_cross_processes() -> None:
+    error = pickle.loads(pickle.dumps(InterpretError("k must be at least 1")))
+    assert isinstance(error, ValueError) and str(error) == "k must be at least 1"
+
+
+# files
+
+
+def make_file(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def make_folder(path: Path, text: str) -> None:
+    path.mkdir()
+    (path / "inside").write_text(text)
+
+
+def content(path: Path) -> Any:
+    if path.is_dir():
+        return {entry.name: content(entry) for entry in path.iterdir()}
+    return path.read_text() if path.exists() else None
+
+
+KINDS: dict[str, Callable[[Path, str], None]] = {
+    "nothing": lambda path, text: None,
+    "file": make_file,
+    "folder": make_folder,
+}
+
+
+@pytest.mark.parametrize("old", KINDS)
+@pytest.mark.parametrize("new", ["file", "folder"])
+def test_the_new_takes_the_place_of_the_old_as_a_whole(tmp_path: Path, old: str, new: str) -> None:
+    target, alike = tmp_path / "deep" / "target", tmp_path / "alike"
+    KINDS[new](alike, "new")
+    if old != "nothing":
+        target.parent.mkdir()
+        KINDS[old](target, "old")
+    with replacing(target) as temporary:
+        before = content(target)
+        KINDS[new](temporary, "new")
+        assert content(target) == before
+        assert temporary.stat().st_dev == target.parent.stat().st_dev
+    assert content(target) == content(alike)
+    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(alike.stat().st_mode)
+    assert [file.name for file in target.parent.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), SystemExit()])
+@pytest.mark.parametrize("new", ["file", "folder"])
+@pytest.mark.parametrize("old", KINDS)
+def test_an_error_leaves_the_old_and_no_litter(tmp_path: Path, old: str, new: str, error: BaseException) -> None:
+    target = tmp_path / "target"
+    KINDS[old](target, "old")
+    before = content(tmp_path)
+    with pytest.raises(type(error)), replacing(target) as temporary:
+        KINDS[new](temporary, "ne")
+        raise error
+    assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("step", range(1, 4))
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("new", ["file", "folder"])
+@pytest.mark.parametrize("old", KINDS)
+def test_an_interrupt_between_two_steps_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, late: bool, step: int
+) -> None:
+    target = tmp_path / "target"
+    KINDS[old](target, "old")
+    before = content(target)
+    steps = 0
+
+    def interrupted(move: Callable[..., Any]) -> Callable[..., Any]:
+        def moved(*args: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps == step and not late:
+                raise KeyboardInterrupt
+            result = move(*args)
+            if steps == step:
+                raise KeyboardInterrupt
+            return result
+
+        return moved
+
+    with monkeypatch.context() as patch:
+        for method in ("rename", "replace", "unlink"):
+            patch.setattr(Path, method, interrupted(getattr(Path, method)))
+        try:
+            with replacing(target) as temporary:
+                KINDS[new](temporary, "new")
+        except KeyboardInterrupt:
+            pass
+    KINDS[new](tmp_path / "alike", "new")
+    assert content(target) in (before, content(tmp_path / "alike"))
+    assert sorted(content(tmp_path)) in (["alike", "target"], ["alike"])
+
+
+def test_a_block_that_makes_nothing_leaves_the_old(tmp_path: Path) -> None:
+    for old, make in KINDS.items():
+        make(tmp_path / old, "old")
+        before = content(tmp_path)
+        with pytest.raises(FileNotFoundError), replacing(tmp_path / old):
+            pass
+        assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("new", ["file", "folder"])
+def test_a_link_is_replaced_and_what_it_points_to_is_not(tmp_path: Path, new: str) -> None:
+    for kind in ("file", "folder"):
+        KINDS[kind](tmp_path / kind, "old")
+    for name, to in (("to a file", "file"), ("to a folder", "folder"), ("to nothing", "gone")):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / to)
+        with replacing(link) as temporary:
+            KINDS[new](temporary, "new")
+        assert not link.is_symlink() and content(link) in ("new", {"inside": "new"})
+    assert content(tmp_path / "file") == "old" and content(tmp_path / "folder") == {"inside": "old"}
+
+
+def test_names_may_be_long_and_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("x" * 255, "ü" * 120, ".hidden", "with space"):
+        write_text(name, "text")
+        assert (tmp_path / name).read_text() == "text"
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_text_is_utf8_with_plain_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "text", "π\n" + os.fsdecode(b"caf\xe9") + "\n")
+    assert (tmp_path / "text").read_bytes() == "π\ncaf?\n".encode()
+
+
+# layers
+
+
+class Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(inplace=True), nn.ConvTranspose2d(2, 2, 3))
+        self.head = nn.Linear(2, 3)
+        self.again = self.body[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.again(self.body(x)).mean((2, 3)))
+
+
+def test_layers_are_chosen_by_name_and_glob() -> None:
+    network = Nested()
+    assert select_layers(network) == ["body.0", "body.2", "head"]
+    for patterns, chosen in [
+        ("head", ["head"]),
+        (" head , body.0 ", ["body.0", "head"]),
+        (["head", "body.*"], ["body.0", "body.1", "body.2", "head"]),
+        (["body.0", "body.0", "body.[0-1]"], ["body.0", "body.1"]),
+        ("body", ["body"]),
+        ("*", ["body", "body.0", "body.1", "body.2", "head"]),
+        ((name for name in ["?ead"]), ["head"]),
+    ]:
+        assert select_layers(network, patterns) == chosen
+    for patterns, message in [
+        ("HEAD", r"unknown layer 'HEAD': "),
+        ("head,bodi.0", r"unknown layer 'bodi.0': did you mean 'body.0'"),
+        ("body.?.*", "unknown layer"),
+        ("", "layers is empty"),
+        (" , ", "layers is empty"),
+        ([], "layers is empty"),
+    ]:
+        with pytest.raises(InterpretError, match=message):
+            select_layers(network, patterns)
+    with pytest.raises(InterpretError, match="no convolutional or linear layer"):
+        select_layers(nn.Sequential(nn.ReLU()))
+
+
+def test_globs_choose_among_some_layers_and_names_among_all() -> None:
+    network, some = Nested(), {"body.0", "body.1", "other"}
+    assert select_layers(network, among=some) == ["body.0"]
+    assert select_layers(network, "*", among=some) == ["body.0", "body.1"]
+    assert select_layers(network, "head,*.1", among=some) == ["body.1", "head"]
+    with pytest.raises(InterpretError, match=r"unknown layer 'hea\*': choose from body.0, body.1"):
+        select_layers(network, "hea*", among=some)
+
+
+def test_outputs_come_first_come_raw_and_come_once() -> None:
+    network, x = Nested(), torch.randn(2, 1, 6, 6)
+    received: list[tuple[str, Tensor]] = []
+
+    def receive(name: str, output: Tensor) -> None:
+        received.append((name, output.clone()))
+
+    with torch.no_grad(), first_outputs(network, ["head", "body.1", "body.0"], receive):
+        result = network(x)
+        raw = nn.functional.conv2d(x, network.body[0].weight, network.body[0].bias)
+    assert [name for name, _ in received] == ["body.0", "body.1", "head"]  # body.1 ran twice
+    found = dict(received)
+    assert torch.equal(found["body.0"], raw) and raw.min() < 0
+    assert torch.equal(found["body.1"], raw.relu()) and torch.equal(found["head"], result)
+    assert not any(layer._forward_hooks for layer in network.modules())
+
+
+def test_the_pass_ends_where_it_may() -> None:
+    network, ran = Nested(), []
+    network.head.register_forward_hook(lambda *_: ran.append("head"))
+    with first_outputs(network, ["body.0", "body.1"], lambda name, _: ran.append(name), stop=True):
+        network(torch.zeros(1, 1, 6, 6))
+        ran.append("not reached")
+    assert ran == ["body.0", "body.1"]
+    assert not network.body[0]._forward_hooks
+
+
+def test_errors_leave_no_hooks() -> None:
+    network = Nested()
+    with pytest.raises(RuntimeError), first_outputs(network, ["body.0"], lambda *_: None):
+        network(torch.zeros(1, 7, 6, 6))
+    assert not network.body[0]._forward_hooks
+    pair = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
+    refused = pytest.raises(InterpretError, match="layer '0' returns tuple, not one tensor: choose a layer inside it")
+    with refused, first_outputs(pair, ["0"], lambda *_: None):
+        pair(torch.zeros(1, 1, 4, 4))
+    assert not pair[0]._forward_hooks
+
+
+def test_units_come_first() -> None:
+    grid = torch.rand(2, 7, 6, 5)
+    assert torch.equal(units_first(nn.Linear(3, 5), grid), grid.permute(0, 3, 1, 2))
+    assert units_first(nn.Conv2d(3, 7, 1), grid) is grid
+    row = torch.rand(2, 5)
+    assert units_first(nn.Linear(3, 5), row) is row
+
+
+# the model
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["0.weight", "0.bias", "1.running_mean", "1.num_batches_tracked", "2"]), st.integers(0, 3))
+def test_the_hash_sees_every_parameter_and_buffer(name: str, index: int) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before = hash_weights(network)
+    assert before == hash_weights(network) and len(before) == 64
+    if name == "2":
+        network.append(nn.Linear(1, 1))
+    else:
+        tensor = network.state_dict()[name].reshape(-1)
+        tensor[index % len(tensor)] += 1
+    assert hash_weights(network) != before
+
+
+def test_the_hash_sees_bytes_types_and_shapes_and_not_how_they_lie_in_memory() -> None:
+    torch.manual_seed(0)
+    network = nn.Conv2d(3, 4, 3)
+    before = hash_weights(network)
+    assert hash_weights(network.to(memory_format=torch.channels_last)) == before
+    assert hash_weights(network.requires_grad_(False).train(False)) == before
+    assert hash_weights(network.double()) != before
+    flat, square = nn.Module(), nn.Module()
+    flat.weight, square.weight = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(2, 2))
+    assert hash_weights(flat) != hash_weights(square)
+    bare = nn.Module()
+    for index, dtype in enumerate((torch.bool, torch.bfloat16, torch.int64, torch.complex64)):
+        bare.register_buffer(str(index), torch.zeros((), dtype=dtype))
+    bare.register_buffer("empty", torch.zeros(0))
+    assert len(hash_weights(bare)) == 64
+
+
+def test_a_model_knows_its_weights_as_they_are_now() -> None:
+    model = Model(nn.Linear(2, 2), "line")
+    before = model.weights_hash
+    model.module.weight.data += 1
+    assert model.weights_hash != before
+
+
+def test_a_model_says_what_it_takes() -> None:
+    model = Model(nn.Conv2d(1, 2, 3), "edges", Preprocess((8, 6), channels="L"))
+    assert model.input_shape == (1, 8, 6) and model(torch.zeros(1, 1, 8, 6)).shape == (1, 2, 6, 4)
+    with pytest.raises(InterpretError, match="model 'bare' does not say what its input looks like"):
+        _ = Model(nn.Conv2d(1, 2, 3), "bare").input_shape
+
+
+def test_a_module_is_a_model_of_its_class() -> None:
+    module = nn.Conv2d(1, 2, 3)
+    model = as_model(module)
+    assert model.module is module and model.name == "Conv2d" and model.classes is None
+    assert as_model(model) is model
+    with pytest.raises(InterpretError, match=r"model must be a Model or an nn\.Module, not str: use interpret\.load"):
+        as_model("lenet")  # type: ignore[arg-type]
