@@ -9,18 +9,25 @@ if TYPE_CHECKING:
     from interpret.errors import InterpretError
     from interpret.model import Model
     from interpret.preprocess import Preprocess
+    from interpret.tracing import Layer, ReceptiveField, trace
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
     "InterpretError": "errors",
+    "Layer": "tracing",
     "Model": "model",
     "Preprocess": "preprocess",
+    "ReceptiveField": "tracing",
+    "trace": "tracing",
 }
 
 __all__ = [
     "InterpretError",
+    "Layer",
     "Model",
     "Preprocess",
+    "ReceptiveField",
+    "trace",
 ]
 __version__ = "0.1.0"
 

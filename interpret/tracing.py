@@ -1,0 +1,274 @@
+"""What a network executes: each layer's shapes, parameters, multiply-accumulates and receptive field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interpret.errors import InterpretError
+from interpret.layers import StopForward
+from interpret.macs import MacCounter
+from interpret.model import Model, as_model
+from interpret.receptive_field import FieldTracker, ReceptiveField, View
+
+__all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named module as it ran; a module that ran several times counts with its first output.
+
+    >>> layer = trace(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1)), (1, 8, 8))["0"]
+    >>> layer.kind, layer.input_shape, layer.output_shape
+    ('Conv2d', (1, 8, 8), (4, 8, 8))
+    >>> layer.params, layer.macs  # 4 kernels of 3×3 and 4 biases; 9 products for each of 4×8×8 outputs
+    (40, 2304)
+    """
+
+    name: str
+    """As `named_modules()` spells it."""
+    kind: str
+    """The module's class."""
+    input_shape: tuple[int, ...] | None
+    """Shape of the first input without the batch; None where that is not a tensor."""
+    output_shape: tuple[int, ...]
+    """Shape of the output without the batch."""
+    params: int
+    """Number of parameters of the module and all inside it, shared ones once."""
+    macs: int
+    """Multiply-accumulates of convolutions and matrix products executed inside the module for one image."""
+    receptive_field: ReceptiveField | None
+    """What each position of the output sees; None where it may see the whole image, or has no position."""
+    axes: tuple[int, int] | None
+    """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last."""
+    croppable: bool
+    """Whether the layer, computed on an aligned crop of the image, gives a crop of its output."""
+    leaf: bool
+    """Whether no module is inside it."""
+
+
+class Trace(dict[str, Layer]):
+    """The layers by name, in the order in which they finished, and the network's totals.
+
+    >>> layers = trace(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4))
+    >>> layers.params, layers.macs
+    (74, 176)
+    """
+
+    input_shape: tuple[int, int, int]
+    params: int
+    macs: int
+
+
+def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
+    """Run a network once and return what it executed: a dictionary of layers in order of execution.
+
+    Follow the receptive field of LeNet through its first layers: a 5×5 convolution sees 5×5 pixels; 2×2 pooling adds
+    one pixel and doubles the stride, so that the next 5×5 convolution adds 4 steps of 2 pixels.
+
+    >>> network = nn.Sequential(
+    ...     nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2),
+    ...     nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
+    ... )
+    >>> layers = trace(network, (1, 28, 28))
+    >>> for layer in list(layers.values())[:4]:
+    ...     field = layer.receptive_field
+    ...     print(layer.name, layer.kind, layer.output_shape, field.size, field.stride)
+    0 Conv2d (20, 24, 24) (5, 5) (1, 1)
+    1 MaxPool2d (20, 12, 12) (6, 6) (2, 2)
+    2 Conv2d (50, 8, 8) (14, 14) (2, 2)
+    3 MaxPool2d (50, 4, 4) (16, 16) (4, 4)
+    >>> layers["2"].receptive_field.window((0, 1))  # top, left, bottom, right in pixels
+    (0, 2, 14, 16)
+    >>> layers["5"].receptive_field is None  # a linear layer sees the whole image
+    True
+    >>> layers.params, layers.macs
+    (431080, 2293000)
+
+    The network runs in eval mode on an image of zeros, with its own type and on its own device (`meta`, too), then
+    once more on a larger image to see which layers grow with it: those are `croppable`.
+
+    Args:
+        model: the network, which takes one batch of images.
+        input_shape: (channels, height, width) of one image; None: the model's own.
+
+    Returns:
+        Every named module that ran and returned one tensor. Exact windows for convolutions, pools, paddings, sums,
+        concatenations and whatever treats all positions alike; none after an operation that mixes positions otherwise.
+
+    Raises:
+        InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel
+            count.
+    """
+    model = as_model(model)
+    if input_shape is None and model.preprocess is None:
+        raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
+    shape = _checked(model.input_shape if input_shape is None else input_shape)
+    run = _Run(model.module, shape)
+    if run.failure is not None:
+        raise _explained(run) from run.failure
+    croppable = _find_croppable(model.module, run)
+    traced = Trace((name, replace(layer, croppable=name in croppable)) for name, layer in run.layers.items())
+    traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
+    return traced
+
+
+def _checked(shape: object) -> tuple[int, int, int]:
+    sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise InterpretError(
+            f"input_shape must be (channels, height, width), three whole numbers above zero, not {shape}"
+        )
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+class _Run:
+    """One forward pass, and what it showed of each layer before it ended or failed."""
+
+    def __init__(self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = ()) -> None:
+        """Run `module` on one image; with `until`, no further than to the last of those layers."""
+        self.shape = shape
+        self._waiting = set(until)
+        self.layers: dict[str, Layer] = {}
+        self.failure: Exception | None = None
+        self.running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
+        """Name, module, input shape and the count before it, of each module that is running, outermost first."""
+        self._macs: dict[str, int] = {}
+        parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+        image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+        self._tracker = FieldTracker(module, image)
+        self._counter = MacCounter()
+        # operators that consist of others reach the counter in their parts, but not in inference mode
+        modes = torch.inference_mode(False), torch.no_grad()
+        with modes[0], modes[1], _evaluating(module), self._watched(module), self._counter, self._tracker:
+            try:
+                module(image)
+            except StopForward:
+                pass
+            except (RuntimeError, ValueError, IndexError, AssertionError) as failure:
+                self.failure = failure
+        self.macs = self._counter.total
+        self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
+
+    @contextmanager
+    def _watched(self, module: nn.Module) -> Iterator[None]:
+        handles = []
+        for name, part in module.named_modules():
+            handles.append(part.register_forward_pre_hook(self._enter(name)))
+            handles.append(part.register_forward_hook(self._leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            first = inputs[0] if inputs else None
+            shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+            self.running.append((name, module, shape, self._counter.total))
+
+        return hook
+
+    def _leave(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, _inputs: object, output: object) -> None:
+            _, _, input_shape, before = self.running.pop()
+            self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
+            if not name or name in self.layers or not isinstance(output, Tensor):
+                return
+            sees = self._tracker.sees(output)
+            # where a reflecting padding shows, border neurons see more than their window
+            view = sees if isinstance(sees, View) and not any(sees.mirrored) else None
+            self.layers[name] = Layer(
+                name=name,
+                kind=type(module).__name__,
+                input_shape=input_shape,
+                output_shape=tuple(output.shape[1:]),
+                params=_count(module),
+                macs=0,
+                receptive_field=view.field if view else None,
+                axes=view.axes if view else None,
+                croppable=view.crops if view else False,
+                leaf=not any(True for _ in module.children()),
+            )
+            if name in self._waiting:
+                self._waiting.remove(name)
+                if not self._waiting:
+                    raise StopForward
+
+        return hook
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module and all inside it in eval mode, and each back as it was."""
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, was in training.items():
+            part.training = was
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
+    """Return the layers that grow with the image as their stride says, on a second run over a larger one.
+
+    A layer that does not, or that the second run does not reach, hangs on a size that is written into the network: a
+    linear layer, an adaptive pool, a `view` with numbers in it.
+    """
+    fields = {
+        name: layer.receptive_field
+        for name, layer in run.layers.items()
+        # a single position needs the whole image as its crop
+        if layer.croppable
+        and layer.receptive_field
+        and math.prod(layer.output_shape[axis] for axis in layer.axes or ()) > 1
+    }
+    if not fields:
+        return set()
+    grown_y = math.lcm(*(field.stride[0] for field in fields.values()))
+    grown_x = math.lcm(*(field.stride[1] for field in fields.values()))
+    channels, height, width = run.shape
+    larger = _Run(module, (channels, height + grown_y, width + grown_x), until=fields).layers
+
+    def expected(name: str) -> tuple[int, ...]:
+        shape = list(run.layers[name].output_shape)
+        y, x = run.layers[name].axes or (-2, -1)
+        shape[y] += grown_y // fields[name].stride[0]
+        shape[x] += grown_x // fields[name].stride[1]
+        return tuple(shape)
+
+    return {
+        name
+        for name, field in fields.items()
+        if name in larger and larger[name].receptive_field == field and larger[name].output_shape == expected(name)
+    }
+
+
+def _explained(run: _Run) -> InterpretError:
+    """Return the error that says where and why a forward pass failed."""
+    name, module, shape, _ = run.running[-1]
+    where = f"layer {name!r} ({type(module).__name__})" if name else "the network"
+    channels = getattr(module, "in_channels", None)
+    if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == run.shape[0]:
+        return InterpretError(
+            f"input_shape {run.shape} has {shape[0]} channel{'s' * (shape[0] > 1)}, but {where} takes {channels}"
+        )
+    reason = str(run.failure).strip().split("\n")[0]
+    small = any(phrase in reason for phrase in ("too small", "greater than actual input", "must be greater than zero"))
+    return InterpretError(
+        f"input_shape {run.shape} {'is too small for' if small else 'does not fit'} the network: {where} fails on "
+        f"{'an input of ' + '×'.join(map(str, shape)) if shape else 'its input'} ({reason})"
+    )
