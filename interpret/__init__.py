@@ -9,24 +9,29 @@ if TYPE_CHECKING:
     from interpret.errors import InterpretError
     from interpret.model import Model
     from interpret.preprocess import Preprocess
+    from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.tracing import Layer, ReceptiveField, trace
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
+    "BackwardRule": "rules",
     "InterpretError": "errors",
     "Layer": "tracing",
     "Model": "model",
     "Preprocess": "preprocess",
     "ReceptiveField": "tracing",
+    "UncoveredOperation": "rules",
     "trace": "tracing",
 }
 
 __all__ = [
+    "BackwardRule",
     "InterpretError",
     "Layer",
     "Model",
     "Preprocess",
     "ReceptiveField",
+    "UncoveredOperation",
     "trace",
 ]
 __version__ = "0.1.0"
