@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interpret.errors import InterpretError
+    from interpret.loading import load
     from interpret.model import Model
     from interpret.preprocess import Preprocess
     from interpret.rules import BackwardRule, UncoveredOperation
@@ -21,6 +22,7 @@ _HOME = {
     "Preprocess": "preprocess",
     "ReceptiveField": "tracing",
     "UncoveredOperation": "rules",
+    "load": "loading",
     "trace": "tracing",
 }
 
@@ -32,6 +34,7 @@ __all__ = [
     "Preprocess",
     "ReceptiveField",
     "UncoveredOperation",
+    "load",
     "trace",
 ]
 __version__ = "0.1.0"

@@ -1,0 +1,169 @@
+"""Loading: from what a user names to a network that can be fed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from interpret.checkpoints import load_state, read_state, with_plain_names
+from interpret.errors import InterpretError
+from interpret.libraries import timm_source, torchvision_names, torchvision_source
+from interpret.model import Model, as_model
+from interpret.model_files import file_source, folder_source, model_folder, shipped_models
+from interpret.packages import PACKAGED
+from interpret.preprocess import Preprocess
+from interpret.sources import SEED, Source
+
+RANDOM = ("random", "none")
+"""What to pass as `weights` for a network that has learnt nothing."""
+
+
+def load(
+    spec: str | os.PathLike[str] | nn.Module | Model,
+    weights: str | os.PathLike[str] | None = None,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
+) -> Model:
+    """Load a network, ready to be fed and in evaluation mode.
+
+    >>> model = load("torchvision:resnet18", weights="random")
+    >>> model.name, model.input_shape, model.classes[281], model.origin
+    ('resnet18', (3, 224, 224), 'tabby', 'random weights (seed 0): this network has learnt nothing')
+
+    Args:
+        spec: one of
+
+            - a shipped model, such as `"lenet"` or `"lenet5"`;
+            - `"squeezenet1_1"` or `"efficientnet_lite0"`, with ImageNet weights from the demo packages;
+            - `"torchvision:NAME"` or `"timm:NAME"`, with the library's own weights, which it downloads once;
+            - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the
+              tables `[input]` (the fields of `Preprocess`) and `[model]` (`classes`);
+            - `"path/to/file.py:function"`, a function without arguments that returns an `nn.Module` or a `Model`;
+            - an `nn.Module` or a `Model`. It is not copied, and stays as trained.
+        weights: None: the network's own, as above; `"random"`: newly drawn, the same ones each time; the name of
+            torchvision weights, such as `"IMAGENET1K_V1"`; or a local file of weights (see `read_state`), which
+            replace all of the network's.
+        preprocess: how pictures become its input, instead of what is known of that.
+        classes: what its outputs stand for, instead of what is known of that.
+
+    Returns:
+        A model whose `origin` says where its weights come from.
+
+    Raises:
+        InterpretError: an unknown name, with near ones; weights that cannot be downloaded or read, or do not fit;
+            a package that is not installed; a file that raises an error of its own.
+    """
+    if preprocess is not None and not isinstance(preprocess, Preprocess):
+        raise InterpretError(f"preprocess must be a Preprocess, not a {type(preprocess).__name__}")
+    if isinstance(classes, str):
+        raise InterpretError(f"classes must be a list of names, not the text {classes!r}")
+    if isinstance(spec, str | os.PathLike):
+        model = _load(os.fspath(spec), None if weights is None else os.fspath(weights))
+    else:
+        if weights is not None:
+            raise InterpretError("weights are for a model given by name: call load_state_dict on your own module")
+        model = as_model(spec)
+    model.module.eval()
+    if preprocess is not None:
+        model = replace(model, preprocess=preprocess)
+    if classes is not None:
+        model = replace(model, classes=tuple(classes))
+    return model
+
+
+def _load(spec: str, weights: str | None) -> Model:
+    source = find_source(spec, weights)
+    with _seeded():
+        if weights is None or weights in source.weights:
+            network, origin = source.trained(), source.origin
+        else:
+            network, origin = source.fresh(), source.fresh_origin
+    model = network if isinstance(network, Model) else Model(network, source.name)
+    if weights is not None and weights not in (*source.weights, *RANDOM):
+        path = Path(weights).expanduser()
+        if not path.exists():
+            known = ", ".join([*source.weights, RANDOM[0]])
+            raise InterpretError(f"weights {weights!r} are neither a file nor one of {known}: give one of these")
+        state = with_plain_names(read_state(path), model.module)
+        load_state(model.module, source.adapt(state), f"weights {weights!r}")
+        model.origin, origin = "", f"weights from the file {path.name}"
+    return replace(
+        model,
+        spec=spec,
+        origin=model.origin or origin,
+        preprocess=model.preprocess or source.preprocess,
+        classes=model.classes or source.classes,
+        card=model.card or source.card,
+    )
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Draw the same random numbers each time, and leave the generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(SEED)
+        yield
+
+
+def find_source(spec: str, weights: str | None = None) -> Source:
+    """Return where a network that is given by name comes from.
+
+    >>> find_source("squeezenet1_1").origin
+    'ImageNet weights of the package ndf 0.1.4'
+
+    Raises:
+        InterpretError: a name that means nothing, with those that come near.
+    """
+    library, _, name = spec.partition(":")
+    if library == "torchvision":
+        return torchvision_source(name, weights)
+    if library == "timm":
+        return timm_source(name, weights)
+    if spec in PACKAGED:
+        return PACKAGED[spec]
+    folder = model_folder(spec)
+    if folder is not None:
+        return folder_source(folder)
+    path, _, function = spec.rpartition(":")
+    if path.endswith(".py"):
+        return file_source(Path(path).expanduser(), function)
+    raise _unknown_model(spec)
+
+
+def _unknown_model(spec: str) -> InterpretError:
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return InterpretError(f"{spec!r} is no model folder: it has no model.py")
+    if path.suffix == ".py":
+        return InterpretError(f"model {spec!r} does not name a function: write {spec}:build")
+    if path.is_file():
+        return InterpretError(f"{spec!r} is a file, no model: name the network, and pass the file as weights")
+    full_names = {name: f"torchvision:{name}" for name in torchvision_names()}
+    full_names.update((name, name) for name in _local_names())
+    near = [full_names[name] for name in get_close_matches(spec, full_names)]
+    if near:
+        return InterpretError(f"unknown model {spec!r}: did you mean {' or '.join(map(repr, near))}?")
+    return InterpretError(
+        f"unknown model {spec!r}: choose from {', '.join(_local_names())}, torchvision:NAME, timm:NAME, "
+        "a model folder or file.py:function"
+    )
+
+
+def _local_names() -> list[str]:
+    return [*sorted(path.parent.name for path in shipped_models().glob("*/model.py")), *PACKAGED]
+
+
+def known_models() -> list[str]:
+    """Return the models that `load` knows by name: shipped, from packages, and torchvision's classifiers.
+
+    >>> [name for name in known_models() if "squeezenet" in name]
+    ['squeezenet1_1', 'torchvision:squeezenet1_0', 'torchvision:squeezenet1_1']
+    """
+    return [*_local_names(), *(f"torchvision:{name}" for name in torchvision_names())]
