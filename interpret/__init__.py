@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interpret.data import Images, open_images
     from interpret.errors import InterpretError
     from interpret.loading import load
     from interpret.model import Model
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
     "BackwardRule": "rules",
+    "Images": "data",
     "InterpretError": "errors",
     "Layer": "tracing",
     "Model": "model",
@@ -23,11 +25,13 @@ _HOME = {
     "ReceptiveField": "tracing",
     "UncoveredOperation": "rules",
     "load": "loading",
+    "open_images": "data",
     "trace": "tracing",
 }
 
 __all__ = [
     "BackwardRule",
+    "Images",
     "InterpretError",
     "Layer",
     "Model",
@@ -35,6 +39,7 @@ __all__ = [
     "ReceptiveField",
     "UncoveredOperation",
     "load",
+    "open_images",
     "trace",
 ]
 __version__ = "0.1.0"

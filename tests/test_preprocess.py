@@ -1,0 +1,333 @@
+"""Preprocessing: equal to torchvision's, invertible, and at home with every kind of picture."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.models import get_model_weights
+
+from interpret.errors import InterpretError
+from interpret.folder import read_picture, read_size
+from interpret.libraries import torchvision_source
+from interpret.preprocess import Cut, Preprocess, upright
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SQUEEZENET = Preprocess((227, 227), "BGR", 255, mean=(103.939, 116.779, 123.68), resize=256)
+
+
+def noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    """A picture in which no two places look alike."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
+
+
+def gradient(height: int, width: int) -> Image.Image:
+    rows, columns = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([rows % 256, columns % 256, (rows + columns) % 256], 2).astype(np.uint8))
+
+
+# ---- torchvision ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_v3", "efficientnet_b0", "efficientnet_v2_s"])
+@pytest.mark.parametrize("size", [(480, 640), (301, 200), (100, 99), (1000, 260), (256, 256)])
+def test_equals_torchvisions_transform_bit_for_bit(name: str, size: tuple[int, int]) -> None:
+    transform = get_model_weights(name).DEFAULT.transforms()
+    preprocess = torchvision_source(name).preprocess
+    assert preprocess is not None
+    picture = noise(*size)
+    torch.testing.assert_close(preprocess(picture), transform(picture), rtol=0, atol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(height=st.integers(20, 400), width=st.integers(20, 400))
+def test_equals_torchvisions_transform_for_any_shape(height: int, width: int) -> None:
+    transform = get_model_weights("resnet18").DEFAULT.transforms()
+    picture = noise(height, width)
+    assert torch.equal(Preprocess((224, 224), resize=256, **IMAGENET)(picture), transform(picture))
+
+
+def test_values_are_those_of_the_formula() -> None:
+    picture = Image.new("RGB", (300, 300), (10, 20, 30))
+    expected = torch.tensor([30 - 103.939, 20 - 116.779, 10 - 123.68])
+    torch.testing.assert_close(SQUEEZENET(picture)[:, 0, 0], expected)
+    values = Preprocess((8, 8), **IMAGENET)(picture)[:, 0, 0]
+    torch.testing.assert_close(values, (torch.tensor([10, 20, 30]) / 255 - torch.tensor([0.485, 0.456, 0.406]))
+                               / torch.tensor([0.229, 0.224, 0.225]))  # fmt: skip
+
+
+# ---- geometry -------------------------------------------------------------------------------------------------------
+
+
+def test_without_resize_the_picture_just_covers_the_input() -> None:
+    preprocess = Preprocess((20, 40))
+    assert preprocess.central(100, 100) == Cut(height=40, width=40, top=10, left=0)
+    assert preprocess.central(20, 40) == Cut(20, 40, 0, 0)
+    assert preprocess.central(10, 400) == Cut(20, 800, 0, 380)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    picture=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    resize=st.none() | st.integers(1, 80),
+    rule=st.sampled_from(["crop", "squash", "pad"]),
+)
+def test_central_part_covers_the_input_and_lies_in_the_middle(size, picture, resize, rule) -> None:
+    preprocess = Preprocess(size, resize=resize if rule == "crop" else None, rule=rule)
+    cut = preprocess.central(*picture)
+    for have, want, start in ((cut.height, size[0], cut.top), (cut.width, size[1], cut.left)):
+        assert abs(start - (have - want) / 2) <= 0.5
+        assert have >= want if rule != "pad" else have <= want
+    if rule == "pad":
+        assert cut.height == size[0] or cut.width == size[1]
+    if rule == "squash":
+        assert cut == Cut(*size, 0, 0)
+
+
+def test_squash_takes_the_whole_picture() -> None:
+    preprocess = Preprocess((10, 10), rule="squash")
+    picture = gradient(40, 90)
+    expected = np.array(picture.resize((10, 10), Image.Resampling.BILINEAR))
+    assert np.array_equal(preprocess.cut(picture, preprocess.central(40, 90)), expected)
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR", "L"])
+def test_padding_is_as_near_to_zero_as_a_pixel_can_be(channels: str) -> None:
+    count = len(channels)
+    preprocess = Preprocess(
+        (10, 20), channels, 255, mean=(104.0, 117.0, 123.0)[:count], std=(50.0,) * count, rule="pad"
+    )
+    image = preprocess(Image.new("RGB", (10, 10), "white"))
+    assert image[:, :, :5].abs().max() < 0.5 / 50 and image[:, :, 15:].abs().max() < 0.5 / 50
+    assert torch.equal(image[:, :, 5:15], preprocess.encode(np.full((10, 10), 255, np.uint8)))
+
+
+@pytest.mark.parametrize("shape", [(3, 3000), (3000, 3)])
+def test_part_of_a_long_strip_is_that_of_the_whole(shape: tuple[int, int]) -> None:
+    picture = noise(*shape)
+    preprocess = Preprocess((64, 64))
+    small = preprocess.central(*shape)
+    assert small.fits_in_memory
+    whole = preprocess.cut(picture, small)
+    factor = 3
+    cut = Cut(small.height * factor, small.width * factor, 40, 70) if shape[0] < 10 else Cut(
+        small.height * factor, small.width * factor, 70, 40)  # fmt: skip
+    assert whole.shape == (64, 64, 3)
+    expected = preprocess.cut(picture, cut).astype(int)
+
+    class Huge(Cut):
+        fits_in_memory = False  # type: ignore[assignment]
+
+    found = preprocess.cut(picture, Huge(*cut)).astype(int)
+    assert abs(found - expected).max() <= 2
+    outside = preprocess.cut(picture, Huge(*cut._replace(top=-5, left=-9))).astype(int)
+    assert abs(outside - preprocess.cut(picture, cut._replace(top=-5, left=-9)).astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1)])
+def test_pictures_of_one_pixel_and_of_one_line(shape: tuple[int, int]) -> None:
+    picture = Image.new("RGB", shape[::-1], (255, 0, 0))
+    image = SQUEEZENET.display(SQUEEZENET(picture))
+    assert image.shape == (3, 227, 227)
+    torch.testing.assert_close(image[:, 100, 100], torch.tensor([1.0, 0.0, 0.0]))
+
+
+def test_shrinking_is_antialiased() -> None:
+    board = Image.fromarray((np.indices((256, 256)).sum(0) % 2 * 255).astype(np.uint8))
+    grey = Preprocess((32, 32), "L")(board)
+    assert (grey - 0.5).abs().max() < 0.02
+    aliased = Preprocess((32, 32), "L", interpolation="nearest")(board)
+    assert set(aliased.unique().tolist()) <= {0.0, 1.0}
+
+
+# ---- there and back -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [SQUEEZENET, Preprocess((5, 5), **IMAGENET), Preprocess((5, 5), range=255, mean=(127,) * 3, std=(128,) * 3)],
+)
+def test_display_inverts_encode(preprocess: Preprocess) -> None:
+    pixels = np.array(noise(40, 30))
+    shown = preprocess.display(preprocess.encode(pixels))
+    assert np.array_equal((shown * 255).round().byte().permute(1, 2, 0).numpy(), pixels)
+
+
+def test_display_of_grey_and_of_batches() -> None:
+    preprocess = Preprocess((4, 4), "L", mean=(0.1307,), std=(0.3081,))
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    shown = preprocess.display(preprocess.encode(pixels).double()[None, None])
+    assert shown.shape == (1, 1, 3, 16, 16) and shown.dtype == torch.float64
+    assert all(np.array_equal((plane * 255).round().byte().numpy(), pixels) for plane in shown[0, 0])
+
+
+def test_display_is_clipped() -> None:
+    preprocess = Preprocess((1, 1), **IMAGENET)
+    assert preprocess.display(torch.full((3, 1, 1), 99.0)).unique().tolist() == [1.0]
+    assert preprocess.display(torch.full((3, 1, 1), -99.0)).unique().tolist() == [0.0]
+
+
+def test_grey_and_colour_turn_into_each_other() -> None:
+    grey = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    assert torch.equal(Preprocess((4, 4)).encode(grey), Preprocess((4, 4)).encode(np.stack([grey] * 3, 2)))
+    assert torch.equal(Preprocess((4, 4), "L").encode(np.stack([grey] * 3, 2)), Preprocess((4, 4), "L").encode(grey))
+    luma = Preprocess((1, 1), "L", 255).encode(np.uint8([[[255, 0, 0]]]))
+    assert luma.item() == 76  # 0.299 · 255
+
+
+def test_dictionary_survives_json() -> None:
+    for preprocess in (SQUEEZENET, Preprocess((1, 3), "L", mean=(1 / 3,), rule="pad", interpolation="lanczos")):
+        assert Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict()))) == preprocess
+
+
+# ---- every kind of picture ------------------------------------------------------------------------------------------
+
+
+def saved(picture: Image.Image, kind: str, **options: object) -> Image.Image:
+    """The picture as it comes back from a file."""
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    file.seek(0)
+    return Image.open(file)
+
+
+def corner(picture: Image.Image) -> tuple[int, ...]:
+    shown = upright(picture)
+    assert shown.mode == "RGB"
+    return shown.getpixel((0, 0))
+
+
+def half_transparent_palette() -> Image.Image:
+    picture = Image.new("P", (2, 2), 1)
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    picture.putpixel((1, 1), 2)
+    return saved(picture, "PNG", transparency=2)
+
+
+KINDS = {
+    "grey": (lambda: Image.new("L", (2, 2), 7), (7, 7, 7)),
+    "one bit": (lambda: saved(Image.new("1", (2, 2), 1), "PNG"), (255, 255, 255)),
+    "grey with alpha": (lambda: Image.new("LA", (2, 2), (0, 51)), (204, 204, 204)),
+    "RGBA, opaque": (lambda: Image.new("RGBA", (2, 2), (1, 2, 3, 255)), (1, 2, 3)),
+    "RGBA, invisible": (lambda: Image.new("RGBA", (2, 2), (1, 2, 3, 0)), (255, 255, 255)),
+    "premultiplied": (lambda: Image.new("RGBA", (2, 2), (255, 0, 0, 128)).convert("RGBa"), (255, 127, 127)),
+    "RGB with a transparent colour": (
+        lambda: saved(Image.new("RGB", (2, 2), (1, 2, 3)), "PNG", transparency=(1, 2, 3)),
+        (255, 255, 255),
+    ),
+    "palette": (lambda: noise(2, 2).quantize(4), None),
+    "palette with transparency": (half_transparent_palette, (255, 0, 0)),
+    "CMYK": (lambda: Image.new("CMYK", (2, 2), (0, 255, 255, 0)), (255, 0, 0)),
+    "CMYK JPEG": (lambda: saved(Image.new("CMYK", (16, 16), (255, 255, 255, 255)), "JPEG"), (0, 0, 0)),
+    "YCbCr": (lambda: Image.new("RGB", (2, 2), (255, 255, 255)).convert("YCbCr"), (255, 255, 255)),
+    "HSV": (lambda: Image.new("RGB", (2, 2), (255, 0, 0)).convert("HSV"), (255, 0, 0)),
+    "16 bits, white": (lambda: saved(Image.fromarray(np.full((2, 2), 65535, np.uint16)), "PNG"), (255, 255, 255)),
+    "16 bits, middle": (lambda: saved(Image.fromarray(np.full((2, 2), 128 * 257, np.uint16)), "PNG"), (128,) * 3),
+    "16 bits, dark": (lambda: saved(Image.fromarray(np.full((2, 2), 257, np.uint16)), "TIFF"), (1, 1, 1)),
+    "16 bits, big-endian": (lambda: Image.frombytes("I;16B", (1, 1), b"\x80\x80"), (128, 128, 128)),
+    "32 bits, in the range of 16": (lambda: Image.new("I", (2, 2), 65535), (255, 255, 255)),
+    "32 bits": (lambda: Image.fromarray(np.array([[70000, -30000]], np.int32)), (255, 255, 255)),
+    "float to 1": (lambda: saved(Image.fromarray(np.float32([[0.2, 1]])), "TIFF"), (51, 51, 51)),
+    "float to 255": (lambda: saved(Image.fromarray(np.float32([[128, 0]])), "TIFF"), (128, 128, 128)),
+    "float to 65535": (lambda: saved(Image.fromarray(np.float32([[65535, 0]])), "TIFF"), (255, 255, 255)),
+    "float of any range": (lambda: saved(Image.fromarray(np.float32([[-3, 7]])), "TIFF"), (0, 0, 0)),
+    "float, NaN": (lambda: Image.fromarray(np.float32([[np.nan, 1]])), (0, 0, 0)),
+    "animated GIF": (
+        lambda: saved(
+            Image.new("RGB", (2, 2), (255, 0, 0)), "GIF", save_all=True, append_images=[Image.new("RGB", (2, 2))]
+        ),
+        (255, 0, 0),
+    ),
+    "animated WebP": (
+        lambda: saved(
+            Image.new("RGB", (2, 2), "white"), "WEBP", save_all=True, append_images=[Image.new("RGB", (2, 2))],
+            lossless=True,
+        ),
+        (255, 255, 255),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_picture_becomes_an_input(kind: str) -> None:
+    make, expected = KINDS[kind]
+    if expected is not None:
+        assert corner(make()) == expected
+    for preprocess in (SQUEEZENET, Preprocess((28, 28), "L")):
+        image = preprocess(make())
+        assert image.shape == preprocess.input_shape and image.isfinite().all()
+
+
+def test_no_level_of_16_bits_is_clipped_or_wraps() -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    shown = np.array(upright(saved(Image.fromarray(levels), "PNG")))[..., 0]
+    assert np.array_equal(shown, np.rint(levels / 257).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation, tmp_path) -> None:
+    picture = gradient(30, 20)
+    # how a camera stores it, undone by what the standard says of each value
+    steps = {
+        1: [], 2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM], 5: [Image.Transpose.TRANSPOSE], 6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE], 8: [Image.Transpose.ROTATE_270],
+    }[orientation]  # fmt: skip
+    stored = picture
+    for step in steps:
+        stored = stored.transpose(step)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.array(read_picture(tmp_path, "a.png")), np.array(picture))
+    assert read_size(tmp_path, "a.png") == (30, 20)
+
+
+def test_damaged_exif_leaves_the_picture_as_it_lies(tmp_path) -> None:
+    gradient(30, 20).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff garbage")
+    assert read_picture(tmp_path, "a.jpg").size == (20, 30)
+    assert read_size(tmp_path, "a.jpg") == (30, 20)
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"size": (0, 4)}, "at least 1×1, not 0×4"),
+        ({"size": 4}, r"size=\(height, width\)"),
+        ({"size": (4, 4, 4)}, r"size=\(height, width\)"),
+        ({"mean": ("a",)}, "numbers for mean"),
+        ({"mean": (1, 2)}, "needs 3 means and deviations for channels='RGB', not 2 and 3"),
+        ({"channels": "L", "std": (1, 1, 1)}, "needs 1 means"),
+        ({"channels": "RBG"}, "unknown Preprocess channels 'RBG'.*'RGB'"),
+        ({"rule": "stretch"}, "unknown Preprocess rule 'stretch'"),
+        ({"interpolation": "bilinaer"}, "did you mean 'bilinear'"),
+        ({"std": (1, 0, 1)}, "std and range must be above 0"),
+        ({"range": 0}, "std and range must be above 0"),
+        ({"resize": 0}, "resize=0"),
+        ({"resize": 9, "rule": "pad"}, "with rule='crop' only"),
+    ],
+)
+def test_fields_out_of_range(fields: dict, words: str) -> None:
+    with pytest.raises(InterpretError, match=words):
+        Preprocess(**{"size": (4, 4), **fields})
+
+
+def test_other_mistakes() -> None:
+    with pytest.raises(InterpretError, match="unknown Preprocess field 'sise': did you mean 'size'"):
+        Preprocess.from_dict({"sise": [1, 1]})
+    with pytest.raises(InterpretError, match="needs size"):
+        Preprocess.from_dict({"channels": "L"})
+    with pytest.raises(InterpretError, match=r"uint8 .* not float64 \[2, 2\]"):
+        Preprocess((2, 2)).encode(np.zeros((2, 2)))
+    with pytest.raises(InterpretError, match=r"must be \[\.\.\., 3, H, W\].*not \[1, 2, 2\]"):
+        Preprocess((2, 2)).display(torch.zeros(1, 2, 2))
