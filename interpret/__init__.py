@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from interpret.preprocess import Preprocess
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.tracing import Layer, ReceptiveField, trace
+    from interpret.training import train
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
@@ -27,6 +28,7 @@ _HOME = {
     "load": "loading",
     "open_images": "data",
     "trace": "tracing",
+    "train": "training",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "load",
     "open_images",
     "trace",
+    "train",
 ]
 __version__ = "0.1.0"
 
