@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
     from interpret.loading import load
+    from interpret.mining import Mined, mine
     from interpret.model import Model
     from interpret.preprocess import Preprocess
     from interpret.rules import BackwardRule, UncoveredOperation
@@ -21,11 +22,13 @@ _HOME = {
     "Images": "data",
     "InterpretError": "errors",
     "Layer": "tracing",
+    "Mined": "mining",
     "Model": "model",
     "Preprocess": "preprocess",
     "ReceptiveField": "tracing",
     "UncoveredOperation": "rules",
     "load": "loading",
+    "mine": "mining",
     "open_images": "data",
     "trace": "tracing",
     "train": "training",
@@ -36,11 +39,13 @@ __all__ = [
     "Images",
     "InterpretError",
     "Layer",
+    "Mined",
     "Model",
     "Preprocess",
     "ReceptiveField",
     "UncoveredOperation",
     "load",
+    "mine",
     "open_images",
     "trace",
     "train",

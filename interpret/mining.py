@@ -1,0 +1,600 @@
+"""Mining: which images excite each unit most, and how the unit behaves on all of them, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.data import Batch, Images, batches, open_images
+from interpret.errors import InterpretError, unknown
+from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
+from interpret.model import Model, as_model
+from interpret.parallel import run_side_by_side
+from interpret.progress import progress
+from interpret.rules import frozen
+from interpret.tracing import Layer, trace
+
+BINS = 64
+SAMPLE_SIZE = 256
+DENSITY_SAMPLE_SIZE = 32
+
+
+@dataclass
+class MinedLayer:
+    """The hits and the statistics of one layer's C units."""
+
+    values: NDArray[np.float32]
+    """[C, k] activations of the hits, strongest first; −inf where there are fewer than k."""
+    images: NDArray[np.int64]
+    """[C, k] items of the data; −1 where there are fewer than k."""
+    positions: NDArray[np.int64]
+    """[C, k, 2] rows and columns in the feature map; 0 where the output has none."""
+    dead: NDArray[np.bool_]
+    """[C] whether the unit was above zero on no image at all."""
+    histogram: NDArray[np.int64]
+    """[C, 64] how many images have their maximum in each bin."""
+    histogram_start: NDArray[np.float64]
+    """[C] where bin 0 begins."""
+    histogram_width: NDArray[np.float64]
+    """[C] how wide a bin is, a power of two."""
+    density: NDArray[np.float32]
+    """[C] share of positions above zero, on the first 32 images of the sample; NaN where none of them decodes."""
+    sample_maxima: NDArray[np.float32]
+    """[n, C] the units' maxima on the sample."""
+    class_means: NDArray[np.float32] | None = None
+    """[K, C] mean of the units' maxima over each class's images, NaN for a class without any; None without labels."""
+
+    @property
+    def maximum(self) -> NDArray[np.float32]:
+        """[C] the strongest activation."""
+        return self.values[:, 0]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that it holds by name, to be stored."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+@dataclass
+class Mined(Mapping[str, MinedLayer]):
+    """What `mine` found, layer by layer; `mined["features.3"].values` is [C, k]."""
+
+    layers: dict[str, MinedLayer]
+    sample_images: NDArray[np.int64]
+    """[n] the items of the sample, chosen by hash, the same for all units."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """The files that did not decode, with the reason."""
+
+    def __getitem__(self, layer: str) -> MinedLayer:
+        return self.layers[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+def mine(
+    model: Model | nn.Module,
+    data: Any,
+    layers: str | Iterable[str] | None = None,
+    k: int = 9,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Mined:
+    """Find for every unit the k images that excite it most, in one pass over the data.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    >>> images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> mined = mine(network, images, k=3)
+    >>> mined["0"].values.shape, mined["0"].positions.shape
+    ((4, 3), (4, 3, 2))
+    >>> image, (y, x) = mined["0"].images[2, 0], mined["0"].positions[2, 0]
+    >>> bool(torch.isclose(network[0](images)[image, 2, y, x], torch.tensor(mined["0"].values[2, 0])))
+    True
+
+    Activations are taken as the layer returns them: name the rectifier for rectified ones. A unit's hits come from
+    distinct sources (photographs), each with its strongest item and position; where values tie, the lowest item
+    comes first, then the lowest position. The same call gives the same bytes; another batch size changes values by
+    the rounding of the forward pass at most. Memory does not depend on how many images there are.
+
+    Args:
+        model: the network; it runs in evaluation mode and is left as it was.
+        data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`.
+        layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
+        k: hits to keep for each unit, at least 1.
+        batch_size: images in one forward pass.
+        workers: processes that decode images; 0: this one.
+        seed: chooses the sample on which density and the sample maxima are taken.
+        device: where the network runs; None: where its parameters are.
+        dtype: `torch.bfloat16` runs the network under autocast, faster and less exact; None or float32: as it is.
+
+    Raises:
+        InterpretError: an unknown layer, k or batch size below 1, no image that decodes, images that do not fit the
+            network or each other, or a unit whose maximum is NaN or infinite, naming layer and image.
+
+    The nine strongest with their patches are Zeiler & Fergus 2014, Fig. 2.
+    """
+    model = as_model(model)
+    miner = Miner(model, open_images(data, model), layers, k, seed=seed)
+    with on_device(model.module, device) as target, progress(len(miner.data), "mining", "img") as bar:
+        for look in miner.looks(batches(miner.data, batch_size, workers), target, dtype):
+            miner.take(look)
+            bar.update(len(look.items))
+    return miner.result()
+
+
+@contextmanager
+def on_device(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
+    """Put a network on a device, with constant parameters laid out channels-last, and back as it was at the end.
+
+    Channels-last doubles the speed of convolutions on processors.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    home = tensors[0].device if tensors else torch.device("cpu")
+    target = torch.device(device) if device is not None else home
+    before = [tensor.data for tensor in tensors]
+    try:
+        # not module.to(...), which puts other buffers in the place of those that are there
+        for tensor, data in zip(tensors, before, strict=True):
+            layout = torch.channels_last if data.dim() == 4 else torch.preserve_format
+            tensor.data = data.to(target, memory_format=layout)
+        with frozen(module):
+            yield target
+    finally:
+        for tensor, data in zip(tensors, before, strict=True):
+            tensor.data = data
+
+
+class Miner:
+    """Mining in progress: fed batch by batch in the order of the data, and readable at any time."""
+
+    def __init__(
+        self, model: Model, data: Images, layers: str | Iterable[str] | None = None, k: int = 9, *, seed: int = 0
+    ) -> None:
+        if k < 1:
+            raise InterpretError(f"k must be at least 1, not {k}")
+        self.module = model.module
+        self.data = data
+        patterns = None if layers is None else split_patterns(layers)
+        self.layers = select_layers(model.module, patterns)
+        self._named = set(patterns or ())
+        self.k = k
+        self.sample = sample_by_hash(len(data), SAMPLE_SIZE, seed)
+        self._sample_rank = {int(item): rank for rank, item in enumerate(self.sample)}
+        self._tops: dict[str, TopK] = {}
+        self._above_zero: dict[str, Tensor] = {}
+        self._statistics: Statistics | None = None
+        self._image_shape: torch.Size | None = None
+        self.seen_items = 0
+        """Where in the data to go on: one past the last item that was taken in."""
+
+    def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:
+        """Run batches, several at once on a processor, and yield in their order what there is to `take` from each."""
+
+        def jobs() -> Iterator[Callable[[nn.Module], Look]]:
+            for batch in batches:
+                self._check(batch.images, dtype)
+                yield partial(self._look, batch=batch, device=device, dtype=dtype)
+
+        return run_side_by_side(self.module, jobs(), device)
+
+    def update(self, images: Tensor, items: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Run one batch and take from each layer's output what there is to take."""
+        self._check(images, dtype)
+        self.take(self._look(self.module, Batch(images, items, labels), images.device, dtype))
+
+    def _look(self, module: nn.Module, batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Look:
+        images = batch.images.to(device)
+        probe = [
+            row
+            for row, item in enumerate(batch.items.tolist())
+            if self._sample_rank.get(item, SAMPLE_SIZE) < DENSITY_SAMPLE_SIZE
+        ]
+        look = Look(batch.items, batch.labels)
+
+        def receive(name: str, output: Tensor) -> None:
+            strongest = look.maxima[name] = _strongest(name, output)
+            top = self._tops.get(name)
+            look.candidates[name] = _candidates(strongest, output, None if top is None else top.threshold)
+            if probe:
+                look.above_zero[name] = _above_zero(output[probe])
+
+        images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+        autocast = torch.autocast(images.device.type, dtype) if dtype not in (None, torch.float32) else nullcontext()
+        try:
+            with torch.inference_mode(), autocast, first_outputs(module, self.layers, receive, stop=True):
+                module(images)
+        except RuntimeError:
+            trace(module, tuple(images.shape[1:]))  # says which layer cannot take such images, if it is that
+            raise
+        return look
+
+    def take(self, look: Look) -> None:
+        """Take in what was seen in a batch; batches come in the order of the data."""
+        self._leave_out([name for name in self.layers if name not in look.maxima])
+        if self._statistics is None:
+            self._tops = {name: TopK(look.maxima[name].shape[1], self.k) for name in self.layers}
+            self._statistics = self._no_statistics(sum(look.maxima[name].shape[1] for name in self.layers))
+        together = torch.cat([look.maxima[name].float() for name in self.layers], 1)
+        if not bool(torch.isfinite(together).all()):
+            raise self._not_finite(look.maxima, look.items)
+        for name in self.layers:
+            self._tops[name].insert(look.candidates[name], look.items.numpy(), self.data.sources[look.items.numpy()])
+        for name, above in look.above_zero.items():
+            self._above_zero[name] = self._above_zero.get(name, 0) + above
+        rows = [self._sample_rank.get(item, -1) for item in look.items.tolist()]
+        self._statistics.update(together, look.labels, torch.tensor(rows))
+        self.seen_items = int(look.items[-1]) + 1
+
+    def _leave_out(self, idle: list[str]) -> None:
+        """Forget layers that do not run, such as auxiliary classifiers, if nobody asked for them by name."""
+        wanted = [name for name in idle if name in self._named]
+        if wanted or len(idle) == len(self.layers) or (idle and self._statistics is not None):
+            raise InterpretError(f"layer {(wanted or idle)[0]!r} did not run in the forward pass: choose another")
+        self.layers = [name for name in self.layers if name not in idle]
+
+    def _check(self, images: Tensor, dtype: torch.dtype | None) -> None:
+        """Refuse images that do not fit the network or each other, and layers whose units mining would not find."""
+        shape = images.shape[1:]
+        if self._image_shape is not None:
+            if shape != self._image_shape:
+                raise InterpretError(
+                    f"images of one data set must have one shape, not {list(self._image_shape)} and {list(shape)}"
+                )
+            return
+        if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+            raise InterpretError(f"dtype must be torch.bfloat16, torch.float16 or None, not {dtype}")
+        refuse_other_type(self.module, images)
+        # of the usual kinds it is known where their units are
+        if not all(isinstance(self.module.get_submodule(name), WITH_UNITS) for name in self.layers):
+            traced = trace(self.module, tuple(shape))
+            for name in traced.keys() & self.layers:
+                layer_with_units(self.module, traced, name)
+        self._image_shape = shape
+
+    def _no_statistics(self, units: int) -> Statistics:
+        return Statistics(units, len(self.sample), None if self.data.classes is None else len(self.data.classes))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all that was found up to now as tensors, for `restore` to go on from."""
+        if self._statistics is None:
+            return {}
+        state = {f"statistics/{name}": value.clone() for name, value in self._statistics.tensors().items()}
+        for name, top in self._tops.items():
+            state |= {f"top/{name}/{key}": torch.tensor(getattr(top, key)) for key in TopK.STATE}
+        state |= {f"above_zero/{name}": value.clone() for name, value in self._above_zero.items()}
+        return state | {"seen_items": torch.tensor(self.seen_items)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Take up the state of another miner of the same model, data, layers and settings."""
+        if "seen_items" not in state:  # nothing had been taken in yet
+            return
+        self.seen_items = int(state["seen_items"])
+        self.layers = [name for name in self.layers if f"top/{name}/values" in state]
+        for name in self.layers:
+            found = {key: state[f"top/{name}/{key}"].numpy().copy() for key in TopK.STATE}
+            self._tops[name] = top = TopK(*found["values"].shape)
+            for key, value in found.items():
+                setattr(top, key, value)
+            top.threshold = torch.from_numpy(top.values[:, -1].copy())
+            if f"above_zero/{name}" in state:
+                self._above_zero[name] = state[f"above_zero/{name}"]
+        self._statistics = self._no_statistics(sum(len(top.values) for top in self._tops.values()))
+        self._statistics.restore({key: state[f"statistics/{key}"] for key in self._statistics.tensors()})
+
+    def _not_finite(self, maxima: Mapping[str, Tensor], items: Tensor) -> InterpretError:
+        # as float32, which is what is kept
+        bad = {name: (~torch.isfinite(maxima[name].float())).nonzero() for name in self.layers}
+        name = next(name for name in self.layers if len(bad[name]))
+        row, unit = bad[name][0].tolist()
+        source = self.data.source_name(int(self.data.sources[items[row]]))
+        return InterpretError(
+            f"layer {name!r} gives {maxima[name][row, unit].item()} in unit {unit} on image {int(items[row])} "
+            f"({source}): mend the weights or leave the image out"
+        )
+
+    def result(self) -> Mined:
+        """Return what was found up to now."""
+        if self._statistics is None:
+            raise InterpretError("data holds no image that can be read: give at least one")
+        layers: dict[str, MinedLayer] = {}
+        start = 0
+        for name in self.layers:
+            top, statistics = self._tops[name], self._statistics
+            columns = slice(start, start + len(top.values))
+            start = columns.stop
+            above, counted = self._above_zero.get(name, torch.zeros(2, len(top.values))).double()
+            layers[name] = MinedLayer(
+                values=top.values.astype(np.float32),
+                images=top.images.copy(),
+                positions=top.positions.copy(),
+                dead=~(top.values[:, 0] > 0),
+                density=(above / counted).float().numpy(),
+                **statistics.of(columns),
+            )
+        return Mined(layers, self.sample[self._statistics.sampled.numpy()], dict(self.data.skipped))
+
+
+def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) -> Layer:
+    """Return a traced layer whose outputs are units, with these as the first dimension of its shape.
+
+    >>> network = nn.Linear(3, 5)
+    >>> layer_with_units(nn.Sequential(network), trace(nn.Sequential(network), (7, 7, 3)), "0").output_shape
+    (5, 7, 7)
+
+    Raises:
+        InterpretError: an unknown layer, or one whose outputs are no units or have them elsewhere.
+    """
+    if name not in traced:
+        raise unknown("layer", name, traced)
+    layer, shape = traced[name], traced[name].output_shape
+    if len(shape) not in (1, 3):
+        raise InterpretError(f"layer {name!r} has outputs of shape {shape}: units need (C, H, W) or (C,)")
+    linear = isinstance(module.get_submodule(name), nn.Linear)
+    if layer.axes is not None and set(layer.axes) != ({-3, -2} if linear else {-2, -1}):
+        raise InterpretError(
+            f"layer {name!r} has outputs of shape {shape} with the channels last: choose the linear layer before it"
+        )
+    return replace(layer, output_shape=(shape[-1], *shape[:-1])) if linear else layer
+
+
+def refuse_other_type(module: nn.Module, images: Tensor) -> None:
+    """Raise an error where images and weights are of different types."""
+    weights = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
+    if weights and images.dtype not in weights:
+        raise InterpretError(f"images are {images.dtype}, and the network's weights {weights[0]}: convert one of them")
+
+
+def sample_by_hash(count: int, size: int, seed: int) -> NDArray[np.int64]:
+    """Return `size` of the items 0 … count − 1, those with the lowest hash, in the order of their hashes.
+
+    >>> sample_by_hash(5, 3, seed=0)
+    array([2, 4, 1])
+
+    The hash is splitmix64 (Steele et al. 2014) of the item and the seed, so that a larger sample extends a smaller.
+    """
+    with np.errstate(over="ignore"):
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return np.argsort(z, kind="stable")[:size].astype(np.int64)
+
+
+def _strongest(name: str, output: Tensor) -> Tensor:
+    """Return each unit's strongest activation on each image, [B, C]."""
+    if output.dim() == 4:
+        return output.amax((2, 3))
+    if output.dim() == 2:
+        return output.clone()  # what comes after may rectify it in place
+    raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
+
+
+def _above_zero(output: Tensor) -> Tensor:
+    """Return of each unit at how many positions it is above zero, and at how many it is at all, [2, C]."""
+    above = (output > 0).transpose(0, 1).flatten(1).sum(1).cpu()
+    return torch.stack([above, torch.full_like(above, output[:, 0].numel())])
+
+
+class TopK:
+    """The k strongest hits of each of C units so far, no two from one source."""
+
+    STATE = ("values", "images", "sources", "positions")
+
+    def __init__(self, units: int, k: int) -> None:
+        self.k = k
+        self.values = np.full((units, k), -np.inf, np.float64)
+        self.images = np.full((units, k), -1, np.int64)
+        self.sources = np.full((units, k), -1, np.int64)
+        self.positions = np.zeros((units, k, 2), np.int64)
+        self.threshold = torch.full((units,), -torch.inf, dtype=torch.float64)
+        """[C] what a value must beat to enter."""
+
+    def insert(self, found: Candidates, items: NDArray[np.int64], item_sources: NDArray[np.int64]) -> None:
+        """Take in the candidates of a batch of items [B] and their sources [B]; items ascend from batch to batch."""
+        if not len(found.units):
+            return
+        touched = np.unique(found.units)
+        units = np.concatenate([np.repeat(touched, self.k), found.units])
+        values = np.concatenate([self.values[touched].ravel(), found.values])
+        images = np.concatenate([self.images[touched].ravel(), items[found.rows]])
+        sources = np.concatenate([self.sources[touched].ravel(), item_sources[found.rows]])
+        positions = np.concatenate([self.positions[touched].reshape(-1, 2), found.positions])
+        filled = images >= 0
+        units, values = units[filled], values[filled]
+        images, sources, positions = images[filled], sources[filled], positions[filled]
+        # the best of each unit and source …
+        order = np.lexsort((images, -values, sources, units))
+        first = np.ones(len(order), bool)
+        first[1:] = (np.diff(units[order]) != 0) | (np.diff(sources[order]) != 0)
+        order = order[first]
+        # … and of those the k best of each unit
+        order = order[np.lexsort((images[order], -values[order], units[order]))]
+        starts = np.searchsorted(units[order], touched)
+        rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+        order, rank = order[rank < self.k], rank[rank < self.k]
+        self.values[touched], self.images[touched], self.sources[touched] = -np.inf, -1, -1
+        self.positions[touched] = 0
+        self.values[units[order], rank] = values[order]
+        self.images[units[order], rank] = images[order]
+        self.sources[units[order], rank] = sources[order]
+        self.positions[units[order], rank] = positions[order]
+        self.threshold = torch.from_numpy(self.values[:, -1].copy())
+
+
+@dataclass
+class Candidates:
+    """What of a layer's batch may enter the hits: n places, each a unit on a row of the batch."""
+
+    units: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    positions: NDArray[np.int64]
+    """[n, 2] rows and columns in the feature map."""
+
+
+@dataclass
+class Look:
+    """What `Miner.take` needs to know of a batch that ran, layer by layer."""
+
+    items: Tensor
+    labels: Tensor
+    maxima: dict[str, Tensor] = field(default_factory=dict)
+    candidates: dict[str, Candidates] = field(default_factory=dict)
+    above_zero: dict[str, Tensor] = field(default_factory=dict)
+
+
+def _candidates(strongest: Tensor, output: Tensor, threshold: Tensor | None) -> Candidates:
+    """Return what beats the units' thresholds in strongest [B, C] of output [B, C, …].
+
+    Its position is looked for only then, which becomes rare. An old threshold is as good: what is below the new one
+    finds no place later.
+    """
+    least = strongest.new_full((), -torch.inf) if threshold is None else threshold.to(strongest)
+    rows, units = (strongest > least).nonzero(as_tuple=True)
+    if output.dim() == 4:
+        flat = _argmax_of_maps(output, rows, units)
+        positions = torch.stack([flat // output.shape[3], flat % output.shape[3]], 1)
+    else:
+        positions = rows.new_zeros(len(rows), 2)
+    values = strongest[rows, units].double()
+    return Candidates(units.cpu().numpy(), rows.cpu().numpy(), values.cpu().numpy(), positions.cpu().numpy())
+
+
+def _argmax_of_maps(output: Tensor, rows: Tensor, units: Tensor) -> Tensor:
+    """Return the first position of the maximum of each chosen map, counted row by row."""
+    flat = torch.empty_like(rows)
+    chunk = max(1, 2**22 // output[0, 0].numel())  # gathered maps stay a small part of the output
+    for start in range(0, len(rows), chunk):
+        part = slice(start, start + chunk)
+        flat[part] = output[rows[part], units[part]].flatten(1).argmax(1)
+    return flat
+
+
+class Statistics:
+    """Histograms, class means and the sample's maxima of all units, from their per-image maxima."""
+
+    def __init__(self, units: int, sample: int, classes: int | None = None) -> None:
+        """Begin with nothing seen; without a number of classes, there are as many as labels turn up."""
+        self.histogram = DyadicHistogram(units)
+        self.sample_maxima = torch.zeros(sample, units)
+        self.sampled = torch.zeros(sample, dtype=torch.bool)
+        self.open_ended = classes is None
+        self.class_sums = torch.zeros(classes or 0, units, dtype=torch.float64)
+        self.class_counts = torch.zeros(classes or 0, dtype=torch.int64)
+
+    def update(self, maxima: Tensor, labels: Tensor, sample_rows: Tensor) -> None:
+        """Take in a batch: maxima [B, units], labels [B] (−1 unknown), places in the sample [B] (−1 none)."""
+        maxima = maxima.cpu()
+        self.histogram.update(maxima)
+        chosen = sample_rows >= 0
+        self.sample_maxima[sample_rows[chosen]] = maxima[chosen]
+        self.sampled[sample_rows[chosen]] = True
+        more = int(labels.max()) + 1 - len(self.class_counts)
+        if self.open_ended and more > 0:
+            self.class_sums = F.pad(self.class_sums, (0, 0, 0, more))
+            self.class_counts = F.pad(self.class_counts, (0, more))
+        known = (labels >= 0) & (labels < len(self.class_counts))
+        if bool(known.any()):
+            self.class_sums.index_add_(0, labels[known], maxima[known].double())
+            self.class_counts += torch.bincount(labels[known], minlength=len(self.class_counts))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that hold it all, by name."""
+        return {key: getattr(owner, key) for key, owner in self._owners().items()}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what `tensors` returned."""
+        for key, owner in self._owners().items():
+            setattr(owner, key, tensors[key].clone())
+
+    def _owners(self) -> dict[str, Any]:
+        own = ("sample_maxima", "sampled", "class_sums", "class_counts")
+        bins = ("counts", "exponent", "first", "low", "high")
+        return dict.fromkeys(own, self) | dict.fromkeys(bins, self.histogram)
+
+    def of(self, columns: slice) -> dict[str, NDArray[Any]]:
+        """Return the statistics of some units under the names that `MinedLayer` has for them."""
+        counts, starts, widths = self.histogram.of(columns)
+        found: dict[str, NDArray[Any]] = {
+            "histogram": counts,
+            "histogram_start": starts,
+            "histogram_width": widths,
+            "sample_maxima": self.sample_maxima[self.sampled, columns].numpy(),
+        }
+        if int(self.class_counts.sum()):
+            with np.errstate(invalid="ignore"):
+                means = self.class_sums[:, columns].numpy() / self.class_counts.numpy()[:, None]
+            found["class_means"] = means.astype(np.float32)
+        return found
+
+
+class DyadicHistogram:
+    """Histograms of values that arrive in batches, whose range nobody knows in advance.
+
+    A bin is a power of two wide, at least what float32 resolves at the largest value, and begins at a multiple of its
+    width. When the values outgrow the 64 bins, neighbours are merged two by two, which is exact: the result depends
+    on the values alone, not on their order or the batches.
+    """
+
+    def __init__(self, units: int) -> None:
+        self.counts = torch.zeros(units, BINS, dtype=torch.int64)
+        self.exponent = torch.full((units,), -60, dtype=torch.int64)
+        self.first = torch.zeros(units, dtype=torch.int64)
+        self.low = torch.full((units,), torch.inf, dtype=torch.float64)
+        self.high = torch.full((units,), -torch.inf, dtype=torch.float64)
+
+    def update(self, values: Tensor) -> None:
+        """Count values [B, units]."""
+        low, high = torch.aminmax(values.double(), dim=0)
+        grown = (low < self.low) | (high > self.high)
+        if bool(grown.any()):
+            self._make_room(grown, low, high)
+        bins = (values.double() / torch.exp2(self.exponent.double())).floor_().long().sub_(self.first)
+        self.counts.scatter_add_(1, bins.t(), torch.ones_like(bins).t())
+
+    def _make_room(self, grown: Tensor, low: Tensor, high: Tensor) -> None:
+        units = grown.nonzero()[:, 0]
+        low = torch.minimum(self.low, low)[units]
+        high = torch.maximum(self.high, high)[units]
+        # a narrower bin would tell nothing apart, and its number would not fit into an integer
+        largest = torch.maximum(-low, high).clamp(min=torch.finfo(torch.float32).tiny)
+        resolution = torch.frexp(largest).exponent.long() - 24
+        exponent = torch.maximum(self.exponent[units], resolution)
+        span = torch.floor(high / torch.exp2(exponent.double())) - torch.floor(low / torch.exp2(exponent.double()))
+        # a span of n bins shrinks to between n/2^s and n/2^s + 1: start just below the answer and step up to it
+        exponent += (torch.log2(span.clamp(min=1) / BINS).floor().long() - 1).clamp(min=0)
+        while True:
+            width = torch.exp2(exponent.double())
+            first, last = torch.floor(low / width), torch.floor(high / width)
+            too_many = last - first >= BINS
+            if not bool(too_many.any()):
+                break
+            exponent += too_many
+        first = first.long()
+        old = self.first[units][:, None] + torch.arange(BINS)
+        moved = (old >> (exponent - self.exponent[units])[:, None]) - first[:, None]
+        counts = torch.zeros(len(units), BINS, dtype=torch.int64)
+        # empty old bins may fall outside: they carry no count anywhere
+        counts.scatter_add_(1, moved.clamp(0, BINS - 1), self.counts[units])
+        self.counts[units], self.exponent[units], self.first[units] = counts, exponent, first
+        self.low[units], self.high[units] = low, high
+
+    def of(self, columns: slice) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return counts [C, 64], where bin 0 begins [C] and the bins' width [C]."""
+        width = torch.exp2(self.exponent[columns].double())
+        return self.counts[columns].numpy().copy(), (self.first[columns] * width).numpy(), width.numpy()

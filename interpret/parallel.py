@@ -1,0 +1,84 @@
+"""Running batches side by side: on processors, whole batches scale better than the operations inside them."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Result = TypeVar("Result")
+
+MOST_WORKERS = 8
+"""More would wait for each other in the interpreter, and each holds a batch's activations."""
+
+
+def run_side_by_side(
+    module: nn.Module, jobs: Iterable[Callable[[nn.Module], Result]], device: torch.device
+) -> Iterator[Result]:
+    """Run jobs on a network, several at once on a processor, and yield their results in the jobs' order.
+
+    >>> jobs = [lambda network, value=value: float(network(torch.tensor([value]))) for value in (1.0, 2.0, 3.0)]
+    >>> list(run_side_by_side(nn.Identity(), jobs, torch.device("cpu")))
+    [1.0, 2.0, 3.0]
+
+    Each worker has a copy of the network for its hooks, which shares the parameters; the cores are divided among the
+    workers. On a GPU, or where a network cannot be copied, the jobs run one after the other.
+    """
+    threads = torch.get_num_threads()
+    workers = min(threads, MOST_WORKERS) if device.type == "cpu" else 1
+    copies = _copies(module, workers)
+    if len(copies) < 2:
+        yield from (job(module) for job in jobs)
+        return
+    idle: SimpleQueue[nn.Module] = SimpleQueue()
+    for one in copies:
+        idle.put(one)
+
+    def run(job: Callable[[nn.Module], Result]) -> Result:
+        own = idle.get()
+        try:
+            return job(own)
+        finally:
+            idle.put(own)
+
+    share = max(1, threads // workers)
+    # This thread, too: operations that spread over busy cores wait long for the last of them.
+    torch.set_num_threads(share)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
+    running: deque[Future[Result]] = deque()
+    failure: BaseException | None = None
+    coming = iter(jobs)
+    try:
+        while True:
+            try:
+                job = next(coming)
+            except StopIteration:
+                break
+            except BaseException as error:  # an interrupt while data is read: what runs already is not lost
+                failure = error
+                break
+            running.append(pool.submit(run, job))
+            if len(running) > 2 * workers:  # jobs differ in length: enough of them wait, so that no worker does
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _copies(module: nn.Module, count: int) -> list[nn.Module]:
+    """Return copies of a module that share its parameters and buffers; none where it cannot be copied."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    try:
+        return [copy.deepcopy(module, dict(shared)) for _ in range(count)] if count > 1 else []
+    except Exception:  # what a user's module holds may refuse to be copied, in any way
+        return []
