@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from interpret.mining import Mined, mine
     from interpret.model import Model
     from interpret.preprocess import Preprocess
+    from interpret.projection import Projections, project
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.tracing import Layer, ReceptiveField, trace
     from interpret.training import train
@@ -25,11 +26,13 @@ _HOME = {
     "Mined": "mining",
     "Model": "model",
     "Preprocess": "preprocess",
+    "Projections": "projection",
     "ReceptiveField": "tracing",
     "UncoveredOperation": "rules",
     "load": "loading",
     "mine": "mining",
     "open_images": "data",
+    "project": "projection",
     "trace": "tracing",
     "train": "training",
 }
@@ -42,11 +45,13 @@ __all__ = [
     "Mined",
     "Model",
     "Preprocess",
+    "Projections",
     "ReceptiveField",
     "UncoveredOperation",
     "load",
     "mine",
     "open_images",
+    "project",
     "trace",
     "train",
 ]

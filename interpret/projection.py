@@ -1,0 +1,595 @@
+"""Projection: what in the image a neuron answers to, as a signal passed back from it to the pixels."""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.data import open_images
+from interpret.errors import InterpretError, unknown
+from interpret.layers import first_outputs
+from interpret.mining import Mined, layer_with_units, on_device, refuse_other_type
+from interpret.model import Model, as_model
+from interpret.parallel import run_side_by_side
+from interpret.progress import progress
+from interpret.rules import BackwardRule, Overlap, Rule, frozen
+from interpret.tracing import Layer, trace
+
+Start = Literal["activation", "one"]
+
+PIXELS_AT_ONCE = 8 * 224 * 224
+"""How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
+LARGE = 0.6
+"""The share of an image from which on a part is not worth cutting: the whole image's forward pass serves all hits."""
+EVEN = 0.75
+"""How many hits an image needs, as a share of the most, to run together with the one that has the most."""
+POOL = 128
+"""How many whole images wait to be sorted by their number of hits."""
+
+
+@dataclass
+class Projections:
+    """Projections of B neurons, each in the window of the image that its neuron sees."""
+
+    pixels: Tensor
+    """[B, C, h, w] the signal in the window, in units of activation per unit of input; raw, not scaled for display."""
+    boxes: Tensor
+    """[B, 4] the windows in the image: top, left, bottom, right. At a border the window is moved into the image."""
+    values: Tensor
+    """[B] the neurons' activations."""
+    positions: Tensor
+    """[B, 2] the neurons' rows and columns in the feature map."""
+
+    def full(self, size: tuple[int, int]) -> Tensor:
+        """Return the projections in the whole image of a size (H, W), [B, C, H, W], zero outside the windows.
+
+        >>> one = Projections(torch.ones(1, 1, 1, 1), torch.tensor([[1, 0, 2, 1]]), torch.ones(1), torch.zeros(1, 2))
+        >>> one.full((2, 2))
+        tensor([[[[0., 0.],
+                  [1., 0.]]]])
+        """
+        whole = self.pixels.new_zeros(*self.pixels.shape[:2], *size)
+        for row, (top, left, bottom, right) in enumerate(self.boxes.tolist()):
+            whole[row, :, top:bottom, left:right] = self.pixels[row]
+        return whole
+
+
+@torch.inference_mode(False)  # whose caller may be in it
+def project(
+    model: Model | nn.Module,
+    images: Tensor,
+    layer: str,
+    channels: int | Sequence[int] | Tensor,
+    positions: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
+    rule: Rule = "deconvnet",
+    *,
+    start: Start = "activation",
+    overlap: Overlap = "add",
+    strict: bool = False,
+) -> Projections:
+    """Project one neuron of each image back to the pixels.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3))
+    >>> images = torch.rand(2, 3, 32, 32)
+    >>> projections = project(network, images, "3", channels=1)
+    >>> projections.pixels.shape, projections.boxes.shape
+    (torch.Size([2, 3, 8, 8]), torch.Size([2, 4]))
+    >>> projections.full((32, 32)).shape
+    torch.Size([2, 3, 32, 32])
+
+    The signal starts as the neuron's activation and passes down by the rule (Zeiler & Fergus 2014, section 2.1: all
+    other activations of the layer are set to zero, and the map goes through unpooling, rectification and filtering).
+    Only the part of the image that the neuron sees is run, where the network allows it; the result is that of the
+    whole image.
+
+    Args:
+        model: the network; it runs in evaluation mode and is left as it was.
+        images: [B, C, H, W] as the module takes them; the result has their type.
+        layer: the layer whose neurons are projected, by name.
+        channels: the neuron's channel, one for all or one for each image.
+        positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
+            is strongest.
+        rule: "deconvnet", "guided" or "gradient"; see `interpret.BackwardRule`.
+        start: "activation" starts with the neuron's value, as the paper does, "one" with 1, as a gradient does.
+        overlap: what shared switches of overlapping max-pooling windows do: "add" up, or "overwrite", which needs
+            the whole image.
+        strict: raise where the rule does not cover an operation, instead of warning.
+
+    Raises:
+        InterpretError: an unknown layer or rule, a channel or position that the layer does not have, images that the
+            network cannot take.
+
+    Warns:
+        UncoveredOperation: the network has an operation that is neither linear nor covered by the rule.
+    """
+    model = as_model(model)
+    if start not in ("activation", "one"):
+        raise InterpretError(f"start must be 'activation' or 'one', not {start!r}")
+    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
+        found = f"{images.dtype} of shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise InterpretError(f"images must be a float tensor [B, C, H, W] with at least one image, not {found}")
+    refuse_other_type(model.module, images)
+    traced = layer_with_units(model.module, _trace_quickly(model.module, tuple(images.shape[1:])), layer)
+    count = len(images)
+    channel_of = _channels(channels, traced, count)
+    how = _How(rule, start, overlap, strict)
+    crop = Crop.of(traced, tuple(images.shape[2:]), overlap)
+    with frozen(model.module):
+        if positions is not None:
+            at = _positions(positions, traced, count)
+        else:
+            at = _strongest_positions(model.module, images, layer, channel_of, crop)
+        signals, values = [], []
+        for part in torch.arange(count).split(crop.batch_size):
+            corners = crop.corners(at[part])
+            local = at[part] - crop.neurons(corners)
+            signal, value = _project_batch(
+                model.module, crop.cut(images[part], corners), layer, channel_of[part], local, how
+            )
+            signals.append(crop.window(signal, crop.boxes(at[part]), corners))
+            values.append(value)
+    return Projections(torch.cat(signals), crop.boxes(at), torch.cat(values), at)
+
+
+def _trace_quickly(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:
+    """Trace a copy of the network without numbers, which runs in no time; the network itself where that fails."""
+    on_meta = {
+        id(tensor): nn.Parameter(tensor.to("meta"), False) if isinstance(tensor, nn.Parameter) else tensor.to("meta")
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    try:
+        traced = trace(copy.deepcopy(module, on_meta), shape)
+    except Exception:  # it needs the numbers, or may not be copied; or it is the user's mistake, which trace explains
+        return trace(module, shape)
+    # without numbers, an empty feature map is no error
+    return traced if all(all(layer.output_shape) for layer in traced.values()) else trace(module, shape)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a projection is made."""
+
+    rule: Rule = "deconvnet"
+    start: Start = "activation"
+    overlap: Overlap = "add"
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which part of an image must run to get a layer's neuron and its projection exactly.
+
+    With J the layer's stride, R its receptive field and H the image's side, the part has the side T, the smallest of
+    at least R + J − 1 with T ≡ H (mod J), and begins at a multiple of J. All layers below then see the same grid as
+    in the whole image, at both borders; and what the zero padding at the part's own edges touches lies outside of
+    what the neuron sees.
+    """
+
+    image: tuple[int, int]
+    """(H, W) of the image."""
+    size: tuple[int, int]
+    """(height, width) of the part that runs: the whole image where the layer cannot be cropped."""
+    field: tuple[int, int]
+    """(height, width) of the window that the neuron sees, at most the image's."""
+    stride: tuple[int, int]
+    start: tuple[int, int]
+
+    @classmethod
+    def of(cls, layer: Layer, image: tuple[int, ...], overlap: Overlap = "add") -> Crop:
+        """Return the part for neurons of a layer in images of a size (H, W).
+
+        Which of overlapping windows overwrites the others is decided outside of what the neuron sees, too: to
+        overwrite needs the whole image.
+        """
+        height, width = image
+        receptive_field = layer.receptive_field
+        # of a feature map that lies transposed, the whole image runs
+        if receptive_field is None or layer.axes in ((-1, -2), (-2, -3)):
+            return cls((height, width), (height, width), (height, width), (1, 1), (0, 0))
+        sides = zip(receptive_field.size, receptive_field.stride, image, strict=True)
+        croppable = layer.croppable and overlap == "add"
+        size = [_crop_side(field, stride, side) if croppable else side for field, stride, side in sides]
+        field = [min(field, side) for field, side in zip(receptive_field.size, image, strict=True)]
+        return cls(
+            (height, width), (size[0], size[1]), (field[0], field[1]), receptive_field.stride, receptive_field.start
+        )
+
+    @property
+    def whole(self) -> bool:
+        return self.size == self.image
+
+    @property
+    def share(self) -> float:
+        """How much of the image's area the part is."""
+        return self.size[0] * self.size[1] / (self.image[0] * self.image[1])
+
+    @property
+    def batch_size(self) -> int:
+        return max(1, min(1024, PIXELS_AT_ONCE // (self.size[0] * self.size[1])))
+
+    def corners(self, positions: Tensor) -> Tensor:
+        """Return where the parts for neurons at positions [B, 2] begin, [B, 2]."""
+        stride, start = torch.tensor(self.stride), torch.tensor(self.start)
+        aligned = torch.div(start + positions * stride, stride, rounding_mode="floor") * stride
+        last = torch.tensor(self.image) - torch.tensor(self.size)
+        return torch.minimum(aligned, last).clamp(min=0)
+
+    def neurons(self, corners: Tensor) -> Tensor:
+        """Return how far the feature map of a part is shifted against that of the image, [B, 2]."""
+        return corners // torch.tensor(self.stride)
+
+    def boxes(self, positions: Tensor) -> Tensor:
+        """Return the windows that neurons see, moved into the image at its borders, [B, 4]."""
+        top_left = torch.tensor(self.start) + positions * torch.tensor(self.stride)
+        last = torch.tensor(self.image) - torch.tensor(self.field)
+        top_left = torch.minimum(top_left, last).clamp(min=0)
+        return torch.cat([top_left, top_left + torch.tensor(self.field)], 1)
+
+    def cut(self, images: Tensor, corners: Tensor) -> Tensor:
+        """Return the parts of images [B, C, H, W] that begin at the corners."""
+        (height, width), rows = self.size, corners.tolist()
+        return torch.stack(
+            [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, rows, strict=True)]
+        )
+
+    def window(self, signal: Tensor, boxes: Tensor, corners: Tensor) -> Tensor:
+        """Return what a signal on the parts holds in the boxes, [B, C, h, w]."""
+        (height, width), rows = self.field, (boxes[:, :2] - corners).tolist()
+        return torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(signal, rows, strict=True)])
+
+
+def _crop_side(field: int, stride: int, side: int) -> int:
+    least = field + stride - 1
+    return min(side, least + (side - least) % stride)
+
+
+@dataclass
+class HitBatch:
+    """Projections of n hits of one layer, as `project_hits` yields them."""
+
+    layer: str
+    units: NDArray[np.int64]
+    """[n] the hits' units."""
+    ranks: NDArray[np.int64]
+    """[n] which of the unit's hits each one is; 0 is the strongest."""
+    projections: Tensor
+    """[n, C, h, w] the signal in the window that the neuron sees."""
+    patches: Tensor
+    """[n, C, h, w] the same window of the network's input."""
+
+
+@torch.inference_mode(False)
+def project_hits(
+    model: Model | nn.Module,
+    data: Any,
+    mined: Mined | Mapping[str, Any],
+    layers: str | Iterable[str] | None = None,
+    rule: Rule = "deconvnet",
+    *,
+    overlap: Overlap = "add",
+    strict: bool = False,
+    device: str | torch.device | None = None,
+) -> Iterator[HitBatch]:
+    """Project all mined hits of some layers, and yield them in batches as they come.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    >>> images = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> from interpret import mine
+    >>> mined = mine(network, images, k=2)
+    >>> batches = list(project_hits(network, images, mined))
+    >>> sorted((batch.layer, len(batch.units), tuple(batch.projections.shape[1:])) for batch in batches)
+    [('0', 8, (1, 3, 3)), ('2', 4, (1, 5, 5))]
+
+    Each projection is that of `project`. The data is read once, in its order. Layers whose neurons see only a part
+    of the image run on parts, many hits together; for the others an image's forward pass runs once for all its hits.
+
+    Args:
+        model: the network, the same as was mined.
+        data: the data that was mined.
+        mined: what `mine` returned, or any mapping of layers to values, images and positions.
+        layers: which of the mined layers, by name; None: all.
+        rule, overlap, strict: as for `project`.
+        device: where the network runs; None: where its parameters are.
+
+    Raises:
+        InterpretError: a layer that was not mined, or activations that are not those which were mined.
+    """
+    model = as_model(model)
+    images = open_images(data, model)
+    names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    for name in names:
+        if name not in mined:
+            raise unknown("mined layer", name, mined)
+    if not names:
+        return
+    last = max(int(mined[name].images.max()) for name in names)
+    if last >= len(images):
+        raise InterpretError(f"data has {len(images)} items, and item {last} was mined: project with the same data")
+    shape = tuple(images[last][0].shape)
+    traced = _trace_quickly(model.module, shape)
+    layers_of = {name: layer_with_units(model.module, traced, name) for name in names}
+    for name, layer in layers_of.items():
+        _check_shape(mined[name], layer)
+    crops = {name: Crop.of(layer, shape[1:], overlap) for name, layer in layers_of.items()}
+    hits = _Hits.of(mined, names)
+    how = _How(rule, "activation", overlap, strict)
+    with on_device(model.module, device) as target, progress(len(hits.items), "projecting", "hit") as bar:
+        for finished in run_side_by_side(model.module, _jobs(images, hits, crops, how, target), target):
+            for batch in finished:
+                bar.update(len(batch.units))
+                yield batch
+
+
+@dataclass
+class _Hits:
+    """Hits of several layers as a table, ordered by item."""
+
+    layers: list[str]
+    layer: NDArray[np.int64]
+    units: NDArray[np.int64]
+    ranks: NDArray[np.int64]
+    items: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, mined: Mapping[str, Any], names: list[str]) -> _Hits:
+        columns: list[list[NDArray[Any]]] = []
+        for index, name in enumerate(names):
+            found = mined[name]
+            units, ranks = np.nonzero(found.images >= 0)
+            columns.append(
+                [
+                    np.full(len(units), index),
+                    units,
+                    ranks,
+                    found.images[units, ranks],
+                    found.positions[units, ranks],
+                    found.values[units, ranks].astype(np.float64),
+                ]
+            )
+        layer, units, ranks, items, positions, values = (
+            np.concatenate(column) for column in zip(*columns, strict=True)
+        )
+        table = cls(names, layer, units, ranks, items, positions, values)
+        return table[np.argsort(items, kind="stable")]
+
+    def __getitem__(self, rows: Any) -> _Hits:
+        return _Hits(
+            self.layers,
+            self.layer[rows],
+            self.units[rows],
+            self.ranks[rows],
+            self.items[rows],
+            self.positions[rows],
+            self.values[rows],
+        )
+
+    def by_item(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield each item with the rows of its hits."""
+        starts = np.flatnonzero(np.diff(self.items, prepend=-1))
+        for start, end in zip(starts, np.append(starts[1:], len(self.items)), strict=True):
+            yield int(self.items[start]), np.arange(start, end)
+
+
+_Job = Callable[[nn.Module], list[HitBatch]]
+
+
+def _jobs(images: Any, hits: _Hits, crops: Mapping[str, Crop], how: _How, device: torch.device) -> Iterator[_Job]:
+    """Read the data once, and yield what there is to run as soon as a batch of it is together."""
+    waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
+    pool: list[tuple[Tensor, NDArray[np.int64]]] = []
+    is_large = np.array([crops[name].share > LARGE for name in hits.layers])
+    for item, rows in hits.by_item():
+        image = images[item][0]
+        large = is_large[hits.layer[rows]]
+        for row in rows[~large].tolist():
+            index = int(hits.layer[row])
+            crop = crops[hits.layers[index]]
+            corner = crop.corners(torch.from_numpy(hits.positions[row : row + 1]))
+            waiting[index].append((row, crop.cut(image[None], corner)[0]))
+            if len(waiting[index]) == crop.batch_size:
+                yield partial(_run_parts, waiting=waiting.pop(index), hits=hits, crop=crop, how=how, device=device)
+        if large.any():
+            pool.append((image, rows[large]))
+        if len(pool) == POOL:
+            for together in _together(pool):
+                yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, device=device)
+            pool = []
+    for index, parts in waiting.items():
+        crop = crops[hits.layers[index]]
+        yield partial(_run_parts, waiting=parts, hits=hits, crop=crop, how=how, device=device)
+    for together in _together(pool):
+        yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, device=device)
+
+
+def _run_parts(
+    module: nn.Module, waiting: list[tuple[int, Tensor]], hits: _Hits, crop: Crop, how: _How, device: torch.device
+) -> list[HitBatch]:
+    """Project hits of one layer on parts of their images."""
+    chosen = hits[np.array([row for row, _ in waiting])]
+    name = chosen.layers[int(chosen.layer[0])]
+    parts = torch.stack([part for _, part in waiting])
+    at = torch.from_numpy(chosen.positions)
+    corners, boxes = crop.corners(at), crop.boxes(at)
+    channels = torch.from_numpy(chosen.units)
+    signal, values = _project_batch(
+        module, _channels_last(parts.to(device)), name, channels, at - crop.neurons(corners), how
+    )
+    _check_values(name, chosen, values)
+    windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
+    return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
+
+
+def _together(
+    pool: list[tuple[Tensor, NDArray[np.int64]]],
+) -> Iterator[list[tuple[Tensor, NDArray[np.int64]]]]:
+    """Yield batches of images with about as many hits each: a place whose hits are done runs on, empty."""
+    pool = sorted(pool, key=lambda entry: -len(entry[1]))
+    while pool:
+        size = max(1, PIXELS_AT_ONCE // pool[0][0][0].numel())
+        least = EVEN * len(pool[0][1])
+        together = [entry for entry in pool[:size] if len(entry[1]) >= least]
+        yield together
+        pool = pool[len(together) :]
+
+
+def _run_whole(
+    module: nn.Module,
+    together: list[tuple[Tensor, NDArray[np.int64]]],
+    hits: _Hits,
+    crops: Mapping[str, Crop],
+    how: _How,
+    device: torch.device,
+) -> list[HitBatch]:
+    """Project hits on their whole images: one forward pass an image, one backward pass a hit."""
+    finished: list[HitBatch] = []
+    inputs = torch.stack([image for image, _ in together])
+    layers = np.unique(hits.layer[np.concatenate([rows for _, rows in together])])
+    names = [hits.layers[index] for index in layers]
+    x, outputs = _forward(module, _channels_last(inputs.to(device)), names, how)
+    for step in range(max(len(rows) for _, rows in together)):
+        members = [(place, rows[step]) for place, (_, rows) in enumerate(together) if step < len(rows)]
+        places = torch.tensor([place for place, _ in members])
+        chosen = hits[np.array([row for _, row in members])]
+        used = [hits.layers[index] for index in np.unique(chosen.layer)]
+        rows_of = {name: np.flatnonzero(chosen.layer == hits.layers.index(name)) for name in used}
+        seeds, values_of = [], {}
+        for name in used:
+            own = torch.from_numpy(rows_of[name])
+            index = _neurons(
+                outputs[name], places[own], torch.from_numpy(chosen.units)[own], torch.from_numpy(chosen.positions)[own]
+            )
+            seed, values_of[name] = _seed(outputs[name], index, how)
+            seeds.append(seed)
+        (signal,) = torch.autograd.grad([outputs[name] for name in used], x, seeds, retain_graph=True)
+        for name in used:
+            one = chosen[rows_of[name]]
+            _check_values(name, one, values_of[name])
+            boxes = crops[name].boxes(torch.from_numpy(one.positions))
+            at = places[torch.from_numpy(rows_of[name])]
+            origin = torch.zeros_like(boxes[:, :2])
+            windows = (crops[name].window(whole[at], boxes, origin) for whole in (signal, inputs))
+            finished.append(HitBatch(name, one.units, one.ranks, *windows))
+    return finished
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _check_shape(found: Any, layer: Layer) -> None:
+    """Refuse hits at neurons that the layer does not have."""
+    units, *size = layer.output_shape if len(layer.output_shape) == 3 else (*layer.output_shape, 1, 1)
+    if len(found.images) != units or bool((found.positions.max((0, 1)) >= size).any()):
+        raise InterpretError(
+            f"layer {layer.name!r} has outputs of shape {layer.output_shape}, and hits of another shape were mined: "
+            "project with the model and data that were mined"
+        )
+
+
+def _check_values(name: str, hits: _Hits, values: Tensor) -> None:
+    """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
+    found = values.detach().double().cpu().numpy()
+    if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * np.abs(hits.values).max()):
+        worst = int(np.abs(found - hits.values).argmax())
+        raise InterpretError(
+            f"layer {name!r} gives {found[worst]:.4g} on item {hits.items[worst]} where {hits.values[worst]:.4g} was "
+            "mined: project with the model and data that were mined"
+        )
+
+
+def _forward(module: nn.Module, images: Tensor, names: list[str], how: _How) -> tuple[Tensor, dict[str, Tensor]]:
+    """Run images under the rule; return the tensor to differentiate by, and each named layer's output."""
+    x = images.detach().requires_grad_()
+    outputs: dict[str, Tensor] = {}
+
+    def receive(name: str, output: Tensor) -> None:
+        # a copy, if the pass goes on: what comes after may rectify the output in place
+        outputs[name] = output if len(names) == 1 else output.clone()
+
+    with torch.enable_grad(), BackwardRule(module, how.rule, overlap=how.overlap, strict=how.strict) as rule:
+        with first_outputs(module, names, receive, stop=True):
+            module(x.clone())
+        for name, output in outputs.items():
+            if not output.requires_grad:
+                raise InterpretError(f"layer {name!r} does not depend on the image: choose another")
+            rule.check(output)
+    return x, outputs
+
+
+def _neurons(output: Tensor, rows: Tensor, channels: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
+    return (rows, channels, positions[:, 0], positions[:, 1]) if output.dim() == 4 else (rows, channels)
+
+
+def _seed(output: Tensor, neurons: tuple[Tensor, ...], how: _How) -> tuple[Tensor, Tensor]:
+    """Return the signal to start with, zero but at the neurons, and the neurons' activations."""
+    values = output.detach()[neurons]
+    seed = torch.zeros_like(output)
+    seed[neurons] = values if how.start == "activation" else torch.ones_like(values)
+    return seed, values
+
+
+def _project_batch(
+    module: nn.Module, images: Tensor, layer: str, channels: Tensor, positions: Tensor, how: _How
+) -> tuple[Tensor, Tensor]:
+    """Return the signals [B, C, H, W] of one neuron of each image, and the neurons' activations [B]."""
+    x, outputs = _forward(module, images, [layer], how)
+    seed, values = _seed(outputs[layer], _neurons(outputs[layer], torch.arange(len(images)), channels, positions), how)
+    (signal,) = torch.autograd.grad(outputs[layer], x, seed)
+    return signal, values
+
+
+def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop) -> Tensor:
+    """Return where each image's channel is strongest, [B, 2]."""
+    found: list[Tensor] = []
+    for part in torch.arange(len(images)).split(max(1, PIXELS_AT_ONCE // (crop.image[0] * crop.image[1]))):
+        outputs: dict[str, Tensor] = {}
+        with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True):
+            module(images[part].clone())
+        output = outputs[layer]
+        if output.dim() == 2:
+            found.append(torch.zeros(len(part), 2, dtype=torch.long))
+            continue
+        flat = output[torch.arange(len(part)), channels[part]].flatten(1).argmax(1).cpu()
+        found.append(torch.stack([flat // output.shape[3], flat % output.shape[3]], 1))
+    return torch.cat(found)
+
+
+def _channels(channels: int | Sequence[int] | Tensor, layer: Layer, count: int) -> Tensor:
+    given = torch.as_tensor(channels)
+    if given.is_floating_point() or given.dim() > 1 or (given.dim() == 1 and len(given) != count):
+        raise InterpretError(f"channels must be one whole number or {count}, one for each image, not {channels}")
+    bad = (given < 0) | (given >= layer.output_shape[0])
+    if bool(bad.any()):
+        raise InterpretError(
+            f"channel {int(given[bad].reshape(-1)[0])} is not in layer {layer.name!r}, whose channels are "
+            f"0 to {layer.output_shape[0] - 1}"
+        )
+    return given.cpu().expand(count)
+
+
+def _positions(positions: Any, layer: Layer, count: int) -> Tensor:
+    given = torch.as_tensor(positions)
+    if given.is_floating_point() or given.shape not in ((2,), (count, 2)):
+        raise InterpretError(
+            f"positions must be one (row, column) or {count}, one for each image, not of shape {list(given.shape)}"
+        )
+    size = torch.tensor(layer.output_shape[1:] or (1, 1))
+    given = given.cpu().expand(count, 2)
+    bad = ((given < 0) | (given >= size)).any(1)
+    if bool(bad.any()):
+        raise InterpretError(
+            f"position {tuple(given[bad][0].tolist())} is not in layer {layer.name!r}, whose feature map is "
+            f"{size[0]} × {size[1]}"
+        )
+    return given
