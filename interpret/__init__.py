@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
+    from interpret.filters import filter_images, plot_filters
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
@@ -29,9 +30,11 @@ _HOME = {
     "Projections": "projection",
     "ReceptiveField": "tracing",
     "UncoveredOperation": "rules",
+    "filter_images": "filters",
     "load": "loading",
     "mine": "mining",
     "open_images": "data",
+    "plot_filters": "filters",
     "project": "projection",
     "trace": "tracing",
     "train": "training",
@@ -48,9 +51,11 @@ __all__ = [
     "Projections",
     "ReceptiveField",
     "UncoveredOperation",
+    "filter_images",
     "load",
     "mine",
     "open_images",
+    "plot_filters",
     "project",
     "trace",
     "train",
