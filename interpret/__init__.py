@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
     from interpret.rules import BackwardRule, UncoveredOperation
+    from interpret.study import Study
     from interpret.tracing import Layer, ReceptiveField, trace
     from interpret.training import train
 
@@ -29,6 +30,7 @@ _HOME = {
     "Preprocess": "preprocess",
     "Projections": "projection",
     "ReceptiveField": "tracing",
+    "Study": "study",
     "UncoveredOperation": "rules",
     "filter_images": "filters",
     "load": "loading",
@@ -50,6 +52,7 @@ __all__ = [
     "Preprocess",
     "Projections",
     "ReceptiveField",
+    "Study",
     "UncoveredOperation",
     "filter_images",
     "load",

@@ -1,0 +1,573 @@
+"""A study: one model on one data set, with every result computed so far, in one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from interpret.errors import InterpretError, unknown
+from interpret.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from interpret.data import Images
+    from interpret.mining import Mined, MinedLayer, Miner
+    from interpret.model import Model
+    from interpret.rules import Overlap, Rule
+
+# Reading a study needs no torch, so that a gallery can be built where there is none: what computes imports it.
+
+FORMAT = 1
+TILE = 64
+THUMBNAIL = 320
+SAVE_EVERY = 60.0
+"""Seconds between two savings of unfinished mining."""
+TILES_AT_ONCE = 2**30
+"""Bytes of tiles that are held until their units are complete."""
+
+
+def layer_path(name: str) -> str:
+    """Return a layer's name as the name of a file on any system.
+
+    >>> layer_path("features.3/a b")
+    'features.3%2Fa%20b'
+    """
+    return quote(name, safe="")
+
+
+@dataclass
+class StudyLayer:
+    """What a study holds on the hits of one layer; arrays as in `MinedLayer`, and of each hit [C, k]:"""
+
+    arrays: dict[str, NDArray[Any]]
+
+    def __getattr__(self, name: str) -> NDArray[Any]:
+        """Arrays by name: those of `MinedLayer`, and sources, labels [C, k] and boxes [C, k, 4]."""
+        if name.startswith("_") or name not in self.arrays:
+            raise AttributeError(name)
+        return self.arrays[name]
+
+    @property
+    def class_means(self) -> NDArray[np.float32] | None:
+        return self.arrays.get("class_means")
+
+
+class Study:
+    """A folder that holds a model's results on a data set, computes what is missing and skips what is done.
+
+    >>> import tempfile, torch
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    >>> study = Study(tempfile.mkdtemp() + "/study", network, torch.rand(12, 1, 10, 10))
+    >>> study.mine(k=4)
+    >>> study.project()
+    >>> study.mined("2").values.shape
+    (2, 4)
+    >>> Study.open(study.path).rules("2")
+    ['deconvnet']
+
+    Args:
+        path: the folder; made when it does not exist.
+        model: the network; its weights must be those that the study was begun with.
+        data: the images; they must be those that the study was begun with.
+        batch_size, workers, device, dtype: how the network runs; see `interpret.mine`.
+        made_from: what to call again to get the model and the data, kept in the study as it is.
+
+    Raises:
+        InterpretError: the folder holds something else, or results of other weights or data.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model | nn.Module,
+        data: Any,
+        *,
+        batch_size: int = 32,
+        workers: int = 0,
+        device: str | None = None,
+        dtype: str = "float32",
+        made_from: Mapping[str, str | None] | None = None,
+    ) -> None:
+        from interpret.data import open_images
+        from interpret.model import as_model
+
+        self.path = Path(path)
+        self.model: Model | None = as_model(model)
+        self.data: Images | None = open_images(data, self.model)
+        self.batch_size, self.workers, self.device = batch_size, workers, device
+        self.dtype = _dtype(dtype)
+        begun = _describe(self.model, self.data, dtype)
+        if (self.path / "study.json").exists():
+            self.info = _read_info(self.path)
+            self._refuse_others(begun)
+        else:
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise InterpretError(f"{self.path} exists and is no study: choose another folder")
+            self.info = begun | {"made_from": dict(made_from or {})}  # written with the first result
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Study:
+        """Open a study to read; needs neither the model nor the data."""
+        study = cls.__new__(cls)
+        study.path, study.model, study.data = Path(path), None, None
+        study.info = _read_info(study.path)
+        return study
+
+    # what it holds
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """All traced layers in the order of execution, as in `interpret.Layer`."""
+        return self.info["layers"]
+
+    def layer(self, name: str) -> dict[str, Any]:
+        """Return one traced layer."""
+        for layer in self.layers:
+            if layer["name"] == name:
+                return layer
+        raise unknown("layer", name, [layer["name"] for layer in self.layers])
+
+    @property
+    def mined_layers(self) -> list[str]:
+        """The layers that have been mined, in the order of execution."""
+        return [layer["name"] for layer in self.layers if self._mined_file(layer["name"]).exists()]
+
+    def mined(self, name: str) -> StudyLayer:
+        """Return the hits and statistics of a mined layer."""
+        if not self._mined_file(name).exists():
+            raise unknown("mined layer", name, self.mined_layers)
+        return StudyLayer(load_file(self._mined_file(name)))
+
+    def rules(self, name: str) -> list[str]:
+        """Return the rules by which a layer's hits have been projected."""
+        folder = self.path / "projections"
+        found = sorted(rule.name for rule in folder.iterdir()) if folder.exists() else []
+        return [rule for rule in found if (folder / rule / layer_path(name)).exists()]
+
+    def tile(self, name: str) -> int:
+        """Return the side in pixels of a tile in a layer's sprites."""
+        field = self.layer(name)["receptive_field"]
+        height, width = self.info["model"]["input_shape"][1:]
+        sides = (height, width) if field is None else (min(field["size"][0], height), min(field["size"][1], width))
+        return min(max(sides), TILE)
+
+    def patch_sprite(self, name: str, unit: int) -> Path:
+        """Return the picture of a unit's patches: tiles in as square a grid as there is, strongest first."""
+        return self.path / "patches" / layer_path(name) / f"{unit:04d}.webp"
+
+    def projection_sprite(self, rule: str, name: str, unit: int) -> Path:
+        """Return the picture of a unit's projections, laid out as its patches are."""
+        return self.path / "projections" / rule / layer_path(name) / f"{unit:04d}.webp"
+
+    def filter_sheet(self, name: str) -> Path:
+        """Return the picture of a layer's filters, which need not exist."""
+        return self.path / "filters" / f"{layer_path(name)}.png"
+
+    def sources(self) -> dict[int, dict[str, Any]]:
+        """Return name, width, height and label of each source that has hits."""
+        file = self.path / "sources.json"
+        return {int(key): value for key, value in json.loads(file.read_text("utf-8")).items()} if file.exists() else {}
+
+    def source_picture(self, source: int) -> Path:
+        """Return a small picture of a source."""
+        return self.path / "sources" / f"{source}.jpg"
+
+    # what it computes
+
+    def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
+        """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
+        from interpret.data import batches
+        from interpret.layers import select_layers
+        from interpret.mining import Miner, on_device
+        from interpret.progress import progress
+
+        model, data = self._able()
+        settings = self.info["settings"]
+        if self.mined_layers and (settings["k"], settings["seed"]) != (k, seed):
+            raise InterpretError(
+                f"{self.path} was mined with k={settings['k']} and seed={settings['seed']}, not k={k} and seed={seed}: "
+                "choose another folder, or the same values"
+            )
+        chosen = select_layers(model.module, layers, among={layer["name"] for layer in self.layers})
+        missing = [name for name in chosen if not self._mined_file(name).exists()]
+        if not missing:
+            return
+        miner = Miner(model, data, missing, k, seed=seed)
+        unfinished = _Unfinished(self.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed})
+        state = unfinished.load()
+        miner.restore(state)
+        data.labels[: miner.seen_items] = state.get("labels", data.labels)[: miner.seen_items]
+        with (
+            on_device(model.module, self.device) as device,
+            progress(len(data), "mining", "img", miner.seen_items) as bar,
+        ):
+            try:
+                arriving = batches(data, self.batch_size, self.workers, start=miner.seen_items)
+                for look in miner.looks(arriving, device, self.dtype):
+                    with _interrupts_waiting():
+                        miner.take(look)
+                    bar.update(len(look.items))
+                    if unfinished.is_due:
+                        self._save_unfinished(unfinished, miner)
+            except KeyboardInterrupt:
+                self._save_unfinished(unfinished, miner)
+                raise
+        self._store(miner.result(), k, seed)
+        unfinished.forget()
+
+    def project(
+        self, layers: str | Iterable[str] | None = None, rule: Rule = "deconvnet", *, overlap: Overlap = "add"
+    ) -> None:
+        """Project all hits of the mined layers, and cut their patches; layers that have both are skipped.
+
+        What `overlap="overwrite"` makes of a rule is kept beside it, as "deconvnet-overwrite".
+        """
+        from interpret.layers import select_layers
+        from interpret.projection import project_hits
+
+        model, data = self._able()
+        chosen = self.mined_layers if layers is None else select_layers(model.module, layers, among=self.mined_layers)
+        kind = rule if overlap == "add" else f"{rule}-{overlap}"
+        missing = [name for name in chosen if kind not in self.rules(name)]
+        mined = {name: self.mined(name) for name in missing}
+        for group in self._groups(mined):
+            tiles = {name: _Tiles(mined[name].values.shape, self.tile(name)) for name in group}
+            for batch in project_hits(
+                model, data, {name: mined[name] for name in group}, rule=rule, overlap=overlap, device=self.device
+            ):
+                tiles[batch.layer].take(batch, model)
+            for name in group:
+                if not self.patch_sprite(name, 0).parent.exists():
+                    _write_sprites(self.patch_sprite(name, 0).parent, tiles[name].patches, self.tile(name))
+                _write_sprites(self.projection_sprite(kind, name, 0).parent, tiles[name].projections, self.tile(name))
+
+    def draw_filters(self) -> None:
+        """Draw the first convolution's filters."""
+        from torch import nn
+
+        from interpret.filters import filter_sheet
+
+        model, _ = self._able()
+        parts = dict(model.module.named_modules())
+        first = next((layer["name"] for layer in self.layers if isinstance(parts[layer["name"]], nn.Conv2d)), None)
+        if first is None or self.filter_sheet(first).exists():
+            return
+        from PIL import Image
+
+        self._write_info()
+        with replacing(self.filter_sheet(first)) as new:
+            Image.fromarray(filter_sheet(model, first)).save(new, "PNG")
+
+    # how
+
+    def _able(self) -> tuple[Model, Images]:
+        if self.model is None or self.data is None:
+            raise InterpretError(f"{self.path} was opened to read: use Study(path, model, data) to compute")
+        return self.model, self.data
+
+    def _mined_file(self, name: str) -> Path:
+        return self.path / "mined" / f"{layer_path(name)}.safetensors"
+
+    def _write_info(self) -> None:
+        write_text(self.path / "study.json", json.dumps(self.info, indent=1, ensure_ascii=False) + "\n")
+
+    def _refuse_others(self, begun: Mapping[str, Any]) -> None:
+        for part, key, what in (
+            ("model", "weights_hash", "weights"),
+            ("model", "input_shape", "inputs"),
+            ("data", "fingerprint", "data"),
+            ("settings", "dtype", "precision"),
+        ):
+            if self.info[part][key] != begun[part][key]:
+                raise InterpretError(
+                    f"{self.path} holds results of other {what} ({part} {self.info[part].get('name', '')!r}): "
+                    "choose another folder"
+                )
+
+    def _save_unfinished(self, unfinished: _Unfinished, miner: Miner) -> None:
+        import torch
+
+        # whoever goes on does not meet these again
+        self.info["data"]["skipped"] |= miner.data.skipped
+        self._write_info()
+        unfinished.save(miner.state() | {"labels": torch.from_numpy(miner.data.labels)})
+
+    def _store(self, mined: Mined, k: int, seed: int) -> None:
+        """Write what was mined; a layer's own file comes last, because it says that the layer is done."""
+        self.info["settings"] |= {"k": k, "seed": seed}
+        self.info["data"]["skipped"] |= mined.skipped
+        self._write_info()
+        found = {name: layer.arrays() | self._places(name, layer) for name, layer in mined.items()}
+        self._store_sources(found.values())
+        for name, arrays in found.items():
+            stored = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+            with replacing(self._mined_file(name)) as new:
+                new.write_bytes(save(stored | {"sample_images": mined.sample_images}))
+
+    def _places(self, name: str, layer: MinedLayer) -> dict[str, NDArray[Any]]:
+        """Return for each hit its source, its label, and where in the source the neuron looks."""
+        import torch
+
+        from interpret.projection import Crop
+        from interpret.tracing import trace
+
+        model, data = self._able()
+        shape = tuple(self.info["model"]["input_shape"])
+        filled = layer.images >= 0
+        items = layer.images[filled]
+        sources = np.full(layer.images.shape, -1, np.int64)
+        labels = np.full(layer.images.shape, -1, np.int64)
+        boxes = np.zeros((*layer.images.shape, 4), np.float32)
+        sources[filled], labels[filled] = data.sources[items], data.labels[items]
+        if not hasattr(self, "_traced"):
+            self._traced = trace(model, shape)
+        crop = Crop.of(self._traced[name], shape[1:])
+        inside = crop.boxes(torch.from_numpy(layer.positions[filled])).numpy() / np.array([*shape[1:], *shape[1:]])
+        windows = {item: data.window(item) for item in np.unique(items).tolist()}
+        window = np.array([windows[item] for item in items.tolist()], np.float64).reshape(-1, 4)
+        corner, size = window[:, [0, 1, 0, 1]], (window[:, 2:] - window[:, :2])[:, [0, 1, 0, 1]]
+        boxes[filled] = np.clip(corner + inside * size, 0, 1)
+        return {"sources": sources, "labels": labels, "boxes": boxes}
+
+    def _store_sources(self, found: Iterable[Mapping[str, NDArray[Any]]]) -> None:
+        """Keep a small picture of each source that has hits."""
+        _, data = self._able()
+        known = self.sources()
+        labels: dict[int, int] = {}
+        for arrays in found:
+            labels |= dict(zip(arrays["sources"].ravel().tolist(), arrays["labels"].ravel().tolist(), strict=True))
+        for source in sorted(labels.keys() - {-1}):
+            if source in known and self.source_picture(source).exists():
+                continue
+            picture = data.source_picture(source).convert("RGB")
+            known[source] = {
+                "name": data.source_name(source),
+                "width": picture.width,
+                "height": picture.height,
+                "label": labels[source],
+            }
+            picture.thumbnail((THUMBNAIL, THUMBNAIL))
+            picture.info.clear()  # no comment or profile of the original goes with it
+            with replacing(self.source_picture(source)) as new:
+                picture.save(new, "JPEG", quality=85)
+        listed = {str(source): known[source] for source in sorted(known)}
+        write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n")
+
+    def _groups(self, mined: Mapping[str, StudyLayer]) -> Iterator[list[str]]:
+        """Yield layers in groups whose tiles fit into memory together: each group reads the data once."""
+        group: list[str] = []
+        held = 0
+        for name in mined:
+            size = 2 * 3 * mined[name].values.size * self.tile(name) ** 2
+            if group and held + size > TILES_AT_ONCE:
+                yield group
+                group, held = [], 0
+            group.append(name)
+            held += size
+        if group:
+            yield group
+
+
+class _Tiles:
+    """The tiles of a layer's hits as they come in."""
+
+    def __init__(self, shape: tuple[int, ...], side: int) -> None:
+        self.shape = shape
+        self.side = side
+        self.patches = np.zeros(0, np.uint8)
+        self.projections = np.zeros(0, np.uint8)
+
+    def take(self, batch: Any, model: Model) -> None:
+        from interpret.display import contrast, shrink, to_bytes
+
+        channels = model.preprocess.channels if model.preprocess is not None else "RGB"
+        projections = to_bytes(contrast(shrink(batch.projections, self.side), channels))
+        patches = to_bytes(_shown(shrink(batch.patches, self.side), model))
+        if not self.patches.size:
+            self.patches = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
+            self.projections = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
+        self.patches[batch.units, batch.ranks] = patches
+        self.projections[batch.units, batch.ranks] = projections
+
+
+def _shown(images: Any, model: Model) -> Any:
+    """Return a network's inputs as pictures: by its preprocessing undone, or else stretched from 0 to 1."""
+    from interpret.display import to_rgb
+
+    if model.preprocess is not None:
+        return model.preprocess.display(images)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB")
+
+
+def _write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:
+    from interpret.display import sheet, webp
+
+    with replacing(folder) as new, ThreadPoolExecutor(os.cpu_count()) as pool:
+        new.mkdir()
+
+        def write(unit: int) -> None:
+            (new / f"{unit:04d}.webp").write_bytes(webp(sheet(tiles[unit]), side))
+
+        list(pool.map(write, range(len(tiles))))
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Let an interrupt wait for the end of the block: a batch is taken in as a whole, or not at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
+
+
+class _Unfinished:
+    """A state on disk from which unfinished work goes on, if it is of the same settings."""
+
+    def __init__(self, file: Path, settings: Mapping[str, Any]) -> None:
+        self.file = file
+        self.settings = json.dumps(settings, sort_keys=True)
+        self._saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() - self._saved > SAVE_EVERY
+
+    def load(self) -> dict[str, Any]:
+        from safetensors import SafetensorError, safe_open
+
+        if not self.file.exists():
+            return {}
+        try:
+            with safe_open(self.file, "pt") as stored:
+                if (stored.metadata() or {}).get("settings") != self.settings:
+                    return {}
+                return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError:  # damaged: it is all in the data still
+            return {}
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        from safetensors.torch import save as to_bytes
+
+        if state:
+            tensors = {key: value.contiguous() for key, value in state.items()}
+            with replacing(self.file) as new:
+                new.write_bytes(to_bytes(tensors, {"settings": self.settings}))
+        self._saved = time.monotonic()
+
+    def forget(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    file = path / "study.json"
+    if not file.exists():
+        raise InterpretError(f"{path} is no study: it has no study.json")
+    try:
+        info = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise InterpretError(f"{file} is damaged ({error}): delete the folder and compute the study again") from None
+    if not isinstance(info, dict) or info.get("format") != FORMAT:
+        raise InterpretError(f"{file} has another format than this version's {FORMAT}: compute the study again")
+    missing = [part for part in ("model", "data", "settings", "layers") if part not in info]
+    if missing:
+        raise InterpretError(f"{file} is damaged (no {missing[0]!r}): delete the folder and compute the study again")
+    return info
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    if name not in ("float32", "bfloat16"):
+        raise InterpretError(f"dtype must be float32 or bfloat16, not {name!r}")
+    return torch.bfloat16 if name == "bfloat16" else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
+    """Return what study.json says of a study before anything is computed."""
+    from interpret.tracing import trace
+
+    shape = _first_shape(data)
+    layers = trace(model, shape)
+    return {
+        "format": FORMAT,
+        "versions": {name: _version(name) for name in ("interpret-cnn", "torch", "torchvision", "numpy")}
+        | {"python": platform.python_version()},
+        "model": {
+            "name": model.name,
+            "spec": model.spec,
+            "origin": model.origin,
+            "weights_hash": model.weights_hash,
+            "params": sum(parameter.numel() for parameter in model.module.parameters()),
+            "input_shape": list(shape),
+            "classes": list(model.classes) if model.classes is not None else None,
+            "card": model.card,
+            "preprocess": model.preprocess.to_dict() if model.preprocess is not None else None,
+        },
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "items": len(data),
+            "sources": len(np.unique(data.sources)),
+            "classes": list(data.classes) if data.classes is not None else None,
+            "skipped": dict(data.skipped),
+        },
+        "settings": {"dtype": dtype},
+        "layers": [_layer_record(layer) for layer in layers.values()],
+    }
+
+
+def _first_shape(data: Images) -> tuple[int, int, int]:
+    """Return the shape of the first image that decodes: of tensors, it need not be what the preprocessing makes."""
+    from interpret.data import batches
+
+    channels, height, width = next(batches(data, 1)).images[0].shape
+    return channels, height, width
+
+
+def _layer_record(layer: Any) -> dict[str, Any]:
+    field = layer.receptive_field
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "leaf": layer.leaf,
+        "input_shape": list(layer.input_shape),
+        "output_shape": list(layer.output_shape),
+        "params": layer.params,
+        "macs": layer.macs,
+        "receptive_field": None
+        if field is None
+        else {"size": list(field.size), "stride": list(field.stride), "start": list(field.start)},
+    }
