@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
     from interpret.filters import filter_images, plot_filters
+    from interpret.gallery import write_gallery
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
@@ -40,6 +41,7 @@ _HOME = {
     "project": "projection",
     "trace": "tracing",
     "train": "training",
+    "write_gallery": "gallery",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "project",
     "trace",
     "train",
+    "write_gallery",
 ]
 __version__ = "0.1.0"
 

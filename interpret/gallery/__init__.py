@@ -1,0 +1,11 @@
+"""A study as a gallery: static pages that open from disk, with no server and no network.
+
+`write_gallery` reads a study and writes one page for the network, one for each layer and one for each unit. It needs
+neither torch nor the network, so that a study made on a cluster becomes a gallery on a laptop.
+"""
+
+from __future__ import annotations
+
+from interpret.gallery.writer import check_target, write_gallery
+
+__all__ = ["check_target", "write_gallery"]

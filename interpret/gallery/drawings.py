@@ -1,0 +1,159 @@
+"""The geometry of the small drawings: receptive fields to scale, histograms, boxes on photographs.
+
+Everything here returns plain numbers; the templates turn them into inline SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FIELD_SIDE = 44.0
+"""Side of the drawing of a receptive field, in CSS pixels."""
+HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 300, 96
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle in the units of its drawing."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class FieldDrawing:
+    """The input, the window that the neuron in its middle sees, and that of the neuron beside and below it."""
+
+    image: Rect
+    window: Rect
+    neighbour: Rect | None
+    whole: bool
+    """Whether the window covers the whole input."""
+
+
+def draw_field(field: dict[str, Any] | None, input_shape: Sequence[int]) -> FieldDrawing:
+    """Return a receptive field drawn to scale against the input, a field of None as the whole of it.
+
+    >>> drawing = draw_field({"size": [11, 11], "stride": [4, 4]}, (3, 44, 44))
+    >>> drawing.window, drawing.neighbour, drawing.whole
+    (Rect(x=16.5, y=16.5, width=11.0, height=11.0), Rect(x=20.5, y=20.5, width=11.0, height=11.0), False)
+    >>> draw_field(None, (3, 44, 22)).window
+    Rect(x=11.0, y=0.0, width=22.0, height=44.0)
+    """
+    height, width = (int(side) for side in input_shape[-2:])
+    scale = FIELD_SIDE / max(height, width)
+    image = Rect((FIELD_SIDE - width * scale) / 2, (FIELD_SIDE - height * scale) / 2, width * scale, height * scale)
+    if field is None:
+        return FieldDrawing(image, image, None, True)
+    (high, wide), (down, right) = field["size"], field["stride"]
+
+    def clipped(shift_y: float, shift_x: float) -> Rect:
+        top, left = (height - high) / 2 + shift_y, (width - wide) / 2 + shift_x
+        bottom, far = min(top + high, height), min(left + wide, width)
+        top, left = max(top, 0.0), max(left, 0.0)
+        return Rect(
+            round(image.x + left * scale, 2),
+            round(image.y + top * scale, 2),
+            round(max(far - left, 0.0) * scale, 2),
+            round(max(bottom - top, 0.0) * scale, 2),
+        )
+
+    whole = high >= height and wide >= width
+    return FieldDrawing(image, clipped(0, 0), None if whole else clipped(down, right), whole)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram as SVG paths, with the places of the hits on its horizontal axis."""
+
+    bars: str
+    """The bins side by side, each one wide, on a base line at the drawing's height."""
+    scale: float
+    """Width of a bin in the drawing."""
+    ticks: str
+    """A stroke below the base line for each hit."""
+    low: float
+    high: float
+    zero: float | None
+    """Where zero lies on the axis; None where it is outside or too near an end to be labelled."""
+    most: int
+    """Images in the fullest bin."""
+    total: int
+
+
+def draw_histogram(counts: np.ndarray, start: float, width: float, values: Sequence[float]) -> Histogram | None:
+    """Return the drawing of counts over bins of equal width, without the empty ones at either end.
+
+    >>> drawing = draw_histogram(np.array([0, 2, 0, 4, 0]), start=-2.0, width=1.0, values=[1.0])
+    >>> drawing.bars, drawing.scale, drawing.ticks, (drawing.low, drawing.high)
+    ('M0 96v-48h1v48h1v-96h1v96z', 100.0, 'M200 97v9', (-1.0, 2.0))
+
+    None where nothing was counted.
+    """
+    filled = np.flatnonzero(counts)
+    if not len(filled) or not np.isfinite([start, width]).all() or width <= 0:
+        return None
+    counts = counts[filled[0] : filled[-1] + 1]
+    start += float(filled[0] * width)
+    most = int(counts.max())
+    # a bin that holds anything shows, however small its share
+    heights = np.where(counts > 0, np.maximum(np.round(counts / most * HISTOGRAM_HEIGHT), 1), 0).astype(int)
+    bars, last = f"M0 {HISTOGRAM_HEIGHT}", 0
+    for height in heights.tolist():
+        bars += f"v{last - height}h1" if height != last else "h1"
+        last = height
+    bars += f"v{last}z" if last else "z"
+    end = start + len(counts) * width
+
+    def place(value: float) -> float:
+        return round(min(max((value - start) / (end - start), 0.0), 1.0) * HISTOGRAM_WIDTH, 1)
+
+    zero = place(0.0)
+    return Histogram(
+        bars=bars,
+        scale=HISTOGRAM_WIDTH / len(counts),
+        ticks="".join(f"M{place(value):g} {HISTOGRAM_HEIGHT + 1}v9" for value in values),
+        low=start,
+        high=end,
+        zero=zero if 0.2 <= zero / HISTOGRAM_WIDTH <= 0.8 else None,
+        most=most,
+        total=int(counts.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class BoxDrawing:
+    """A receptive field on its photograph, in the photograph's pixels."""
+
+    frame: str
+    """The box as an SVG path, with a ring round it where it is too small to be found by eye."""
+    shaded: bool
+    """Whether the box is large enough that what lies outside it may be darkened."""
+    whole: bool
+    """Whether the box is the whole photograph."""
+
+
+def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
+    """Return where a box (top, left, bottom, right), in fractions, lies on a photograph.
+
+    >>> draw_box((0.25, 0.0, 0.75, 0.5), width=200, height=100)
+    BoxDrawing(frame='M0 25h100v50h-100z', shaded=True, whole=False)
+    >>> draw_box((0.5, 0.5, 0.51, 0.505), width=200, height=100).frame
+    'M100 50h1v1h-1zM90.5 50.5a10 10 0 1 0 20 0a10 10 0 1 0 -20 0'
+    """
+    top, left, bottom, right = box
+    x, y, wide, high = left * width, top * height, (right - left) * width, (bottom - top) * height
+    extent, side = max(wide, high), max(width, height)
+    frame = f"M{x:.4g} {y:.4g}h{wide:.4g}v{high:.4g}h-{wide:.4g}z"
+    if extent < 0.05 * side:
+        radius = 0.05 * side
+        arc = f"a{radius:.4g} {radius:.4g} 0 1 0"
+        frame += f"M{x + wide / 2 - radius:.4g} {y + high / 2:.4g}{arc} {2 * radius:.4g} 0{arc} -{2 * radius:.4g} 0"
+    whole = wide >= 0.99 * width and high >= 0.99 * height
+    return BoxDrawing(frame, shaded=extent >= 0.2 * side and not whole, whole=whole)

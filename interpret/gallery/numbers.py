@@ -1,0 +1,99 @@
+"""Numbers and names as a reader wants to see them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from markupsafe import Markup
+
+THIN = "\u202f"  # narrow no-break space, between a number and its unit
+
+
+def value(number: float) -> str:
+    """Return an activation in three significant digits.
+
+    >>> [value(number) for number in (1234.5, 87.25, 3.14159, 0.05, 0.0, -0.00001, float("nan"))]
+    ['1,234', '87.2', '3.14', '0.050', '0', '−1.0e-05', '–']
+    """
+    if not math.isfinite(number):
+        return "–"
+    size = abs(number)
+    if size == 0:
+        text = "0"
+    elif size >= 100:
+        text = f"{size:,.0f}"
+    elif size >= 10:
+        text = f"{size:.1f}"
+    elif size >= 1:
+        text = f"{size:.2f}"
+    else:
+        text = f"{size:.3f}" if size >= 0.001 else f"{size:.1e}"
+    return "−" + text if number < 0 else text
+
+
+def count(number: int) -> str:
+    """Return a whole number with its thousands set apart.
+
+    >>> count(1235496)
+    '1,235,496'
+    """
+    return f"{number:,}"
+
+
+def compact(number: int) -> str:
+    """Return a large number in thousands, millions or billions.
+
+    >>> [compact(number) for number in (640, 1000, 1235496, 349_150_000, 15_470_000_000)]
+    ['640', '1.00\u202fk', '1.24\u202fM', '349\u202fM', '15.5\u202fG']
+    """
+    for scale, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= scale:
+            short = number / scale
+            digits = 2 if short < 10 else 1 if short < 100 else 0
+            return f"{short:.{digits}f}{THIN}{letter}"
+    return str(number)
+
+
+def share(fraction: float) -> str:
+    """Return a fraction in percent.
+
+    >>> [share(fraction) for fraction in (0.0, 0.0004, 0.047, 0.5, 1.0)]
+    ['0\u202f%', '<\u202f0.1\u202f%', '4.7\u202f%', '50\u202f%', '100\u202f%']
+    """
+    percent = 100 * fraction
+    if not math.isfinite(percent):
+        return "–"
+    if 0 < percent < 0.1:
+        return f"<{THIN}0.1{THIN}%"
+    digits = 1 if 0 < percent < 10 else 0
+    return f"{percent:.{digits}f}{THIN}%"
+
+
+def product(sides: Iterable[int]) -> str:
+    """Return the sides of an array or a window.
+
+    >>> product((64, 113, 113))
+    '64 × 113 × 113'
+    """
+    return " × ".join(str(side) for side in sides)
+
+
+def pixels(sides: Iterable[int]) -> str:
+    """Return the extent of a window in pixels, short where it is square.
+
+    >>> pixels((7, 7)), pixels((1, 5))
+    ('7', '1 × 5')
+    """
+    sides = tuple(sides)
+    return str(sides[0]) if len(set(sides)) == 1 else product(sides)
+
+
+def breakable(name: str) -> Markup:
+    """Return a dotted name, escaped, that may break into lines after each dot.
+
+    >>> breakable("features.3.<b>")
+    Markup('features.<wbr>3.<wbr>&lt;b&gt;')
+    """
+    return Markup("<wbr>").join(part for part in re.split(r"(?<=[._/])", name) if part)

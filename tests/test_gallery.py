@@ -1,0 +1,605 @@
+"""The gallery: what is written, that it is a function of the study, that strings are data, and how it works."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+
+from interpret.errors import InterpretError
+from interpret.gallery import write_gallery, writer
+from interpret.gallery.pages import NetworkView
+from interpret.study import Study, layer_path
+
+EVIL_CLASS = "<script>alert(1)</script>"
+EVIL_FILE = '"><img src=x onerror=alert(1)>.jpg'
+RTL = "صورة القطة.jpg"
+LONG = "long" * 75
+NAMES = [EVIL_FILE, RTL, LONG, "emoji 🐈.jpg", *(f"photo {i} & co.jpg" for i in range(4, 12))]
+CLASSES = [EVIL_CLASS, "tabby cat", "ship"]
+# name, kind, channels, side of the output, receptive field and stride, mined
+LAYERS: list[tuple[str, str, int, int | None, tuple[int, int] | None, bool]] = [
+    ("features.0", "Conv2d", 8, 30, (3, 2), True),
+    ("features.1", "ReLU", 8, 30, (3, 2), False),
+    ("odd/layer <b> 100%", "Conv2d", 6, 14, (15, 4), True),
+    ("features", "Sequential", 6, 14, (15, 4), False),
+    ("classifier.1", "Conv2d", 5, 2, (200, 16), True),
+    ("fc", "Linear", 4, None, None, True),
+]
+
+
+def make_study(path: Path, k: int = 9, without: tuple[str, ...] = ()) -> Path:
+    """Write a small study of generated pictures in the format of `interpret.Study`."""
+    rng = np.random.default_rng(0)
+
+    def picture(height: int, width: int) -> Image.Image:
+        return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+    def save(image: Image.Image, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        image.save(file)
+
+    (path / "mined").mkdir(parents=True)
+    records = []
+    for name, kind, channels, side, field, mined in LAYERS:
+        records.append(
+            {
+                "name": name,
+                "kind": kind,
+                "leaf": kind != "Sequential",
+                "input_shape": [3, 64, 64],
+                "output_shape": [channels, side, side] if side else [channels],
+                "params": 100,
+                "macs": 12_345,
+                "receptive_field": {"size": [field[0]] * 2, "stride": [field[1]] * 2, "start": [0, 0]}
+                if field
+                else None,
+            }
+        )
+        if not mined or name in without:
+            continue
+        tile = min(field[0], 64) if field else 64
+        columns = int(np.ceil(np.sqrt(k)))
+        rows = int(np.ceil(k / columns))
+        sources = np.stack([rng.permutation(len(NAMES))[:k] for _ in range(channels)])
+        values = -np.sort(-rng.gamma(3, 10, (channels, k)), axis=1).astype(np.float32)
+        images = sources * 10 + 1
+        dead = np.zeros(channels, bool)
+        dead[1], values[1] = True, -np.arange(1, k + 1)
+        values[2, 2:], images[2, 2:], sources[2, 2:] = -np.inf, -1, -1  # a unit with two hits
+        values[3], images[3], sources[3] = -np.inf, -1, -1  # and one without any
+        low = rng.random((channels, k, 2), np.float32) / 2
+        class_means = rng.random((len(CLASSES), channels), np.float32)
+        class_means[1] = np.nan
+        save_file(
+            {
+                "values": values,
+                "images": images,
+                "sources": sources,
+                "labels": np.where(sources >= 0, sources % 4 - 1, -1),
+                "positions": rng.integers(0, side, (channels, k, 2)) if side else np.zeros((channels, k, 2), np.int64),
+                "boxes": np.concatenate([low, low + 0.3], axis=2),
+                "dead": dead,
+                "histogram": rng.integers(0, 9, (channels, 64)) * (np.arange(channels) != 3)[:, None],
+                "histogram_start": np.full(channels, -8.0),
+                "histogram_width": np.full(channels, 0.5),
+                "density": rng.random(channels, np.float32),
+                "class_means": class_means,
+                "sample_images": np.arange(4),
+                "sample_maxima": rng.random((4, channels), np.float32),
+            },
+            path / "mined" / f"{layer_path(name)}.safetensors",
+        )
+        for unit in range(channels):
+            for folder in ("patches", "projections/deconvnet"):
+                sprite = picture(rows * tile, columns * tile)
+                save(sprite, path / folder / layer_path(name) / f"{unit:04d}.webp")
+    save(picture(20, 30), path / "filters" / "features.0.png")
+    for source in range(len(NAMES)):
+        save(picture(48, 64), path / "sources" / f"{source}.jpg")
+    info = {
+        "format": 1,
+        "versions": {"interpret-cnn": "0"},
+        "model": {
+            "name": "net <i>",
+            "spec": "net",
+            "origin": "Made for a test & nothing else.",
+            "weights_hash": "0123456789abcdef" * 4,
+            "params": 1_235_496,
+            "input_shape": [3, 64, 64],
+            "classes": [*CLASSES, "lighthouse"],
+            "card": f"# A card\n\nIt says `{EVIL_CLASS}`.\n\n- one\n\n| a | b |\n|---|---|\n| 1 | 2 |",
+            "preprocess": None,
+        },
+        "data": {
+            "name": "pictures",
+            "fingerprint": "ab" * 32,
+            "items": 120,
+            "sources": len(NAMES),
+            "classes": CLASSES,
+            "skipped": {EVIL_FILE: "does not decode"},
+        },
+        "settings": {"k": k, "seed": 0},
+        "layers": records,
+    }
+    (path / "study.json").write_text(json.dumps(info))
+    sources = {i: {"name": name, "width": 640, "height": 480, "label": i % 4 - 1} for i, name in enumerate(NAMES)}
+    (path / "sources.json").write_text(json.dumps(sources))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_study(tmp_path_factory.mktemp("studies") / "study")
+
+
+@pytest.fixture(scope="module")
+def gallery(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(study, tmp_path_factory.mktemp("galleries") / "gallery").parent
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its tags, its text, its links and its anchors."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    @property
+    def links(self) -> Iterator[str]:
+        for _, attributes in self.tags:
+            for name in ("href", "src"):
+                if attributes.get(name):
+                    yield str(attributes[name])
+
+    @property
+    def anchors(self) -> set[str | None]:
+        return {attributes["id"] for _, attributes in self.tags if "id" in attributes}
+
+
+def pages(gallery: Path) -> list[Path]:
+    return sorted(gallery.rglob("*.html"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+# what is written
+
+
+def test_every_unit_and_layer_has_its_page(gallery: Path) -> None:
+    assert (gallery / "index.html").is_file() and (gallery / "how-to-read.html").is_file()
+    for name, _, channels, _, _, mined in LAYERS:
+        folder = gallery / "layers" / layer_path(name)
+        expected = {"index.html", *(f"{unit}.html" for unit in range(channels))} if mined else set()
+        assert {file.name for file in folder.glob("*")} == expected
+
+
+def test_every_link_resolves(gallery: Path) -> None:
+    anchors = {file: Page(file).anchors for file in pages(gallery)}
+    followed = 0
+    for file in pages(gallery):
+        for link in Page(file).links:
+            parts = urlsplit(link)
+            assert not parts.scheme and not parts.netloc, link
+            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file
+            assert target.is_file(), f"{file}: {link}"
+            assert target.is_relative_to(gallery)
+            if parts.fragment:
+                assert parts.fragment in anchors[target], f"{file}: {link}"
+            followed += 1
+    assert followed > 1000
+
+
+def test_pictures_are_those_of_the_study(study: Path, gallery: Path) -> None:
+    for folder in ("patches", "projections", "sources", "filters"):
+        assert contents(gallery / folder) == contents(study / folder)
+
+
+def test_network_page_tells_the_facts(gallery: Path) -> None:
+    text = Page(gallery / "index.html").text
+    for fact in (
+        "net <i>",
+        "Made for a test & nothing else.",
+        "1.24 M",
+        "3 × 64 × 64",
+        "12 in 120 crops",
+        "0123456789ab",
+    ):
+        assert fact in " ".join(text.split()).replace("\u202f", " "), fact
+    for name, *_ in LAYERS:
+        assert name in text
+    assert "Conv2d" in text and "Sequential" not in text  # a container's layers are shown, not the container
+
+
+def test_multiply_adds_count_nested_layers_once(study: Path) -> None:
+    # features.0 and features.1 lie inside features
+    assert NetworkView(Study.open(study)).macs == 4 * 12_345
+
+
+def test_unit_page_tells_the_facts(study: Path, gallery: Path) -> None:
+    mined = Study.open(study).mined("features.0")
+    page = Page(gallery / "layers" / "features.0" / "0.html")
+    text = " ".join(page.text.split())
+    assert "features.0 · unit 0" in text
+    for j in range(9):
+        row, column = mined.positions[0, j]
+        assert NAMES[mined.sources[0, j]] in text
+        assert f"row {row}, column {column}" in text
+        assert f"{mined.values[0, j]:.1f}" in text
+    assert "interpret.project(model, image[None], 'features.0', 0, positions=" in text
+    assert sum(tag == "use" for tag, _ in page.tags) == 18  # nine patches, nine projections
+
+
+def test_units_of_the_last_layer_are_named_after_their_classes(gallery: Path) -> None:
+    assert "network’s answer for lighthouse" in Page(gallery / "layers" / "fc" / "3.html").text
+    assert "lighthouse" in Page(gallery / "layers" / "fc" / "index.html").text
+    assert "lighthouse" not in Page(gallery / "layers" / "features.0" / "index.html").text
+
+
+def test_units_with_few_hits_or_none(gallery: Path) -> None:
+    two = Page(gallery / "layers" / "fc" / "2.html")
+    assert {"hit-1", "hit-2"} <= two.anchors and "hit-3" not in two.anchors
+    none = Page(gallery / "layers" / "fc" / "3.html")
+    assert "hit-1" not in none.anchors and "inf" not in none.text and "row" not in none.text
+    dead = Page(gallery / "layers" / "fc" / "1.html")
+    assert "dead" in dead.text and "No image of this data set brought it above zero" in dead.text
+
+
+def test_other_numbers_of_hits(tmp_path: Path) -> None:
+    for k, tiles in ((1, 1), (5, 5), (16, 12)):  # there are but twelve pictures
+        study = make_study(tmp_path / f"study{k}", k=min(k, len(NAMES)))
+        index = write_gallery(study, tmp_path / f"gallery{k}")
+        page = Page(index.parent / "layers" / "features.0" / "0.html")
+        assert sum(tag == "use" for tag, _ in page.tags) == 2 * tiles
+
+
+def test_study_that_is_not_yet_projected(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    shutil.rmtree(study / "projections")
+    shutil.rmtree(study / "patches")
+    gallery = write_gallery(study, tmp_path / "gallery").parent
+    assert "no picture" in Page(gallery / "layers" / "fc" / "index.html").text
+    assert "No picture of this unit has been made" in Page(gallery / "layers" / "fc" / "0.html").text
+
+
+# a function of the study
+
+
+def test_same_bytes_twice_and_over_an_older_gallery(study: Path, gallery: Path, tmp_path: Path) -> None:
+    first = contents(gallery)
+    out = tmp_path / "again"
+    write_gallery(Study.open(study), str(out))
+    assert contents(out) == first
+    (out / "index.html").unlink()
+    (out / "layers" / "fc" / "7777.html").write_text("of an older study")
+    write_gallery(study, out)
+    assert contents(out) == first
+    assert list(tmp_path.iterdir()) == [out]  # nothing is left beside it
+
+
+def test_same_bytes_wherever_the_study_lies(study: Path, gallery: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(study, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    write_gallery("moved", "gallery")
+    assert contents(tmp_path / "gallery") == contents(gallery)
+
+
+def test_permalinks_stay_when_layers_are_added(gallery: Path, tmp_path: Path) -> None:
+    smaller = write_gallery(make_study(tmp_path / "study", without=("fc",)), tmp_path / "gallery").parent
+    old, new = contents(smaller / "layers"), contents(gallery / "layers")
+    assert set(old) < set(new)
+    assert all(name.split("/")[0] != "fc" for name in old)
+
+
+def test_needs_no_torch(study: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from interpret.gallery import write_gallery;"
+        f"write_gallery({str(study)!r}, {str(tmp_path / 'out')!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# where it may be written
+
+
+def test_refuses_what_is_not_a_gallery(study: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.tex").write_text("all of it")
+    with pytest.raises(InterpretError, match="holds something that is not a gallery"):
+        write_gallery(study, thesis)
+    with pytest.raises(InterpretError, match="is a file"):
+        write_gallery(study, thesis / "chapter.tex")
+    with pytest.raises(InterpretError, match="holds something that is not a gallery"):
+        write_gallery(study, study)
+    assert (thesis / "chapter.tex").read_text() == "all of it"
+    assert (study / "study.json").exists()
+
+
+def test_refuses_to_lose_files_beside_a_gallery(study: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gallery"
+    write_gallery(study, out)
+    (out / ".git").mkdir()
+    with pytest.raises(InterpretError, match=r"holds files beside its gallery .*'\.git'"):
+        write_gallery(study, out)
+    assert (out / ".git").is_dir()
+
+
+def test_writes_into_an_empty_folder(study: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert write_gallery(study, tmp_path / "empty").is_file()
+
+
+def test_study_without_mined_layers(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", without=tuple(name for name, *_ in LAYERS))
+    with pytest.raises(InterpretError, match="no mined layer"):
+        write_gallery(study, tmp_path / "gallery")
+    assert not (tmp_path / "gallery").exists()
+
+
+def test_an_interrupt_leaves_the_older_gallery(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    out = tmp_path / "gallery"
+    write_gallery(study, out)
+    before = contents(out)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer._Writer, "_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_gallery(study, out)
+    assert contents(out) == before
+    assert list(tmp_path.iterdir()) == [out]
+
+
+# strings from outside
+
+
+def test_strings_are_data(gallery: Path) -> None:
+    shown = ""
+    for file in pages(gallery):
+        page = Page(file)
+        shown += page.text
+        for tag, attributes in page.tags:
+            assert not any(name.startswith("on") for name in attributes), (file, tag, attributes)
+            assert "style" not in attributes and tag not in ("i", "style", "iframe", "object")
+            if tag == "script":
+                assert str(attributes["src"]).endswith("assets/gallery.js")
+            if tag == "img":
+                assert attributes["src"] != "x"
+    for name in (EVIL_CLASS, *NAMES, "net <i>"):
+        assert name in shown
+
+
+def test_every_page_has_a_strict_policy_and_what_readers_need(gallery: Path) -> None:
+    for file in pages(gallery):
+        page = Page(file)
+        [policy] = [
+            str(attributes["content"])
+            for _, attributes in page.tags
+            if attributes.get("http-equiv") == "Content-Security-Policy"
+        ]
+        assert policy.startswith("default-src 'none'") and "unsafe" not in policy and "data:" not in policy
+        tags = [tag for tag, _ in page.tags]
+        assert tags.count("h1") == tags.count("main") == tags.count("title") == 1
+        assert ("html", {"lang": "en"}) in page.tags
+        for tag, attributes in page.tags:
+            assert tag != "img" or attributes.get("alt"), file
+            assert attributes.get("role") != "img" or attributes.get("aria-label"), file
+
+
+def test_source_names_that_are_not_unicode(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study")
+    sources = json.loads((study / "sources.json").read_text())
+    for source in sources.values():
+        source["name"] = "caf\udce9.jpg"  # a Latin-1 name on disk, as Python reads it
+    (study / "sources.json").write_text(json.dumps(sources))
+    gallery = write_gallery(study, tmp_path / "gallery").parent
+    assert "caf?.jpg" in Page(gallery / "layers" / "features.0" / "0.html").text
+
+
+# in a browser
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+EACH_TYPE = ("index.html", "how-to-read.html", "layers/features.0/index.html", "layers/features.0/0.html")
+STORAGE_OFF = (
+    "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
+    executable = next((path for path in found if path), None)
+    if executable is None:
+        pytest.skip("needs Chromium: none of chromium, chromium-browser, google-chrome is on the path")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def opened(browser: Any, gallery: Path, path: str, **options: Any) -> Iterator[Any]:
+    """Open a page from disk; at the end, nothing may have been logged, nothing failed and nothing come from outside."""
+    init = options.pop("init", None)
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    if init:
+        context.add_init_script(init)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+
+    def failed(request: Any) -> None:
+        # a page that is left while its icon is on the way aborts that; what is missing or refused fails otherwise
+        if request.failure != "net::ERR_ABORTED":
+            wrong.append(f"{request.failure} {request.url}")
+
+    page.on("requestfailed", failed)
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(gallery.as_uri()) else wrong.append(f"foreign {request.url}"),
+    )
+    page.goto((gallery / path).as_uri())
+    yield page
+    page.wait_for_load_state()
+    context.close()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", EACH_TYPE)
+def test_page_opens_from_disk_and_shows_every_picture(browser: Any, gallery: Path, path: str) -> None:
+    with opened(browser, gallery, path) as page:
+        assert page.evaluate("getComputedStyle(document.body).display") == "flex"  # the style sheet is there
+        page.evaluate("document.querySelectorAll('[loading=lazy]').forEach(image => image.loading = 'eager')")
+        checked = page.evaluate(
+            """async () => {
+                const pictures = [...document.querySelectorAll('img, svg image')];
+                const shown = pictures.filter((picture) => picture.checkVisibility());
+                await Promise.all(shown.map((image) => image.decode()));
+                return shown.length;
+            }"""
+        )
+        assert (checked > 0) == (path != "how-to-read.html")
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_and_can_be_read(browser: Any, gallery: Path, width: int, scheme: str) -> None:
+    size = {"width": width, "height": 800}
+    for path in EACH_TYPE:
+        with opened(browser, gallery, path, viewport=size, color_scheme=scheme) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert page.evaluate(CONTRAST) >= 4.5
+            dark = page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(20, 20, 20)"
+            assert dark == (scheme == "dark")
+
+
+CONTRAST = """() => {
+    const luminance = (colour) => {
+        const [r, g, b] = colour.match(/\\d+/g).map((v) => v / 255)
+            .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const page = luminance(getComputedStyle(document.documentElement).backgroundColor);
+    const texts = [...document.querySelectorAll('a:not(.skip), p, dt, dd, .quiet, small, h1, h2, b')];
+    const ratios = texts.map((element) => {
+        const ink = luminance(getComputedStyle(element).color);
+        return (Math.max(ink, page) + 0.05) / (Math.min(ink, page) + 0.05);
+    });
+    return Math.min(...ratios);
+}"""
+
+
+def test_keys_turn_the_page(browser: Any, gallery: Path) -> None:
+    def unit(page: Any) -> str:
+        return str(page.url).rsplit("/", 1)[1]
+
+    with opened(browser, gallery, "layers/features.0/3.html") as page:
+        for key, expected in (("j", "4"), ("ArrowRight", "5"), ("k", "4"), ("ArrowLeft", "3")):
+            page.keyboard.press(key)
+            page.wait_for_url(f"**/{expected}.html")
+        page.keyboard.press("Control+j")
+        page.keyboard.press("x")
+        assert unit(page) == "3.html"
+    with opened(browser, gallery, "layers/features.0/0.html") as page:
+        page.keyboard.press("k")  # there is none before the first
+        assert unit(page) == "0.html"
+    with opened(browser, gallery, "layers/features.0/index.html") as page:
+        page.keyboard.press("j")
+        page.wait_for_url("**/layers/odd*/index.html")
+        page.locator("#view-both").focus()
+        page.keyboard.press("ArrowLeft")  # in a switch, arrows choose
+        assert page.locator("#view-projections").is_checked()
+        assert "odd" in page.url
+
+
+def visible(page: Any) -> tuple[bool, bool]:
+    unit = page.locator(".unit").first
+    return unit.locator(".patches").is_visible(), unit.locator(".projections").is_visible()
+
+
+def test_switch_shows_patches_projections_or_both(browser: Any, gallery: Path) -> None:
+    with opened(browser, gallery, "layers/features.0/index.html") as page:
+        assert visible(page) == (True, True)
+        page.get_by_text("Patches", exact=True).click()
+        assert visible(page) == (True, False)
+        page.get_by_text("Projections", exact=True).click()
+        assert visible(page) == (False, True)
+        page.goto((gallery / "index.html").as_uri())  # the choice stays from page to page
+        assert visible(page) == (False, True)
+
+
+def test_sheet_sorts_by_strength(browser: Any, gallery: Path) -> None:
+    def ranks(page: Any) -> list[int]:
+        return page.evaluate("[...document.querySelectorAll('.sheet .unit')].map(unit => Number(unit.dataset.rank))")
+
+    with opened(browser, gallery, "layers/features.0/index.html") as page:
+        first = ranks(page)
+        assert sorted(first) == list(range(1, 9)) != first
+        page.get_by_text("Strongest", exact=True).click()
+        assert ranks(page) == list(range(1, 9))
+        assert page.locator(".sheet .unit").last.locator(".badge").count() == 1  # the dead come last
+        page.reload()
+        assert ranks(page) == list(range(1, 9))
+        page.get_by_text("Number", exact=True).click()
+        assert ranks(page) == first
+
+
+@pytest.mark.parametrize("options", [{"init": STORAGE_OFF}, {"java_script_enabled": False}], ids=["storage", "script"])
+def test_works_without_storage_or_script(browser: Any, gallery: Path, options: dict[str, Any]) -> None:
+    with opened(browser, gallery, "layers/features.0/index.html", **options) as page:
+        page.get_by_text("Patches", exact=True).click()
+        assert visible(page) == (True, False)
+        assert page.get_by_text("Strongest", exact=True).is_visible() == ("init" in options)
+        page.get_by_role("link", name="Unit 4").click()
+        page.wait_for_url("**/4.html")
+        page.get_by_role("link", name="Hit 2", exact=True).first.click()
+        assert page.url.endswith("#hit-2")
+
+
+def test_link_is_copied(browser: Any, gallery: Path) -> None:
+    permissions = ["clipboard-read", "clipboard-write"]
+    with opened(browser, gallery, "layers/features.0/4.html", permissions=permissions) as page:
+        page.get_by_text("Copy link").click()
+        page.get_by_text("Link copied").wait_for()
+        assert page.evaluate("navigator.clipboard.readText()") == (gallery / "layers/features.0/4.html").as_uri()
+
+
+def test_pointer_marks_the_same_hit_in_every_block(browser: Any, gallery: Path) -> None:
+    with opened(browser, gallery, "layers/features.0/4.html") as page:
+        page.locator(".nine.patches a").nth(4).hover()
+        assert (
+            page.evaluate("[...document.querySelectorAll('.same')].map(a => a.getAttribute('href'))") == ["#hit-5"] * 2
+        )
