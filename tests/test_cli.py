@@ -1,0 +1,159 @@
+"""The command: what it makes, and how it refuses a user's mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from interpret.cli import main
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "interpret.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"COLUMNS": "160"},
+    )
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> str:
+    """Run the command here; it must exit with status 2 and one sentence, which is returned."""
+    monkeypatch.setattr(sys, "argv", ["interpret", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    last = captured.err.strip().splitlines()[-1]
+    assert "Traceback" not in captured.err
+    return last
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for number in range(12):
+        Image.fromarray(generator.integers(0, 256, (40, 36, 3), np.uint8)).save(folder / f"{number:02d}.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    return folder
+
+
+def test_help_imports_no_torch() -> None:
+    code = "import sys; sys.argv = ['interpret', '--help']\nfrom interpret.cli import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert finished.stdout.strip().endswith("False")
+    for verb in ("gallery", "train", "summary", "mine", "project", "filters"):
+        assert verb in finished.stdout
+
+
+@pytest.mark.parametrize("verb", ["gallery", "train", "summary", "mine", "project", "filters"])
+def test_every_verb_has_help(verb: str) -> None:
+    finished = run(verb, "--help")
+    assert finished.returncode == 0 and "Usage" in finished.stdout
+
+
+def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    finished = run("gallery", "lenet", pictures, "--layers", "conv*", "--out", out, "-k", "4", "--batch-size", "5")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip().splitlines()[-1] == f"Open {out / 'index.html'}"
+    assert (out / "layers" / "conv2" / "49.html").exists()
+    study = tmp_path / "pages.study"
+    info = json.loads((study / "study.json").read_text())
+    assert list(info["data"]["skipped"]) == ["broken.png"]
+    assert info["settings"]["k"] == 4
+
+    again = run("gallery", study, "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    pages = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
+    assert pages == sorted(path.relative_to(again_out) for again_out in [tmp_path / "again"]
+                           for path in again_out.rglob("*") if path.is_file())  # fmt: skip
+    assert all((out / page).read_bytes() == (tmp_path / "again" / page).read_bytes() for page in pages)
+
+
+def test_mine_then_project_by_another_rule(pictures: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    assert run("mine", "lenet", pictures, "--study", study, "--layers", "conv1").returncode == 0
+    finished = run("project", study, "--rule", "guided")
+    assert finished.returncode == 0, finished.stderr
+    assert (study / "projections" / "guided" / "conv1" / "0019.webp").exists()
+
+
+def test_filters_and_summary(tmp_path: Path) -> None:
+    assert run("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
+    assert "<svg" in (tmp_path / "filters.svg").read_text()
+    finished = run("summary", "lenet")
+    assert "20 × 24 × 24" in finished.stdout and "14 × 14" in finished.stdout
+    assert "11,689,512" in run("summary", "torchvision:resnet18").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["gallery", "lennet", "{pictures}"], "did you mean 'lenet'"),
+        (["gallery", "lenet", "{pictures}", "--layers", "conv3"], "unknown layer 'conv3'"),
+        (["gallery", "lenet", "{pictures}", "-k", "0"], "k must be at least 1, not 0"),
+        (["gallery", "lenet", "{pictures}", "--rule", "deconv"], "did you mean 'deconvnet'"),
+        (["gallery", "lenet", "{pictures}", "--batch-size", "0"], "batch_size must be at least 1, not 0"),
+        (["gallery", "lenet", "{pictures}", "--workers", "-1"], "workers must be at least 0, not -1"),
+        (["gallery", "lenet", "{pictures}", "--dtype", "float8"], "dtype must be float32 or bfloat16"),
+        (["gallery", "lenet", "{pictures}", "--device", "tpu9"], "device 'tpu9'"),
+        (["gallery", "lenet", "{pictures}", "--weights", "{tmp}/none.safetensors"], "none.safetensors"),
+        (["gallery", "lenet", "{tmp}/nothing"], "does not exist"),
+        (["gallery", "lenet", "{tmp}/empty"], "no image"),
+        (["gallery", "lenet", "{tmp}/broken"], "broken.png"),
+        (["gallery", "torchvision:resnet1", "{pictures}"], "resnet18"),
+        (["project", "{tmp}/empty"], "is no study"),
+        (["summary", "lenet", "--input-shape", "3,4"], "--input-shape"),
+        (["summary", "lenet", "--input-shape", "1,4,4"], "4"),
+        (["filters", "lenet", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
+        (["filters", "lenet", "--scale", "none"], "--scale"),
+        (["train", "{tmp}/empty"], "recipe.toml"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "broken.png").write_bytes(b"\x89PNG broken")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    said = refused(capsys, monkeypatch, *(part.format(pictures=pictures, tmp=tmp_path) for part in arguments))
+    assert sentence in said or arguments == ["nothing"]
+    assert sorted(tmp_path.rglob("*")) == before, "something was left on disk"
+
+
+def test_a_folder_with_something_else_is_refused_before_anything_runs(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    assert "not a gallery" in refused(capsys, monkeypatch, "gallery", "lenet", pictures, "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_demo_packages_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("interpret.packages.find_spec", lambda name: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert "pip install 'interpret-cnn[demo]'" in refused(capsys, monkeypatch, "gallery")
