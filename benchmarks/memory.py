@@ -1,0 +1,48 @@
+"""Peak memory of mining 1,000 and 10,000 images, each in a process of its own.
+
+python benchmarks/memory.py
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import torch
+import torchvision
+from torch import Tensor
+
+from interpret import mine
+
+
+class MadeUp(torch.utils.data.Dataset[Tensor]):
+    """Images that are made as they are asked for, so that they take no memory themselves."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, item: int) -> Tensor:
+        return torch.randn(3, 96, 96, generator=torch.Generator().manual_seed(item))
+
+
+def main() -> None:
+    if len(sys.argv) == 2:
+        torch.manual_seed(0)
+        mine(torchvision.models.squeezenet1_1(weights=None), MadeUp(int(sys.argv[1])))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    peaks = {}
+    for count in (1000, 10000):
+        peaks[count] = float(
+            subprocess.run([sys.executable, __file__, str(count)], capture_output=True, check=True).stdout
+        )
+        print(f"{count:6} images: {peaks[count]:7.0f} MiB at the peak", flush=True)
+    print(f"ratio {peaks[10000] / peaks[1000]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

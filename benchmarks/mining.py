@@ -1,0 +1,100 @@
+"""What mining costs over the bare forward pass, and beside zennit-crp's feature visualisation.
+
+    python benchmarks/mining.py [--images 1024] [--peer]
+
+The same module, in inference mode and channels-last, runs the same batches from memory; bare pass and mining take
+turns batch by batch, so that a change in the machine's speed meets both. `--peer` needs `pip install zennit-crp`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from interpret.data import open_images
+from interpret.mining import Miner, on_device
+from interpret.model import as_model
+
+BATCH = 32
+
+
+def bare_and_mined(module: nn.Module, images: Tensor) -> tuple[float, float]:
+    """Return seconds of the bare forward passes and of mining all convolutional layers."""
+    convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
+    miner = Miner(as_model(module), open_images(images, module), convolutions, k=9)
+    labels = torch.full((BATCH,), -1)
+    bare = mined = 0.0
+    with on_device(module, None):
+        for turn, start in enumerate(range(0, len(images) - BATCH + 1, BATCH)):
+            batch = images[start : start + BATCH].contiguous(memory_format=torch.channels_last)
+            items = torch.arange(start, start + BATCH)
+            if turn == 0:  # warm up
+                with torch.inference_mode():
+                    module(batch)
+
+            def run_bare(batch: Tensor = batch) -> None:
+                with torch.inference_mode():
+                    module(batch)
+
+            def run_mined(batch: Tensor = batch, items: Tensor = items) -> None:
+                miner.update(batch, items, labels)
+
+            first, second = (run_bare, run_mined) if turn % 2 else (run_mined, run_bare)
+            times = {first: seconds(first), second: seconds(second)}
+            bare += times[run_bare]
+            mined += times[run_mined]
+    return bare, mined
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def peer(module: nn.Module, images: Tensor) -> float:
+    """Return seconds that zennit-crp takes for the same layers; it needs gradients, hence its own pass."""
+    from crp.attribution import CondAttribution
+    from crp.concepts import ChannelConcept
+    from crp.visualization import FeatureVisualization
+    from zennit.composites import EpsilonPlusFlat
+
+    layers = {name: ChannelConcept() for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)}
+
+    class WithLabels(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, item: int) -> tuple[Tensor, int]:
+            return images[item], 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        visualisation = FeatureVisualization(CondAttribution(module), WithLabels(), layers, path=folder)
+        return seconds(lambda: visualisation.run(EpsilonPlusFlat(), 0, len(images), BATCH, 100))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1024)
+    parser.add_argument("--peer", action="store_true", help="beside zennit-crp, on 64 images")
+    arguments = parser.parse_args()
+    images = torch.randn(arguments.images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    print(f"{'network':16} {'bare img/s':>10} {'mined img/s':>11} {'ratio':>6} {'zennit-crp img/s':>16}")
+    for name in ("resnet18", "squeezenet1_1"):
+        torch.manual_seed(0)
+        module = torchvision.models.get_model(name, weights=None).eval()
+        bare, mined = bare_and_mined(module, images)
+        count = len(images) // BATCH * BATCH
+        beside = f"{64 / peer(module, images[:64]):16.1f}" if arguments.peer and name == "resnet18" else f"{'':16}"
+        print(f"{name:16} {count / bare:10.1f} {count / mined:11.1f} {mined / bare:6.3f} {beside}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
