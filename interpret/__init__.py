@@ -1,4 +1,11 @@
-"""Look inside convolutional networks."""
+"""Look inside convolutional networks.
+
+>>> import interpret
+>>> model = interpret.load("lenet")
+>>> layers = interpret.trace(model)
+>>> layers["conv1"].output_shape
+(20, 24, 24)
+"""
 
 from __future__ import annotations
 
