@@ -26,6 +26,8 @@ from interpret.tracing import Layer, trace
 BINS = 64
 SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
+MANY = 1 / 16
+"""The share of a batch's maps from which on it is faster to look for the position in all of them at once."""
 
 
 @dataclass
@@ -175,7 +177,9 @@ class Miner:
         self.k = k
         self.sample = sample_by_hash(len(data), SAMPLE_SIZE, seed)
         self._sample_rank = {int(item): rank for rank, item in enumerate(self.sample)}
-        self._tops: dict[str, TopK] = {}
+        self._columns: dict[str, slice] = {}
+        """Where each layer's units lie among those of all layers."""
+        self._top: TopK | None = None
         self._above_zero: dict[str, Tensor] = {}
         self._statistics: Statistics | None = None
         self._image_shape: torch.Size | None = None
@@ -206,10 +210,12 @@ class Miner:
         ]
         look = Look(batch.items, batch.labels)
 
+        top = self._top
+
         def receive(name: str, output: Tensor) -> None:
             strongest = look.maxima[name] = _strongest(name, output)
-            top = self._tops.get(name)
-            look.candidates[name] = _candidates(strongest, output, None if top is None else top.threshold)
+            threshold = None if top is None else top.threshold[self._columns[name]]
+            look.candidates[name] = _candidates(strongest, output, threshold)
             if probe:
                 look.above_zero[name] = _above_zero(output[probe])
 
@@ -226,14 +232,15 @@ class Miner:
     def take(self, look: Look) -> None:
         """Take in what was seen in a batch; batches come in the order of the data."""
         self._leave_out([name for name in self.layers if name not in look.maxima])
-        if self._statistics is None:
-            self._tops = {name: TopK(look.maxima[name].shape[1], self.k) for name in self.layers}
-            self._statistics = self._no_statistics(sum(look.maxima[name].shape[1] for name in self.layers))
+        if self._top is None or self._statistics is None:
+            units = self._lay_out({name: look.maxima[name].shape[1] for name in self.layers})
+            self._statistics = self._no_statistics(units)
+            self._top = TopK(units, self.k)
         together = torch.cat([look.maxima[name].float() for name in self.layers], 1)
         if not bool(torch.isfinite(together).all()):
             raise self._not_finite(look.maxima, look.items)
-        for name in self.layers:
-            self._tops[name].insert(look.candidates[name], look.items.numpy(), self.data.sources[look.items.numpy()])
+        found = Candidates.of_all([(self._columns[name].start, look.candidates[name]) for name in self.layers])
+        self._top.insert(found, look.items.numpy(), self.data.sources[look.items.numpy()])
         for name, above in look.above_zero.items():
             self._above_zero[name] = self._above_zero.get(name, 0) + above
         rows = [self._sample_rank.get(item, -1) for item in look.items.tolist()]
@@ -266,16 +273,23 @@ class Miner:
                 layer_with_units(self.module, traced, name)
         self._image_shape = shape
 
+    def _lay_out(self, units: Mapping[str, int]) -> int:
+        """Lay the layers' units side by side, and return how many there are."""
+        ends = np.cumsum([units[name] for name in self.layers]).tolist()
+        starts = [0, *ends[:-1]]
+        self._columns = {name: slice(*ends) for name, *ends in zip(self.layers, starts, ends, strict=True)}
+        return int(ends[-1])
+
     def _no_statistics(self, units: int) -> Statistics:
         return Statistics(units, len(self.sample), None if self.data.classes is None else len(self.data.classes))
 
     def state(self) -> dict[str, Tensor]:
         """Return all that was found up to now as tensors, for `restore` to go on from."""
-        if self._statistics is None:
+        if self._top is None or self._statistics is None:
             return {}
         state = {f"statistics/{name}": value.clone() for name, value in self._statistics.tensors().items()}
-        for name, top in self._tops.items():
-            state |= {f"top/{name}/{key}": torch.tensor(getattr(top, key)) for key in TopK.STATE}
+        state |= {f"top/{key}": torch.tensor(getattr(self._top, key)) for key in TopK.STATE}
+        state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
         state |= {f"above_zero/{name}": value.clone() for name, value in self._above_zero.items()}
         return state | {"seen_items": torch.tensor(self.seen_items)}
 
@@ -284,16 +298,14 @@ class Miner:
         if "seen_items" not in state:  # nothing had been taken in yet
             return
         self.seen_items = int(state["seen_items"])
-        self.layers = [name for name in self.layers if f"top/{name}/values" in state]
-        for name in self.layers:
-            found = {key: state[f"top/{name}/{key}"].numpy().copy() for key in TopK.STATE}
-            self._tops[name] = top = TopK(*found["values"].shape)
-            for key, value in found.items():
-                setattr(top, key, value)
-            top.threshold = torch.from_numpy(top.values[:, -1].copy())
-            if f"above_zero/{name}" in state:
-                self._above_zero[name] = state[f"above_zero/{name}"]
-        self._statistics = self._no_statistics(sum(len(top.values) for top in self._tops.values()))
+        self.layers = [name for name in self.layers if f"units/{name}" in state]
+        units = self._lay_out({name: int(state[f"units/{name}"]) for name in self.layers})
+        self._top = TopK(units, self.k)
+        for key in TopK.STATE:
+            setattr(self._top, key, state[f"top/{key}"].numpy().copy())
+        self._top.threshold = torch.from_numpy(self._top.values[:, -1].copy())
+        self._above_zero = {name: state[key] for name in self.layers if (key := f"above_zero/{name}") in state}
+        self._statistics = self._no_statistics(units)
         self._statistics.restore({key: state[f"statistics/{key}"] for key in self._statistics.tensors()})
 
     def _not_finite(self, maxima: Mapping[str, Tensor], items: Tensor) -> InterpretError:
@@ -309,22 +321,19 @@ class Miner:
 
     def result(self) -> Mined:
         """Return what was found up to now."""
-        if self._statistics is None:
+        if self._top is None or self._statistics is None:
             raise InterpretError("data holds no image that can be read: give at least one")
         layers: dict[str, MinedLayer] = {}
-        start = 0
-        for name in self.layers:
-            top, statistics = self._tops[name], self._statistics
-            columns = slice(start, start + len(top.values))
-            start = columns.stop
-            above, counted = self._above_zero.get(name, torch.zeros(2, len(top.values))).double()
+        for name, columns in self._columns.items():
+            values = self._top.values[columns]
+            above, counted = self._above_zero.get(name, torch.zeros(2, len(values))).double()
             layers[name] = MinedLayer(
-                values=top.values.astype(np.float32),
-                images=top.images.copy(),
-                positions=top.positions.copy(),
-                dead=~(top.values[:, 0] > 0),
+                values=values.astype(np.float32),
+                images=self._top.images[columns].copy(),
+                positions=self._top.positions[columns].copy(),
+                dead=~(values[:, 0] > 0),
                 density=(above / counted).float().numpy(),
-                **statistics.of(columns),
+                **self._statistics.of(columns),
             )
         return Mined(layers, self.sample[self._statistics.sampled.numpy()], dict(self.data.skipped))
 
@@ -378,10 +387,20 @@ def sample_by_hash(count: int, size: int, seed: int) -> NDArray[np.int64]:
 def _strongest(name: str, output: Tensor) -> Tensor:
     """Return each unit's strongest activation on each image, [B, C]."""
     if output.dim() == 4:
-        return output.amax((2, 3))
+        # amax is the faster, but on a processor and in channels-last not vectorised where vectors do not divide C
+        return (
+            F.adaptive_max_pool2d(output, 1).flatten(1)
+            if _pools(output) and output.shape[1] % 32
+            else output.amax((2, 3))
+        )
     if output.dim() == 2:
         return output.clone()  # what comes after may rectify it in place
     raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
+
+
+def _pools(output: Tensor) -> bool:
+    """Whether pooling to 1 × 1 is vectorised, its indices included, and so nearly as fast as amax."""
+    return output.device.type == "cpu" and output.is_contiguous(memory_format=torch.channels_last)
 
 
 def _above_zero(output: Tensor) -> Tensor:
@@ -446,6 +465,14 @@ class Candidates:
     positions: NDArray[np.int64]
     """[n, 2] rows and columns in the feature map."""
 
+    @classmethod
+    def of_all(cls, parts: list[tuple[int, Candidates]]) -> Candidates:
+        """Return the candidates of several layers as one, each layer's units counted from its start."""
+        return cls(
+            np.concatenate([start + part.units for start, part in parts]),
+            *(np.concatenate([getattr(part, name) for _, part in parts]) for name in ("rows", "values", "positions")),
+        )
+
 
 @dataclass
 class Look:
@@ -477,6 +504,8 @@ def _candidates(strongest: Tensor, output: Tensor, threshold: Tensor | None) -> 
 
 def _argmax_of_maps(output: Tensor, rows: Tensor, units: Tensor) -> Tensor:
     """Return the first position of the maximum of each chosen map, counted row by row."""
+    if _pools(output) and len(rows) > MANY * output.shape[0] * output.shape[1]:
+        return F.adaptive_max_pool2d(output, 1, return_indices=True)[1][rows, units].flatten()
     flat = torch.empty_like(rows)
     chunk = max(1, 2**22 // output[0, 0].numel())  # gathered maps stay a small part of the output
     for start in range(0, len(rows), chunk):
