@@ -405,7 +405,9 @@ def _pools(output: Tensor) -> bool:
 
 def _above_zero(output: Tensor) -> Tensor:
     """Return of each unit at how many positions it is above zero, and at how many it is at all, [2, C]."""
-    above = (output > 0).transpose(0, 1).flatten(1).sum(1).cpu()
+    # ones and zeros as float32, whose sums are vectorised, as those of booleans are not, and exact for any one image
+    ones = output.sign().clamp_(min=0).reshape(*output.shape[:2], -1)
+    above = ones.sum(2, dtype=torch.float32).long().sum(0).cpu()
     return torch.stack([above, torch.full_like(above, output[:, 0].numel())])
 
 
@@ -425,6 +427,7 @@ class TopK:
 
     def insert(self, found: Candidates, items: NDArray[np.int64], item_sources: NDArray[np.int64]) -> None:
         """Take in the candidates of a batch of items [B] and their sources [B]; items ascend from batch to batch."""
+        found = found[found.values > self.threshold.numpy()[found.units]]  # which may have risen since they were found
         if not len(found.units):
             return
         touched = np.unique(found.units)
@@ -464,6 +467,9 @@ class Candidates:
     values: NDArray[np.float64]
     positions: NDArray[np.int64]
     """[n, 2] rows and columns in the feature map."""
+
+    def __getitem__(self, chosen: NDArray[np.bool_]) -> Candidates:
+        return Candidates(self.units[chosen], self.rows[chosen], self.values[chosen], self.positions[chosen])
 
     @classmethod
     def of_all(cls, parts: list[tuple[int, Candidates]]) -> Candidates:
