@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 
+from interpret.convolutions import convolve
 from interpret.errors import InterpretError
 from interpret.layers import StopForward
 
@@ -215,7 +216,7 @@ class BackwardRule(TorchFunctionMode):
         if not signals or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if self.rule == "gradient":
-            return self._pool(name, func, args, kwargs) if name in MAX_POOLS else func(*args, **kwargs)
+            return self._run(name, func, args, kwargs)
         self.check(signals)
         result = self._pass(name, func, args, kwargs, signals)
         for value in _tensors((args, kwargs, result)):
@@ -229,8 +230,6 @@ class BackwardRule(TorchFunctionMode):
         operands = _operands(args, kwargs)
         # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
         plain = len(signals) == 1 and bool(operands) and operands[0] is signals[0]
-        if name in MAX_POOLS:
-            return self._pool(name, func, args, kwargs)
         rectifies = (
             (plain and name in RECTIFIERS)
             or (plain and name in CLAMPS and _lower_bound(name, args, kwargs) >= 0)
@@ -242,7 +241,7 @@ class BackwardRule(TorchFunctionMode):
             return _normalise_by_constants(signals[0], func, args, kwargs)
         if name in PRODUCTS or name in QUOTIENTS:
             return self._hold_gate(name, func, args, kwargs, signals)
-        result = func(*args, **kwargs)
+        result = self._run(name, func, args, kwargs)
         if (name in RESHAPING and _is_gate(signals[0])) or (plain and name in SQUASHING | CLAMPS):
             _mark(result, "gate")
         elif name in CASTS:
@@ -250,12 +249,19 @@ class BackwardRule(TorchFunctionMode):
                 self._report(name)
         elif not (
             name in LINEAR
+            or name in MAX_POOLS
             or name in QUESTIONS
             or (name in BILINEAR and len(signals) == 1)
             or (name in MAXIMA and _is_choice(operands))
         ):
             self._report(name)
         return result
+
+    def _run(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operation through which the signal passes as through its gradient."""
+        if name in MAX_POOLS:
+            return self._pool(name, func, args, kwargs)
+        return convolve(func, args, kwargs) if func is torch.conv2d else func(*args, **kwargs)
 
     def _pool(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         if self.overlap == "add":
