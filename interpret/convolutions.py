@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch.nn.grad import conv2d_input
 
 LARGE = 0.8
 """The share of a map from which on to pass all of it back is as fast as a window."""
+
+WORTH = 2**26
+"""How many multiply-accumulates for one image make it worth it to look where its signal is."""
 
 
 def convolve(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -23,10 +27,10 @@ def convolve(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping
     (True, 18)
 
     The result is that of the whole map, up to the rounding of a convolution of another size. Whatever is not a
-    plain two-dimensional convolution of a signal with constants runs as it is.
+    plain two-dimensional convolution of a signal with constants, or is a small one, runs as it is.
     """
     bound = _arguments(*args, **kwargs)
-    if not _is_plain(**bound):
+    if not _is_plain(**bound) or _work(**bound) < WORTH:
         return func(*args, **kwargs)
     output: Tensor = _Convolution.apply(*bound.values())
     return output
@@ -54,6 +58,11 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, 
         and not any(value.requires_grad for value in constants)
         and not torch.is_autocast_enabled(input.device.type)
     )
+
+
+def _work(input: Tensor, weight: Tensor, stride: Any, **_: Any) -> float:
+    """Return about how many multiply-accumulates one image takes."""
+    return input[0, 0].numel() * weight.numel() / math.prod(_pair(stride))
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,6 +14,13 @@ from torch import Tensor
 
 import interpret.convolutions
 from interpret.convolutions import convolve
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_ones_too() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpret.convolutions, "WORTH", 0)
+        yield
 
 
 def pair(low: int, high: int) -> st.SearchStrategy[tuple[int, int]]:
