@@ -76,7 +76,7 @@ def project(
     overlap: Overlap = "add",
     strict: bool = False,
 ) -> Projections:
-    """Project one neuron of each image back to the pixels.
+    """Project one neuron of each image, or several neurons of one image, back to the pixels.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 3))
     >>> images = torch.rand(2, 3, 32, 32)
@@ -85,6 +85,8 @@ def project(
     (torch.Size([2, 3, 8, 8]), torch.Size([2, 4]))
     >>> projections.full((32, 32)).shape
     torch.Size([2, 3, 32, 32])
+    >>> project(network, images[:1], "3", channels=[0, 1, 2]).pixels.shape
+    torch.Size([3, 3, 8, 8])
 
     The signal starts as the neuron's activation and passes down by the rule (Zeiler & Fergus 2014, section 2.1: all
     other activations of the layer are set to zero, and the map goes through unpooling, rectification and filtering).
@@ -93,7 +95,8 @@ def project(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W] as the module takes them; the result has their type.
+        images: [B, C, H, W] as the module takes them; the result has their type. One image serves all of several
+            channels or positions.
         layer: the layer whose neurons are projected, by name.
         channels: the neuron's channel, one for all or one for each image.
         positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
@@ -119,7 +122,7 @@ def project(
         raise InterpretError(f"images must be a float tensor [B, C, H, W] with at least one image, not {found}")
     refuse_other_type(model.module, images)
     traced = layer_with_units(model.module, _trace_quickly(model.module, tuple(images.shape[1:])), layer)
-    count = len(images)
+    count = len(images) if len(images) > 1 else max(_count(channels, 0), _count(positions, 1))
     channel_of = _channels(channels, traced, count)
     how = _How(rule, start, overlap, strict)
     crop = Crop.of(traced, tuple(images.shape[2:]), overlap)
@@ -129,12 +132,13 @@ def project(
         else:
             at = _strongest_positions(model.module, images, layer, channel_of, crop)
         signals, values = [], []
-        for part in torch.arange(count).split(crop.batch_size):
+        shared = len(images) == 1 and crop.whole
+        for part in torch.arange(count).split(count if shared else crop.batch_size):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
-            signal, value = _project_batch(
-                model.module, crop.cut(images[part], corners), layer, channel_of[part], local, how
-            )
+            inputs = images if shared else crop.cut(images.expand(count, -1, -1, -1)[part], corners)
+            run = _project_image if shared else _project_batch
+            signal, value = run(model.module, inputs, layer, channel_of[part], local, how)
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
     return Projections(torch.cat(signals), crop.boxes(at), torch.cat(values), at)
@@ -549,20 +553,41 @@ def _project_batch(
     return signal, values
 
 
+def _project_image(
+    module: nn.Module, image: Tensor, layer: str, channels: Tensor, positions: Tensor, how: _How
+) -> tuple[Tensor, Tensor]:
+    """Return the signals [B, C, H, W] of B neurons of one image [1, C, H, W], and their activations [B]."""
+    x, outputs = _forward(module, image, [layer], how)
+    signals: list[Tensor] = []
+    values: list[Tensor] = []
+    for channel, position in zip(channels[:, None], positions[:, None], strict=True):
+        seed, value = _seed(outputs[layer], _neurons(outputs[layer], torch.tensor([0]), channel, position), how)
+        signals += torch.autograd.grad(outputs[layer], x, seed, retain_graph=True)
+        values.append(value)
+    return torch.cat(signals), torch.cat(values)
+
+
 def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop) -> Tensor:
-    """Return where each image's channel is strongest, [B, 2]."""
+    """Return where each image's channel is strongest, [B, 2]; one image serves all channels."""
     found: list[Tensor] = []
     for part in torch.arange(len(images)).split(max(1, PIXELS_AT_ONCE // (crop.image[0] * crop.image[1]))):
         outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True):
             module(images[part].clone())
         output = outputs[layer]
+        own = channels[part] if len(images) > 1 else channels
         if output.dim() == 2:
-            found.append(torch.zeros(len(part), 2, dtype=torch.long))
+            found.append(torch.zeros(len(own), 2, dtype=torch.long))
             continue
-        flat = output[torch.arange(len(part)), channels[part]].flatten(1).argmax(1).cpu()
+        flat = output[torch.arange(len(part)), own].flatten(1).argmax(1).cpu()
         found.append(torch.stack([flat // output.shape[3], flat % output.shape[3]], 1))
     return torch.cat(found)
+
+
+def _count(given: Any, dim: int) -> int:
+    """Return how many channels (of 0 dimensions each) or positions (of 1) were given; 1 where it is one for all."""
+    shape = [] if given is None else list(torch.as_tensor(given).shape)
+    return max(1, shape[0]) if len(shape) > dim else 1
 
 
 def _channels(channels: int | Sequence[int] | Tensor, layer: Layer, count: int) -> Tensor:

@@ -416,6 +416,31 @@ def test_one_channel_for_all_is_that_channel_for_each() -> None:
         assert torch.allclose(mixed.values[row], value, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("layer", "size"), [("0", (20, 16)), ("3", (20, 16)), ("3", (60, 16)), ("6", (20, 16))])
+@pytest.mark.parametrize("given", [False, True])
+def test_one_image_serves_several_neurons(layer: str, size: tuple[int, int], given: bool) -> None:
+    network, image = small()[: int(layer) + 1], random(1, 3, *size)
+    positions = ([(0, 0)] * 3 if layer == "6" else [(0, 0), (1, 4), (2, 2)]) if given else None
+    shared = project(network, image, layer, [2, 0, 2], positions)
+    several = project(network, image.expand(3, -1, -1, -1), layer, [2, 0, 2], positions)
+    for name in ("boxes", "positions"):
+        assert torch.equal(getattr(shared, name), getattr(several, name))
+    assert_close(shared.pixels, several.pixels)
+    assert torch.allclose(shared.values, several.values, rtol=1e-12)
+    if given:
+        assert len(project(network, image, layer, 1, positions).pixels) == 3
+
+
+def test_one_image_runs_once_for_all_its_neurons() -> None:
+    network, image = small(), random(1, 3, 20, 16)
+    runs: list[tuple[str, int]] = []
+    network[0].register_forward_hook(
+        lambda _layer, inputs, _output: runs.append((inputs[0].device.type, len(inputs[0])))
+    )
+    project(network, image, "6", range(7), [(0, 0)] * 7)
+    assert [run for run in runs if run[0] != "meta"] == [("cpu", 1)]  # without numbers, it is only traced
+
+
 @pytest.mark.parametrize("layer", ["0", "3", "4", "6"])
 def test_without_positions_the_strongest_neuron_is_projected(layer: str) -> None:
     network, images, channels = small(), random(5, 3, 20, 16), [0, 1, 2, 3, 4]
