@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -132,7 +132,10 @@ def project(
         else:
             at = _strongest_positions(model.module, images, layer, channel_of, crop)
         signals, values = [], []
-        shared = len(images) == 1 and crop.whole
+        # of one image, a forward pass and n backward passes cost no more than n of both on half of it
+        shared = count > len(images) and crop.share > 0.5
+        if shared:
+            crop = replace(crop, size=crop.image)
         for part in torch.arange(count).split(count if shared else crop.batch_size):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
