@@ -89,14 +89,14 @@ class _Convolution(torch.autograd.Function):
         union = _union(boxes)
         if union is None:
             return signal.new_zeros(ctx.size), *[None] * 6
-        if _area(union) >= LARGE * signal.shape[2] * signal.shape[3] and _mean_area(boxes) >= LARGE * _area(union):
+        together = _mean_area(boxes) >= LARGE * _area(union)
+        if together and _area(union) >= LARGE * signal[0, 0].numel():
             return _back(ctx, signal, ctx.size, ctx.padding), *[None] * 6
         count, channels, height, width = ctx.size
         if signal.is_contiguous(memory_format=torch.channels_last):
             below = signal.new_zeros(count, height, width, channels).permute(0, 3, 1, 2)
         else:
             below = signal.new_zeros(ctx.size)
-        together = _mean_area(boxes) >= LARGE * _area(union)
         for rows, box in [(slice(None), union)] if together else [(slice(i, i + 1), b) for i, b in enumerate(boxes)]:
             if box is not None:
                 _back_through_window(ctx, signal[rows], box, below[rows])
