@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interpret.data import Images
     from interpret.mining import Mined, MinedLayer, Miner
     from interpret.model import Model
+    from interpret.results import Result
     from interpret.rules import Overlap, Rule
 
 # Reading a study needs no torch, so that a gallery can be built where there is none: what computes imports it.
@@ -190,7 +191,32 @@ class Study:
         """Return a small picture of a source."""
         return self.path / "sources" / f"{source}.jpg"
 
+    @property
+    def results(self) -> list[tuple[str, str]]:
+        """The other analyses' results that it keeps, as (kind, name)."""
+        from interpret.results import KINDS
+
+        folders = [self.path / "results" / kind for kind in KINDS]
+        files = [file for folder in folders if folder.exists() for file in sorted(folder.glob("*.safetensors"))]
+        return [(file.parent.name, unquote(file.stem)) for file in files]
+
+    def result(self, kind: str, name: str = "") -> Result:
+        """Return a result that it keeps."""
+        from interpret.results import Result
+
+        if (kind, name) not in self.results:
+            raise unknown("result", f"{kind} {name}".strip(), [" ".join(one).strip() for one in self.results])
+        return Result.load(self._result_file(kind, name))
+
     # what it computes
+
+    def keep(self, result: Result, name: str = "") -> None:
+        """Keep another analysis's result, in the place of an earlier one of the same kind and name.
+
+        The name tells results of one kind apart: the transform of an invariance probe, the layer of an evolution.
+        """
+        self._write_info()
+        result.save(self._result_file(result.kind, name))
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
@@ -285,6 +311,9 @@ class Study:
 
     def _mined_file(self, name: str) -> Path:
         return self.path / "mined" / f"{layer_path(name)}.safetensors"
+
+    def _result_file(self, kind: str, name: str) -> Path:
+        return self.path / "results" / kind / f"{layer_path(name)}.safetensors"
 
     def _write_info(self) -> None:
         write_text(self.path / "study.json", json.dumps(self.info, indent=1, ensure_ascii=False) + "\n")
