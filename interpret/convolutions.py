@@ -62,10 +62,15 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, 
 
 def _work(input: Tensor, weight: Tensor, stride: Any, **_: Any) -> float:
     """Return about how many multiply-accumulates one image takes."""
-    return input[0, 0].numel() * weight.numel() / math.prod(_pair(stride))
+    return input[0, 0].numel() * weight.numel() / math.prod(pair(stride))
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """Return a size that is given for both axes, or one for each, as (vertical, horizontal).
+
+    >>> pair(3), pair([2]), pair((1, 2))
+    ((3, 3), (2, 2), (1, 2))
+    """
     vertical, horizontal = (value, value) if isinstance(value, int) else (*value, *value)[:2]
     return vertical, horizontal
 
@@ -77,7 +82,7 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.size = x.shape
-        ctx.stride, ctx.padding, ctx.dilation = _pair(stride), _pair(padding), _pair(dilation)
+        ctx.stride, ctx.padding, ctx.dilation = pair(stride), pair(padding), pair(dilation)
         ctx.groups = groups
         return torch.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
