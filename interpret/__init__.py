@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
+    from interpret.occlusion import occlude
+    from interpret.plots import plot
+    from interpret.plots.occlusion import plot_occlusion
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
+    from interpret.results.occlusion import Occlusion
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.study import Study
     from interpret.tracing import Layer, ReceptiveField, trace
@@ -35,6 +39,7 @@ _HOME = {
     "Layer": "tracing",
     "Mined": "mining",
     "Model": "model",
+    "Occlusion": "results.occlusion",
     "Preprocess": "preprocess",
     "Projections": "projection",
     "ReceptiveField": "tracing",
@@ -43,8 +48,11 @@ _HOME = {
     "filter_images": "filters",
     "load": "loading",
     "mine": "mining",
+    "occlude": "occlusion",
     "open_images": "data",
     "plot_filters": "filters",
+    "plot": "plots",
+    "plot_occlusion": "plots.occlusion",
     "project": "projection",
     "trace": "tracing",
     "train": "training",
@@ -58,6 +66,7 @@ __all__ = [
     "Layer",
     "Mined",
     "Model",
+    "Occlusion",
     "Preprocess",
     "Projections",
     "ReceptiveField",
@@ -66,8 +75,11 @@ __all__ = [
     "filter_images",
     "load",
     "mine",
+    "occlude",
     "open_images",
+    "plot",
     "plot_filters",
+    "plot_occlusion",
     "project",
     "trace",
     "train",

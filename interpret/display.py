@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from interpret.model import Model
+
 PERCENTILE = 0.99
 LOSSLESS_BELOW = 32
 
@@ -52,6 +54,22 @@ def to_rgb(pictures: Tensor, channels: str) -> Tensor:
         return pictures
     # a network of two or four channels has no colours: show their mean
     return pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def pictures_of(images: Tensor, model: Model) -> Tensor:
+    """Return a network's inputs as pictures [n, 3, h, w] in 0 … 1.
+
+    They are the model's preprocessing undone; where it has none, each image is stretched from its least value to its
+    largest.
+
+    >>> from interpret.model import as_model
+    >>> pictures_of(torch.tensor([-1.0, 3.0]).reshape(1, 1, 1, 2), as_model(torch.nn.Identity()))[0, 0]
+    tensor([[0., 1.]])
+    """
+    if model.preprocess is not None:
+        return model.preprocess.display(images)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB")
 
 
 def shrink(pictures: Tensor, side: int) -> Tensor:

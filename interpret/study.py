@@ -425,26 +425,16 @@ class _Tiles:
         self.projections = np.zeros(0, np.uint8)
 
     def take(self, batch: Any, model: Model) -> None:
-        from interpret.display import contrast, shrink, to_bytes
+        from interpret.display import contrast, pictures_of, shrink, to_bytes
 
         channels = model.preprocess.channels if model.preprocess is not None else "RGB"
         projections = to_bytes(contrast(shrink(batch.projections, self.side), channels))
-        patches = to_bytes(_shown(shrink(batch.patches, self.side), model))
+        patches = to_bytes(pictures_of(shrink(batch.patches, self.side), model))
         if not self.patches.size:
             self.patches = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
             self.projections = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
         self.patches[batch.units, batch.ranks] = patches
         self.projections[batch.units, batch.ranks] = projections
-
-
-def _shown(images: Any, model: Model) -> Any:
-    """Return a network's inputs as pictures: by its preprocessing undone, or else stretched from 0 to 1."""
-    from interpret.display import to_rgb
-
-    if model.preprocess is not None:
-        return model.preprocess.display(images)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB")
 
 
 def _write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:

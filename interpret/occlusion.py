@@ -1,0 +1,320 @@
+"""Occlusion: what a network answers when a square hides a part of the image, for every place of the square."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.data import open_images
+from interpret.display import contrast, pictures_of, to_bytes
+from interpret.errors import InterpretError
+from interpret.layers import WITH_UNITS, first_outputs
+from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
+from interpret.model import Model, as_model
+from interpret.parallel import run_side_by_side
+from interpret.progress import progress
+from interpret.projection import project, project_hits
+from interpret.results.occlusion import Occlusion
+from interpret.rules import Rule
+from interpret.tracing import trace
+from interpret.windows import Windowed
+
+OTHERS = 3
+"""Projections of the same feature map from other images: as many as the paper's figure shows."""
+
+
+def occlude(
+    model: Model | nn.Module,
+    images: Tensor,
+    labels: Sequence[int] | Tensor | None = None,
+    size: int | tuple[int, int] = 32,
+    stride: int | tuple[int, int] = 16,
+    *,
+    layer: str | None = None,
+    channels: Sequence[int] | Tensor | None = None,
+    fill: str | float | Sequence[float] = "grey",
+    others: Any = None,
+    rule: Rule = "deconvnet",
+    batch_size: int = 64,
+    device: str | torch.device | None = None,
+) -> Occlusion:
+    """Move an occluder over images and measure what the network makes of each place.
+
+    >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> occlusion = occlude(network, torch.rand(2, 3, 20, 20), labels=[0, 1], size=8, stride=4)
+    >>> occlusion.probabilities.shape, occlusion.activations.shape
+    ((2, 4, 4), (2, 4, 4))
+    >>> occlusion.attributions().shape
+    (2, 20, 20)
+
+    Places begin at the image's corner and are `stride` apart, until the occluder reaches the far border, over which
+    the last may stick out. The values are those of running every occluded image, up to float rounding: an occluder
+    changes a window of each feature map, and only that is computed again (`interpret.windows`).
+
+    Args:
+        model: the network; its outputs [B, classes] are turned into probabilities by a softmax.
+        images: [B, C, H, W] as the module takes them.
+        labels: [B] the true classes; None: each image's most probable one.
+        size, stride: the occluder's and its step, in pixels, or as (height, width).
+        layer: whose strongest feature map is followed; None: the last convolution.
+        channels: [B] the feature maps to follow instead of the strongest.
+        fill: "grey" (mid-grey as the preprocessing maps it; 0 where the model has none), "mean" (each image's own
+            mean colour), or a value or one for each channel, in units of the network's input.
+        others: data in which to look for other images that excite the same feature maps.
+        rule: the backward rule of the projections.
+        batch_size: occluded images in one forward pass.
+        device: where the network runs; None: where its parameters are.
+
+    Raises:
+        InterpretError: an occluder larger than the image, a stride below 1, labels that are not classes of the
+            network, a layer without feature maps.
+
+    The five columns are those of Zeiler & Fergus 2014, Fig. 7 (Fig. 6 in some versions). The paper leaves open how
+    wide the square and its steps are, and which response makes a feature map the strongest: here it is the sum over
+    its positions, negative activations of a layer named before its rectifier counting as zero.
+    """
+    model = as_model(model)
+    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
+        raise InterpretError("images must be a float tensor [B, C, H, W] with at least one image")
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    refuse_other_type(model.module, images)
+    occluder = _Occluder.of(model, images, size, stride, fill)
+    layer = _feature_layer(model.module, tuple(images.shape[1:]), layer)
+    with on_device(model.module, device) as target, progress(len(images) * len(occluder.places), "occluding") as bar:
+        clean = [_clean(model.module, image[None].to(target), layer) for image in images]
+        outputs, maps = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
+        labels = _labels(labels, outputs)
+        sums = maps.clamp(min=0).sum((2, 3))
+        channels = sums.argmax(1) if channels is None else _channels(channels, sums)
+
+        def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
+            for row, image in enumerate(images):
+                for start in range(0, len(occluder.places), batch_size):
+                    yield partial(
+                        _run, image=image[None].to(target), row=row, start=start, count=batch_size,
+                        occluder=occluder, layer=layer, channel=int(channels[row]),
+                    )  # fmt: skip
+
+        answers = outputs.new_zeros(len(images), len(occluder.places), outputs.shape[1])
+        totals = sums.new_zeros(len(images), len(occluder.places))
+        for row, start, found, total in run_side_by_side(model.module, jobs(), target):
+            answers[row, start : start + len(found)] = found
+            totals[row, start : start + len(found)] = total
+            bar.update(len(found))
+    grid = (len(images), len(occluder.tops), len(occluder.lefts))
+    own = torch.arange(len(images))
+    probabilities = answers.softmax(2)[own, :, labels.to(answers.device)]
+    return Occlusion(
+        tops=np.array(occluder.tops),
+        lefts=np.array(occluder.lefts),
+        size=list(occluder.size),
+        labels=labels.numpy(),
+        probabilities=_numpy(probabilities.reshape(grid)),
+        clean_probabilities=_numpy(outputs.softmax(1)[own, labels.to(outputs.device)]),
+        predictions=answers.argmax(2).reshape(grid).cpu().numpy(),
+        clean_predictions=outputs.argmax(1).cpu().numpy(),
+        layer=layer,
+        channels=channels.cpu().numpy(),
+        activations=_numpy(totals.reshape(grid)),
+        clean_activations=_numpy(sums[own, channels]),
+        pictures=to_bytes(pictures_of(images, model)),
+        projections=_projections(model, images, layer, channels, rule),
+        others=_other_projections(model, others, layer, channels, rule),
+        classes=list(model.classes) if model.classes is not None else None,
+        model=model.name,
+        settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
+    )
+
+
+class _Occluder:
+    """A square of constant value, and the places that it takes."""
+
+    def __init__(
+        self, tops: list[int], lefts: list[int], size: tuple[int, int], stride: tuple[int, int], fill: Tensor
+    ) -> None:
+        self.tops, self.lefts, self.size, self.stride = tops, lefts, size, stride
+        self.fill = fill
+        """[B, C, 1, 1] what the square is filled with in each image."""
+        self.places = [(top, left) for top in tops for left in lefts]
+
+    @classmethod
+    def of(cls, model: Model, images: Tensor, size: Any, stride: Any, fill: Any) -> _Occluder:
+        height, width = _two("size", size)
+        down, right = _two("stride", stride)
+        if height > images.shape[2] or width > images.shape[3]:
+            raise InterpretError(
+                f"size {height} × {width} is larger than the images, {images.shape[2]} × {images.shape[3]}: "
+                "choose a smaller occluder"
+            )
+        tops = _places(images.shape[2], height, down)
+        lefts = _places(images.shape[3], width, right)
+        return cls(tops, lefts, (height, width), (down, right), _fill(model, images, fill))
+
+    def hide(self, image: Tensor, row: int, places: Sequence[tuple[int, int]]) -> Windowed:
+        """Return the image [1, C, H, W] with the square at each of the places."""
+        (height, width), (rows, columns) = self.size, image.shape[2:]
+        # a window that sticks out moves in, and shows the image where the square does not reach
+        corners = [(min(top, rows - height), min(left, columns - width)) for top, left in places]
+        patches = torch.stack(
+            [image[0, :, top : top + height, left : left + width] for top, left in corners]
+        ).contiguous(memory_format=torch.channels_last)
+        for patch, (top, left), (own_top, own_left) in zip(patches, places, corners, strict=True):
+            patch[:, top - own_top :, left - own_left :] = self.fill[row].to(patch)
+        return Windowed.of(image, patches, corners)
+
+
+def _places(side: int, size: int, stride: int) -> list[int]:
+    """Return where an occluder begins along an axis, until it reaches the far border."""
+    return [start for start in range(0, side, stride) if start == 0 or start - stride + size < side]
+
+
+def _run(
+    module: nn.Module,
+    image: Tensor,
+    row: int,
+    start: int,
+    count: int,
+    occluder: _Occluder,
+    layer: str,
+    channel: int,
+) -> tuple[int, int, Tensor, Tensor]:
+    """Return the outputs [n, classes] for a batch of places of one image, and the sums [n] of one feature map."""
+    image = image.clone(memory_format=torch.channels_last)  # which the network may rectify in place
+    hidden = occluder.hide(image, row, occluder.places[start : start + count])
+    outputs, maps = _forward(module, hidden, layer, channel)
+    return row, start, outputs, maps.clamp(min=0).sum((1, 2))
+
+
+def _clean(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+    return _forward(module, image.clone(memory_format=torch.channels_last), layer, None)
+
+
+def _forward(module: nn.Module, images: Tensor, layer: str, channel: int | None) -> tuple[Tensor, Tensor]:
+    """Return the network's outputs and a layer's feature maps, all [n, C, h, w] or one channel's [n, h, w]."""
+    maps: list[Tensor] = []
+
+    def receive(_name: str, output: Tensor) -> None:
+        if isinstance(output, Windowed) and channel is not None:
+            maps.append(output.channel(channel))
+        else:
+            maps.append(output.clone() if channel is None else output[:, channel].clone())
+
+    with torch.no_grad(), first_outputs(module, [layer], receive):
+        outputs = module(images)
+    if isinstance(outputs, Windowed):
+        outputs = outputs.whole()
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+        shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InterpretError(f"the network returns {shape}, not one value for each class: occlusion needs a classifier")
+    return outputs, maps[0]
+
+
+def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
+    """Return the layer whose feature maps are followed: the one named, or the last convolution that runs."""
+    traced = trace(module, shape)
+    parts = dict(module.named_modules())
+    if layer is None:
+        found = [
+            name for name, one in traced.items() if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3
+        ]
+        if not found:
+            raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")
+        return found[-1]
+    if len(layer_with_units(module, traced, layer).output_shape) != 3:
+        raise InterpretError(f"layer {layer!r} has no feature maps: choose a convolution or what follows one")
+    return layer
+
+
+def _two(name: str, value: Any) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or not all(isinstance(one, int) and one >= 1 for one in pair):
+        raise InterpretError(f"{name} must be a whole number of pixels of at least 1, or two, not {value!r}")
+    return pair
+
+
+def _fill(model: Model, images: Tensor, fill: Any) -> Tensor:
+    """Return what the square is filled with, [B, C, 1, 1]."""
+    count, channels = images.shape[:2]
+    if isinstance(fill, str):
+        if fill == "mean":
+            return images.mean((2, 3), keepdim=True)
+        if fill != "grey":
+            raise InterpretError(f"fill must be 'grey', 'mean' or numbers, not {fill!r}")
+        grey = 0 if model.preprocess is None else model.preprocess.encode(np.full((1, 1, 3), 128, np.uint8))
+        return images.new_zeros(count, channels, 1, 1) + torch.as_tensor(grey).to(images)
+    values = torch.as_tensor(fill, dtype=images.dtype).reshape(-1)
+    if len(values) not in (1, channels):
+        raise InterpretError(f"fill must be one number or {channels}, one for each channel, not {len(values)}")
+    return values.expand(channels).reshape(1, channels, 1, 1).expand(count, -1, -1, -1)
+
+
+def _labels(labels: Any, outputs: Tensor) -> Tensor:
+    if labels is None:
+        return outputs.argmax(1).cpu()
+    given = torch.as_tensor(labels).cpu()
+    if given.is_floating_point() or given.shape != (len(outputs),):
+        raise InterpretError(f"labels must be {len(outputs)} whole numbers, one for each image, not {labels!r}")
+    bad = (given < 0) | (given >= outputs.shape[1])
+    if bool(bad.any()):
+        raise InterpretError(
+            f"label {int(given[bad][0])} is no class of the network, whose classes are 0 to {outputs.shape[1] - 1}"
+        )
+    return given.long()
+
+
+def _channels(channels: Any, sums: Tensor) -> Tensor:
+    given = torch.as_tensor(channels)
+    if given.is_floating_point() or given.shape != (len(sums),):
+        raise InterpretError(f"channels must be {len(sums)} whole numbers, one for each image, not {channels!r}")
+    if bool(((given < 0) | (given >= sums.shape[1])).any()):
+        raise InterpretError(f"channels must be from 0 to {sums.shape[1] - 1}, not {channels!r}")
+    return given.to(sums.device)
+
+
+def _projections(model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
+    """Return each image's feature map's strongest neuron, projected into the whole image."""
+    parts = []
+    for image, channel in zip(images, channels.tolist(), strict=True):
+        found = project(model, image[None], layer, channel, rule=rule)
+        parts.append(contrast(found.full((image.shape[1], image.shape[2])), _order(model)))
+    return to_bytes(torch.cat(parts))
+
+
+def _other_projections(
+    model: Model, others: Any, layer: str, channels: Tensor, rule: Rule
+) -> dict[str, NDArray[np.uint8]]:
+    """Return, for each image's feature map, projections from the other images that excite it most."""
+    if others is None:
+        return {}
+    data = open_images(others, model)
+    found = mine(model, data, layer, k=OTHERS)[layer]
+    chosen = np.unique(channels.cpu().numpy())
+    # of the other units, no hit is projected
+    images = np.full_like(found.images, -1)
+    images[chosen] = found.images[chosen]
+    found.images = images
+    tiles: dict[tuple[int, int], NDArray[np.uint8]] = {}
+    for batch in project_hits(model, data, {layer: found}, rule=rule):
+        hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
+        tiles |= zip(hits, to_bytes(contrast(batch.projections, _order(model))), strict=True)
+    return {
+        str(row): np.stack([tiles[channel, rank] for rank in range(OTHERS) if (channel, rank) in tiles])
+        for row, channel in enumerate(channels.tolist())
+        if (channel, 0) in tiles
+    }
+
+
+def _order(model: Model) -> str:
+    return model.preprocess.channels if model.preprocess is not None else "RGB"
+
+
+def _numpy(values: Tensor) -> NDArray[Any]:
+    """Return values in their own type; NumPy has none for bfloat16."""
+    return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()

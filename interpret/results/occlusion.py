@@ -1,0 +1,92 @@
+"""What an occluder hides from a network, as `interpret.occlude` measures it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.results import Result
+
+
+@dataclass
+class Occlusion(Result):
+    """What B images' outputs become as an occluder moves over R rows and K columns of places.
+
+    Probabilities and activations keep the network's type.
+    """
+
+    kind: ClassVar[str] = "occlusion"
+
+    tops: NDArray[np.int64]
+    """[R] first row of the occluder at each place, in pixels."""
+    lefts: NDArray[np.int64]
+    """[K] first column."""
+    size: list[int]
+    """(height, width) of the occluder; at the far borders of the image it sticks out."""
+    labels: NDArray[np.int64]
+    """[B] the class whose probability is followed: the true one, or the most probable one without the occluder."""
+    probabilities: NDArray[np.floating[Any]]
+    """[B, R, K] that class's probability, 0 to 1."""
+    clean_probabilities: NDArray[np.floating[Any]]
+    """[B] without the occluder."""
+    predictions: NDArray[np.int64]
+    """[B, R, K] the most probable class."""
+    clean_predictions: NDArray[np.int64]
+    """[B] without the occluder."""
+    layer: str
+    """The layer whose strongest feature map is followed."""
+    channels: NDArray[np.int64]
+    """[B] that map: the one with the largest sum without the occluder, or the one asked for."""
+    activations: NDArray[np.floating[Any]]
+    """[B, R, K] the map's activations above zero, summed over positions."""
+    clean_activations: NDArray[np.floating[Any]]
+    """[B] without the occluder."""
+    pictures: NDArray[np.uint8]
+    """[B, H, W, 3] the images."""
+    projections: NDArray[np.uint8]
+    """[B, H, W, 3] the map's strongest neuron, projected into the whole image; contrast as in `display.contrast`."""
+    others: dict[str, NDArray[np.uint8]]
+    """Of image "0", "1" …, projections [n, h, w, 3] of its map in other images, strongest first; those that exist."""
+    classes: list[str] | None
+    """The classes' names, where they are known."""
+    model: str
+    settings: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        return "What the network loses where a square is hidden"
+
+    @property
+    def reading(self) -> str:
+        height, width = self.size
+        return (
+            f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
+            f"answers again. Each map shows at the square's place what was measured with the square there: the summed "
+            f"activation of the feature map of {self.layer} that is strongest without it, the probability of the "
+            "class, and the most probable class. Where a map is dark, the network needs what the square hides. The "
+            "projections show what in this image, and in others, the same feature map answers to. "
+            f"Measured on {len(self.labels)} image{'s' * (len(self.labels) > 1)} with {self.model}, after Zeiler & "
+            "Fergus 2014, Fig. 7."
+        )
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called."""
+        return self.classes[label] if self.classes and label < len(self.classes) else f"class {label}"
+
+    def attributions(self) -> NDArray[np.float64]:
+        """Return each pixel's mean loss of probability over the occluders that hide it, [B, H, W].
+
+        That is what `captum.attr.Occlusion` returns for the class's probability.
+        """
+        count, height, width = self.pictures.shape[:3]
+        sums, hidden = np.zeros((count, height, width)), np.zeros((height, width))
+        lost = self.clean_probabilities[:, None, None].astype(np.float64) - self.probabilities
+        for row, top in enumerate(self.tops.tolist()):
+            for column, left in enumerate(self.lefts.tolist()):
+                part = slice(top, top + self.size[0]), slice(left, left + self.size[1])
+                sums[:, *part] += lost[:, row, column, None, None]
+                hidden[part] += 1
+        return sums / np.maximum(hidden, 1)
