@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +17,8 @@ from torch import nn
 
 Result = TypeVar("Result")
 
+_M_ARENA_MAX = -8
+"""The number of that option in <malloc.h>."""
 MOST_WORKERS = 8
 """More would wait for each other in the interpreter, and each holds a batch's activations."""
 
@@ -47,6 +52,7 @@ def run_side_by_side(
         finally:
             idle.put(own)
 
+    _share_one_heap()
     share = max(1, threads // workers)
     # This thread, too: operations that spread over busy cores wait long for the last of them.
     torch.set_num_threads(share)
@@ -73,6 +79,18 @@ def run_side_by_side(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _share_one_heap() -> None:
+    """Let the threads allocate from one heap, unless the user has said how many there shall be.
+
+    The GNU C library gives each thread a heap of its own, and batches that come and go in several of them leave ever
+    more holes: the more images, the more memory.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
+        if set_option is not None:
+            set_option(_M_ARENA_MAX, 1)
 
 
 def _copies(module: nn.Module, count: int) -> list[nn.Module]:

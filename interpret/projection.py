@@ -596,7 +596,9 @@ def _count(given: Any, dim: int) -> int:
 def _channels(channels: int | Sequence[int] | Tensor, layer: Layer, count: int) -> Tensor:
     given = torch.as_tensor(channels)
     if given.is_floating_point() or given.dim() > 1 or (given.dim() == 1 and len(given) != count):
-        raise InterpretError(f"channels must be one whole number or {count}, one for each image, not {channels}")
+        raise InterpretError(
+            f"channels must be one whole number, or one for each image or position ({count}), not {channels}"
+        )
     bad = (given < 0) | (given >= layer.output_shape[0])
     if bool(bad.any()):
         raise InterpretError(
@@ -610,7 +612,8 @@ def _positions(positions: Any, layer: Layer, count: int) -> Tensor:
     given = torch.as_tensor(positions)
     if given.is_floating_point() or given.shape not in ((2,), (count, 2)):
         raise InterpretError(
-            f"positions must be one (row, column) or {count}, one for each image, not of shape {list(given.shape)}"
+            f"positions must be one (row, column), or one for each image or channel ({count}), not of shape "
+            f"{list(given.shape)}"
         )
     size = torch.tensor(layer.output_shape[1:] or (1, 1))
     given = given.cpu().expand(count, 2)
