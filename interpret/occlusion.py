@@ -280,11 +280,8 @@ def _channels(channels: Any, sums: Tensor) -> Tensor:
 
 def _projections(model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
     """Return each image's feature map's strongest neuron, projected into the whole image."""
-    parts = []
-    for image, channel in zip(images, channels.tolist(), strict=True):
-        found = project(model, image[None], layer, channel, rule=rule)
-        parts.append(contrast(found.full((image.shape[1], image.shape[2])), _order(model)))
-    return to_bytes(torch.cat(parts))
+    found = project(model, images, layer, channels, rule=rule)
+    return to_bytes(contrast(found.full((images.shape[2], images.shape[3])), _order(model)))
 
 
 def _other_projections(
