@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from interpret.errors import InterpretError
     from interpret.filters import filter_images, plot_filters
     from interpret.gallery import write_gallery
+    from interpret.invariance import probe
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
+    from interpret.plots.invariance import plot_invariance
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
+    from interpret.results.invariance import InvarianceCurves
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.study import Study
     from interpret.tracing import Layer, ReceptiveField, trace
@@ -32,6 +35,7 @@ _HOME = {
     "BackwardRule": "rules",
     "Images": "data",
     "InterpretError": "errors",
+    "InvarianceCurves": "results.invariance",
     "Layer": "tracing",
     "Mined": "mining",
     "Model": "model",
@@ -45,6 +49,8 @@ _HOME = {
     "mine": "mining",
     "open_images": "data",
     "plot_filters": "filters",
+    "plot_invariance": "plots.invariance",
+    "probe": "invariance",
     "project": "projection",
     "trace": "tracing",
     "train": "training",
@@ -55,6 +61,7 @@ __all__ = [
     "BackwardRule",
     "Images",
     "InterpretError",
+    "InvarianceCurves",
     "Layer",
     "Mined",
     "Model",
@@ -68,6 +75,8 @@ __all__ = [
     "mine",
     "open_images",
     "plot_filters",
+    "plot_invariance",
+    "probe",
     "project",
     "trace",
     "train",
