@@ -603,7 +603,7 @@ class _Curves:
             probabilities=self.probabilities[rows] if has_labels else None,
             labels=self.labels[rows] if has_labels else None,
             top=self.top[rows] if has_classes else None,
-            invented=self.invented[rows].mean(0),
+            invented=self.invented[rows].mean(0).round(6),  # the weights of four neighbours only nearly add up to 1
             items=np.array([self.prober.items[row] for row in rows], np.int64),
         )
         for name, (far, near) in self.units_moved.items():
