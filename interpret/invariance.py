@@ -33,6 +33,7 @@ from interpret.transforms import (
     Direction,
     Fill,
     Levels,
+    Photometric,
     Scene,
     Transform,
     Translation,
@@ -158,9 +159,11 @@ def probe(
             bar.update(look.distances[prober.layers[0]].size)
     data.skipped.update(surrounded.skipped)
     result = curves.result()
+    result.direction = change.direction if isinstance(change, Translation) else ""
     result.predicted = labelling.predicted
-    result.model, result.data, result.fill, result.seed = model.name, data.name, filled, seed
-    result.interpolation = INTERPOLATION
+    result.model, result.data, result.seed = model.name, data.name, seed
+    if not isinstance(change, Photometric):  # which leaves all pixels where they are
+        result.fill, result.interpolation = filled, INTERPOLATION
     _illustrate(result, model, data, surrounded, prober)
     return result
 

@@ -261,6 +261,7 @@ class Translation(Warp):
     def __init__(self, direction: Direction = "vertical") -> None:
         if direction not in DIRECTIONS:
             raise unknown("direction", direction, DIRECTIONS)
+        self.direction = direction
         self.axis = f"{direction} translation (pixels)"
         self.step = DIRECTIONS[direction]
 

@@ -66,14 +66,21 @@ class InvarianceCurves(Result):
     examples: NDArray[np.uint8] | None = None
     """[n, m, h, w, 3] pictures of the first n images at the m values `example_values`."""
     example_values: NDArray[np.float64] | None = None
+    direction: str = ""
+    """Of a translation."""
     model: str = ""
     data: str = ""
     fill: str = ""
-    """What lies around the image: "context", "reflect", "edge", "mean" or "black"."""
+    """What comes into the picture: "context", "reflect", "edge", "mean" or "black"; "" where nothing does."""
     interpolation: str = ""
     """How values between pixels are found."""
     seed: int = 0
     """Of the noise."""
+
+    @property
+    def name(self) -> str:
+        """What a study calls it: the transform, and which translation it is where it is not the vertical one."""
+        return self.transform if self.direction in ("", "vertical") else f"{self.transform}-{self.direction}"
 
     @property
     def layers(self) -> list[str]:
