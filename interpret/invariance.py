@@ -617,12 +617,13 @@ class _Curves:
 
 
 def _illustrate(result: InvarianceCurves, model: Model, data: Images, surrounded: _Surrounded, prober: _Prober) -> None:
-    """Add pictures of the first images at a few values, spread over those that were probed."""
+    """Add pictures of a few images at a few values, both spread over those that were probed."""
     assert result.items is not None
     values = np.unique(result.values)
-    shown = values[np.unique(np.linspace(0, len(values) - 1, EXAMPLE_VALUES).round().astype(int))]
+    shown, rows = values[_spread(len(values), EXAMPLE_VALUES)], _spread(len(result.items), EXAMPLES)
     pictures, names = [], []
-    for place, item in enumerate(result.items[:EXAMPLES].tolist()):
+    for place in rows.tolist():
+        item = int(result.items[place])
         row = prober.items.index(item)
         scene = prober.scene(surrounded[row][0][None], [row])
         inputs = torch.cat([prober.change(scene, float(value))[:, :-1] for value in shown]).float()
@@ -632,7 +633,13 @@ def _illustrate(result: InvarianceCurves, model: Model, data: Images, surrounded
             names.append(model.classes[label] if model.classes is not None else str(label))
         else:
             names.append(data.source_name(int(data.sources[item])))
-    result.example_values, result.examples, result.names = shown, np.stack(pictures), names
+    result.examples, result.example_rows, result.example_values = np.stack(pictures), rows, shown
+    result.names = names
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many places of `count`, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
 
 
 def _shown(inputs: Tensor, model: Model) -> Tensor:

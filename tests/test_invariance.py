@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,9 +18,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+import interpret
 from interpret import InterpretError, probe
+from interpret.cli import main
 from interpret.data import open_images
 from interpret.model import Model
+from interpret.plots import plot, write_figure
 from interpret.preprocess import Cut, Preprocess
 from interpret.results import Result
 from interpret.results.invariance import InvarianceCurves
@@ -205,15 +209,18 @@ def test_distances_and_probabilities_as_in_a_literal_loop(transform: str, fill: 
 def test_units_as_in_a_literal_loop() -> None:
     module, images, values = network(), random(3, 2, H, W), [-2, 0, 1]
     curves = probe(module, images, "translation", values, fill="black", batch_size=2)
-    for name in ("0", "3", "6"):
-        for unit in range(len(curves.unit_distances[name])):
-            for v, value in enumerate(values):
-                far = near = 0.0
-                for image in images:
-                    before = features_one_by_one(module, image)[name][unit]
-                    after = features_one_by_one(module, transformed(image, "translation", value, "black"))[name][unit]
-                    far += float((after - before).square().sum().sqrt())
-                    near += float(before.square().sum().sqrt())
+    for v, value in enumerate(values):
+        pairs = [
+            (
+                features_one_by_one(module, transformed(image, "translation", value, "black")),
+                features_one_by_one(module, image),
+            )
+            for image in images
+        ]
+        for name in ("0", "3", "6"):
+            for unit in range(len(curves.unit_distances[name])):
+                far = sum(math.sqrt(float((a[name][unit] - b[name][unit]).square().sum())) for a, b in pairs)
+                near = sum(math.sqrt(float(b[name][unit].square().sum())) for _, b in pairs)
                 assert curves.unit_distances[name][unit, v] == pytest.approx(far / near, rel=1e-9, abs=1e-12)
 
 
@@ -614,3 +621,156 @@ def test_a_transform_of_ones_own() -> None:
     module = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False)).double()
     curves = probe(module, random(1, 2, H, W), own, [0, 0.5, 1])
     np.testing.assert_allclose(curves.relative["0"][0], [0, 1, 2])
+
+
+# figures
+
+
+def test_figure_shows_every_image_layer_and_label(tmp_path: Path) -> None:
+    curves = probe(network(), random(3, 2, H, W), "translation", [-2, -1, 0, 1, 2], labels=[0, 1, 2], fill="edge")
+    turned = probe(network(), random(3, 2, H, W), "rotation", [0, 90], labels="predicted")
+    figure = interpret.plot_invariance(curves, turned)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:5] == ["", "0", "6", "all layers, mean", "true label"]
+    assert titles[5:] == ["", "0", "6", "all layers, mean", "predicted class"]
+    pictures, first, last, layers, label = figure.axes[:5]
+    assert len(pictures.images) == 1 and [text.get_text() for text in pictures.get_yticklabels()] == ["0", "1", "2"]
+    for axes, expected in ((first, curves.relative["0"]), (last, curves.relative["6"]), (label, curves.probabilities)):
+        drawn = [line.get_ydata() for line in axes.lines if len(line.get_xdata()) == 5]
+        np.testing.assert_array_equal(np.stack(drawn), expected)
+    drawn = [line.get_ydata() for line in layers.lines if len(line.get_xdata()) == 5]
+    np.testing.assert_allclose(drawn[1], curves.relative["3"].mean(0))
+    assert first.get_xlabel() == "vertical translation\n(pixels)" and first.get_ylabel() == "distance / norm"
+    for kind in ("png", "svg", "pdf"):
+        write_figure(figure, tmp_path / f"figure.{kind}")
+        assert (tmp_path / f"figure.{kind}").stat().st_size > 5000
+
+
+def test_figure_of_many_images_shows_their_mean() -> None:
+    curves = probe(network(), random(30, 2, H, W), "scale", [1, 1.5, 2])
+    figure = plot(curves)
+    (band,) = figure.axes[1].collections
+    assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(
+        np.percentile(curves.relative["0"], 75, axis=0).max()
+    )
+    mean = figure.axes[1].lines[0].get_ydata()
+    np.testing.assert_allclose(mean, curves.relative["0"].mean(0))
+    assert len(figure.axes) == 4  # without labels there is no probability to show
+    assert curves.example_rows is not None and curves.example_rows.tolist() == [0, 7, 14, 22, 29]
+
+
+def test_figure_of_one_layer_without_examples_and_of_a_dead_one() -> None:
+    values = np.array([1.0, 2.0])
+    dead = InvarianceCurves("scale", "scale (ratio)", 1.0, values, {"a": np.zeros((2, 2))}, {"a": np.zeros(2)})
+    assert np.isnan(dead.relative["a"]).all()
+    assert [axes.get_title() for axes in plot(dead).axes] == ["a", "all layers, mean"]
+
+
+# the command
+
+
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
+    """Run the command; it must exit with status 2 and say why, which is returned."""
+    with pytest.raises(SystemExit) as exit_:
+        command(monkeypatch, *arguments)
+    assert exit_.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and "Traceback" not in captured.err
+    return captured.err
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["interpret", *map(str, arguments)])
+    main()
+
+
+def test_command_over_a_model_and_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "figure.pdf"
+    chosen = ("--transform", "scale", "--values", "0.5:1.5:0.5", "--images", "3", "--out", out)
+    command(monkeypatch, "probe", "lenet", "digits", *chosen)
+    captured = capsys.readouterr()
+    assert captured.out == f"Open {out}\n" and out.read_bytes().startswith(b"%PDF")
+    assert "of 3 images" in captured.err and "true label" in captured.err and "No labels" not in captured.err
+    first = out.read_bytes()
+    command(monkeypatch, "probe", "lenet", "digits", *chosen)
+    assert out.read_bytes() == first
+
+
+def test_command_over_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures := tmp_path / "pictures").mkdir()
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 36), np.uint8)
+        Image.fromarray(pixels).save(pictures / f"{number}.png")
+    study, out = tmp_path / "study", tmp_path / "figure.png"
+    chosen = ("--transform", "translation", "--direction", "diagonal", "--values=-2,0,2", "--layers", "conv*")
+    command(monkeypatch, "probe", "lenet", pictures, "--study", study, *chosen, "--out", out)
+    assert capsys.readouterr().err.count("No labels") == 1
+    out.unlink()
+    command(monkeypatch, "plot", study, "--out", out)  # there is one result: it need not be named
+    assert out.exists() and capsys.readouterr().out == f"Open {out}\n"
+    command(
+        monkeypatch,
+        "probe",
+        study,
+        "--transform",
+        "noise,blur",
+        "--images",
+        "all",
+        "--labels",
+        "predicted",
+        "--out",
+        out,
+    )
+    capsys.readouterr()
+    kept = interpret.Study.open(study)
+    assert kept.results == [("invariance", "blur"), ("invariance", "noise"), ("invariance", "translation-diagonal")]
+    curves = kept.result("invariance", "translation-diagonal")
+    assert isinstance(curves, InvarianceCurves)
+    assert (
+        curves.layers == ["conv1", "conv2"]
+        and curves.distances["conv1"].shape == (5, 3)
+        and curves.direction == "diagonal"
+    )
+    listed = refused(capsys, monkeypatch, "plot", study, "invariance", "--out", out)
+    assert all(name in listed for name in ("invariance blur", "invariance noise", "invariance translation-diagonal"))
+    assert "did you mean 'invariance noise'" in refused(capsys, monkeypatch, "plot", study, "invariance", "nois")
+    assert "leave out DATA digits" in refused(capsys, monkeypatch, "probe", study, "digits")
+    command(monkeypatch, "plot", study, "invariance", "noise", "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("probe", "lenet"), "'lenet' is no study's folder: give the images, too, as DATA"),
+        (("probe", "lenet", "digits", "--out", "a.gif"), "--out must end in .png, .svg or .pdf, not 'a.gif'"),
+        (("probe", "lenet", "digits", "--values", "1,2"), "--values are those of one transform"),
+        (("probe", "lenet", "digits", "--transform", "scale", "--values", "1:2"), "--values must be FIRST:LAST:STEP"),
+        (("probe", "lenet", "digits", "--transform", "scale", "--values", "a"), "--values must be numbers"),
+        (
+            ("probe", "lenet", "digits", "--transform", "scale", "--values", "0"),
+            "values of scale must be above 0, not 0",
+        ),
+        (("probe", "lenet", "digits", "--transform", "spin"), "unknown transform 'spin'"),
+        (("probe", "lenet", "digits", "--images", "0"), "--images must be a number of at least 1, or all, not '0'"),
+        (("probe", "lenet", "digits", "--labels", "1.5"), "--labels must be whole numbers"),
+        (("probe", "lenet", "digits", "--labels", "12,1,1,1,1"), "labels must be from 0 to 9"),
+        (("probe", "lenet", "digits", "--labels", "1"), "labels must be one for each of the 5 images, not 1"),
+        (("plot", "nowhere"), "nowhere is no study"),
+    ],
+)
+def test_command_refuses(
+    arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sentence in refused(capsys, monkeypatch, *arguments).splitlines()[-1]
+
+
+def test_plot_of_a_study_without_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = interpret.Study(tmp_path / "study", network(), random(4, 2, H, W))
+    study.mine("0", k=1)
+    assert "keeps no results to draw" in refused(capsys, monkeypatch, "plot", study.path)

@@ -32,7 +32,7 @@ def plot_invariance(curves: InvarianceCurves, *more: InvarianceCurves) -> Figure
     >>> [axes.get_title() for axes in plot_invariance(curves).axes]
     ['conv1', 'fc', 'all layers, mean']
 
-    From left to right: the first images at a few values; relative distances in the first layer and in the last one, a
+    From left to right: some images at a few values; relative distances in the first layer and in the last one, a
     line an image, in the colour of its frame; the mean curve of every layer, dark for the first and light for the
     last; the probability of each image's label. With more images than there are pictures of, their mean is black, and
     what half of them lie within is grey.
@@ -52,7 +52,7 @@ def plot_invariance(curves: InvarianceCurves, *more: InvarianceCurves) -> Figure
             place = grid[row, next(places)]
             if one.examples is not None:
                 _draw_examples(figure.add_subplot(place), one)
-        colours = _colours(one)
+        colours = _coloured(one)
         relative = one.relative
         first, last = one.layers[0], one.layers[-1]
         top = max(_highest(relative[layer]) for layer in {first, last})
@@ -77,10 +77,11 @@ def plot_invariance(curves: InvarianceCurves, *more: InvarianceCurves) -> Figure
     return figure
 
 
-def _colours(curves: InvarianceCurves) -> list[str]:
-    """Return a colour for each image that is pictured, or, without pictures, for the first five."""
+def _coloured(curves: InvarianceCurves) -> dict[int, str]:
+    """Return the rows of the images that are pictured, or, without pictures, of the first five, with their colours."""
     count = len(next(iter(curves.distances.values())))
-    return list(CATEGORIES[: min(count, 5 if curves.examples is None else len(curves.examples))])
+    rows = range(min(count, 5)) if curves.example_rows is None else curves.example_rows.tolist()
+    return dict(zip(rows, CATEGORIES, strict=False))
 
 
 def _draw_examples(axes: Axes, curves: InvarianceCurves) -> None:
@@ -90,7 +91,7 @@ def _draw_examples(axes: Axes, curves: InvarianceCurves) -> None:
     frame = max(1, round(max(height, width) / 32))
     down, right = height + 4 * frame, width + 4 * frame  # a frame around each, and as much white between two
     sheet = np.full((images * down, values * right, 3), 255, np.uint8)
-    colours = _colours(curves)
+    colours = list(_coloured(curves).values())
     for image in range(images):
         for value in range(values):
             top, left = image * down + frame, value * right + frame
@@ -121,7 +122,7 @@ def _two_lines(axis: str) -> str:
     return axis.replace(" (", "\n(", 1)
 
 
-def _draw_images(axes: Axes, curves: InvarianceCurves, lines: NDArray[Any], colours: list[str]) -> None:
+def _draw_images(axes: Axes, curves: InvarianceCurves, lines: NDArray[Any], colours: dict[int, str]) -> None:
     """Draw a line an image; of more images than have a colour, the mean and the middle half."""
     order = np.argsort(curves.values, kind="stable")
     values = curves.values[order]
@@ -130,8 +131,8 @@ def _draw_images(axes: Axes, curves: InvarianceCurves, lines: NDArray[Any], colo
         low, high = np.percentile(known, [25, 75], axis=0)
         axes.fill_between(values, low, high, color=HAIRLINE, alpha=0.45, linewidth=0)
         axes.plot(values, known.mean(0), color=INK, linewidth=1.6, zorder=3)
-    for line, colour in zip(lines, colours, strict=False):
-        axes.plot(values, line[order], color=colour, linewidth=0.6 if len(lines) > len(colours) else 1.1)
+    for row, colour in colours.items():
+        axes.plot(values, lines[row, order], color=colour, linewidth=0.6 if len(lines) > len(colours) else 1.1)
 
 
 def _draw_layers(axes: Axes, curves: InvarianceCurves, relative: dict[str, NDArray[Any]]) -> None:

@@ -64,7 +64,8 @@ class InvarianceCurves(Result):
     names: list[str] = field(default_factory=list)
     """What the example images show: their labels' names, or what they are called."""
     examples: NDArray[np.uint8] | None = None
-    """[n, m, h, w, 3] pictures of the first n images at the m values `example_values`."""
+    """[n, m, h, w, 3] pictures of the n images `example_rows` at the m values `example_values`."""
+    example_rows: NDArray[np.int64] | None = None
     example_values: NDArray[np.float64] | None = None
     direction: str = ""
     """Of a translation."""
