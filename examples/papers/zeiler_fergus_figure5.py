@@ -1,6 +1,6 @@
 """Vertical translation, scale and rotation of five photographs, as in Zeiler & Fergus (2014), figure 5.
 
-    python examples/papers/zeiler_fergus_figure5.py [--values 61] [--out figure5.png]
+    python examples/papers/zeiler_fergus_figure5.py [--every 1] [--out figure5.png]
 
 The network is SqueezeNet 1.1 with its ImageNet weights; the photographs come with the demo packages. They are single
 objects that the network knows, and their labels were given by eye. Each is resized to a short side of 360 pixels, of
@@ -36,23 +36,27 @@ PHOTOGRAPHS = {
 SHORT_SIDE = 360
 LAYERS = "features.0,*.squeeze,*.expand1x1,*.expand3x3,classifier.1,classifier.3"
 """All convolutions, and at the top the average over positions, which is what the paper's fully connected layers do."""
-RANGES = {"translation": (-60, 60), "scale": (1, 1.8), "rotation": (0, 350)}
+VALUES = {
+    "translation": np.arange(-60, 61, 2.0),
+    "scale": np.arange(50, 91) / 50,
+    "rotation": np.arange(0, 351, 10.0),
+}
 SMALL = {"translation": 6, "scale": 1.1, "rotation": 20}
 """Small transformations, for the first claim."""
 
 
-def probe(values: int = 61) -> list[interpret.InvarianceCurves]:
-    """Probe the five photographs with about so many values of each transform, among them the identity and `SMALL`."""
+def probe(every: int = 1) -> list[interpret.InvarianceCurves]:
+    """Probe the five photographs with every so manieth value of each transform, the identity and `SMALL`."""
     model = interpret.load("squeezenet1_1")
     model.preprocess = replace(model.preprocess, resize=SHORT_SIDE)
     images = interpret.open_images("photographs", model, crops="center")
     place = {images.source_name(source): source for source in range(len(images))}
+    items = [place[name] for name in PHOTOGRAPHS]
     labels = [model.classes.index(name) for name in PHOTOGRAPHS.values()]
     probes = []
-    for transform, ends in RANGES.items():
+    for transform, values in VALUES.items():
         identity = 1 if transform == "scale" else 0
-        asked = np.unique([*np.linspace(*ends, values), identity, SMALL[transform]])
-        items = [place[name] for name in PHOTOGRAPHS]
+        asked = np.unique([*values[::every], identity, SMALL[transform]])
         probes.append(interpret.probe(model, images, transform, asked, LAYERS, labels, items=items))
     return probes
 
@@ -61,12 +65,12 @@ def claims(curves: interpret.InvarianceCurves) -> dict[str, float]:
     """Return what a probe says of the paper's claims."""
     first, last = (curves.relative[layer].mean(0) for layer in (curves.layers[0], curves.layers[-1]))
     small = int(np.flatnonzero(curves.values == SMALL[curves.transform])[0])
-    strength = np.abs(curves.values - curves.identity)
-    line = strength * (strength @ last) / (strength @ strength)  # least squares, through 0
-    return {
-        "first layer, small": first[small],
-        "last layer, small": last[small],
-        "straightness": 1 - np.sum((last - line) ** 2) / np.sum((last - last.mean()) ** 2),
+    found = {"first layer, small": first[small], "last layer, small": last[small]}
+    if curves.transform != "rotation":
+        strength = np.abs(curves.values - curves.identity)
+        line = strength * (strength @ last) / (strength @ strength)  # least squares, through 0
+        found["straightness, R²"] = 1 - np.sum((last - line) ** 2) / np.sum((last - last.mean()) ** 2)
+    return found | {
         "probability at identity": curves.probabilities[:, curves.values == curves.identity].mean(),
         "mean probability": curves.probabilities.mean(),
         "least probability": curves.probabilities.min(1).mean(),
@@ -76,10 +80,10 @@ def claims(curves: interpret.InvarianceCurves) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--values", type=int, default=61, help="of each transform")
+    parser.add_argument("--every", type=int, default=1, help="take every so manieth value only")
     parser.add_argument("--out", default="figure5.png")
     chosen = parser.parse_args(arguments)
-    probes = probe(chosen.values)
+    probes = probe(chosen.every)
     for curves in probes:
         print(f"{curves.axis}, mean of {len(PHOTOGRAPHS)} photographs")
         for name, number in claims(curves).items():
