@@ -17,14 +17,17 @@ if TYPE_CHECKING:
     from interpret.errors import InterpretError
     from interpret.filters import filter_images, plot_filters
     from interpret.gallery import write_gallery
+    from interpret.invariance import probe
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
     from interpret.occlusion import occlude
     from interpret.plots import plot
+    from interpret.plots.invariance import plot_invariance
     from interpret.plots.occlusion import plot_occlusion
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
+    from interpret.results.invariance import InvarianceCurves
     from interpret.results.occlusion import Occlusion
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.study import Study
@@ -36,6 +39,7 @@ _HOME = {
     "BackwardRule": "rules",
     "Images": "data",
     "InterpretError": "errors",
+    "InvarianceCurves": "results.invariance",
     "Layer": "tracing",
     "Mined": "mining",
     "Model": "model",
@@ -50,9 +54,11 @@ _HOME = {
     "mine": "mining",
     "occlude": "occlusion",
     "open_images": "data",
-    "plot_filters": "filters",
     "plot": "plots",
+    "plot_filters": "filters",
+    "plot_invariance": "plots.invariance",
     "plot_occlusion": "plots.occlusion",
+    "probe": "invariance",
     "project": "projection",
     "trace": "tracing",
     "train": "training",
@@ -63,6 +69,7 @@ __all__ = [
     "BackwardRule",
     "Images",
     "InterpretError",
+    "InvarianceCurves",
     "Layer",
     "Mined",
     "Model",
@@ -79,7 +86,9 @@ __all__ = [
     "open_images",
     "plot",
     "plot_filters",
+    "plot_invariance",
     "plot_occlusion",
+    "probe",
     "project",
     "trace",
     "train",

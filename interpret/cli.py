@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, NoReturn
 
 import typer
 
@@ -28,6 +28,14 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="What to look into: a name, a folder or file.py:function.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Images to look at: a folder, or a named set.")]
+Subject = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="What to look into: a name, a folder, file.py:function, or a study's folder."),
+]
+OwnData = Annotated[
+    str | None, typer.Argument(metavar="DATA", help="Images: a folder, or a named set. A study has its own.")
+]
+ImageCount = Annotated[str, typer.Option("--images", help="How many images, spread over the data, or 'all'.")]
 Weights = Annotated[
     str | None, typer.Option(help="A checkpoint (safetensors or state dict), or 'random' for untrained weights.")
 ]
@@ -117,12 +125,7 @@ def project(
     device: Device = None,
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
-    from interpret.study import Study
-
-    made_from = Study.open(study).info["made_from"]
-    if not made_from:
-        _fail(f"{study} was not begun by this command, which cannot know its model: call Study(...).project() instead")
-    begun = _study(study, device=device, **made_from)
+    begun = _reopened(study, device)
     begun.project(layers, _rule(rule))
     _say(f"Pictures are in {study / 'projections' / rule}")
 
@@ -136,19 +139,131 @@ def filters(
     scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
 ) -> None:
     """Plot a layer's kernels as pictures."""
-    from interpret.files import replacing
     from interpret.filters import plot_filters
     from interpret.loading import load
+    from interpret.plots import check_figure_path, write_figure
 
-    kind = out.suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        _fail(f"--out must end in .png, .svg or .pdf, not {out.name!r}")
+    check_figure_path(out, "--out")
     if scale not in ("filter", "shared"):
         _fail(f"--scale must be filter or shared, not {scale!r}")
     figure = plot_filters(_announced(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
-    with replacing(out) as new:
-        figure.savefig(new, format=kind, dpi=200)
+    write_figure(figure, out)
     _say(f"Open {out}")
+
+
+@app.command()
+def probe(
+    model: Subject,
+    data: OwnData = None,
+    transform: Annotated[
+        str,
+        typer.Option(
+            help="translation, scale, rotation, illumination, contrast, blur, noise, viewpoint; several with commas."
+        ),
+    ] = "translation,scale,rotation",
+    values: Annotated[
+        str | None, typer.Option(help="FIRST:LAST:STEP, or values with commas. Default: the paper's.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Of a translation: vertical (default), horizontal or diagonal.")
+    ] = None,
+    layers: Layers = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Indices of classes with commas, one an image, or 'predicted': what the network says of the "
+            "untransformed image. Default: those of the images."
+        ),
+    ] = None,
+    images: ImageCount = "5",
+    fill: Annotated[
+        str | None,
+        typer.Option(help="What comes into the picture: context (the larger photograph), reflect, edge, mean, black."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = Path("invariance.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="Chooses the noise.")] = 0,
+) -> None:
+    """Measure how far features move as images are moved, scaled, turned or lit otherwise.
+
+    Zeiler & Fergus 2014, figure 5. MODEL may also be a study's folder, which keeps the results.
+    """
+    from interpret.errors import InterpretError
+    from interpret.invariance import probe as run
+    from interpret.plots import check_figure_path, write_figure
+    from interpret.plots.invariance import plot_invariance
+
+    check_figure_path(out, "--out")
+    names = [name.strip() for name in transform.split(",") if name.strip()]
+    if not names:
+        raise InterpretError("--transform is empty: name at least one")
+    asked = None if values is None else _values(values)
+    if asked is not None and len(names) > 1:
+        raise InterpretError("--values are those of one transform: name one with --transform")
+    told = labels if labels in (None, "predicted") else _whole_numbers(str(labels), "--labels")
+    subject = _subject(model, data, study, weights, crops, device, workers)
+    items = _spread(subject.images, images)
+    found = []
+    for name in names:
+        curves = run(
+            subject.model,
+            subject.images,
+            name,
+            asked,
+            layers,
+            told,
+            direction=direction if name == "translation" else None,  # type: ignore[arg-type]
+            fill=fill,  # type: ignore[arg-type]
+            items=items,
+            workers=_workers(workers),
+            seed=seed,
+            device=_device(device),
+        )
+        if subject.study is not None:
+            subject.study.keep(curves, curves.name)
+        found.append(curves)
+    if all(curves.probabilities is None for curves in found):
+        print("No labels: the curves come without probabilities; see --labels.", file=sys.stderr)
+    for curves in found:
+        print(f"{curves.title}. {curves.reading}", file=sys.stderr)
+    write_figure(plot_invariance(*found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
+def plot(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.")],
+    kind: Annotated[str | None, typer.Argument(help="Kind of result, such as invariance.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Which one, where there are several: rotation.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = None,
+) -> None:
+    """Draw a result that a study keeps; where several fit, list them."""
+    from interpret.errors import unknown
+    from interpret.plots import check_figure_path, write_figure
+    from interpret.plots import plot as draw
+    from interpret.study import Study, layer_path
+
+    if out is not None:
+        check_figure_path(out, "--out")
+    begun = Study.open(study)
+    kept = begun.results
+    if not kept:
+        _fail(f"{study} keeps no results to draw: make one, for example with interpret probe {study}")
+    fitting = [one for one in kept if kind in (None, one[0]) and name in (None, one[1])]
+    if not fitting:
+        raise unknown("result", f"{kind} {name or ''}".strip(), [" ".join(one).strip() for one in kept])
+    if len(fitting) > 1:
+        listed = "".join(f"\n    {one[0]} {one[1]}".rstrip() for one in fitting)
+        _fail(f"{study} keeps {len(fitting)} results that fit, choose one of them by kind and name:{listed}")
+    result = begun.result(*fitting[0])
+    target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
+    write_figure(draw(result), target)
+    print(f"{result.title}. {result.reading}", file=sys.stderr)
+    _say(f"Open {target}")
 
 
 @app.command()
@@ -209,6 +324,98 @@ def main() -> None:
         raise
 
 
+class _Subject(NamedTuple):
+    """What an analysis works on, and the study that keeps its result, if there is one."""
+
+    model: Any
+    images: Any
+    study: Study | None
+
+
+def _subject(
+    model: str,
+    data: str | None,
+    study: Path | None = None,
+    weights: str | None = None,
+    crops: str | None = None,
+    device: str | None = None,
+    workers: int | None = None,
+) -> _Subject:
+    """Open a study's folder with its model and images, or a model and images, with a study for the result or not."""
+    from interpret.data import open_images
+    from interpret.loading import load
+
+    if (Path(model) / "study.json").exists():
+        for option, value in (("DATA", data), ("--study", study), ("--weights", weights), ("--crops", crops)):
+            if value is not None:
+                _fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
+        begun = _reopened(Path(model), device, workers)
+        return _Subject(begun.model, begun.data, begun)
+    if data is None:
+        _fail(f"{model!r} is no study's folder: give the images, too, as DATA")
+    if study is not None:
+        begun = _study(study, model, data, weights, crops, device=device, workers=workers)
+        return _Subject(begun.model, begun.data, begun)
+    loaded = _announced(load(model, weights))
+    return _Subject(loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
+
+
+def _reopened(folder: Path, device: str | None = None, workers: int | None = None) -> Study:
+    """Open a study to compute, with the model and the images that it was begun with."""
+    from interpret.study import Study
+
+    made_from = Study.open(folder).info["made_from"]
+    if not made_from:
+        _fail(f"{folder} was not begun by this command, which cannot know its model: use Study(path, model, data)")
+    return _study(folder, device=device, workers=workers, **made_from)
+
+
+def _spread(images: Any, count: str) -> list[int] | None:
+    """Return so many items, evenly spread over the data, of as many sources as there are; None for all."""
+    import numpy as np
+
+    if count == "all":
+        return None
+    if not count.isdecimal() or int(count) < 1:
+        _fail(f"--images must be a number of at least 1, or all, not {count!r}")
+    _, firsts = np.unique(images.sources, return_index=True)
+    among = firsts if int(count) <= len(firsts) else np.arange(len(images))
+    return among[np.unique(np.linspace(0, len(among) - 1, int(count)).round().astype(int))].tolist()
+
+
+def _values(text: str) -> list[float]:
+    """Return the values of FIRST:LAST:STEP, the last one included, or those with commas."""
+    import numpy as np
+
+    if ":" not in text:
+        return _numbers(text, "--values")
+    parts = _numbers(text.replace(":", ","), "--values")
+    if len(parts) != 3 or not all(np.isfinite(parts)) or parts[2] == 0 or (parts[1] - parts[0]) / parts[2] < 0:
+        _fail(f"--values must be FIRST:LAST:STEP, such as -60:60:2, not {text!r}")
+    steps = int((parts[1] - parts[0]) / parts[2] + 1e-9)
+    if steps > 100_000:
+        _fail(f"--values {text!r} are {steps + 1:,}: choose a longer step")
+    return [parts[0] + parts[2] * step for step in range(steps + 1)]
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        _fail(f"{option} must be numbers with commas between, not {text!r}")
+
+
+def _whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        _fail(f"{option} must be whole numbers with commas between, not {text!r}")
+
+
+def _workers(workers: int | None) -> int:
+    return max(0, min(8, (os.cpu_count() or 1) - 2)) if workers is None else workers
+
+
 def _study(
     folder: Path,
     model: str,
@@ -231,7 +438,7 @@ def _study(
         loaded,
         open_images(data, loaded, crops=crops),  # type: ignore[arg-type]
         batch_size=batch_size,
-        workers=max(0, min(8, (os.cpu_count() or 1) - 2)) if workers is None else workers,
+        workers=_workers(workers),
         device=_device(device),
         dtype=dtype,
         made_from={"model": _lasting(model), "data": _lasting(data), "weights": weights and _lasting(weights)}
@@ -293,7 +500,7 @@ def _say(text: str) -> None:
     print(text)
 
 
-def _fail(sentence: str, status: int = 2) -> Any:
+def _fail(sentence: str, status: int = 2) -> NoReturn:
     print(f"interpret: {sentence}", file=sys.stderr)
     sys.exit(status)
 

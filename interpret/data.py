@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,6 +95,23 @@ class Images(ABC):
         """
         return (0.0, 0.0, 1.0, 1.0)
 
+    def surroundings(self, item: int, box: tuple[int, int, int, int]) -> tuple[Tensor, tuple[int, int]]:
+        """Return an input together with what lies around it in its source, on the same scale.
+
+        Args:
+            box: (top, left, bottom, right) of what is wanted, in pixels from the input's top left corner; at least
+                the input itself.
+
+        Returns:
+            [C, h, w], as much of the box as the source has, and the row and the column of its top left pixel, which
+            are not above 0. What is cut out of it is bit for bit what an item there would be. A source that is known
+            as an input only has nothing around it.
+
+        Raises:
+            UnreadableImage: an item that does not decode.
+        """
+        return self[item][0], (0, 0)
+
     @abstractmethod
     def source_name(self, source: int) -> str:
         """Return what a source is called, in a folder its path relative to that folder."""
@@ -166,6 +184,20 @@ class PictureImages(Images):
         cut = self._cut(item, (picture.height, picture.width))
         pixels = self.preprocess.cut(self._resized(source, picture, cut), cut)
         return self.preprocess.encode(pixels), int(self.labels[item])
+
+    def surroundings(self, item: int, box: tuple[int, int, int, int]) -> tuple[Tensor, tuple[int, int]]:
+        item = range(len(self))[item]
+        source = int(self.sources[item])
+        picture = self.source_picture(source)
+        cut = self._cut(item, (picture.height, picture.width))
+        # to where the picture ends, or the input, which sticks out where it was padded
+        top, left = max(box[0], min(0, -cut.top)), max(box[1], min(0, -cut.left))
+        bottom = min(box[2], max(self.preprocess.size[0], cut.height - cut.top))
+        right = min(box[3], max(self.preprocess.size[1], cut.width - cut.left))
+        wider = replace(self.preprocess, size=(bottom - top, right - left))
+        part = Cut(cut.height, cut.width, cut.top + top, cut.left + left)
+        pixels = wider.cut(self._resized(source, picture, cut), part)
+        return self.preprocess.encode(pixels), (top, left)
 
     def _cut(self, item: int, size: tuple[int, int]) -> Cut:
         return self.preprocess.central(*size) if self.cuts is None else Cut(*self.cuts[item].tolist())

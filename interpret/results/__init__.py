@@ -19,6 +19,7 @@ from interpret.files import replacing
 # kind of result: the class, imported at first use
 KINDS: dict[str, str] = {
     "occlusion": "interpret.results.occlusion:Occlusion",
+    "invariance": "interpret.results.invariance:InvarianceCurves",
 }
 
 

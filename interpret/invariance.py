@@ -1,0 +1,650 @@
+"""The invariance probe: how far a network's features move as its input is moved, scaled, turned or lit otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from interpret.data import Batch, Images, batches, open_images
+from interpret.display import shrink, to_bytes, to_rgb
+from interpret.errors import InterpretError, unknown
+from interpret.folder import UnreadableImage
+from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
+from interpret.mining import layer_with_units, on_device, refuse_other_type
+from interpret.model import Model, as_model
+from interpret.parallel import run_side_by_side
+from interpret.progress import progress
+from interpret.results.invariance import InvarianceCurves, quotient
+from interpret.rules import frozen
+from interpret.tracing import Layer, trace
+from interpret.transforms import (
+    FILLS,
+    INTERPOLATION,
+    Box,
+    Direction,
+    Fill,
+    Levels,
+    Photometric,
+    Scene,
+    Transform,
+    Translation,
+    checked_reach,
+    named_transform,
+    surround,
+)
+
+PIXELS_AT_ONCE = 8 * 224 * 224
+"""How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
+VALUES_AT_ONCE = 32
+"""How many values of one image are one job, which runs the untransformed image once more."""
+NUMBERS_AT_ONCE = 2**20
+"""How many activations are compared together."""
+EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
+"""Images, values and pixels of the pictures that a figure shows."""
+
+Shift = tuple[float, float]
+
+
+def probe(
+    model: Model | nn.Module,
+    images: Any,
+    transform: str | Transform,
+    values: Iterable[float] | None = None,
+    layers: str | Iterable[str] | None = None,
+    labels: Iterable[int] | str | None = None,
+    *,
+    direction: Direction | None = None,
+    fill: Fill | None = None,
+    items: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> InvarianceCurves:
+    """Measure how far each layer's features move under a transform, and how sure the network stays.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    >>> images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> curves = probe(network, images, "translation", [-2, -1, 0, 1], labels=[0, 1, 1])
+    >>> curves.distances["0"].shape, curves.probabilities.shape
+    ((3, 4), (3, 4))
+    >>> curves.distances["0"][:, 2]
+    array([0., 0., 0.], dtype=float32)
+    >>> curves.unit_distances["0"].shape
+    (4, 4)
+
+    The untransformed image goes through the network once for every job of up to 32 values, transformed ones in
+    batches; all layers are compared as they return, and nothing but distances is kept, so that memory does not depend
+    on how many images and values there are. Values between pixels are found bilinearly, from as many samples as an
+    image that shrinks needs; a translation by whole pixels copies them. See `interpret.transforms` for what each
+    transform does: "translation", "scale", "rotation", "illumination", "contrast", "blur", "noise", "viewpoint".
+
+    Args:
+        model: the network; it runs in evaluation mode and is left as it was.
+        images: [B, C, H, W], or whatever `interpret.open_images` opens.
+        transform: a name, or a `Transform` of your own.
+        values: pixels, ratios or degrees; None: the paper's −60 … 60 pixels (of 224), 1 … 1.8 and 0 … 350 degrees,
+            and for the other transforms a range on both sides of what still can be recognised.
+        layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
+        labels: B indices of the network's outputs, −1 for none; "predicted": what the network says of the
+            untransformed image; None: those of the images, where they have any.
+        direction: of a translation: "vertical" (the default), "horizontal" or "diagonal".
+        fill: what comes into the picture: "context", the larger photograph that the image was cut from, and beyond
+            its edge its reflection; "reflect", "edge", "mean" (the image's own) or "black". None: "context" where the
+            source is larger than the input, otherwise "reflect".
+        items: which of the images; None: all.
+        batch_size: inputs in one forward pass; None: as many as 8 images of 224 × 224 pixels.
+        workers: processes that decode images; 0: this one.
+        seed: chooses the noise.
+        device: where the network runs; None: where its parameters are.
+
+    Returns:
+        Distances, norms, probabilities and the rest, with rows for the images that decode, in their order.
+
+    Raises:
+        InterpretError: an unknown transform, direction, layer or fill; values that are not finite or that the
+            transform cannot take, such as a scale of 0 or less; labels that are not one an image or not among the
+            network's outputs; images that do not decode or do not fit the network; features that are not finite.
+
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, section 4.1 and figure 5.
+    The paper leaves open what comes into the picture as it moves, and how values between pixels are found; both are
+    choices here, kept in the result. It plots distances in the first and the seventh layer, and does not say whether
+    it divides them: here are both, distances and norms.
+
+    The equivariance error of a layer asks whether what changed has merely moved: it translates the features of the
+    untransformed image by the translation over the layer's stride and takes the Euclidean distance to the features of
+    the translated image, over the norm of the former. A translation that is no multiple of the stride interpolates
+    linearly between neighbouring positions. Positions that come in over the border have nothing to be compared with
+    and are left out, in both; NaN where none is left. Layers without positions have no such error. The stride is
+    that of the receptive field, or, after an operation that sees the whole image, the ratio of sizes, rounded.
+
+    Probabilities are the softmax of the network's outputs, or the outputs themselves where they are probabilities
+    already.
+    """
+    model = as_model(model)
+    data = open_images(images, model)
+    chosen = _checked_items(items, len(data))
+    first = _first_input(data, chosen)
+    refuse_other_type(model.module, first)
+    size = (first.shape[1], first.shape[2])
+    change = named_transform(transform, direction)
+    wanted = change.defaults(size) if values is None else change.checked(values)
+    box = checked_reach(change, wanted.tolist(), size)
+    filled = _checked_fill(fill, data, chosen, size)
+    levels = Levels.of(model.preprocess, len(first))
+    surrounded = _Surrounded(data, chosen, first.shape, box, filled, levels.black)
+    prober = _Prober(model.module, first, change, wanted, layers, levels, box, chosen, seed)
+    labelling = _Labelling(labels, chosen, data, model, prober.outputs)
+    group, spans = prober.plan(batch_size)
+    curves = _Curves(prober, len(chosen))
+
+    def jobs(target: torch.device) -> Iterator[Callable[[nn.Module], _Look]]:
+        for batch in batches(surrounded, group, workers):
+            said = labelling.of(batch)
+            for span in spans:
+                yield partial(prober.look, batch=batch, labels=said, span=span, device=target)
+
+    with on_device(model.module, device) as target, progress(len(chosen) * len(wanted), "probing", "img") as bar:
+        for look in run_side_by_side(model.module, jobs(target), target):
+            curves.take(look)
+            bar.update(look.distances[prober.layers[0]].size)
+    data.skipped.update(surrounded.skipped)
+    result = curves.result()
+    result.direction = change.direction if isinstance(change, Translation) else ""
+    result.predicted = labelling.predicted
+    result.model, result.data, result.seed = model.name, data.name, seed
+    if not isinstance(change, Photometric):  # which leaves all pixels where they are
+        result.fill, result.interpolation = filled, INTERPOLATION
+    _illustrate(result, model, data, surrounded, prober)
+    return result
+
+
+def _checked_items(items: Iterable[int] | None, count: int) -> list[int]:
+    chosen = list(range(count)) if items is None else [int(item) for item in items]
+    if not chosen:
+        raise InterpretError("items is empty: name at least one image, or leave it out for all")
+    for item in chosen:
+        if not 0 <= item < count:
+            raise InterpretError(f"items must be from 0 to {count - 1}, not {item}")
+    return chosen
+
+
+def _first_input(data: Images, chosen: Sequence[int]) -> Tensor:
+    """Return the first input that decodes."""
+    reason: UnreadableImage | None = None
+    for item in chosen:
+        try:
+            return data[item][0]
+        except UnreadableImage as error:
+            reason = reason or error
+    raise InterpretError(f"none of the images can be read: {reason}")
+
+
+def _checked_fill(fill: Fill | None, data: Images, chosen: Sequence[int], size: tuple[int, int]) -> Fill:
+    """Return the fill asked for, or the one that suits the data."""
+    if fill is not None and fill not in FILLS:
+        raise unknown("fill", fill, FILLS)
+    if fill not in (None, "context"):
+        return fill
+    if any(_has_surroundings(data, item, size) for item in chosen[:8]):
+        return "context"
+    if fill == "context":
+        raise InterpretError(
+            f"fill='context' needs photographs that reach beyond the input, and those of data {data.name!r} do not: "
+            "choose reflect, edge, mean or black, or a preprocessing that resizes to more than it cuts out"
+        )
+    return "reflect"
+
+
+def _has_surroundings(data: Images, item: int, size: tuple[int, int]) -> bool:
+    try:
+        part, _ = data.surroundings(item, (-1, -1, size[0] + 1, size[1] + 1))
+    except UnreadableImage:
+        return False
+    return part.shape != data[item][0].shape
+
+
+class _Surrounded(Images):
+    """Some of the images with all that a transform looks at around them, as [C + 1, h, w]; see `surround`."""
+
+    def __init__(
+        self, data: Images, chosen: Sequence[int], shape: Sequence[int], box: Box, fill: Fill, black: Tensor
+    ) -> None:
+        places = np.array(chosen)
+        super().__init__(data.name, data.sources[places], data.labels[places], data.classes)
+        self.data, self.chosen, self.shape = data, chosen, tuple(shape)
+        self.box, self.fill, self.black = box, fill, black
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        original = self.chosen[item]
+        if self.fill == "context":
+            part, corner = self.data.surroundings(original, self.box)
+            label = int(self.data.labels[original])
+        else:
+            (part, label), corner = self.data[original], (0, 0)
+            if tuple(part.shape) != self.shape:
+                raise InterpretError(
+                    f"images of one data set must have one shape, not {list(self.shape)} and {list(part.shape)}"
+                )
+        return surround(part, corner, self.box, self.fill, self.black), label
+
+    @property
+    def fingerprint(self) -> str:
+        return self.data.fingerprint
+
+    def source_name(self, source: int) -> str:
+        return self.data.source_name(source)
+
+    def source_picture(self, source: int) -> Image.Image:
+        return self.data.source_picture(source)
+
+
+class _Labelling:
+    """Which output of the network is the right one for each image."""
+
+    def __init__(
+        self, labels: Iterable[int] | str | None, chosen: Sequence[int], data: Images, model: Model, outputs: int | None
+    ) -> None:
+        self.outputs = outputs
+        self.predicted = False
+        self.given: Tensor | None = None
+        # a folder's own classes are not the network's
+        self.known = outputs is not None and (
+            None in (data.classes, model.classes) or tuple(data.classes or ()) == tuple(model.classes or ())
+        )
+        if labels is None:
+            return
+        if outputs is None:
+            raise InterpretError(
+                f"model {model.name!r} returns no row of classes, so that there are no probabilities: leave labels out"
+            )
+        if isinstance(labels, str):
+            if labels != "predicted":
+                raise InterpretError(f"labels must be indices of classes, 'predicted' or None, not {labels!r}")
+            self.predicted = True
+            return
+        try:
+            given = [int(label) for label in labels]
+        except (TypeError, ValueError):
+            raise InterpretError(f"labels must be whole numbers, one an image, not {labels!r}") from None
+        if len(given) != len(chosen):
+            raise InterpretError(f"labels must be one for each of the {len(chosen)} images, not {len(given)}")
+        self._check(given)
+        self.given = torch.tensor(given)
+
+    def of(self, batch: Batch) -> Tensor | None:
+        """Return the labels of a batch, −1 for none; None where the network says them itself."""
+        if self.predicted:
+            return None
+        if self.given is not None:
+            return self.given[batch.items]
+        if not self.known:
+            return torch.full_like(batch.labels, -1)
+        self._check(batch.labels.tolist())
+        return batch.labels
+
+    def _check(self, labels: Iterable[int]) -> None:
+        for label in labels:
+            if not -1 <= label < (self.outputs or 0):
+                raise InterpretError(
+                    f"labels must be from 0 to {(self.outputs or 0) - 1}, the network's outputs, or -1 for none, "
+                    f"not {label}"
+                )
+
+
+@dataclass
+class _Look:
+    """What a job saw: n images at v values."""
+
+    rows: list[int]
+    items: list[int]
+    columns: list[int]
+    distances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [n, v]"""
+    norms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [n]"""
+    unit_distances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [C, v], sums over the images"""
+    unit_norms: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [C], likewise"""
+    moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [2, n, v]: distance to the moved features, and their norm, where there is something to compare"""
+    unit_moved: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Layer to [2, C, v], sums over the images"""
+    invented: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """[n, v]"""
+    labels: NDArray[np.int64] | None = None
+    """[n]"""
+    probabilities: NDArray[np.float64] | None = None
+    """[n, 1 + v], of the untransformed image first"""
+    top: NDArray[np.int64] | None = None
+    """[n, 1 + v], likewise"""
+
+
+class _Prober:
+    """Runs transformed inputs and compares what every layer makes of them with what it made of the untransformed."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        first: Tensor,
+        change: Transform,
+        values: NDArray[np.float64],
+        layers: str | Iterable[str] | None,
+        levels: Levels,
+        box: Box,
+        items: Sequence[int],
+        seed: int,
+    ) -> None:
+        self.change, self.values, self.levels, self.seed = change, values, levels, seed
+        self.box, self.items = box, items
+        self.size = (first.shape[1], first.shape[2])
+        self.kind: Any = np.float64 if first.dtype == torch.float64 else np.float32
+        traced = trace(module, tuple(first.shape))
+        self.layers = _in_order(module, layers, traced)
+        self.strides: dict[str, tuple[int, int]] = {}
+        if isinstance(change, Translation):
+            found = {name: _stride(traced[name], self.size) for name in self.layers}
+            self.strides = {name: stride for name, stride in found.items() if stride is not None}
+        self.outputs = _count_outputs(module, first)
+
+    def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
+        """Return how many images go together, and the columns of the values of each job."""
+        if batch_size is not None and batch_size < 1:
+            raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+        self.batch_size = batch_size or max(1, PIXELS_AT_ONCE // (self.size[0] * self.size[1]))
+        moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
+        spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
+        return max(1, self.batch_size // max(1, len(moving))), [span.astype(int).tolist() for span in spans]
+
+    def scene(self, canvas: Tensor, rows: Iterable[int]) -> Scene:
+        corner = (-self.box[0], -self.box[1])
+        items = tuple(self.items[row] for row in rows)
+        return Scene(canvas, corner, self.size, self.levels.to(canvas), items, self.seed)
+
+    def look(
+        self, module: nn.Module, batch: Batch, labels: Tensor | None, span: list[int], device: torch.device
+    ) -> _Look:
+        rows = batch.items.tolist()
+        scene = self.scene(batch.images.to(device), rows)
+        look = _Look(rows, [self.items[row] for row in rows], span)
+        references: dict[str, Tensor] = {}
+        squares: dict[str, list[Tensor]] = {name: [] for name in self.layers}
+        moved: dict[str, list[Tensor]] = {name: [] for name in self.strides}
+        invented = [torch.zeros(len(rows), 0, dtype=torch.float64, device=device)]
+        together: list[int] = []  # the columns that are in the batch
+
+        def keep(name: str, output: Tensor) -> None:
+            references[name] = output.clone()  # what comes after may rectify it in place
+
+        def compare(name: str, output: Tensor) -> None:
+            output = output.unflatten(0, (len(rows), len(together)))
+            squares[name].append(_squares(output, references[name]))
+            if name in self.strides:
+                shifts = [self._shift(name, column) for column in together]
+                moved[name].append(_squares_moved(output, references[name], shifts))
+
+        with torch.inference_mode():
+            outputs = [self._run(module, scene.window(), keep)[:, None]]
+            for start in range(0, len(span), per_pass := max(1, self.batch_size // len(rows))):
+                together[:] = span[start : start + per_pass]
+                changed = torch.stack([self.change(scene, float(self.values[column])) for column in together], 1)
+                invented.append(1 - changed[:, :, -1].double().mean((2, 3)))
+                outputs.append(self._run(module, changed.flatten(0, 1), compare).unflatten(0, (len(rows), -1)))
+            for name, reference in references.items():
+                lengths = _squares(torch.zeros_like(reference)[:, None], reference)[:, 0]
+                _summarise(look, name, lengths, squares[name], moved.get(name, []))
+            if self.outputs is not None:
+                _read_classes(look, torch.cat(outputs, 1), labels)
+        look.invented = torch.cat(invented, 1).cpu().numpy()
+        return look
+
+    def _run(self, module: nn.Module, inputs: Tensor, receive: Callable[[str, Tensor], None]) -> Tensor:
+        """Run inputs, of which the last channel says where they are filled."""
+        images = inputs[:, :-1].contiguous(memory_format=torch.channels_last)
+        with first_outputs(module, self.layers, receive):
+            outputs = module(images)
+        return outputs if self.outputs is not None else images.new_zeros(len(images), 1)
+
+    def _shift(self, name: str, column: int) -> Shift:
+        assert isinstance(self.change, Translation)
+        down, right = self.change.shift(float(self.values[column]))
+        return down / self.strides[name][0], right / self.strides[name][1]
+
+
+def _in_order(module: nn.Module, layers: str | Iterable[str] | None, traced: Mapping[str, Layer]) -> list[str]:
+    """Return the layers to probe, in the order of execution."""
+    patterns = None if layers is None else split_patterns(layers)
+    selected = select_layers(module, patterns, among=traced.keys())
+    for name in selected:
+        if name not in traced:
+            raise InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
+        if not isinstance(module.get_submodule(name), WITH_UNITS):  # of these it is known where their units are
+            layer_with_units(module, traced, name)
+    return [name for name in traced if name in selected]
+
+
+def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return how many pixels of the input lie between a layer's positions; None where it has no positions."""
+    if len(layer.output_shape) != 3:
+        return None
+    axes = layer.axes or (-2, -1)
+    positions = layer.output_shape[axes[0]], layer.output_shape[axes[1]]
+    if positions == (1, 1):
+        return None
+    if layer.receptive_field is not None:
+        return layer.receptive_field.stride
+    return max(1, round(size[0] / positions[0])), max(1, round(size[1] / positions[1]))
+
+
+def _count_outputs(module: nn.Module, first: Tensor) -> int | None:
+    """Return how many classes the network has; None where its output is no row of them."""
+    parameter = next(module.parameters(), first)
+    with frozen(module), torch.inference_mode():
+        outputs = module(first[None].to(parameter.device))
+    return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else None
+
+
+def _squares(outputs: Tensor, reference: Tensor) -> Tensor:
+    """Return squared distances [n, v, C], summed over positions, of outputs [n, v, C, …] to references [n, C, …]."""
+    count, values, units = outputs.shape[:3]
+    near = reference.reshape(count, 1, units, -1)
+    # in parts that fit the cache, which also keeps what is allocated small
+    step = max(1, NUMBERS_AT_ONCE // max(1, near.numel()))
+    far = outputs.reshape(count, values, units, -1)
+    parts = [far[:, start : start + step].sub(near).square_().sum(3).double() for start in range(0, values, step)]
+    return torch.cat(parts, 1)
+
+
+def _squares_moved(outputs: Tensor, reference: Tensor, shifts: Iterable[Shift]) -> Tensor:
+    """Return [2, n, v, C]: squared distances of outputs to the moved reference, and its squared norms.
+
+    Args:
+        outputs: [n, v, C, h, w]
+        reference: [n, C, h, w]
+        shifts: v times, by how many positions down and to the right the reference moves.
+    """
+    found = []
+    for output, shift in zip(outputs.unbind(1), shifts, strict=True):
+        moved, (rows, columns) = _moved(reference, shift)
+        if moved.numel() == 0:
+            found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
+            continue
+        far = (output[:, :, rows, columns] - moved).square_().sum((2, 3))
+        found.append(torch.stack([far, moved.square().sum((2, 3))]).double())
+    return torch.stack(found, 2)
+
+
+def _moved(maps: Tensor, shift: Shift) -> tuple[Tensor, tuple[slice, slice]]:
+    """Move maps [n, C, h, w] down and to the right, and return what of them is known, and where it now lies.
+
+    >>> maps = torch.tensor([[[[1.0, 2.0, 4.0]]]])
+    >>> _moved(maps, (0, 1))
+    (tensor([[[[1., 2.]]]]), (slice(0, 1, None), slice(1, 3, None)))
+    >>> _moved(maps, (0, -0.5))[0]
+    tensor([[[[1.5000, 3.0000]]]])
+    """
+    places = []
+    for axis, steps in zip((2, 3), shift, strict=True):
+        length, whole = maps.shape[axis], math.floor(steps)
+        part = steps - whole
+        low, high = max(0, whole + (part > 0)), min(length, length + whole)
+        high = max(low, high)
+        if high == low:
+            return maps[:, :, :0, :0], (slice(0), slice(0))
+        near = maps.narrow(axis, low - whole, high - low)
+        # moved by 1½ positions, a value lies between those that were 1 and 2 positions before
+        maps = near if part == 0 else torch.lerp(near, maps.narrow(axis, low - whole - 1, high - low), part)
+        places.append(slice(low, high))
+    return maps, (places[0], places[1])
+
+
+def _summarise(look: _Look, name: str, lengths: Tensor, squares: list[Tensor], moved: list[Tensor]) -> None:
+    """Take a layer's squared distances as distances of the layer, and of its units over all images."""
+    far = torch.cat([lengths[:, None], *squares], 1)
+    finite = torch.isfinite(far).flatten(1).all(1).tolist()
+    if not all(finite):
+        raise InterpretError(
+            f"layer {name!r} gives NaN or infinity on image {look.items[finite.index(False)]}: "
+            "check the image and the network's weights"
+        )
+    far = far[:, 1:]
+    look.norms[name] = lengths.sum(1).sqrt().cpu().numpy()
+    look.unit_norms[name] = lengths.sqrt().sum(0).cpu().numpy()
+    look.distances[name] = far.sum(2).sqrt().cpu().numpy()
+    look.unit_distances[name] = far.sqrt().sum(0).T.cpu().numpy()
+    if moved:
+        pair = torch.cat(moved, 2)
+        look.moved[name] = pair.sum(3).sqrt().cpu().numpy()
+        look.unit_moved[name] = pair.sqrt().sum(1).mT.cpu().numpy()
+
+
+def _read_classes(look: _Look, outputs: Tensor, labels: Tensor | None) -> None:
+    """Take the most probable class and the label's probability from outputs [n, 1 + v, K]."""
+    outputs = outputs.double()
+    look.top = outputs.argmax(2).cpu().numpy()
+    told = torch.from_numpy(look.top[:, 0]) if labels is None else labels
+    are_probabilities = (outputs >= 0).all(2) & ((outputs.sum(2) - 1).abs() < 1e-4)
+    shares = torch.where(are_probabilities[:, :, None], outputs, outputs.softmax(2)).cpu()
+    index = told.clamp(min=0)[:, None, None].expand(-1, shares.shape[1], 1)
+    chosen = shares.gather(2, index)[:, :, 0]
+    chosen[told < 0] = math.nan
+    look.labels, look.probabilities = told.numpy(), chosen.numpy()
+
+
+class _Curves:
+    """The curves as the looks come in."""
+
+    def __init__(self, prober: _Prober, images: int) -> None:
+        self.prober = prober
+        self.seen = np.zeros(images, bool)
+        shape, layers = (images, len(prober.values)), prober.layers
+        self.still = [column for column, value in enumerate(prober.values) if prober.change.is_identity(value)]
+        self.distances = {name: np.zeros(shape, prober.kind) for name in layers}
+        self.norms = {name: np.zeros(images, prober.kind) for name in layers}
+        self.equivariance = {name: np.zeros(shape, prober.kind) for name in prober.strides}
+        # of the units, sums over the images: of distances and of norms
+        self.units: dict[str, NDArray[np.float64]] = {}
+        self.unit_norms: dict[str, NDArray[np.float64]] = {}
+        self.units_moved: dict[str, NDArray[np.float64]] = {}
+        self.labels = np.full(images, -1, np.int64)
+        self.probabilities = np.full(shape, np.nan, prober.kind)
+        self.top = np.zeros(shape, np.int64)
+        self.invented = np.zeros(shape)
+
+    def take(self, look: _Look) -> None:
+        first = not self.seen[look.rows[0]]
+        self.seen[look.rows] = True
+        places = np.ix_(look.rows, look.columns)
+        count = len(self.prober.values)
+        for name in self.prober.layers:
+            self.distances[name][places] = look.distances[name]
+            units = self.units.setdefault(name, np.zeros((len(look.unit_norms[name]), count)))
+            units[:, look.columns] += look.unit_distances[name]
+            if first:
+                self.norms[name][look.rows] = look.norms[name]
+                self.unit_norms[name] = self.unit_norms.get(name, 0) + look.unit_norms[name]
+        for name, (far, near) in look.moved.items():
+            self.equivariance[name][places] = quotient(far, near)
+            still = np.where(self.norms[name][look.rows] > 0, 0, np.nan)
+            self.equivariance[name][np.ix_(look.rows, self.still)] = still[:, None]
+            moved = self.units_moved.setdefault(name, np.zeros((2, len(self.units[name]), count)))
+            moved[:, :, look.columns] += look.unit_moved[name]
+        self.invented[places] = look.invented
+        if look.top is not None and look.probabilities is not None and look.labels is not None:
+            self.labels[look.rows] = look.labels
+            columns = [*([0] * len(self.still)), *range(1, look.top.shape[1])]
+            places = np.ix_(look.rows, self.still + look.columns)
+            self.top[places] = look.top[:, columns]
+            self.probabilities[places] = look.probabilities[:, columns]
+
+    def result(self) -> InvarianceCurves:
+        change, rows = self.prober.change, np.flatnonzero(self.seen).tolist()
+        has_classes = self.prober.outputs is not None
+        has_labels = has_classes and bool((self.labels[rows] >= 0).any())
+        result = InvarianceCurves(
+            change.name,
+            change.axis,
+            change.identity,
+            self.prober.values,
+            distances={name: curves[rows] for name, curves in self.distances.items()},
+            norms={name: lengths[rows] for name, lengths in self.norms.items()},
+            unit_distances={
+                name: quotient(self.units[name], self.unit_norms[name][:, None]).astype(self.prober.kind)
+                for name in self.units
+            },
+            equivariance={name: errors[rows] for name, errors in self.equivariance.items()},
+            probabilities=self.probabilities[rows] if has_labels else None,
+            labels=self.labels[rows] if has_labels else None,
+            top=self.top[rows] if has_classes else None,
+            invented=self.invented[rows].mean(0).round(6),  # the weights of four neighbours only nearly add up to 1
+            items=np.array([self.prober.items[row] for row in rows], np.int64),
+        )
+        for name, (far, near) in self.units_moved.items():
+            errors = quotient(far, near)
+            errors[:, self.still] = np.where(self.unit_norms[name] > 0, 0, np.nan)[:, None]
+            result.unit_equivariance[name] = errors.astype(self.prober.kind)
+        return result
+
+
+def _illustrate(result: InvarianceCurves, model: Model, data: Images, surrounded: _Surrounded, prober: _Prober) -> None:
+    """Add pictures of a few images at a few values, both spread over those that were probed."""
+    assert result.items is not None
+    values = np.unique(result.values)
+    shown, rows = values[_spread(len(values), EXAMPLE_VALUES)], _spread(len(result.items), EXAMPLES)
+    pictures, names = [], []
+    for place in rows.tolist():
+        item = int(result.items[place])
+        row = prober.items.index(item)
+        scene = prober.scene(surrounded[row][0][None], [row])
+        inputs = torch.cat([prober.change(scene, float(value))[:, :-1] for value in shown]).float()
+        pictures.append(to_bytes(shrink(_shown(inputs, model), EXAMPLE_SIDE)))
+        label = -1 if result.labels is None else int(result.labels[place])
+        if label >= 0:
+            names.append(model.classes[label] if model.classes is not None else str(label))
+        else:
+            names.append(data.source_name(int(data.sources[item])))
+    result.examples, result.example_rows, result.example_values = np.stack(pictures), rows, shown
+    result.names = names
+
+
+def _spread(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most so many places of `count`, evenly spread from the first to the last."""
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
+
+
+def _shown(inputs: Tensor, model: Model) -> Tensor:
+    """Return inputs as pictures: by the preprocessing undone, or else stretched from 0 to 1, all of them alike."""
+    if model.preprocess is not None and len(model.preprocess.channels) == inputs.shape[1]:
+        return model.preprocess.display(inputs)
+    low, high = inputs.min(), inputs.max()
+    return to_rgb((inputs - low) / (high - low).clamp(min=1e-12), "RGB")
