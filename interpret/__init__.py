@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
+    from interpret.evolution import evolve
     from interpret.filters import filter_images, plot_filters
     from interpret.gallery import write_gallery
     from interpret.loading import load
@@ -40,6 +41,7 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "evolve": "evolution",
     "filter_images": "filters",
     "load": "loading",
     "mine": "mining",
@@ -63,6 +65,7 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "evolve",
     "filter_images",
     "load",
     "mine",

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from interpret.preprocess import Preprocess
+
 PERCENTILE = 0.99
 LOSSLESS_BELOW = 32
 
@@ -77,6 +79,20 @@ def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
     """
     scaled = pictures.mul(255).round().to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def inputs_to_bytes(images: Tensor, preprocess: Preprocess | None) -> NDArray[np.uint8]:
+    """Return a network's inputs [n, C, h, w], or windows of them, as pictures [n, h, w, 3].
+
+    >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), None)[0, 0, :, 0]
+    array([  0, 255], dtype=uint8)
+
+    The preprocessing is undone; where there is none, each is stretched from its least to its greatest value.
+    """
+    if preprocess is not None:
+        return to_bytes(preprocess.display(images))
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return to_bytes(to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB"))
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from interpret.results import Result
 
 # kind of result: the function that draws it, imported at first use
-DRAWN_BY: dict[str, str] = {}
+DRAWN_BY: dict[str, str] = {
+    "evolution": "interpret.plots.evolution:plot_evolution",
+}
 
 
 def plot(result: Result) -> Figure:
