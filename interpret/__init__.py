@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interpret.correspondence import correspond
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
     from interpret.evolution import evolve
@@ -41,6 +42,7 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "correspond": "correspondence",
     "evolve": "evolution",
     "filter_images": "filters",
     "load": "loading",
@@ -65,6 +67,7 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "correspond",
     "evolve",
     "filter_images",
     "load",

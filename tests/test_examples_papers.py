@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,7 +11,9 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
+
+from interpret.errors import InterpretError
 
 FOLDER = Path(__file__).parent.parent / "examples" / "papers"
 
@@ -65,3 +68,56 @@ def test_lower_layers_settle_before_upper_ones(example: Example) -> None:
     assert "4,000 images of the training digits" in printed
     jumps = [(int(jumps), int(steps)) for jumps, steps in numbers(r"changed in (\d+) of (\d+) steps", printed)]
     assert all(0 < changed < steps == 14 for changed, steps in jumps), "the strongest image jumps, and not always"
+
+
+def draw_faces(folder: Path, names: list[str]) -> None:
+    """Draw faces of 64 × 64 pixels with eyes and mouths of many shapes where the emoji have theirs."""
+    generator = np.random.default_rng(0)
+    for name in names:
+        face = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+        draw = ImageDraw.Draw(face)
+        draw.ellipse((2, 3, 61, 59), fill=(252, 204, 50))
+        height, width = generator.integers(3, 7, 2).tolist()
+        for centre in (22, 42):
+            draw.ellipse((centre - width, 25 - height, centre + width, 25 + height), fill=(66, 43, 13))
+        mouth = generator.integers(0, 3)
+        box = (20, 38 + int(mouth), 44, 50)
+        draw.ellipse(box, fill=(66, 43, 13)) if mouth else draw.arc(box, 0, 180, fill=(66, 43, 13), width=3)
+        face.save(folder / f"{name}.png")
+
+
+def test_parts_change_features_more_alike_than_random_boxes(example: Example, tmp_path: Path) -> None:
+    """Zeiler & Fergus, Table 1, on drawn faces: parts lie below random boxes, and boxes at one place do, too."""
+    count = 8
+    draw_faces(tmp_path, script("zeiler_fergus_table1").FACES[:count])
+    layers = "features.2,features.5,features.8"
+    printed = example("zeiler_fergus_table1", tmp_path, "--faces", count, "--draws", 2, "--layers", layers)
+    gains = numbers(r"(?:left|right|mouth) \+?(-?[\d.]+) ± ([\d.]+)", printed)
+    assert len(gains) == 9 and all(float(gain) > float(error) > 0 for gain, error in gains)
+    rows = numbers(r"\| ([\w, ]+) \| ([\d.]+) ± [\d.]+ \| ([\d.]+) ± [\d.]+ \| ([\d.]+) ± [\d.]+ \|", printed)
+    assert len(rows) == 9
+    for part, own, shared in zip(rows[0::3], rows[1::3], rows[2::3], strict=True):
+        assert own[0] == f"random, of the size of {part[0]}" and "one place for all" in shared[0]
+        assert all(float(low) < float(high) for low, high in zip(part[1:], own[1:], strict=True))
+        assert all(float(low) < float(high) for low, high in zip(shared[1:], own[1:], strict=True))
+
+
+def test_emoji_are_read_from_the_sheet_as_from_their_files(tmp_path: Path) -> None:
+    table1 = script("zeiler_fergus_table1")
+    names = table1.FACES[:3]
+    pictures = tmp_path / "img" / "google" / "64"
+    pictures.mkdir(parents=True)
+    draw_faces(pictures, names)
+    sheet, listed = Image.new("RGBA", (2 * 66, 2 * 66)), []
+    for number, name in enumerate(names):
+        x, y = divmod(number, 2)
+        sheet.paste(Image.open(pictures / f"{name}.png"), (66 * x + 1, 66 * y + 1))
+        listed.append({"image": f"{name}.png", "sheet_x": x, "sheet_y": y})
+    sheet.save(tmp_path / "img" / "64.png")
+    (tmp_path / "emoji.json").write_text(json.dumps(listed))
+    of_files = table1.read_faces(tmp_path, names)
+    assert of_files.shape == (3, 64, 64, 3) and (of_files[:, 0, 0] == 255).all()
+    assert np.array_equal(of_files, table1.read_faces(pictures, names))
+    assert np.array_equal(of_files, table1.read_faces(tmp_path / "img" / "64.png", names))
+    with pytest.raises(InterpretError, match=r"holds no 1f600\.png: unpack emoji-datasource-google"):
+        table1.read_faces(tmp_path / "img", names)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # kind of result: the function that draws it, imported at first use
 DRAWN_BY: dict[str, str] = {
+    "correspondence": "interpret.plots.correspondence:plot_correspondence",
     "evolution": "interpret.plots.evolution:plot_evolution",
 }
 

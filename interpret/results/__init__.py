@@ -18,6 +18,7 @@ from interpret.files import replacing
 
 # kind of result: the class, imported at first use
 KINDS: dict[str, str] = {
+    "correspondence": "interpret.results.correspondence:Correspondence",
     "evolution": "interpret.results.evolution:Evolution",
 }
 
