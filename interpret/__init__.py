@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interpret.activations import feature_maps
     from interpret.correspondence import correspond
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
+    from interpret.neighbours import find_neighbours
+    from interpret.predictions import predict
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
     from interpret.rules import BackwardRule, UncoveredOperation
@@ -44,11 +47,14 @@ _HOME = {
     "UncoveredOperation": "rules",
     "correspond": "correspondence",
     "evolve": "evolution",
+    "feature_maps": "activations",
     "filter_images": "filters",
+    "find_neighbours": "neighbours",
     "load": "loading",
     "mine": "mining",
     "open_images": "data",
     "plot_filters": "filters",
+    "predict": "predictions",
     "project": "projection",
     "trace": "tracing",
     "train": "training",
@@ -69,11 +75,14 @@ __all__ = [
     "UncoveredOperation",
     "correspond",
     "evolve",
+    "feature_maps",
     "filter_images",
+    "find_neighbours",
     "load",
     "mine",
     "open_images",
     "plot_filters",
+    "predict",
     "project",
     "trace",
     "train",

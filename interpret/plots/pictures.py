@@ -39,8 +39,10 @@ def signals_as_pictures(signals: NDArray[Any], channels: str) -> NDArray[np.uint
     return np.rint(np.moveaxis(pictures, -3, -1) * 255).astype(np.uint8)
 
 
-def mosaic(tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24) -> tuple[NDArray[np.uint8], int, int]:
-    """Return tiles [rows, columns, h, w, 3] as one picture with white between them, and the tiles' pitch in it.
+def mosaic(
+    tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24, between: int = 255
+) -> tuple[NDArray[np.uint8], int, int]:
+    """Return tiles [rows, columns, h, w, 3] as one picture with a space between them, and the tiles' pitch in it.
 
     >>> picture, down, across = mosaic(np.zeros((2, 3, 10, 10, 3), np.uint8))
     >>> picture.shape, down, across
@@ -51,6 +53,7 @@ def mosaic(tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24) -> tupl
         gap: the space between two tiles, as a share of a tile's longer side.
         least: pixels that a tile's longer side has at least in the picture: smaller ones are magnified, each pixel
             becoming a square.
+        between: the grey between tiles, 255 for white.
 
     Returns:
         uint8 [H, W, 3], and how many pixels lie between the tops of two rows and between the left sides of two columns.
@@ -59,7 +62,7 @@ def mosaic(tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24) -> tupl
     zoom = math.ceil(least / max(height, width))
     space = max(1, round(gap * zoom * max(height, width)))
     down, across = height * zoom + space, width * zoom + space
-    picture = np.full((rows * down - space, columns * across - space, 3), 255, np.uint8)
+    picture = np.full((rows * down - space, columns * across - space, 3), between, np.uint8)
     for row, column in np.ndindex(rows, columns):
         tile = tiles[row, column].repeat(zoom, 0).repeat(zoom, 1)
         top, left = row * down, column * across

@@ -20,6 +20,9 @@ from interpret.files import replacing
 KINDS: dict[str, str] = {
     "correspondence": "interpret.results.correspondence:Correspondence",
     "evolution": "interpret.results.evolution:Evolution",
+    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
+    "neighbours": "interpret.results.neighbours:Neighbours",
+    "predictions": "interpret.results.predictions:Predictions",
 }
 
 
