@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "squeezenet1_1"
 DEFAULT_DATA = "photographs"
+WITHOUT = "without weights"
 
 app = typer.Typer(
     help="Look inside convolutional networks: what every unit answers to, as pictures.",
@@ -34,6 +36,9 @@ Weights = Annotated[
 Layers = Annotated[str | None, typer.Option(help="Layer names or globs, with commas. Default: all with units.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write.")]
 StudyFolder = Annotated[Path | None, typer.Option("--study", help="The folder that keeps the results.")]
+Subject = Annotated[str, typer.Argument(metavar="MODEL", help="A model as for gallery, or a study's folder.")]
+KeptIn = Annotated[Path | None, typer.Option("--study", help="A study's folder that keeps the result.")]
+Picture = Annotated[Path, typer.Option(help="The picture to write: .png, .svg or .pdf.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
@@ -128,10 +133,93 @@ def project(
 
 
 @app.command()
+def evolve(
+    model: Subject,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="The training images; not after a study.")
+    ] = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="A folder with one file an epoch. Default: the model folder's own epochs.")
+    ] = None,
+    layers: Layers = None,
+    units: Annotated[int, typer.Option(help="How many of each layer, drawn at random.")] = 6,
+    rule: RuleName = "deconvnet",
+    out: Picture = Path("evolution.png"),
+    study: KeptIn = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Follow units and features through the kept epochs of a training."""
+    from interpret.evolution import evolve as run
+
+    kind, chosen = _picture_kind(out), _rule(rule)
+    # with checkpoints, the model's own weights play no part, and need not be there
+    weights = WITHOUT if checkpoints and study is None else None
+    subject = _Subject.of(model, data, study, weights, crops, device, workers, batch_size)
+    found = run(
+        checkpoints or subject.spec,
+        subject.images,
+        layers,
+        units,
+        model=subject.model,
+        rule=chosen,
+        batch_size=batch_size,
+        workers=subject.workers,
+        seed=seed,
+        device=subject.device,
+    )
+    subject.show(found, layers or "", out, kind)
+
+
+@app.command()
+def neighbours(
+    model: Subject,
+    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="Images to search; not after a study.")] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="A folder of images, or items of the data by number, with commas. Default: 8 items."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Whose features. Default: the last hidden layer.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 6,
+    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    average: Annotated[bool, typer.Option("--average", help="Average features over positions.")] = False,
+    out: Picture = Path("neighbours.png"),
+    study: KeptIn = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Find the images that a network finds most like others; a study keeps the features for the next search."""
+    from interpret.neighbours import find_neighbours
+
+    kind = _picture_kind(out)
+    subject = _Subject.of(model, data, study, weights, crops, device, workers, batch_size)
+    found = find_neighbours(
+        subject.model,
+        _queries(queries, len(subject.images)),
+        subject.images,
+        layer,
+        k,
+        metric=metric,  # type: ignore[arg-type]
+        average=average,
+        index=subject.study.path / "features" if subject.study else None,
+        batch_size=batch_size,
+        workers=subject.workers,
+        device=subject.device,
+    )
+    subject.show(found, found.layer, out, kind)
+
+
+@app.command()
 def filters(
     model: Model,
     layer: Annotated[str | None, typer.Argument(help="The layer; default: the first convolution.")] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .svg or .pdf.")] = Path("filters.png"),
+    out: Picture = Path("filters.png"),
     weights: Weights = None,
     scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
 ) -> None:
@@ -140,9 +228,7 @@ def filters(
     from interpret.filters import plot_filters
     from interpret.loading import load
 
-    kind = out.suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        _fail(f"--out must end in .png, .svg or .pdf, not {out.name!r}")
+    kind = _picture_kind(out)
     if scale not in ("filter", "shared"):
         _fail(f"--scale must be filter or shared, not {scale!r}")
     figure = plot_filters(_announced(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
@@ -231,12 +317,91 @@ def _study(
         loaded,
         open_images(data, loaded, crops=crops),  # type: ignore[arg-type]
         batch_size=batch_size,
-        workers=max(0, min(8, (os.cpu_count() or 1) - 2)) if workers is None else workers,
+        workers=_workers(workers),
         device=_device(device),
         dtype=dtype,
         made_from={"model": _lasting(model), "data": _lasting(data), "weights": weights and _lasting(weights)}
         | {"crops": crops, "dtype": dtype},
     )
+
+
+@dataclass
+class _Subject:
+    """What a verb works on: a study's model and images, or a model and images without a study."""
+
+    spec: str
+    model: Any
+    images: Any
+    study: Study | None
+    device: str | None
+    workers: int
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        data: str | None,
+        study: Path | None,
+        weights: str | None,
+        crops: str | None,
+        device: str | None,
+        workers: int | None,
+        batch_size: int,
+    ) -> _Subject:
+        from interpret.data import open_images
+        from interpret.loading import load
+        from interpret.study import Study
+
+        spec, begun = model, None
+        if (Path(model) / "study.json").exists():
+            if data is not None or study is not None:
+                _fail(f"{model} is a study, which knows its images: leave DATA and --study out")
+            made_from = Study.open(model).info["made_from"]
+            if not made_from:
+                _fail(f"{model} was not begun by this command, which cannot know its model: call the function instead")
+            spec = made_from["model"]
+            begun = _study(Path(model), device=device, workers=workers, batch_size=batch_size, **made_from)
+        elif data is None:
+            _fail(f"{model} is no study: give a study's folder, or MODEL and DATA")
+        elif study is not None:
+            begun = _study(study, model, data, weights, crops, "float32", device, workers, batch_size)
+        if begun is not None:
+            return cls(spec, begun.model, begun.data, begun, begun.device, begun.workers)
+        loaded = load(model, "random") if weights is WITHOUT else _announced(load(model, weights))
+        images = open_images(data, loaded, crops=crops)  # type: ignore[arg-type]
+        return cls(spec, loaded, images, None, _device(device), _workers(workers))
+
+    def show(self, result: Any, name: str, out: Path, kind: str) -> None:
+        """Keep a result in the study, draw it, and say how to read it."""
+        from interpret.files import replacing
+        from interpret.plots import plot
+
+        if self.study is not None:
+            self.study.keep(result, name)
+        with replacing(out) as new:
+            plot(result).savefig(new, format=kind, dpi=200)
+        _say(result.reading)
+        _say(f"Open {out}")
+
+
+def _workers(number: int | None) -> int:
+    return max(0, min(8, (os.cpu_count() or 1) - 2)) if number is None else number
+
+
+def _picture_kind(out: Path) -> str:
+    kind = out.suffix.removeprefix(".").lower()
+    if kind not in ("png", "svg", "pdf"):
+        _fail(f"--out must end in .png, .svg or .pdf, not {out.name!r}")
+    return kind
+
+
+def _queries(text: str | None, count: int) -> Any:
+    """Return items by number, or a folder as it is; of None, up to eight items, evenly spread."""
+    if text is None:
+        number = min(8, count)
+        return [(2 * place + 1) * count // (2 * number) for place in range(number)]
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
 
 
 def _lasting(spec: str) -> str:

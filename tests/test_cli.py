@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from interpret.cli import main
+from interpret.study import Study
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -54,11 +55,11 @@ def test_help_imports_no_torch() -> None:
     code += "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip().endswith("False")
-    for verb in ("gallery", "train", "summary", "mine", "project", "filters"):
+    for verb in ("gallery", "train", "summary", "mine", "project", "evolve", "neighbours", "filters"):
         assert verb in finished.stdout
 
 
-@pytest.mark.parametrize("verb", ["gallery", "train", "summary", "mine", "project", "filters"])
+@pytest.mark.parametrize("verb", ["gallery", "train", "summary", "mine", "project", "evolve", "neighbours", "filters"])
 def test_every_verb_has_help(verb: str) -> None:
     finished = run(verb, "--help")
     assert finished.returncode == 0 and "Usage" in finished.stdout
@@ -91,6 +92,31 @@ def test_mine_then_project_by_another_rule(pictures: Path, tmp_path: Path) -> No
     assert (study / "projections" / "guided" / "conv1" / "0019.webp").exists()
 
 
+def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> None:
+    study, figure = tmp_path / "study", tmp_path / "evolution.svg"
+    arguments = ("--layers", "conv2", "--units", "2", "--study", study, "--out", figure)
+    finished = run("evolve", "lenet", pictures, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip().splitlines()[-1] == f"Open {figure}" and "<svg" in figure.read_text()
+    # a study knows its model, the model's epochs, and its images
+    assert run("evolve", study, "--units", "1", "--layers", "conv1", "--out", figure).returncode == 0
+    finished = run("neighbours", study, "--queries", "0, 5", "-k", "3", "--out", tmp_path / "near.png")
+    assert finished.returncode == 0, finished.stderr
+    assert "12 images" in finished.stdout
+    assert Study.open(study).results == [("evolution", "conv1"), ("evolution", "conv2"), ("neighbours", "relu3")]
+    near = Study.open(study).result("neighbours", "relu3")
+    assert near.query_names == ["00.png", "05.png"] and near.items.shape == (2, 3)
+    assert (study / "features" / "relu3" / "features.npy").exists()
+
+
+def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
+    finished = run("neighbours", "lenet", pictures, "--queries", pictures, "--metric", "cosine", "--layer", "conv2",
+                   "--average", "--out", tmp_path / "near.pdf")  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "near.pdf").read_bytes().startswith(b"%PDF") and "cosine" in finished.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["near.pdf"]
+
+
 def test_filters_and_summary(tmp_path: Path) -> None:
     assert run("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
     assert "<svg" in (tmp_path / "filters.svg").read_text()
@@ -119,6 +145,18 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["summary", "lenet", "--input-shape", "3,4"], "--input-shape"),
         (["summary", "lenet", "--input-shape", "1,4,4"], "4"),
         (["filters", "lenet", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
+        (["evolve", "lenet", "{pictures}", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
+        (["evolve", "lenet"], "lenet is no study: give a study's folder, or MODEL and DATA"),
+        (["evolve", "lenet5", "{pictures}"], "model folder 'lenet5' keeps no epochs"),
+        (
+            ["evolve", "torchvision:resnet18", "{pictures}", "--checkpoints", "{tmp}/empty"],
+            "hold no file with an epoch",
+        ),
+        (["evolve", "lenet", "{pictures}", "--units", "0"], "units must be at least 1 a layer, not 0"),
+        (["neighbours", "lenet", "{pictures}", "-k", "12"], "k=12 neighbours"),
+        (["neighbours", "lenet", "{pictures}", "--queries", "3,99"], "queries must be from 0 to 12"),
+        (["neighbours", "lenet", "{pictures}", "--metric", "manhattan"], "unknown metric 'manhattan'"),
+        (["neighbours", "lenet", "{pictures}", "--layer", "fc3"], "unknown layer 'fc3'"),
         (["filters", "lenet", "--scale", "none"], "--scale"),
         (["train", "{tmp}/empty"], "recipe.toml"),
         (["nothing"], "No such command"),
