@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
+from numpy.typing import NDArray
 
 from interpret.errors import unknown
 from interpret.plots.pictures import mosaic, signals_as_pictures
@@ -37,7 +38,9 @@ def plot_evolution(result: Evolution, show: str = "projections") -> Figure:
     lines = [result.layers[start : start + across] for start in range(0, len(result.layers), across)]
     width = WIDTH / across
     heights = [max(_height(result, layer, width) for layer in line) for line in lines]
-    figure = Figure(figsize=(WIDTH, 0.35 + sum(heights) + moved * CURVE), layout="constrained", facecolor="white")
+    legend = moved * 0.17 * -(-(len(result.layers) + 1) // _legend_columns(result))
+    size = WIDTH, 0.35 + sum(heights) + moved * CURVE + legend
+    figure = Figure(figsize=size, layout="constrained", facecolor="white")
     grid = figure.add_gridspec(len(lines) + moved, across, height_ratios=[*heights, *([CURVE] if moved else [])])
     for row, line in enumerate(lines):
         for column, layer in enumerate(line):
@@ -99,14 +102,36 @@ def _draw_movement(axes: Axes, result: Evolution) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(result.epochs, result.epochs.tolist())
+    room = _far_apart(np.log(result.epochs) if logarithmic else result.epochs.astype(float))
+    labels = [str(epoch) if has else "" for epoch, has in zip(result.epochs.tolist(), room.tolist(), strict=True)]
+    axes.set_xticks(result.epochs, labels)
     axes.set(xlim=(result.epochs[0], result.epochs[-1]), xlabel="epoch")
     axes.set_ylabel("features move\n(% of their norm per epoch)")
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.5)
     jump = Line2D([], [], color=ACCENT, linewidth=1.4, label="above: the strongest image changed")
     handles, _ = axes.get_legend_handles_labels()
-    # the curves fall: there is room at the top right
-    axes.legend(handles=[*handles, jump], loc="upper right", labelcolor=QUIET, ncols=math.ceil(len(handles) / 8))
+    # outside of the axes, where it hides no curve
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.legend(handles=[*handles, jump], loc="outside lower center", labelcolor=QUIET, ncols=_legend_columns(result))
+
+
+def _legend_columns(result: Evolution) -> int:
+    return 5 if max(map(len, result.layers)) < 12 else 4
+
+
+def _far_apart(places: NDArray[np.float64], least: float = 0.025) -> NDArray[np.bool_]:
+    """Return which labels at ascending places have room, each at least a share of the whole away from the one before.
+
+    >>> _far_apart(np.array([0.0, 50.0, 51.0, 100.0]))
+    array([ True,  True, False,  True])
+    """
+    kept = np.zeros(len(places), bool)
+    last = -np.inf
+    for number, place in enumerate((places - places[0]) / (places[-1] - places[0])):
+        if place - last >= least:
+            kept[number], last = True, place
+    return kept
 
 
 def _leads(value: float) -> bool:
