@@ -81,7 +81,7 @@ def correspond(
         InterpretError: fewer than two images, a part that is empty, lies outside its image or has not one box an image,
             an unknown layer or colour.
 
-    Source: Zeiler & Fergus 2014, section 4.4 (correspondence analysis) and Table 1. What it leaves open, and the choice
+    Source: Zeiler & Fergus 2014, section 4 ("Correspondence analysis") and Table 1. What it leaves open, and the choice
     here: *Sign of zero*: a feature that does not change has the sign 0, a third symbol that differs from both others;
     changes within 64 units in the last place of the layer's largest feature in that image are rounding and count as
     none. *Scale*: the formula is a sum over pairs, the table's values are below 1: here it is the mean over pairs and
@@ -266,7 +266,7 @@ def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
 
 
 def _masked(images: Tensor, boxes: NDArray[np.int64], value: Tensor) -> Tensor:
-    masked = images.clone()
+    masked, value = images.clone(), value.to(images.device)
     for image, (top, left, bottom, right) in zip(masked, boxes.tolist(), strict=True):
         image[:, top:bottom, left:right] = value
     return masked

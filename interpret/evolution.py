@@ -87,11 +87,12 @@ def evolve(
         InterpretError: no checkpoints, no network for them, a checkpoint of another architecture (before anything is
             mined), an unknown layer, or a unit that a layer does not have.
 
-    Source: Zeiler & Fergus 2014, section 4.1 and Fig. 4. It shows "a randomly chosen subset of features"; whether dead
-    ones were drawn, too, it does not say: here they are not. It calls a jump a change "in the image from which the
-    strongest activation originates"; of several crops of one photograph, each counts as an image here. The curve is not
-    in the paper. The norm that it divides by is the earlier epoch's, an image whose earlier features are all zero is
-    left out of its layer's mean, and features are compared as the layer returns them, position by position.
+    Source: Zeiler & Fergus 2014, section 4 ("Feature evolution during training") and Fig. 4. It shows "a randomly
+    chosen subset of model features"; whether dead ones were drawn, too, it does not say: here they are not. It calls a
+    jump a change "in the image from which the strongest activation originates"; of several crops of one photograph,
+    each counts as an image here. The curve is not in the paper. The norm that it divides by is the earlier epoch's, an
+    image whose earlier features are all zero is left out of its layer's mean, and features are compared as the layer
+    returns them, position by position.
     """
     if sample < 1:
         raise InterpretError(f"sample must be at least 1 image, not {sample}")

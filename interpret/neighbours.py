@@ -23,7 +23,7 @@ from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import on_device, refuse_other_type
 from interpret.model import Model, as_model
 from interpret.parallel import run_side_by_side
-from interpret.predictions import check_items
+from interpret.predictions import PICTURES, check_items
 from interpret.progress import progress
 from interpret.results.neighbours import Neighbours
 from interpret.tracing import trace
@@ -122,7 +122,7 @@ def find_neighbours(
     def pictures(of: Images, wanted: Sequence[int]) -> NDArray[np.uint8]:
         return inputs_to_bytes(torch.stack([of[item][0] for item in wanted]), model.preprocess)
 
-    near = pictures(images, items.ravel().tolist())
+    near = pictures(images, items[:PICTURES].ravel().tolist())
     classes = images.classes
     return Neighbours(
         model=model.name,
@@ -132,11 +132,11 @@ def find_neighbours(
         averaged=average,
         metric=metric,
         query_names=[shown.source_name(int(shown.sources[item])) for item in shown_of],
-        query_pictures=pictures(shown, shown_of),
+        query_pictures=pictures(shown, shown_of[:PICTURES]),
         query_labels=_same_classes(shown, images)[shown_of],
         items=items,
         distances=distances,
-        pictures=near.reshape(*items.shape, *near.shape[1:]),
+        pictures=near.reshape(-1, k, *near.shape[1:]),
         names=[[images.source_name(int(images.sources[item])) for item in row] for row in items.tolist()],
         labels=images.labels[items],
         classes=None if classes is None else list(classes),

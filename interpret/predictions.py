@@ -18,6 +18,9 @@ from interpret.model import Model, as_model
 from interpret.progress import progress
 from interpret.results.predictions import Predictions
 
+PICTURES = 64
+"""How many images' pictures a result keeps."""
+
 
 def predict(
     model: Model | nn.Module,
@@ -41,7 +44,7 @@ def predict(
     Args:
         model: the network, whose output is one score a class; it runs in evaluation mode and is left as it was.
         data: the images, as `interpret.open_images` takes them.
-        items: which of them, in this order; None: all. Their pictures are kept in the result.
+        items: which of them, in this order; None: all. The result keeps the pictures of the first 64.
         k: how many classes, at most as many as the network has.
         labels: the right class of each of the items, −1 where it is not known; None: those of the data, if they are
             labels of the network's classes.
@@ -64,6 +67,8 @@ def predict(
     images = open_images(data, model)
     chosen = list(range(len(images))) if items is None else list(items)
     check_items("items", chosen, images)
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
     with on_device(model.module, device) as target, progress(len(chosen), "predicting", "img") as bar:
@@ -72,7 +77,8 @@ def predict(
             refuse_other_type(model.module, batch)
             with torch.inference_mode():
                 probabilities.append(as_probabilities(model.module(batch.to(target))).cpu())
-            inputs.append(batch)
+            if start < PICTURES:
+                inputs.append(batch[: PICTURES - start].clone())
             bar.update(len(batch))
     scores = torch.cat(probabilities).numpy()
     if not 1 <= k <= scores.shape[1]:

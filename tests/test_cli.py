@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from interpret.cli import main
+from interpret.model_files import shipped_models
 from interpret.study import Study
 
 
@@ -109,6 +111,17 @@ def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> N
     assert (study / "features" / "relu3" / "features.npy").exists()
 
 
+def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> None:
+    epochs = shipped_models() / "lenet" / "epochs"
+    for epoch in (5, 40):
+        shutil.copy(epochs / f"{epoch:02d}.safetensors", tmp_path / f"checkpoint-{epoch}.safetensors")
+    finished = run("evolve", "lenet", pictures, "--checkpoints", tmp_path, "--layers", "conv1", "--units", "1",
+                   "--out", tmp_path / "evolution.png")  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "12 images" in finished.stdout and "learnt nothing" not in finished.stderr
+    assert Image.open(tmp_path / "evolution.png").width > 1000
+
+
 def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
     finished = run("neighbours", "lenet", pictures, "--queries", pictures, "--metric", "cosine", "--layer", "conv2",
                    "--average", "--out", tmp_path / "near.pdf")  # fmt: skip
@@ -148,6 +161,7 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["evolve", "lenet", "{pictures}", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
         (["evolve", "lenet"], "lenet is no study: give a study's folder, or MODEL and DATA"),
         (["evolve", "lenet5", "{pictures}"], "model folder 'lenet5' keeps no epochs"),
+        (["evolve", "squeezenet1_1", "{pictures}"], "checkpoints 'squeezenet1_1' are no folder: give the folder"),
         (
             ["evolve", "torchvision:resnet18", "{pictures}", "--checkpoints", "{tmp}/empty"],
             "hold no file with an epoch",

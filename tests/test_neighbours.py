@@ -172,6 +172,16 @@ def test_tiles_of_one_photograph_are_one_neighbour(tmp_path: Path) -> None:
         find_neighbours(model, [0], images, k=10)
 
 
+def test_pictures_are_kept_of_the_first_queries() -> None:
+    images = pictures(70)
+    found = find_neighbours(build(), range(70), images, k=2, batch_size=64)
+    assert found.items.shape == (70, 2) and found.pictures.shape == (64, 2, 8, 8, 3)
+    low, high = images[found.items[63, 1]].min(), images[found.items[63, 1]].max()
+    shown = ((images[found.items[63, 1]] - low) / (high - low) * 255).round()
+    assert np.array_equal(found.pictures[63, 1, ..., 0], shown[0].numpy())
+    assert len(plot(found).axes) == 16 * 3
+
+
 def test_labels_and_names_are_told(tmp_path: Path) -> None:
     model, folder = folder_of(tmp_path)
     found = find_neighbours(model, [0, 9], folder, k=3)

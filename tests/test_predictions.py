@@ -95,6 +95,8 @@ def test_the_shipped_network_knows_its_digits() -> None:
     model = interpret.load("lenet")
     digits = interpret.open_images("digits", model)
     found = predict(model, digits, range(0, 5000, 50))
+    assert found.pictures.shape == (64, 28, 28, 3) and len(found.names) == 100
+    assert np.array_equal(found.pictures[63][..., 0], np.asarray(digits.source_picture(63 * 50).convert("L")))
     assert found.truth.tolist() == [item // 500 for item in range(0, 5000, 50)]
     assert (found.top[:, 0] == found.truth).mean() > 0.98 and found.hits.all()
     assert f"it comes first in {(found.top[:, 0] == found.truth).sum()} and is among them in 100" in found.reading
@@ -124,6 +126,7 @@ def test_it_is_kept_and_drawn_with_the_right_class_marked(tmp_path: Path) -> Non
         ({"k": 7}, "k must be from 1 to 6, the network's number of classes, not 7"),
         ({"items": [0, 7]}, "items must be from 0 to 6 in data 'tensor', not 7"),
         ({"items": []}, "items is empty"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"labels": [1, 2]}, "labels must be one for each of the 7 items, not 2"),
         ({"labels": [0, 1, 2, 3, 4, 5, 6]}, "labels must be from 0 to 5, or -1 for none, not 6"),
         ({"model": nn.Conv2d(1, 3, 3).double()}, r"must answer one score a class, \[B, K\], not shape \[7, 3, 6, 6\]"),

@@ -27,7 +27,7 @@ class Neighbours(Result):
     """"euclidean" or "cosine"."""
     query_names: list[str]
     query_pictures: NDArray[np.uint8]
-    """[Q, h, w, 3]"""
+    """[q, h, w, 3] of the first q ≤ 64 queries."""
     query_labels: NDArray[np.int64]
     """[Q] −1 where there is none."""
     items: NDArray[np.int64]
@@ -35,7 +35,7 @@ class Neighbours(Result):
     distances: NDArray[np.float64]
     """[Q, k] in units of activation; of "cosine", 1 − cos, from 0 to 2."""
     pictures: NDArray[np.uint8]
-    """[Q, k, h, w, 3]"""
+    """[q, k, h, w, 3] of the first q ≤ 64 queries' neighbours."""
     names: list[list[str]]
     """What the images' sources are called."""
     labels: NDArray[np.int64]

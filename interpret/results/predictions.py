@@ -21,7 +21,7 @@ class Predictions(Result):
     names: list[str]
     """What the images are called."""
     pictures: NDArray[np.uint8]
-    """[N, h, w, 3] the network's inputs as pictures."""
+    """[n, h, w, 3] the network's inputs as pictures, of the first n ≤ 64 images."""
     top: NDArray[np.int64]
     """[N, k] the most probable classes, most probable first."""
     probabilities: NDArray[np.float64]
