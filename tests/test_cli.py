@@ -119,7 +119,8 @@ def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> 
                    "--out", tmp_path / "evolution.png")  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     assert "12 images" in finished.stdout and "learnt nothing" not in finished.stderr
-    assert Image.open(tmp_path / "evolution.png").width > 1000
+    with Image.open(tmp_path / "evolution.png") as figure:
+        assert figure.width > 1000
 
 
 def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
