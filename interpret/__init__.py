@@ -13,18 +13,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interpret.activations import feature_maps
+    from interpret.correspondence import correspond
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
+    from interpret.evolution import evolve
     from interpret.filters import filter_images, plot_filters
     from interpret.gallery import write_gallery
     from interpret.invariance import probe
     from interpret.loading import load
     from interpret.mining import Mined, mine
     from interpret.model import Model
+    from interpret.neighbours import find_neighbours
     from interpret.occlusion import occlude
     from interpret.plots import plot
     from interpret.plots.invariance import plot_invariance
     from interpret.plots.occlusion import plot_occlusion
+    from interpret.predictions import predict
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
     from interpret.results.invariance import InvarianceCurves
@@ -49,7 +54,11 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "correspond": "correspondence",
+    "evolve": "evolution",
+    "feature_maps": "activations",
     "filter_images": "filters",
+    "find_neighbours": "neighbours",
     "load": "loading",
     "mine": "mining",
     "occlude": "occlusion",
@@ -58,6 +67,7 @@ _HOME = {
     "plot_filters": "filters",
     "plot_invariance": "plots.invariance",
     "plot_occlusion": "plots.occlusion",
+    "predict": "predictions",
     "probe": "invariance",
     "project": "projection",
     "trace": "tracing",
@@ -79,7 +89,11 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "correspond",
+    "evolve",
+    "feature_maps",
     "filter_images",
+    "find_neighbours",
     "load",
     "mine",
     "occlude",
@@ -88,6 +102,7 @@ __all__ = [
     "plot_filters",
     "plot_invariance",
     "plot_occlusion",
+    "predict",
     "probe",
     "project",
     "trace",

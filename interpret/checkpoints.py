@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,9 @@ State = Mapping[str, Tensor]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """The keys under which training scripts put the weights beside their optimiser and epoch."""
+
+ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+"""How the names of checkpoint files end."""
 
 PREFIXES = ("module.", "_orig_mod.")
 """What `DataParallel` and `torch.compile` put before every name."""
@@ -73,6 +77,44 @@ def _unwrapped(content: Any, path: Path) -> State:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InterpretError(f"weights {str(path)!r} hold no state_dict: save the network's state_dict() alone")
     return content
+
+
+def list_epochs(folder: str | os.PathLike[str]) -> dict[int, Path]:
+    """Return the checkpoints in a folder by epoch, ascending: the last number in each file's name.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("epoch_10.pth", "epoch_2.pth", "best.pth", "log.txt"):
+    ...     (folder / name).touch()
+    >>> [(epoch, path.name) for epoch, path in list_epochs(folder).items()]
+    [(2, 'epoch_2.pth'), (10, 'epoch_10.pth')]
+
+    Files that are no checkpoints by their ending, or have no number, are left out.
+
+    Raises:
+        InterpretError: a folder that is missing or holds none, or two files of one epoch.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise InterpretError(f"checkpoints {str(folder)!r} are no folder: give the folder that holds one file an epoch")
+    found: dict[int, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix in ENDINGS):
+        numbers = re.findall(r"\d+", path.stem)
+        if not numbers:
+            continue
+        epoch = int(numbers[-1])
+        if epoch in found:
+            raise InterpretError(
+                f"checkpoints {found[epoch].name!r} and {path.name!r} are both of epoch {epoch}: "
+                "keep one of them in the folder, or pass checkpoints={epoch: path, …}"
+            )
+        found[epoch] = path
+    if not found:
+        raise InterpretError(
+            f"checkpoints {str(folder)!r} hold no file with an epoch in its name, such as 05.safetensors or "
+            "epoch_5.pth: name the files so, or pass checkpoints={epoch: path, …}"
+        )
+    return dict(sorted(found.items()))
 
 
 def with_plain_names(state: State, module: nn.Module) -> State:

@@ -42,6 +42,7 @@ Weights = Annotated[
 Layers = Annotated[str | None, typer.Option(help="Layer names or globs, with commas. Default: all with units.")]
 Out = Annotated[Path | None, typer.Option(help="Where to write.")]
 StudyFolder = Annotated[Path | None, typer.Option("--study", help="The folder that keeps the results.")]
+Picture = Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
@@ -131,10 +132,97 @@ def project(
 
 
 @app.command()
+def evolve(
+    model: Subject,
+    data: OwnData = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="A folder with one file an epoch. Default: the model folder's own epochs.")
+    ] = None,
+    layers: Layers = None,
+    units: Annotated[int, typer.Option(help="How many of each layer, drawn at random.")] = 6,
+    rule: RuleName = "deconvnet",
+    out: Picture = Path("evolution.png"),
+    study: StudyFolder = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Follow units and features through the kept epochs of a training."""
+    from interpret.evolution import evolve as run
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    chosen = _rule(rule)
+    # with checkpoints, the model's own weights play no part
+    subject = _subject(model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None)
+    found = run(
+        checkpoints or subject.spec,
+        subject.images,
+        layers,
+        units,
+        model=subject.model,
+        rule=chosen,
+        batch_size=batch_size,
+        workers=_workers(workers),
+        seed=seed,
+        device=_device(device),
+    )
+    subject.keep(found, layers or "")
+    write_figure(plot(found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
+def neighbours(
+    model: Subject,
+    data: OwnData = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="A folder of images, or items of the data by number, with commas. Default: 8 items."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Whose features. Default: the last hidden layer.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 6,
+    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    average: Annotated[bool, typer.Option("--average", help="Average features over positions.")] = False,
+    out: Picture = Path("neighbours.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Find the images that a network finds most like others; a study keeps the features for the next search."""
+    from interpret.neighbours import find_neighbours
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    subject = _subject(model, data, study, weights, crops, device, workers, batch_size)
+    found = find_neighbours(
+        subject.model,
+        _queries(queries, len(subject.images)),
+        subject.images,
+        layer,
+        k,
+        metric=metric,  # type: ignore[arg-type]
+        average=average,
+        index=subject.study.path / "features" if subject.study else None,
+        batch_size=batch_size,
+        workers=_workers(workers),
+        device=_device(device),
+    )
+    subject.keep(found, found.layer)
+    write_figure(plot(found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
 def filters(
     model: Model,
     layer: Annotated[str | None, typer.Argument(help="The layer; default: the first convolution.")] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .svg or .pdf.")] = Path("filters.png"),
+    out: Picture = Path("filters.png"),
     weights: Weights = None,
     scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
 ) -> None:
@@ -180,7 +268,7 @@ def probe(
         str | None,
         typer.Option(help="What comes into the picture: context (the larger photograph), reflect, edge, mean, black."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = Path("invariance.png"),
+    out: Picture = Path("invariance.png"),
     study: StudyFolder = None,
     weights: Weights = None,
     crops: Crops = None,
@@ -223,14 +311,66 @@ def probe(
             seed=seed,
             device=_device(device),
         )
-        if subject.study is not None:
-            subject.study.keep(curves, curves.name)
         found.append(curves)
     if all(curves.probabilities is None for curves in found):
         print("No labels: the curves come without probabilities; see --labels.", file=sys.stderr)
     for curves in found:
-        print(f"{curves.title}. {curves.reading}", file=sys.stderr)
+        subject.keep(curves, curves.name)
     write_figure(plot_invariance(*found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
+def occlude(
+    model: Subject,
+    data: OwnData = None,
+    size: Annotated[int, typer.Option(help="Side of the square that hides a part of the image, in pixels.")] = 32,
+    stride: Annotated[int, typer.Option(help="Its step, in pixels.")] = 16,
+    fill: Annotated[str, typer.Option(help="'grey', or 'mean': each image's own mean colour.")] = "grey",
+    layer: Annotated[
+        str | None, typer.Option(help="Whose strongest feature map is followed. Default: the last convolution.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Indices of classes with commas, one an image. Default: those of the images, or predicted."),
+    ] = None,
+    images: ImageCount = "3",
+    others: Annotated[bool, typer.Option(help="Search the data for other images that excite the feature map.")] = True,
+    out: Picture = Path("occlusion.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Hide parts of images and measure what the network makes of the rest.
+
+    Zeiler & Fergus 2014, figure 7. MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.data import read_items
+    from interpret.occlusion import occlude as run
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    told = None if labels is None else _whole_numbers(labels, "--labels")
+    subject = _subject(model, data, study, weights, crops, device)
+    chosen = read_items(subject.images, _spread(subject.images, images) or range(len(subject.images)))
+    if told is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
+        told = chosen.labels.tolist()
+    found = run(
+        subject.model,
+        chosen.images,
+        told,
+        size,
+        stride,
+        layer=layer,
+        fill=fill,
+        others=subject.images if others else None,
+        batch_size=batch_size,
+        device=_device(device),
+    )
+    subject.keep(found, found.layer)
+    write_figure(plot(found), out)
     _say(f"Open {out}")
 
 
@@ -327,9 +467,16 @@ def main() -> None:
 class _Subject(NamedTuple):
     """What an analysis works on, and the study that keeps its result, if there is one."""
 
+    spec: str
     model: Any
     images: Any
     study: Study | None
+
+    def keep(self, result: Any, name: str = "") -> None:
+        """Keep a result in the study, if there is one, and say how to read it."""
+        if self.study is not None:
+            self.study.keep(result, name)
+        print(f"{result.title}. {result.reading}", file=sys.stderr)
 
 
 def _subject(
@@ -340,8 +487,13 @@ def _subject(
     crops: str | None = None,
     device: str | None = None,
     workers: int | None = None,
+    batch_size: int = 32,
+    own_weights: bool = True,
 ) -> _Subject:
-    """Open a study's folder with its model and images, or a model and images, with a study for the result or not."""
+    """Open a study's folder with its model and images, or a model and images, with a study for the result or not.
+
+    Without `own_weights`, the analysis brings its own, and those of the model need not be there.
+    """
     from interpret.data import open_images
     from interpret.loading import load
 
@@ -349,25 +501,25 @@ def _subject(
         for option, value in (("DATA", data), ("--study", study), ("--weights", weights), ("--crops", crops)):
             if value is not None:
                 _fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
-        begun = _reopened(Path(model), device, workers)
-        return _Subject(begun.model, begun.data, begun)
+        begun = _reopened(Path(model), device, workers, batch_size)
+        return _Subject(begun.info["made_from"]["model"], begun.model, begun.data, begun)
     if data is None:
         _fail(f"{model!r} is no study's folder: give the images, too, as DATA")
     if study is not None:
-        begun = _study(study, model, data, weights, crops, device=device, workers=workers)
-        return _Subject(begun.model, begun.data, begun)
-    loaded = _announced(load(model, weights))
-    return _Subject(loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
+        begun = _study(study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size)
+        return _Subject(model, begun.model, begun.data, begun)
+    loaded = _announced(load(model, weights)) if own_weights else load(model, "random")
+    return _Subject(model, loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
 
 
-def _reopened(folder: Path, device: str | None = None, workers: int | None = None) -> Study:
+def _reopened(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int = 32) -> Study:
     """Open a study to compute, with the model and the images that it was begun with."""
     from interpret.study import Study
 
     made_from = Study.open(folder).info["made_from"]
     if not made_from:
         _fail(f"{folder} was not begun by this command, which cannot know its model: use Study(path, model, data)")
-    return _study(folder, device=device, workers=workers, **made_from)
+    return _study(folder, device=device, workers=workers, batch_size=batch_size, **made_from)
 
 
 def _spread(images: Any, count: str) -> list[int] | None:
@@ -444,6 +596,15 @@ def _study(
         made_from={"model": _lasting(model), "data": _lasting(data), "weights": weights and _lasting(weights)}
         | {"crops": crops, "dtype": dtype},
     )
+
+
+def _queries(text: str | None, count: int) -> Any:
+    """Return items by number, or a folder as it is; of None, up to eight items, evenly spread."""
+    if text is None:
+        number = min(8, count)
+        return [(2 * place + 1) * count // (2 * number) for place in range(number)]
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
 
 
 def _lasting(spec: str) -> str:

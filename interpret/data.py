@@ -671,6 +671,27 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         raise _none_left(images)
 
 
+def read_items(images: Images, items: Iterable[int]) -> Batch:
+    """Read some items as one batch; those that do not decode are left out and recorded in `images.skipped`.
+
+    >>> images = open_images(torch.zeros(5, 1, 4, 4), nn.Conv2d(1, 1, 3))
+    >>> read_items(images, [0, 3]).items
+    tensor([0, 3])
+
+    Raises:
+        InterpretError: no item that decodes, or items of different shapes.
+    """
+    reader = _Reader(images)
+    batch, errors = _collate([reader[item] for item in items])
+    for error in errors:
+        if not isinstance(error, UnreadableImage):
+            raise error
+        images.skipped[error.name] = error.reason
+    if batch is None:
+        raise _none_left(images)
+    return batch
+
+
 def _none_left(images: Images) -> InterpretError:
     if not images.skipped:
         return InterpretError(f"data {images.name!r} holds no images: give at least one")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from interpret.model import Model
+from interpret.preprocess import Preprocess
 
 PERCENTILE = 0.99
 LOSSLESS_BELOW = 32
@@ -56,22 +56,6 @@ def to_rgb(pictures: Tensor, channels: str) -> Tensor:
     return pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-def pictures_of(images: Tensor, model: Model) -> Tensor:
-    """Return a network's inputs as pictures [n, 3, h, w] in 0 … 1.
-
-    They are the model's preprocessing undone; where it has none, each image is stretched from its least value to its
-    largest.
-
-    >>> from interpret.model import as_model
-    >>> pictures_of(torch.tensor([-1.0, 3.0]).reshape(1, 1, 1, 2), as_model(torch.nn.Identity()))[0, 0]
-    tensor([[0., 1.]])
-    """
-    if model.preprocess is not None:
-        return model.preprocess.display(images)
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB")
-
-
 def shrink(pictures: Tensor, side: int) -> Tensor:
     """Return pictures [n, C, h, w] whose longer side is `side` pixels, averaged over areas; smaller ones stay.
 
@@ -95,6 +79,20 @@ def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
     """
     scaled = pictures.mul(255).round().to(torch.uint8)
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def inputs_to_bytes(images: Tensor, preprocess: Preprocess | None) -> NDArray[np.uint8]:
+    """Return a network's inputs [n, C, h, w], or windows of them, as pictures [n, h, w, 3].
+
+    >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), None)[0, 0, :, 0]
+    array([  0, 255], dtype=uint8)
+
+    The preprocessing is undone; where there is none, each is stretched from its least to its greatest value.
+    """
+    if preprocess is not None:
+        return to_bytes(preprocess.display(images))
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return to_bytes(to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB"))
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

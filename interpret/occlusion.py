@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.data import open_images
-from interpret.display import contrast, pictures_of, to_bytes
+from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
@@ -124,7 +124,7 @@ def occlude(
         channels=channels.cpu().numpy(),
         activations=_numpy(totals.reshape(grid)),
         clean_activations=_numpy(sums[own, channels]),
-        pictures=to_bytes(pictures_of(images, model)),
+        pictures=inputs_to_bytes(images, model.preprocess),
         projections=_projections(model, images, layer, channels, rule),
         others=_other_projections(model, others, layer, channels, rule),
         classes=list(model.classes) if model.classes is not None else None,

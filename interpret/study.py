@@ -198,7 +198,8 @@ class Study:
 
         folders = [self.path / "results" / kind for kind in KINDS]
         files = [file for folder in folders if folder.exists() for file in sorted(folder.glob("*.safetensors"))]
-        return [(file.parent.name, unquote(file.stem)) for file in files]
+        # not its stem: without a name, the file is called ".safetensors", which is no ending to pathlib
+        return [(file.parent.name, unquote(file.name.removesuffix(".safetensors"))) for file in files]
 
     def result(self, kind: str, name: str = "") -> Result:
         """Return a result that it keeps."""
@@ -425,11 +426,11 @@ class _Tiles:
         self.projections = np.zeros(0, np.uint8)
 
     def take(self, batch: Any, model: Model) -> None:
-        from interpret.display import contrast, pictures_of, shrink, to_bytes
+        from interpret.display import contrast, inputs_to_bytes, shrink, to_bytes
 
         channels = model.preprocess.channels if model.preprocess is not None else "RGB"
         projections = to_bytes(contrast(shrink(batch.projections, self.side), channels))
-        patches = to_bytes(pictures_of(shrink(batch.patches, self.side), model))
+        patches = inputs_to_bytes(shrink(batch.patches, self.side), model.preprocess)
         if not self.patches.size:
             self.patches = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
             self.projections = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 from interpret.cli import main
+from interpret.model_files import shipped_models
+from interpret.study import Study
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -54,11 +57,14 @@ def test_help_imports_no_torch() -> None:
     code += "try: main()\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip().endswith("False")
-    for verb in ("gallery", "train", "summary", "mine", "project", "filters"):
+    for verb in VERBS:
         assert verb in finished.stdout
 
 
-@pytest.mark.parametrize("verb", ["gallery", "train", "summary", "mine", "project", "filters"])
+VERBS = "gallery train summary mine project filters probe occlude evolve neighbours plot".split()
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
     finished = run(verb, "--help")
     assert finished.returncode == 0 and "Usage" in finished.stdout
@@ -91,6 +97,55 @@ def test_mine_then_project_by_another_rule(pictures: Path, tmp_path: Path) -> No
     assert (study / "projections" / "guided" / "conv1" / "0019.webp").exists()
 
 
+def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> None:
+    study, figure = tmp_path / "study", tmp_path / "evolution.svg"
+    arguments = ("--layers", "conv2", "--units", "2", "--study", study, "--out", figure)
+    finished = run("evolve", "lenet", pictures, *arguments)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip().splitlines()[-1] == f"Open {figure}" and "<svg" in figure.read_text()
+    # a study knows its model, the model's epochs, and its images
+    assert run("evolve", study, "--units", "1", "--layers", "conv1", "--out", figure).returncode == 0
+    finished = run("neighbours", study, "--queries", "0, 5", "-k", "3", "--out", tmp_path / "near.png")
+    assert finished.returncode == 0, finished.stderr
+    assert "12 images" in finished.stderr
+    assert Study.open(study).results == [("evolution", "conv1"), ("evolution", "conv2"), ("neighbours", "relu3")]
+    near = Study.open(study).result("neighbours", "relu3")
+    assert near.query_names == ["00.png", "05.png"] and near.items.shape == (2, 3)
+    assert (study / "features" / "relu3" / "features.npy").exists()
+
+
+def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> None:
+    epochs = shipped_models() / "lenet" / "epochs"
+    for epoch in (5, 40):
+        shutil.copy(epochs / f"{epoch:02d}.safetensors", tmp_path / f"checkpoint-{epoch}.safetensors")
+    finished = run("evolve", "lenet", pictures, "--checkpoints", tmp_path, "--layers", "conv1", "--units", "1",
+                   "--out", tmp_path / "evolution.png")  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert "12 images" in finished.stderr and "learnt nothing" not in finished.stderr
+    with Image.open(tmp_path / "evolution.png") as figure:
+        assert figure.width > 1000
+
+
+def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
+    finished = run("neighbours", "lenet", pictures, "--queries", pictures, "--metric", "cosine", "--layer", "conv2",
+                   "--average", "--out", tmp_path / "near.pdf")  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "near.pdf").read_bytes().startswith(b"%PDF") and "cosine" in finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["near.pdf"]
+
+
+def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path, tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    finished = run("occlude", "lenet", pictures, "--size", "9", "--stride", "6", "--images", "3", "--study", study,
+                   "--layer", "conv2", "--out", tmp_path / "occlusion.png")  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    assert Study.open(study).results == [("occlusion", "conv2")]
+    # the last of the three does not decode
+    assert Study.open(study).result("occlusion", "conv2").probabilities.shape == (2, 5, 5)
+    assert run("plot", study, "occlusion", "--out", tmp_path / "again.png").returncode == 0
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "occlusion.png").read_bytes()
+
+
 def test_filters_and_summary(tmp_path: Path) -> None:
     assert run("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
     assert "<svg" in (tmp_path / "filters.svg").read_text()
@@ -119,6 +174,19 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["summary", "lenet", "--input-shape", "3,4"], "--input-shape"),
         (["summary", "lenet", "--input-shape", "1,4,4"], "4"),
         (["filters", "lenet", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
+        (["evolve", "lenet", "{pictures}", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
+        (["evolve", "lenet"], "'lenet' is no study's folder: give the images, too, as DATA"),
+        (["evolve", "lenet5", "{pictures}"], "model folder 'lenet5' keeps no epochs"),
+        (["evolve", "squeezenet1_1", "{pictures}"], "checkpoints 'squeezenet1_1' are no folder: give the folder"),
+        (
+            ["evolve", "torchvision:resnet18", "{pictures}", "--checkpoints", "{tmp}/empty"],
+            "hold no file with an epoch",
+        ),
+        (["evolve", "lenet", "{pictures}", "--units", "0"], "units must be at least 1 a layer, not 0"),
+        (["neighbours", "lenet", "{pictures}", "-k", "12"], "k=12 neighbours"),
+        (["neighbours", "lenet", "{pictures}", "--queries", "3,99"], "queries must be from 0 to 12"),
+        (["neighbours", "lenet", "{pictures}", "--metric", "manhattan"], "unknown metric 'manhattan'"),
+        (["neighbours", "lenet", "{pictures}", "--layer", "fc3"], "unknown layer 'fc3'"),
         (["filters", "lenet", "--scale", "none"], "--scale"),
         (["train", "{tmp}/empty"], "recipe.toml"),
         (["nothing"], "No such command"),

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 DRAWN_BY: dict[str, str] = {
     "occlusion": "interpret.plots.occlusion:plot_occlusion",
     "invariance": "interpret.plots.invariance:plot_invariance",
+    "correspondence": "interpret.plots.correspondence:plot_correspondence",
+    "evolution": "interpret.plots.evolution:plot_evolution",
+    "feature-maps": "interpret.plots.feature_maps:plot_feature_maps",
+    "neighbours": "interpret.plots.neighbours:plot_neighbours",
+    "predictions": "interpret.plots.predictions:plot_predictions",
 }
 
 

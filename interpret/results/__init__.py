@@ -20,6 +20,11 @@ from interpret.files import replacing
 KINDS: dict[str, str] = {
     "occlusion": "interpret.results.occlusion:Occlusion",
     "invariance": "interpret.results.invariance:InvarianceCurves",
+    "correspondence": "interpret.results.correspondence:Correspondence",
+    "evolution": "interpret.results.evolution:Evolution",
+    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
+    "neighbours": "interpret.results.neighbours:Neighbours",
+    "predictions": "interpret.results.predictions:Predictions",
 }
 
 

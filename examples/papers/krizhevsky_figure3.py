@@ -1,0 +1,37 @@
+"""The first layer's kernels, as in Krizhevsky et al. (2012), Figure 3.
+
+    python examples/papers/krizhevsky_figure3.py squeezenet1_1
+    python examples/papers/krizhevsky_figure3.py torchvision:alexnet
+
+Zero is mid-grey, and each kernel has its own scale. The paper finds "a variety of frequency- and orientation-selective
+kernels, as well as various colored blobs"; the share of coloured ones is printed: those whose weights differ more
+between the colours than they have in common.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+import interpret
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--out", default="figure3.png")
+    arguments = parser.parse_args()
+
+    model = interpret.load(arguments.model)
+    interpret.plot_filters(model).savefig(arguments.out, dpi=200)
+
+    weights = interpret.filter_images(model) - 0.5
+    grey = weights.mean(-1, keepdims=True)
+    in_common, between = (3 * grey**2).sum((1, 2, 3)), ((weights - grey) ** 2).sum((1, 2, 3))
+    print(f"{np.mean(between > in_common):.0%} of the {len(weights)} kernels are coloured.")
+    print(f"Open {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Top patches and their deconvnet projections of a layer, as in Zeiler & Fergus (2014), Figure 2.
+
+    python examples/papers/zeiler_fergus_figure2.py squeezenet1_1 photographs features.6.expand3x3 --units 8
+    python examples/papers/zeiler_fergus_figure2.py lenet digits conv2 --units 8
+
+For each unit, the nine images that excite it most, of nine different photographs, strongest first: above, what in each
+of them it answers to, projected down to the pixels; below, the window of the image that it sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+import interpret
+from interpret.display import contrast, inputs_to_bytes, to_bytes
+from interpret.plots.pictures import mosaic
+from interpret.projection import project_hits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("data")
+    parser.add_argument("layer")
+    parser.add_argument("--units", type=int, default=8, help="how many, those with the strongest activations")
+    parser.add_argument("--out", default="figure2.png")
+    arguments = parser.parse_args()
+
+    model = interpret.load(arguments.model)
+    images = interpret.open_images(arguments.data, model)
+    mined = interpret.mine(model, images, arguments.layer)
+
+    tiles: dict[str, dict[tuple[int, int], NDArray[np.uint8]]] = {"projections": {}, "patches": {}}
+    channels = "RGB" if model.preprocess is None else model.preprocess.channels
+    for batch in project_hits(model, images, mined):
+        hits = list(zip(batch.units.tolist(), batch.ranks.tolist(), strict=True))
+        tiles["projections"] |= zip(hits, to_bytes(contrast(batch.projections, channels)), strict=True)
+        tiles["patches"] |= zip(hits, inputs_to_bytes(batch.patches, model.preprocess), strict=True)
+
+    found = mined[arguments.layer]
+    units = np.argsort(-found.maximum, kind="stable")[: arguments.units].tolist()
+    figure = Figure(figsize=(1.8 * len(units), 4.1), layout="constrained")
+    axes = figure.subplots(2, len(units), squeeze=False)
+    for column, unit in enumerate(units):
+        axes[0, column].set_title(f"unit {unit}", fontsize=10)
+        for row, kind in enumerate(tiles):
+            nine = np.full((9, *tiles[kind][unit, 0].shape), 255, np.uint8)  # white where there are fewer
+            for rank in range(9):
+                nine[rank] = tiles[kind].get((unit, rank), nine[rank])
+            axes[row, column].imshow(mosaic(nine.reshape(3, 3, *nine.shape[1:]))[0], interpolation="nearest")
+            axes[row, column].set_axis_off()
+        values = found.values[unit]
+        print(f"unit {unit}: activations {values[0]:.3f} to {values[np.isfinite(values)][-1]:.3f}")
+    figure.suptitle(f"{model.name}, {arguments.layer}: deconvnet projections of the strongest hits above their patches")
+    figure.savefig(arguments.out, dpi=200)
+    print(f"Open {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

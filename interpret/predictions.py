@@ -1,0 +1,153 @@
+"""Predictions: the classes that a network finds most probable for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.data import Images, open_images
+from interpret.display import inputs_to_bytes
+from interpret.errors import InterpretError
+from interpret.mining import on_device, refuse_other_type
+from interpret.model import Model, as_model
+from interpret.progress import progress
+from interpret.results.predictions import Predictions
+
+PICTURES = 64
+"""How many images' pictures a result keeps."""
+
+
+def predict(
+    model: Model | nn.Module,
+    data: Any,
+    items: Sequence[int] | None = None,
+    k: int = 5,
+    *,
+    labels: Sequence[int] | None = None,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+) -> Predictions:
+    """Return the k most probable classes of some images, with their probabilities.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(16, 6))
+    >>> predictions = predict(network, torch.rand(9, 1, 4, 4), items=[0, 7], k=3, labels=[5, 2])
+    >>> predictions.top.shape, predictions.truth
+    ((2, 3), array([5, 2]))
+    >>> bool((predictions.probabilities.sum(1) <= 1).all())
+    True
+
+    Args:
+        model: the network, whose output is one score a class; it runs in evaluation mode and is left as it was.
+        data: the images, as `interpret.open_images` takes them.
+        items: which of them, in this order; None: all. The result keeps the pictures of the first 64.
+        k: how many classes, at most as many as the network has.
+        labels: the right class of each of the items, −1 where it is not known; None: those of the data, if they are
+            labels of the network's classes.
+        batch_size: images in one forward pass.
+        device: where the network runs; None: where its parameters are.
+
+    Returns:
+        `Predictions`, to be drawn by `interpret.plots.plot`. Classes of one probability come in their order.
+
+    Raises:
+        InterpretError: k or an item out of range, labels that are no classes or not one an item, an output that is no
+            finite score a class.
+
+    The network's outputs become probabilities by a softmax, unless each image's already are: none below 0, sum 1.
+
+    Source: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
+    Fig. 4 (left).
+    """
+    model = as_model(model)
+    images = open_images(data, model)
+    chosen = list(range(len(images))) if items is None else list(items)
+    check_items("items", chosen, images)
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    inputs: list[Tensor] = []
+    probabilities: list[Tensor] = []
+    with on_device(model.module, device) as target, progress(len(chosen), "predicting", "img") as bar:
+        for start in range(0, len(chosen), batch_size):
+            batch = torch.stack([images[item][0] for item in chosen[start : start + batch_size]])
+            refuse_other_type(model.module, batch)
+            with torch.inference_mode():
+                probabilities.append(as_probabilities(model.module(batch.to(target))).cpu())
+            if start < PICTURES:
+                inputs.append(batch[: PICTURES - start].clone())
+            bar.update(len(batch))
+    scores = torch.cat(probabilities).numpy()
+    if not 1 <= k <= scores.shape[1]:
+        raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
+    truth = _truth(model, images, chosen, labels, scores.shape[1])
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    known = truth >= 0
+    of_truth = np.where(known, scores[np.arange(len(scores)), np.maximum(truth, 0)], np.nan)
+    return Predictions(
+        model=model.name,
+        data=images.name,
+        names=[images.source_name(int(images.sources[item])) for item in chosen],
+        pictures=inputs_to_bytes(torch.cat(inputs), model.preprocess),
+        top=top.astype(np.int64),
+        probabilities=np.take_along_axis(scores, top, 1),
+        truth=truth,
+        true_probabilities=of_truth,
+        classes=None if model.classes is None else list(model.classes),
+    )
+
+
+def as_probabilities(outputs: object) -> Tensor:
+    """Return a network's outputs [B, K] as probabilities, float64, each row with the sum 1.
+
+    >>> as_probabilities(torch.tensor([[0.0, 0.0]]))
+    tensor([[0.5000, 0.5000]], dtype=torch.float64)
+    >>> as_probabilities(torch.tensor([[0.25, 0.75]]))  # which they are
+    tensor([[0.2500, 0.7500]], dtype=torch.float64)
+
+    Raises:
+        InterpretError: outputs that are no tensor of one finite score a class.
+    """
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:
+        found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise InterpretError(f"the network must answer one score a class, [B, K], not {found}: wrap what it returns")
+    scores = outputs.flatten(1).double()
+    if not bool(scores.isfinite().all()):
+        raise InterpretError("the network answers NaN or infinity: mend the weights or leave the image out")
+    # of float32 or of bfloat16, whose sums are further off
+    rounding = 8 * torch.finfo(outputs.dtype).eps * scores.shape[1] ** 0.5
+    are = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() <= rounding).all())
+    return scores if are else scores.softmax(1)
+
+
+def check_items(what: str, items: Sequence[int], images: Images) -> None:
+    """Refuse items that the data does not have, or none at all."""
+    if not items:
+        raise InterpretError(f"{what} is empty: name at least one image")
+    odd = next((item for item in items if not 0 <= item < len(images)), None)
+    if odd is not None:
+        raise InterpretError(f"{what} must be from 0 to {len(images) - 1} in data {images.name!r}, not {odd}")
+
+
+def known_labels(model: Model, images: Images) -> NDArray[np.int64]:
+    """Return the data's labels where they are of the network's classes, otherwise −1 for all."""
+    if model.classes is not None and images.classes is not None and tuple(images.classes) != tuple(model.classes):
+        return np.full(len(images), -1, np.int64)
+    return images.labels
+
+
+def _truth(
+    model: Model, images: Images, chosen: list[int], labels: Sequence[int] | None, classes: int
+) -> NDArray[np.int64]:
+    if labels is None:
+        truth = known_labels(model, images)[chosen]
+        return np.where((truth >= 0) & (truth < classes), truth, -1)
+    if len(labels) != len(chosen):
+        raise InterpretError(f"labels must be one for each of the {len(chosen)} items, not {len(labels)}")
+    odd = next((label for label in labels if not -1 <= label < classes), None)
+    if odd is not None:
+        raise InterpretError(f"labels must be from 0 to {classes - 1}, or -1 for none, not {odd}")
+    return np.array(labels, np.int64)

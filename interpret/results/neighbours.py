@@ -1,0 +1,64 @@
+"""Which images a network finds alike: what `interpret.find_neighbours` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.results import Result
+
+
+@dataclass
+class Neighbours(Result):
+    """Of Q queries, the k images whose features at a layer are nearest."""
+
+    kind = "neighbours"
+
+    model: str
+    data: str
+    searched: int
+    """How many images were compared with each query."""
+    layer: str
+    averaged: bool
+    """Whether features are means over positions."""
+    metric: str
+    """"euclidean" or "cosine"."""
+    query_names: list[str]
+    query_pictures: NDArray[np.uint8]
+    """[q, h, w, 3] of the first q ≤ 64 queries."""
+    query_labels: NDArray[np.int64]
+    """[Q] −1 where there is none."""
+    items: NDArray[np.int64]
+    """[Q, k] items of the data, nearest first."""
+    distances: NDArray[np.float64]
+    """[Q, k] in units of activation; of "cosine", 1 − cos, from 0 to 2."""
+    pictures: NDArray[np.uint8]
+    """[q, k, h, w, 3] of the first q ≤ 64 queries' neighbours."""
+    names: list[list[str]]
+    """What the images' sources are called."""
+    labels: NDArray[np.int64]
+    """[Q, k] −1 where there is none."""
+    classes: list[str] | None
+    """What the data's labels stand for."""
+
+    def label_name(self, label: int) -> str:
+        """Return what a label stands for, nothing for none."""
+        if label < 0:
+            return ""
+        return str(label) if self.classes is None else self.classes[label]
+
+    @property
+    def title(self) -> str:
+        return f"Nearest images at {self.layer} of {self.model}"
+
+    @property
+    def reading(self) -> str:
+        features = f"{self.layer}'s features" + (" averaged over positions" if self.averaged else "")
+        measure = "Euclidean distance" if self.metric == "euclidean" else "cosine distance, 1 − cos,"
+        return (
+            f"Each row is a query, framed, and the {self.items.shape[1]} of {self.searched:,} images of {self.data} "
+            f"whose {features} are nearest to its own, nearest first, at most one of a source; below each, the "
+            f"{measure} between the features. Images far apart in pixels that come out near are alike to the network."
+        )

@@ -1,0 +1,59 @@
+"""What a network answers to images: what `interpret.predict` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.results import Result
+
+
+@dataclass
+class Predictions(Result):
+    """The k most probable classes of N images."""
+
+    kind = "predictions"
+
+    model: str
+    data: str
+    names: list[str]
+    """What the images are called."""
+    pictures: NDArray[np.uint8]
+    """[n, h, w, 3] the network's inputs as pictures, of the first n ≤ 64 images."""
+    top: NDArray[np.int64]
+    """[N, k] the most probable classes, most probable first."""
+    probabilities: NDArray[np.float64]
+    """[N, k] their probabilities, 0 to 1."""
+    truth: NDArray[np.int64]
+    """[N] the right class, −1 where it is not known."""
+    true_probabilities: NDArray[np.float64]
+    """[N] the probability of the right class; NaN where it is not known."""
+    classes: list[str] | None
+    """What the classes are called; None: by their number."""
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called."""
+        return str(label) if self.classes is None else self.classes[label]
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """[N] whether the right class is among the k."""
+        return (self.top == self.truth[:, None]).any(1) & (self.truth >= 0)
+
+    @property
+    def title(self) -> str:
+        return f"What {self.model} answers"
+
+    @property
+    def reading(self) -> str:
+        known = int((self.truth >= 0).sum())
+        told = (
+            f" The right one is marked; of the {known} images whose class is known, it comes first in "
+            f"{int((self.top[:, 0] == self.truth)[self.truth >= 0].sum())} and is among them in {int(self.hits.sum())}."
+        )
+        return (
+            f"Images of {self.data}, each with the {self.top.shape[1]} classes that {self.model} finds most probable; "
+            f"bars are probabilities from 0 to 1.{told if known else ''}"
+        )

@@ -1,0 +1,303 @@
+"""Neighbours against brute force, difference by difference, in float64; and the index that keeps the features."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import interpret
+from interpret import neighbours
+from interpret.errors import InterpretError
+from interpret.model import Model
+from interpret.neighbours import find_neighbours, nearest
+from interpret.plots import plot
+from interpret.plots.neighbours import plot_krizhevsky_figure4
+from interpret.preprocess import Preprocess
+from interpret.results.neighbours import Neighbours
+
+
+def build(seed: int = 0) -> nn.Sequential:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(3 * 36, 6), nn.ReLU(), nn.Linear(6, 4)
+        )
+    return network.double().eval()
+
+
+def pictures(count: int = 12, seed: int = 0) -> Tensor:
+    return torch.rand(count, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def literal_distance(a: list[float], b: list[float], metric: str) -> float:
+    if metric == "euclidean":
+        return math.sqrt(sum((x - y) ** 2 for x, y in zip(a, b, strict=True)))
+    lengths = math.sqrt(sum(x * x for x in a)), math.sqrt(sum(y * y for y in b))
+    if not all(lengths):
+        return 1.0
+    return 1 - sum(x * y for x, y in zip(a, b, strict=True)) / (lengths[0] * lengths[1])
+
+
+def brute_force(
+    features: NDArray[Any], query: NDArray[Any], k: int, metric: str, sources: list[int], excluded: int | None
+) -> list[tuple[float, int]]:
+    """Every distance, sorted; of each source the first."""
+    distances = [literal_distance(one, query.tolist(), metric) for one in features.tolist()]
+    found: list[tuple[float, int]] = []
+    taken = {excluded}
+    for distance, row in sorted((distance, row) for row, distance in enumerate(distances)):
+        if sources[row] not in taken:
+            taken.add(sources[row])
+            found.append((distance, row))
+    return found[:k]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), metric=st.sampled_from(["euclidean", "cosine"]), block=st.sampled_from([8, 200, 2**26]))
+def test_the_search_is_brute_force(data: st.DataObject, metric: Any, block: int) -> None:
+    """Whole numbers, so that distances tie and are exact; sources, exclusion, blocks of any size."""
+    count, width = data.draw(st.integers(3, 14)), data.draw(st.integers(1, 5))
+    numbers = st.integers(-3, 3)
+    features = data.draw(arrays(np.int64, (count, width), elements=numbers)).astype(np.float32)
+    queries = data.draw(arrays(np.int64, (3, width), elements=numbers)).astype(np.float32)
+    sources = data.draw(st.lists(st.integers(0, 5), min_size=count, max_size=count))
+    excluded = data.draw(st.lists(st.sampled_from(sources), min_size=3, max_size=3))
+    most = len(set(sources)) - 1
+    if most < 1:
+        return
+    k = data.draw(st.integers(1, most))
+    before = neighbours.BLOCK, neighbours.QUERIES_AT_ONCE
+    neighbours.BLOCK, neighbours.QUERIES_AT_ONCE = block, block
+    try:
+        rows, distances = nearest(features, queries, k, metric, np.array(sources), np.array(excluded))
+    finally:
+        neighbours.BLOCK, neighbours.QUERIES_AT_ONCE = before
+    for number in range(3):
+        expected = brute_force(features, queries[number], k, metric, sources, excluded[number])
+        assert distances[number] == pytest.approx([distance for distance, _ in expected], abs=1e-12)
+        assert all(distances[number][:-1] <= distances[number][1:]), "nearest first"
+        assert len({sources[row] for row in rows[number].tolist()} | {excluded[number]}) == k + 1
+        if metric == "euclidean":  # where cosines tie, the last bit decides
+            assert rows[number].tolist() == [row for _, row in expected]
+
+
+def test_cancellation_does_not_reorder_neighbours() -> None:
+    """Far from the origin a matrix product is off by more than what lies between the neighbours."""
+    generator = np.random.default_rng(0)
+    features = 1e8 + generator.random((200, 20))
+    query = features[:1] + 1e-3
+    rows, distances = nearest(features, query, 5)
+    exact = np.sqrt(((features - query) ** 2).sum(1))
+    assert rows[0].tolist() == np.argsort(exact, kind="stable")[:5].tolist()
+    np.testing.assert_array_equal(distances[0], exact[rows[0]])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), scale=st.floats(0.01, 100))
+def test_what_leaves_order_alone(seed: int, scale: float) -> None:
+    """A factor scales Euclidean distances and leaves cosine ones; a shift leaves Euclidean ones."""
+    generator = np.random.default_rng(seed)
+    features, queries = generator.normal(size=(30, 4)), generator.normal(size=(2, 4))
+    rows, distances = nearest(features, queries, 5)
+    scaled = nearest(features * scale, queries * scale, 5)
+    assert np.array_equal(scaled[0], rows) and np.allclose(scaled[1], distances * scale)
+    shifted = nearest(features + 0.5, queries + 0.5, 5)
+    assert np.array_equal(shifted[0], rows) and np.allclose(shifted[1], distances)
+    rows, distances = nearest(features, queries, 5, "cosine")
+    scaled = nearest(features * scale, queries, 5, "cosine")
+    assert np.array_equal(scaled[0], rows) and np.allclose(scaled[1], distances)
+    assert (distances >= 0).all() and (distances <= 2).all()
+
+
+@pytest.mark.parametrize(("layer", "average"), [("0", False), ("0", True), ("1", False), ("3", False), (None, False)])
+def test_it_compares_the_features_of_the_layer(layer: str | None, average: bool) -> None:
+    network, images, asked = build(), pictures(), pictures(2, seed=9)
+    found = find_neighbours(network, asked, images, layer, k=4, average=average, batch_size=5)
+    assert found.layer == (layer or "4"), "the last hidden layer"
+    with torch.no_grad():
+        of = [network[: int(found.layer) + 1](part) for part in (images, asked)]
+    features, queries = (part.mean((2, 3)) if average else part.flatten(1) for part in of)
+    for number in range(2):
+        expected = brute_force(features.numpy(), queries[number].numpy(), 4, "euclidean", list(range(12)), None)
+        assert found.items[number].tolist() == [item for _, item in expected]
+        assert found.distances[number] == pytest.approx([distance for distance, _ in expected], rel=1e-12)
+
+
+def test_a_query_that_is_an_item_is_not_its_own_neighbour() -> None:
+    images = pictures()
+    images[7] = images[2]
+    found = find_neighbours(build(), [2, 5], images, k=11)
+    assert found.items[0, 0] == 7 and found.distances[0, 0] == 0
+    for query, items in zip((2, 5), found.items.tolist(), strict=True):
+        assert sorted([query, *items]) == list(range(12))
+    of_images = find_neighbours(build(), images[[2]], images, k=2)
+    assert of_images.items[0].tolist() == [2, 7], "an image of one's own may be found"
+    of_array = find_neighbours(build(), np.array([2, 5]), images, k=11)
+    assert np.array_equal(of_array.items, found.items)
+
+
+def folder_of(tmp_path: Path, broken: bool = False) -> tuple[Model, Path]:
+    folder = tmp_path / "pictures"
+    for name in ("cats", "dogs"):
+        (folder / name).mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(10):
+        place = folder / ("cats" if number < 6 else "dogs") / f"{number}.png"
+        Image.fromarray(generator.integers(0, 255, (20, 20), np.uint8)).save(place)
+    if broken:
+        (folder / "cats" / "3.png").write_bytes(b"no picture")
+    return Model(build().float(), "small", Preprocess((8, 8), channels="L")), folder
+
+
+def test_tiles_of_one_photograph_are_one_neighbour(tmp_path: Path) -> None:
+    model, folder = folder_of(tmp_path)
+    images = interpret.open_images(folder, model, crops="tiles", scales=[8, 14, 20])
+    assert len(images) > 3 * 10
+    found = find_neighbours(model, [0, 20], images, k=9)
+    for query, items in zip((0, 20), found.items, strict=True):
+        assert len(set(images.sources[items].tolist()) | {int(images.sources[query])}) == 10
+    with pytest.raises(InterpretError, match=r"k=10 neighbours need .* data 'pictures' has 9 beside the query"):
+        find_neighbours(model, [0], images, k=10)
+
+
+def test_pictures_are_kept_of_the_first_queries() -> None:
+    images = pictures(70)
+    found = find_neighbours(build(), range(70), images, k=2, batch_size=64)
+    assert found.items.shape == (70, 2) and found.pictures.shape == (64, 2, 8, 8, 3)
+    low, high = images[found.items[63, 1]].min(), images[found.items[63, 1]].max()
+    shown = ((images[found.items[63, 1]] - low) / (high - low) * 255).round()
+    assert np.array_equal(found.pictures[63, 1, ..., 0], shown[0].numpy())
+    assert len(plot(found).axes) == 16 * 3
+
+
+def test_labels_and_names_are_told(tmp_path: Path) -> None:
+    model, folder = folder_of(tmp_path)
+    found = find_neighbours(model, [0, 9], folder, k=3)
+    assert found.classes == ["cats", "dogs"] and found.query_labels.tolist() == [0, 1]
+    assert found.query_names == ["cats/0.png", "dogs/9.png"]
+    for row in range(2):
+        for column in range(3):
+            name, label = found.names[row][column], int(found.labels[row, column])
+            assert name.startswith(found.label_name(label)) and found.items[row, column] == int(name[5:-4])
+    assert found.label_name(-1) == ""
+
+
+def test_an_index_is_kept_mapped_and_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, folder = folder_of(tmp_path, broken=True)
+    study = interpret.Study(tmp_path / "study", model, folder)
+    in_memory = find_neighbours(model, [0, 8], folder, k=4)
+    kept = find_neighbours(model, [0, 8], folder, k=4, index=study.path / "features")
+    assert 3 not in kept.items and kept.searched == 9
+    place = study.path / "features" / "4"
+    assert sorted(path.name for path in place.iterdir()) == ["features.npy", "index.json", "items.npy"]
+    assert np.load(place / "features.npy").shape == (9, 6)
+    assert np.load(place / "items.npy").tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert list((study.path / "features").iterdir()) == [place], "nothing half-written is left"
+
+    def never(*_: object) -> Any:
+        raise AssertionError("the index is there")
+
+    monkeypatch.setattr(neighbours, "_features", never)
+    again = find_neighbours(model, [0, 8], folder, k=4, index=study.path / "features")
+    for one in (kept, again):
+        assert np.array_equal(one.items, in_memory.items) and np.array_equal(one.distances, in_memory.distances)
+    opened = neighbours.index_features(model, interpret.open_images(folder, model), "4", folder=study.path / "features")
+    assert isinstance(opened.features, np.memmap)
+    study.keep(kept, "4")
+    loaded = study.result("neighbours", "4")
+    assert isinstance(loaded, Neighbours) and loaded.names == kept.names
+    assert np.array_equal(loaded.pictures, kept.pictures)
+
+    other = Model(build(1).float(), "other", model.preprocess)
+    with pytest.raises(InterpretError, match="is of other weights: choose another folder"):
+        find_neighbours(other, [0], folder, k=4, index=study.path / "features")
+    Image.new("L", (9, 9)).save(folder / "cats" / "new.png")
+    with pytest.raises(InterpretError, match="is of other data: choose another folder"):
+        find_neighbours(model, [0], folder, k=4, index=study.path / "features")
+    (place / "features.npy").write_bytes(b"")
+    with pytest.raises(InterpretError, match="is damaged or no feature index: delete it"):
+        find_neighbours(model, [0], folder, k=4, index=study.path / "features")
+
+
+def test_an_interrupted_index_leaves_nothing(tmp_path: Path) -> None:
+    class Failing(Dataset[Tensor]):
+        def __len__(self) -> int:
+            return 12
+
+        def __getitem__(self, item: int) -> Tensor:
+            if item == 7 and self.armed:
+                raise KeyboardInterrupt
+            return pictures()[item]
+
+        armed = False
+
+    data = Failing()
+    images = interpret.open_images(data, build())
+    _ = images.fingerprint
+    images.__dict__["fingerprint"] = images.fingerprint
+    data.armed = True
+    with pytest.raises(KeyboardInterrupt):
+        find_neighbours(build(), [0], images, k=2, index=tmp_path / "features", batch_size=2)
+    assert list((tmp_path / "features").iterdir()) == []
+
+
+def test_it_is_drawn_and_so_is_the_whole_figure() -> None:
+    images = pictures()
+    found = find_neighbours(build(), [2, 5, 7], images, k=4, metric="cosine")
+    figure = plot(found)
+    assert len(figure.axes) == 3 * 5 and "cosine" in figure.get_suptitle()
+    for row in range(3):
+        for column in range(4):
+            axes = figure.axes[row * 5 + 1 + column]
+            assert axes.get_xlabel() == f"{found.distances[row, column]:.3g}"
+            assert np.array_equal(axes.images[0].get_array(), found.pictures[row, column])
+    assert "12 images of tensor" in found.reading and "cosine" in found.reading
+    answers = interpret.predict(build(), images, [0, 1, 2], k=3, labels=[0, 1, -1])
+    whole = plot_krizhevsky_figure4(answers, found)
+    assert len(whole.subfigs[0].axes) == 2 * 3 and len(whole.subfigs[1].axes) == 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"k": 0}, "k must be at least 1, not 0"),
+        (
+            {"k": 12},
+            "k=12 neighbours need as many images of distinct sources, and data 'tensor' has 11 beside the query",
+        ),
+        ({"k": 13, "queries": pictures(1)}, "and data 'tensor' has 12: ask for fewer, or give more images"),
+        ({"queries": [12]}, "queries must be from 0 to 11 in data 'tensor', not 12"),
+        ({"queries": []}, "queries is empty"),
+        ({"metric": "cosin"}, "unknown metric 'cosin': did you mean 'cosine'"),
+        ({"layer": "33"}, "unknown layer '33'"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.ReLU())}, "has no hidden layer that could be found: name one"),
+        ({"queries": pictures(1).float()}, "images are torch.float32"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
+    given = {"model": build(), "queries": [0], "data": pictures(), "k": 2} | arguments
+    with pytest.raises(InterpretError, match=sentence) as caught:
+        find_neighbours(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_queries_of_another_size_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    large = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    small = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    with pytest.raises(InterpretError, match="give images of one size, or average=True"):
+        find_neighbours(network, large, small, "1", k=2)
+    assert find_neighbours(network, large, small, "1", k=2, average=True).items.shape == (2, 2)
