@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from interpret.projection import Projections, project
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.study import Study
+    from interpret.summary import summarise
     from interpret.tracing import Layer, ReceptiveField, trace
     from interpret.training import train
 
@@ -46,6 +47,7 @@ _HOME = {
     "open_images": "data",
     "plot_filters": "filters",
     "project": "projection",
+    "summarise": "summary",
     "trace": "tracing",
     "train": "training",
     "write_gallery": "gallery",
@@ -69,6 +71,7 @@ __all__ = [
     "open_images",
     "plot_filters",
     "project",
+    "summarise",
     "trace",
     "train",
     "write_gallery",
