@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from interpret.costs import compare_costs
     from interpret.data import Images, open_images
     from interpret.errors import InterpretError
     from interpret.filters import filter_images, plot_filters
@@ -41,6 +42,7 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "compare_costs": "costs",
     "filter_images": "filters",
     "load": "loading",
     "mine": "mining",
@@ -65,6 +67,7 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "compare_costs",
     "filter_images",
     "load",
     "mine",

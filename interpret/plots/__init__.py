@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from interpret.results import Result
 
 # kind of result: the function that draws it, imported at first use
-DRAWN_BY: dict[str, str] = {}
+DRAWN_BY: dict[str, str] = {
+    "costs": "interpret.plots.costs:plot_costs",
+}
 
 
 def plot(result: Result) -> Figure:

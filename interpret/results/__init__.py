@@ -17,7 +17,9 @@ from interpret.errors import InterpretError, unknown
 from interpret.files import replacing
 
 # kind of result: the class, imported at first use
-KINDS: dict[str, str] = {}
+KINDS: dict[str, str] = {
+    "costs": "interpret.results.costs:NetworkCosts",
+}
 
 
 class Result:
