@@ -391,6 +391,18 @@ def test_augmentation_moves_by_whole_pixels_and_uncovers_black() -> None:
     assert all(one.sum() == image.sum() for one in moved)
 
 
+def test_augmentation_uncovers_the_grey_level_of_the_recipe() -> None:
+    preprocess = Preprocess((8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    move = augmentation(AugmentTable(translate=3, fill=255), preprocess)
+    white = torch.tensor([(1 - 0.5) / 0.2, (1 - 0.4) / 0.3, (1 - 0.3) / 0.4])
+    torch.manual_seed(0)
+    moved = [move(torch.zeros(3, 8, 8)) for _ in range(20)]
+    assert any((image != 0).any() for image in moved)
+    for image in moved:
+        uncovered = image.flatten(1).T[(image != 0).any(0).flatten()]
+        torch.testing.assert_close(uncovered, white.expand_as(uncovered))
+
+
 def test_no_augmentation_leaves_the_image() -> None:
     image = torch.rand(1, 9, 9)
     assert augmentation(AugmentTable(), Preprocess((9, 9), channels="L"))(image) is image
