@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interpret.costs import compare_costs
     from interpret.data import Images, open_images
+    from interpret.datasets import load_dataset
     from interpret.errors import InterpretError
     from interpret.filters import filter_images, plot_filters
     from interpret.gallery import write_gallery
@@ -45,6 +46,7 @@ _HOME = {
     "compare_costs": "costs",
     "filter_images": "filters",
     "load": "loading",
+    "load_dataset": "datasets",
     "mine": "mining",
     "open_images": "data",
     "plot_filters": "filters",
@@ -70,6 +72,7 @@ __all__ = [
     "compare_costs",
     "filter_images",
     "load",
+    "load_dataset",
     "mine",
     "open_images",
     "plot_filters",

@@ -83,7 +83,7 @@ def by_depth(count: int) -> list[Any]:
 
 def show(axes: Axes, picture: Any, title: str = "", **kwargs: Any) -> None:
     """Draw a picture without ticks."""
-    axes.imshow(picture, **({"interpolation": "nearest"} | kwargs))
+    axes.imshow(np.asarray(picture), **({"interpolation": "nearest"} | kwargs))
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_visible(False)
