@@ -454,6 +454,7 @@ def test_weights_that_are_none(tmp_path) -> None:
     spec = write_small(tmp_path)
     (tmp_path / "noise.pth").write_bytes(os.urandom(100))
     (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "stackless.pth").write_bytes(b"\x80\x02R.")  # a pickle that calls what it has not got
     (tmp_path / "noise.safetensors").write_bytes(os.urandom(100))
     torch.save(small().state_dict(), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-500])
@@ -462,6 +463,7 @@ def test_weights_that_are_none(tmp_path) -> None:
     for name, words in [
         ("noise.pth", "damaged or no checkpoint|hold more than tensors"),
         ("empty.pth", "damaged or no checkpoint"),
+        ("stackless.pth", "damaged or no checkpoint"),
         ("noise.safetensors", "damaged or no checkpoint"),
         ("cut.pth", "damaged or no checkpoint"),
         ("list.pth", r"hold no state_dict: save"),
