@@ -161,6 +161,9 @@ def test_channels_are_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[str
     image, kernel = found["image"].numpy(), found["kernel"].numpy()
     expected = sum(correlate2d(image[channel], kernel[channel], "valid") for channel in range(3)) + found["bias"]
     np.testing.assert_allclose(found["total"], expected, atol=1e-9)
+    # what the script says of the unit: bright above dark in red and green, and hardly blue
+    above, below = kernel[:, :3].sum((1, 2)), kernel[:, 4:].sum((1, 2))
+    assert (above[:2] > 1 + below[:2]).all() and np.square(kernel[2]).sum() < 0.2 * np.square(kernel[:2]).sum()
 
 
 def test_pooling_makes_locally_invariant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import warnings
 from itertools import product
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from interpret import cli
 from interpret.errors import InterpretError
 from interpret.loading import load
 from interpret.output_size import size_formula
@@ -188,3 +190,30 @@ def test_every_convolution_and_pool_of_a_real_network_has_its_formula(name: str)
 def test_an_unknown_format_is_one_sentence() -> None:
     with pytest.raises(InterpretError, match="unknown format 'html': choose from text, markdown, json"):
         summarise(nn.Sequential(nn.Conv2d(1, 1, 1)), (1, 2, 2), "html")  # type: ignore[arg-type]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["interpret", "summary", *arguments])
+    try:
+        cli.main()
+    except SystemExit as ending:
+        return int(ending.code or 0)
+    return 0
+
+
+def test_the_command_writes_json_and_says_where_weights_come_from_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "nin", "--format", "json") == 0  # no warning: they are errors in tests
+    written = capsys.readouterr()
+    assert json.loads(written.out)["params"] == 7_595_176
+    assert written.err == "nin: random weights (seed 0): this network has learnt nothing\n"
+
+
+@pytest.mark.parametrize("format", ["html", "txt"])
+def test_the_command_refuses_another_format_in_one_sentence(
+    format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "lenet", "--format", format) == 2
+    written = capsys.readouterr()
+    assert written.out == "" and written.err.count("\n") == 1 and f"unknown --format '{format}'" in written.err
