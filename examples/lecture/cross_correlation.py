@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     # bright above left, dark below right: turned by 180° it answers with the opposite sign
     kernel = np.add.outer(np.linspace(1, -1, 5), np.linspace(1, -1, 5)) / 2
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(digit, kernel).savefig(out)
+    draw(digit, kernel).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"correlation": correlation, "convolution": convolution, "digit": digit, "kernel": kernel}
 

@@ -73,13 +73,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print("the step image under the vertical detector:")
     print(detect(step, VERTICAL))
     digits = interpret.load_dataset("digits")
-    chosen = [np.flatnonzero(digits.labels == digit)[index] for digit, index in ((1, 0), (7, 8), (0, 0))]
+    chosen = [np.flatnonzero(digits.labels == digit)[index] for digit, index in ((1, 0), (7, 12), (0, 0))]
     images = [("a step", step)]
     images += [
         (f"a {digits.classes[digits.labels[i]]}", torch.from_numpy(digits.images[i]).float() / 255) for i in chosen
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(images).savefig(out)
+    draw(images).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"step": step, "vertical": detect(step, VERTICAL), "horizontal": detect(step, HORIZONTAL), "images": images}
 

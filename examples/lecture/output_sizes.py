@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     layers = [lecture | {"name": "8 kernels of 5 × 5"}]
     layers += [one | {"name": f"LeNet {one['name']}"} for one in network if one["params"]]
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(layers).savefig(out)
+    draw(layers).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"layer": layer, "lecture": lecture, "layers": layers}
 

@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         for name, values in found.items():
             print(f"{name:11}", "  ".join(f"{value:.2f}" for value in values))
         out.parent.mkdir(parents=True, exist_ok=True)
-        draw(images[55:56], features, found).savefig(out)
+        draw(images[55:56], features, found).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"changes": found, "small": F.max_pool2d(SMALL[None, None], 2)[0, 0], "images": len(images)}
 

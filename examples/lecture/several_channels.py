@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"conv1, unit {UNIT}: weights {tuple(layer.weight.shape)}, of which one kernel is {tuple(kernel.shape)}")
     print(f"three channels one by one against all at once: largest difference {(total - at_once).abs().max():.1e}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, image, kernel, bias, parts, total).savefig(out)
+    draw(picture, image, kernel, bias, parts, total).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"image": image, "kernel": kernel, "bias": bias, "total": total, "at_once": at_once, "layer": layer}
 

@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"matrix product against convolution: largest difference {np.abs(by_matrix - by_layer).max():.1e}")
     print(f"a neuron of layers 1, 2 and 3 sees {sizes} inputs in a row")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(matrix, sizes).savefig(out)
+    draw(matrix, sizes).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"matrix": matrix, "by_matrix": by_matrix, "by_layer": by_layer, "sizes": sizes}
 

@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     summed = parts.sum((0, 1))
     print(f"5 × 5 kernel: largest difference from autograd {(summed - autograd).abs().max():.1e}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(paths, image, parts, summed, autograd).savefig(out)
+    draw(paths, image, parts, summed, autograd).savefig(out, dpi=200)
     print(f"Open {out}")
     return {"paths": paths, "parts": parts, "autograd": autograd}
 

@@ -19,13 +19,13 @@ from interpret.plots.costs import plot_accuracies
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="torchvision's networks; without any: all")
-    parser.add_argument("--out", type=Path, default=Path(), help="the folder for figure1.png and figure2.png")
+    parser.add_argument("--out", type=Path, default=Path(), help="the folder for figure1.png and figure2.png", dpi=200)
     arguments = parser.parse_args()
 
     costs = interpret.compare_costs(arguments.names or None)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    plot_accuracies(costs).savefig(arguments.out / "figure1.png")
-    plot(costs).savefig(arguments.out / "figure2.png")
+    plot_accuracies(costs).savefig(arguments.out / "figure1.png", dpi=200)
+    plot(costs).savefig(arguments.out / "figure2.png", dpi=200)
     print(costs.reading)
     print(f"Open {arguments.out / 'figure1.png'} and {arguments.out / 'figure2.png'}")
 
