@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interpret.activations import feature_maps
     from interpret.correspondence import correspond
+    from interpret.costs import compare_costs
     from interpret.data import Images, open_images
+    from interpret.datasets import load_dataset
     from interpret.errors import InterpretError
     from interpret.evolution import evolve
     from interpret.filters import filter_images, plot_filters
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from interpret.results.occlusion import Occlusion
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.study import Study
+    from interpret.summary import summarise
     from interpret.tracing import Layer, ReceptiveField, trace
     from interpret.training import train
 
@@ -54,12 +57,14 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "compare_costs": "costs",
     "correspond": "correspondence",
     "evolve": "evolution",
     "feature_maps": "activations",
     "filter_images": "filters",
     "find_neighbours": "neighbours",
     "load": "loading",
+    "load_dataset": "datasets",
     "mine": "mining",
     "occlude": "occlusion",
     "open_images": "data",
@@ -70,6 +75,7 @@ _HOME = {
     "predict": "predictions",
     "probe": "invariance",
     "project": "projection",
+    "summarise": "summary",
     "trace": "tracing",
     "train": "training",
     "write_gallery": "gallery",
@@ -89,12 +95,14 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "compare_costs",
     "correspond",
     "evolve",
     "feature_maps",
     "filter_images",
     "find_neighbours",
     "load",
+    "load_dataset",
     "mine",
     "occlude",
     "open_images",
@@ -105,6 +113,7 @@ __all__ = [
     "predict",
     "probe",
     "project",
+    "summarise",
     "trace",
     "train",
     "write_gallery",

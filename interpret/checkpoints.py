@@ -62,7 +62,7 @@ def read_state(path: str | os.PathLike[str]) -> State:
         ) from None
     except OSError as error:
         raise InterpretError(f"weights {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError):
+    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
         raise InterpretError(
             f"weights {str(path)!r} are damaged or no checkpoint: give a .safetensors file or a saved state_dict()"
         ) from None

@@ -413,16 +413,22 @@ def summary(
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="The input's shape, where the model does not say it.")
     ] = None,
+    format: Annotated[str, typer.Option(help="text, markdown or json.")] = "text",
 ) -> None:
-    """List a network's layers: shape, parameters, operations, receptive field."""
+    """List a network's layers: size and its formula, kernel, parameters, operations, receptive field."""
+    import warnings
+
+    from interpret.errors import unknown
     from interpret.loading import load
     from interpret.summary import summarise
 
-    _say(
-        summarise(
-            _announced(load(model, weights or "random" if _names_untrained(model) else weights)), _shape(input_shape)
-        )
-    )
+    if format not in ("text", "markdown", "json"):
+        raise unknown("--format", format, ("text", "markdown", "json"))
+    with warnings.catch_warnings():
+        # that an architecture's weights are random is announced, and a summary does not need any
+        warnings.filterwarnings("ignore", "model folder .* is an architecture")
+        loaded = load(model, weights or "random" if _names_untrained(model) else weights)
+    _say(summarise(_announced(loaded), _shape(input_shape), format))  # type: ignore[arg-type]
 
 
 @app.command()

@@ -463,7 +463,7 @@ def open_images(
 
     Args:
         data: a folder of image files, searched recursively; a set by name: `"photographs"` (the 230 that come
-            with the demo packages), `"digits"` or `"fashion-mnist"` (see `interpret.datasets`); a tensor
+            with the demo packages), `"digits"`, `"fashion-mnist"` or `"emoji"` (see `interpret.datasets`); a tensor
             [N, C, H, W] of inputs; a uint8 array of pictures [N, H, W] or [N, H, W, 3]; a map-style data set of
             (image, label) or image; or `Images`, returned as they are. A folder that is called like a named set
             is written `./digits`.

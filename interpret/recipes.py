@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 from interpret.datasets import DATASETS
 from interpret.errors import InterpretError, unknown
+from interpret.imagenet import class_names as imagenet_classes
 from interpret.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ class ModelTable:
 
     title: str = ""
     classes: tuple[str, ...] = ()
+    classes_of: Literal["", "imagenet"] = ""
+    """Whose classes they are, where they are too many to list."""
+    untrained: bool = False
+    """Whether the folder is an architecture that comes without weights, and is loaded with random ones."""
+
+    def __post_init__(self) -> None:
+        if self.classes and self.classes_of:
+            raise InterpretError(
+                f"[model] names its classes twice: leave out classes or classes_of={self.classes_of!r}"
+            )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the outputs stand for; empty where the recipe does not say it."""
+        return imagenet_classes() if self.classes_of == "imagenet" else self.classes
 
 
 @dataclass(frozen=True)
@@ -48,12 +64,16 @@ class AugmentTable:
     """Degrees."""
     scale: float = 0.0
     """Share of its size: 0.1 is from 0.9 to 1.1."""
+    fill: int = 0
+    """Grey level of what that uncovers, 0 (black) to 255 (white)."""
 
     def __post_init__(self) -> None:
         if min(self.translate, self.rotate) < 0 or not 0 <= self.scale < 1:
             raise InterpretError(
                 f"[augment] needs translate and rotate of at least 0 and scale from 0 to below 1, not {self}"
             )
+        if not 0 <= self.fill <= 255:
+            raise InterpretError(f"[augment] fill must be a grey level from 0 to 255, not {self.fill}")
 
 
 @dataclass(frozen=True)
@@ -167,7 +187,7 @@ def parse_table(kind: type[Table], name: str, values: Mapping[str, Any]) -> Tabl
     """Return a TOML table as the dataclass `kind`, every key and type checked.
 
     >>> parse_table(AugmentTable, "augment", {"rotate": 10})
-    AugmentTable(translate=0, rotate=10.0, scale=0.0)
+    AugmentTable(translate=0, rotate=10.0, scale=0.0, fill=0)
     """
     if not isinstance(values, Mapping):
         raise InterpretError(f"[{name}] must be a table, not {values!r}")
@@ -207,5 +227,5 @@ def _described(kind: Any) -> str:
     return next(word for option, word in _SINGLE.items() if option in (kind, *get_args(kind)))
 
 
-_SINGLE = {int: "a whole number", float: "a number", str: "a text"}
+_SINGLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 _SEVERAL = {int: "whole numbers", float: "numbers", str: "texts"}

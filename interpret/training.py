@@ -191,7 +191,7 @@ class _Run:
         return -(-len(self.training_items) // self.recipe.train.batch_size)
 
     def _check_fit(self) -> None:
-        data, classes = self.dataset, self.recipe.model.classes
+        data, classes = self.dataset, self.recipe.model.class_names
         if classes and len(classes) != len(data.classes):
             raise InterpretError(
                 f"[model] classes are {len(classes)} where data set {data.name!r} has {len(data.classes)}: name each"
@@ -320,7 +320,7 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainTable], lr_scheduler.
 
 
 def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Return what moves, turns and scales one input at random; what it uncovers is black.
+    """Return what moves, turns and scales one input at random; what it uncovers is black, or as grey as the table says.
 
     >>> move = augmentation(AugmentTable(translate=2), Preprocess((28, 28), channels="L"))
     >>> move(torch.ones(1, 28, 28)).shape
@@ -329,13 +329,13 @@ def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tenso
     if table == AugmentTable():
         return nn.Identity()
     height, width = preprocess.size
-    black = preprocess.encode(np.zeros((1, 1), np.uint8)).flatten().tolist()
+    fill = preprocess.encode(np.full((1, 1), table.fill, np.uint8)).flatten().tolist()
     return v2.RandomAffine(
         degrees=table.rotate,
         translate=(table.translate / width, table.translate / height),
         scale=(1 - table.scale, 1 + table.scale),
         interpolation=v2.InterpolationMode.BILINEAR,
-        fill=black,
+        fill=fill,
     )
 
 

@@ -570,7 +570,7 @@ def test_data_of_the_wrong_kind(tmp_path) -> None:
         (np.zeros((1, 3, 4, 4)), r"uint8 \[N, H, W\] or \[N, H, W, 3\], not float64 .* passed as a tensor"),
         (torch.zeros(0, 3, 4, 4), r"data 'tensor' holds no images"),
         ([], r"data 'list' holds no images"),
-        (42, r"data must be a folder, one of photographs, digits, fashion-mnist, a tensor.*not a int"),
+        (42, r"data must be a folder, one of photographs, digits, fashion-mnist, emoji, a tensor.*not a int"),
         (["a.png"], r"item 0 of data set 'list' must be \(image, label\) or an image.*not str"),
         ([torch.zeros(4, 4)], r"not Tensor \[4, 4\]"),
         ([(torch.zeros(3, 4, 4), "cat")], r"label of item 0 of data set 'list' must be an integer, not 'cat'"),

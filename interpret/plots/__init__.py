@@ -24,6 +24,7 @@ DRAWN_BY: dict[str, str] = {
     "feature-maps": "interpret.plots.feature_maps:plot_feature_maps",
     "neighbours": "interpret.plots.neighbours:plot_neighbours",
     "predictions": "interpret.plots.predictions:plot_predictions",
+    "costs": "interpret.plots.costs:plot_costs",
 }
 
 

@@ -83,7 +83,7 @@ def by_depth(count: int) -> list[Any]:
 
 def show(axes: Axes, picture: Any, title: str = "", **kwargs: Any) -> None:
     """Draw a picture without ticks: small ones with sharp pixels, large ones averaged as they shrink."""
-    axes.imshow(picture, **({"interpolation": "auto"} | kwargs))
+    axes.imshow(np.asarray(picture), **({"interpolation": "auto"} | kwargs))
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_visible(False)

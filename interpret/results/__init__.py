@@ -25,6 +25,7 @@ KINDS: dict[str, str] = {
     "feature-maps": "interpret.results.feature_maps:FeatureMaps",
     "neighbours": "interpret.results.neighbours:Neighbours",
     "predictions": "interpret.results.predictions:Predictions",
+    "costs": "interpret.results.costs:NetworkCosts",
 }
 
 

@@ -1,0 +1,108 @@
+"""Cross-correlation and convolution: the same window, the kernel as it is or turned by half a turn.
+
+    python examples/lecture/cross_correlation.py --out figures
+
+What deep learning calls a convolution lays the kernel on the image as it is; mathematics turns it first. Both are
+computed here product by product, and are the same as SciPy's `correlate2d` and `convolve2d`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from scipy.signal import convolve2d, correlate2d
+
+import interpret
+from interpret.plots.style import ACCENT, WIDTH, figure_grid, in_style, show
+
+Array = NDArray[np.float64]
+
+IMAGE = np.array([[1.1, 1.2, 1.3], [2.1, 2.2, 2.3], [3.1, 3.2, 3.3]])
+KERNEL = np.array(
+    [
+        [0.11893535, -0.12021737, 0.2583796],
+        [-0.22761738, -0.13269596, -0.02961969],
+        [0.17413345, -0.3224947, -0.02875605],
+    ]
+)
+
+
+def cross_correlate(image: Array, kernel: Array) -> Array:
+    """Lay the kernel on each place where it fits, and add up the products."""
+    height, width = kernel.shape
+    places = image.shape[0] - height + 1, image.shape[1] - width + 1
+    result = np.zeros(places)
+    for y, x in np.ndindex(places):
+        result[y, x] = (image[y : y + height, x : x + width] * kernel).sum()
+    return result
+
+
+def convolve(image: Array, kernel: Array) -> Array:
+    """Do the same with the kernel turned by 180°."""
+    return cross_correlate(image, kernel[::-1, ::-1])
+
+
+@in_style
+def draw(digit: Array, kernel: Array) -> Figure:
+    figure, axes = figure_grid(3, 4, (WIDTH, 5.6), width_ratios=(1, 1, 1, 1))
+    turned = KERNEL[::-1, ::-1]
+    rows = (
+        ("cross-correlation", "kernel as it is", KERNEL, cross_correlate(IMAGE, KERNEL)),
+        ("convolution", "kernel turned by 180°", turned, convolve(IMAGE, KERNEL)),
+    )
+    for row, (name, how, used, result) in enumerate(rows):
+        numbers(axes[row, 0], IMAGE, "image", "{:.1f}", "Greys", (0, 8))
+        numbers(axes[row, 1], used, how, "{:.3f}", "RdBu_r", (-0.6, 0.6))
+        numbers(axes[row, 2], IMAGE * used, "products", "{:.3f}", "RdBu_r", (-2.2, 2.2))
+        numbers(axes[row, 3], result, f"their sum: {name}", "{:.6f}", "RdBu_r", (-2.2, 2.2))
+    # marks one corner of the kernel, so that the turn can be seen
+    for row, corner in ((0, (0, 0)), (1, (2, 2))):
+        axes[row, 1].add_patch(_frame(corner))
+    extent = float(np.abs(digit).max() * np.abs(kernel).sum()) / 2
+    show(axes[2, 0], digit, "a digit", cmap="gray_r")
+    show(axes[2, 1], kernel, "a kernel of 5 × 5", cmap="RdBu_r", vmin=-1, vmax=1)
+    show(axes[2, 2], cross_correlate(digit, kernel), "cross-correlation", cmap="RdBu_r", vmin=-extent, vmax=extent)
+    show(axes[2, 3], convolve(digit, kernel), "convolution", cmap="RdBu_r", vmin=-extent, vmax=extent)
+    return figure
+
+
+def numbers(axes: Axes, values: Array, title: str, form: str, colors: str, limits: tuple[float, float]) -> None:
+    """Draw a small matrix with its values written into it."""
+    show(axes, values, title, cmap=colors, vmin=limits[0], vmax=limits[1])
+    size = 9 if values.size == 1 else 7
+    for y, x in np.ndindex(values.shape):
+        axes.text(x, y, form.format(values[y, x]).replace("-", "−"), ha="center", va="center", fontsize=size)
+
+
+def _frame(corner: tuple[int, int]) -> Rectangle:
+    return Rectangle((corner[1] - 0.47, corner[0] - 0.47), 0.94, 0.94, fill=False, color=ACCENT, lw=1.6)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(), help="the folder for cross_correlation.png")
+    out = parser.parse_args(arguments).out / "cross_correlation.png"
+
+    correlation, convolution = cross_correlate(IMAGE, KERNEL), convolve(IMAGE, KERNEL)
+    print(f"cross-correlation  {correlation[0, 0]:.6f}  (SciPy: {correlate2d(IMAGE, KERNEL, 'valid')[0, 0]:.6f})")
+    print(f"convolution        {convolution[0, 0]:.6f}  (SciPy: {convolve2d(IMAGE, KERNEL, 'valid')[0, 0]:.6f})")
+
+    digits = interpret.load_dataset("digits")
+    digit = digits.images[np.flatnonzero(digits.labels == 2)[0]] / 255
+    # bright above left, dark below right: turned by 180° it answers with the opposite sign
+    kernel = np.add.outer(np.linspace(1, -1, 5), np.linspace(1, -1, 5)) / 2
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(digit, kernel).savefig(out, dpi=200)
+    print(f"Open {out}")
+    return {"correlation": correlation, "convolution": convolution, "digit": digit, "kernel": kernel}
+
+
+if __name__ == "__main__":
+    main()

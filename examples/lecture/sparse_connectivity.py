@@ -1,0 +1,114 @@
+"""Sparse connectivity: a convolution is a fully connected layer most of whose weights are zero, and the rest shared.
+
+    python examples/lecture/sparse_connectivity.py --out figures
+
+The matrix that a 3 × 3 kernel stands for has a row for each output and a column for each input. It has nine entries in
+each row, and only nine different ones in all. Stacked, layers see more: the receptive field grows by two a layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import nn
+
+import interpret
+from interpret.plots.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figure_grid, in_style, show
+
+SIDE, KERNEL = 6, 3
+
+
+def weight_numbers(side: int, kernel: int) -> NDArray[np.int64]:
+    """Return which weight connects each output (row) with each input (column): 1 to kernel², 0 for none."""
+    places = side - kernel + 1
+    matrix = np.zeros((places**2, side**2), np.int64)
+    for y, x in np.ndindex(places, places):
+        for dy, dx in np.ndindex(kernel, kernel):
+            matrix[y * places + x, (y + dy) * side + x + dx] = 1 + dy * kernel + dx
+    return matrix
+
+
+def receptive_fields(layers: int) -> list[int]:
+    """Return how many inputs in a row a neuron of each of several 3 × 3 layers sees."""
+    network = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(layers)))
+    traced = interpret.trace(network, (1, 15, 15))
+    return [traced[str(layer)].receptive_field.size[0] for layer in range(layers)]
+
+
+@in_style
+def draw(matrix: NDArray[np.int64], sizes: list[int]) -> Figure:
+    figure, axes = figure_grid(2, 2, (WIDTH, 5.4), height_ratios=(1, 1.1))
+    colors = ListedColormap(["white", *(np.array(CATEGORIES[:7]).tolist()), "#000000", "#b7a600"])
+    kernel = np.arange(1, KERNEL**2 + 1).reshape(KERNEL, KERNEL)
+    show(axes[0, 0], kernel, "nine weights", cmap=colors, vmin=0, vmax=9)
+    for y, x in np.ndindex(kernel.shape):
+        axes[0, 0].text(x, y, f"$w_{kernel[y, x]}$", ha="center", va="center", color="white", fontsize=11)
+    axes[0, 0].set_box_aspect(1)
+
+    show(axes[0, 1], matrix, f"the same as a matrix: {matrix.shape[0]} outputs × {matrix.shape[1]} inputs",
+         cmap=colors, vmin=0, vmax=9)  # fmt: skip
+    axes[0, 1].set(xlabel="inputs, row by row", ylabel="outputs, row by row")
+    for side in axes[0, 1].spines.values():
+        side.set_visible(True)
+
+    connections(axes[1, 0], "sparse: each neuron is connected to three", lambda lower, upper: abs(lower - upper) <= 1)
+    connections(axes[1, 1], "dense: each neuron is connected to all", lambda lower, upper: True)
+    seen = ", ".join(map(str, sizes))
+    axes[1, 0].set_xlabel(f"inputs that the marked neuron sees, from layer to layer: {seen}", color=QUIET)
+    return figure
+
+
+def connections(axes: Any, title: str, connected: Any) -> None:
+    """Draw three layers of nine neurons above nine inputs, and what the middle one on top sees."""
+    seen = {(3, 4)}
+    for layer in (3, 2, 1):
+        seen |= {
+            (layer - 1, low) for low in range(9) for top in range(9) if (layer, top) in seen and connected(low, top)
+        }
+        for low in range(9):
+            for top in range(9):
+                if connected(low, top):
+                    marked = (layer, top) in seen
+                    axes.plot([low, top], [layer - 1, layer], color=ACCENT if marked else "#d0d0d0",
+                              lw=0.9 if marked else 0.5, zorder=2 if marked else 1)  # fmt: skip
+    for layer in range(4):
+        for neuron in range(9):
+            color = ACCENT if (layer, neuron) in seen else "white"
+            axes.plot(neuron, layer, "o", ms=7, mfc=color, mec=INK, mew=0.6, zorder=3)
+    axes.set_title(title, fontsize=8)
+    axes.set(xticks=[], yticks=range(4), yticklabels=["input", "layer 1", "layer 2", "layer 3"], xlim=(-0.6, 8.6))
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(), help="the folder for sparse_connectivity.png")
+    out = parser.parse_args(arguments).out / "sparse_connectivity.png"
+
+    matrix = weight_numbers(SIDE, KERNEL)
+    layer = nn.Conv2d(1, 1, KERNEL, bias=False).double()
+    image = torch.rand(1, 1, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = np.concatenate([[0.0], layer.weight.detach().numpy().ravel()])
+    by_matrix = weights[matrix] @ image.numpy().ravel()
+    by_layer = layer(image).detach().numpy().ravel()
+    sizes = receptive_fields(3)
+    print(f"{np.count_nonzero(matrix)} of {matrix.size} entries are not zero, and {len(np.unique(matrix)) - 1} differ")
+    print(f"matrix product against convolution: largest difference {np.abs(by_matrix - by_layer).max():.1e}")
+    print(f"a neuron of layers 1, 2 and 3 sees {sizes} inputs in a row")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(matrix, sizes).savefig(out, dpi=200)
+    print(f"Open {out}")
+    return {"matrix": matrix, "by_matrix": by_matrix, "by_layer": by_layer, "sizes": sizes}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""How many positions a layer's output has: the formula of its window, with the numbers filled in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_shape: Sequence[int]) -> str | None:
+    """Return how the size of a layer's output follows from that of its input: (W − K + 2P) / S + 1, filled in.
+
+    >>> size_formula(nn.Conv2d(1, 8, 5), (1, 28, 28), (8, 24, 24))
+    '(28 − 5 + 2·0)/1 + 1 = 24'
+    >>> size_formula(nn.Conv2d(3, 96, 7, stride=2, padding=1), (3, 224, 224), (96, 110, 110))
+    '⌊(224 − 7 + 2·1)/2⌋ + 1 = 110'
+    >>> size_formula(nn.MaxPool2d(3, 2, ceil_mode=True), (96, 110, 110), (96, 55, 55))
+    '⌈(110 − 3 + 2·0)/2⌉ + 1 = 55'
+
+    With dilation D the kernel spans D·(K − 1) + 1; a transposed convolution gives (W − 1)·S − 2P + D·(K − 1) + Q + 1,
+    with Q its output padding. Brackets say where the division is rounded. Where height and width differ, both are
+    given, the height first.
+
+    Args:
+        layer: a convolution, pooling, flattening or linear layer.
+        input_shape: (channels, height, width) of what it took.
+        output_shape: likewise of what it gave.
+
+    Returns:
+        None for a layer of another kind, and for one whose output is not what its formula says.
+
+    Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016, relationships 6,
+    14 and 15; rounding up and its exception as torch's pooling layers document them.
+    """
+    if input_shape is None:
+        return None
+    if isinstance(layer, nn.Flatten):
+        return f"{'·'.join(map(str, input_shape))} = {math.prod(input_shape)}"
+    if isinstance(layer, ADAPTIVE_POOLS) and len(output_shape) == 3:
+        return f"set to {output_shape[1]} × {output_shape[2]}"
+    if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, *POOLS)) or len(input_shape) != 3:
+        return None
+    sides = [_side(layer, axis, input_shape[1 + axis]) for axis in (0, 1)]
+    if tuple(size for _, size in sides) != tuple(output_shape[1:]):
+        return None
+    texts = [f"{text} = {size}" for text, size in sides]
+    return texts[0] if texts[0] == texts[1] else "; ".join(texts)
+
+
+def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
+    """Return the formula for one side, and what it comes to."""
+    kernel, stride = _at(layer.kernel_size, axis), _at(layer.stride, axis)
+    dilation = _at(getattr(layer, "dilation", 1), axis)
+    span = dilation * (kernel - 1) + 1
+    spelled = str(kernel) if dilation == 1 else f"({dilation}·({kernel} − 1) + 1)"
+    if isinstance(layer, nn.ConvTranspose2d):
+        padding, more = _at(layer.padding, axis), _at(layer.output_padding, axis)
+        spelled = str(kernel) if dilation == 1 else f"{dilation}·({kernel} − 1) + 1"
+        text = f"({size} − 1)·{stride} − 2·{padding} + {spelled}" + (f" + {more}" if more else "")
+        return text, (size - 1) * stride - 2 * padding + span + more
+    padding = getattr(layer, "padding", 0)
+    if padding == "same":  # as much as it takes, on one side one more where that is odd
+        before, spelled_padding = span - 1, str(span - 1)
+    else:
+        one_side = 0 if padding == "valid" else _at(padding, axis)
+        before, spelled_padding = 2 * one_side, f"2·{one_side}"
+    free = size - span + before
+    steps = free // stride
+    rounded = f"({size} − {spelled} + {spelled_padding})/{stride}"
+    if free % stride:
+        up = getattr(layer, "ceil_mode", False)
+        rounded = f"⌈{rounded}⌉" if up else f"⌊{rounded}⌋"
+        # a window that would start beyond the image and its first padding is left out
+        if up and (steps + 1) * stride < size + before // 2:
+            steps += 1
+        elif up:
+            return f"{rounded} + 1 − 1", steps + 1
+    return f"{rounded} + 1", steps + 1
+
+
+def _at(value: Any, axis: int) -> int:
+    return int(value[axis] if isinstance(value, Sequence) else value)

@@ -1,0 +1,44 @@
+"""A small colour AlexNet: five convolutions, three overlapping pools and three fully connected layers for 64 pixels."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class SmallAlexNet(nn.Sequential):
+    """The layers of AlexNet in its order, with a quarter of its kernels and without its normalisation and groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 24, 7, stride=2, padding=2)
+        self.relu1 = nn.ReLU()
+        self.pool1 = nn.MaxPool2d(3, 2)
+        self.conv2 = nn.Conv2d(24, 48, 5, padding=2)
+        self.relu2 = nn.ReLU()
+        self.pool2 = nn.MaxPool2d(3, 2)
+        self.conv3 = nn.Conv2d(48, 64, 3, padding=1)
+        self.relu3 = nn.ReLU()
+        self.conv4 = nn.Conv2d(64, 64, 3, padding=1)
+        self.relu4 = nn.ReLU()
+        self.conv5 = nn.Conv2d(64, 48, 3, padding=1)
+        self.relu5 = nn.ReLU()
+        self.pool5 = nn.MaxPool2d(3, 2)
+        self.flatten = nn.Flatten()
+        self.drop6 = nn.Dropout()
+        self.fc6 = nn.Linear(48 * 3 * 3, 64)
+        self.relu6 = nn.ReLU()
+        self.fc7 = nn.Linear(64, 64)
+        self.relu7 = nn.ReLU()
+        self.fc8 = nn.Linear(64, 9)
+        for layer in self:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                # variance 2 over inputs keeps the signal's size from layer to layer (He et al. 2015)
+                nn.init.kaiming_normal_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        # small, so that what the first kernels show is learnt and not left over from the draw
+        nn.init.normal_(self.conv1.weight, std=0.01)
+
+
+def build() -> nn.Module:
+    """Return the network with freshly drawn weights: [B, 3, 64, 64] to [B, 9]."""
+    return SmallAlexNet()
