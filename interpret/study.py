@@ -198,7 +198,7 @@ class Study:
 
         folders = [self.path / "results" / kind for kind in KINDS]
         files = [file for folder in folders if folder.exists() for file in sorted(folder.glob("*.safetensors"))]
-        return [(file.parent.name, unquote(file.stem)) for file in files]
+        return [(file.parent.name, unquote(file.name.removesuffix(".safetensors"))) for file in files]
 
     def result(self, kind: str, name: str = "") -> Result:
         """Return a result that it keeps."""

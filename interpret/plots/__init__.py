@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from interpret.results import Result
 
 # kind of result: the function that draws it, imported at first use
-DRAWN_BY: dict[str, str] = {}
+DRAWN_BY: dict[str, str] = {
+    "methods": "interpret.plots.methods:plot_methods",
+    "sanity": "interpret.plots.sanity:plot_sanity",
+}
 
 
 def plot(result: Result) -> Figure:

@@ -16,8 +16,11 @@ from safetensors.numpy import save
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing
 
-# kind of result: the class, imported at first use
-KINDS: dict[str, str] = {}
+# kind of result: the class, imported at first use; a report shows them in this order
+KINDS: dict[str, str] = {
+    "methods": "interpret.results.methods:MethodComparison",
+    "sanity": "interpret.results.sanity:SanityCheck",
+}
 
 
 class Result:
