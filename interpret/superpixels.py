@@ -21,9 +21,10 @@ def superpixels(picture: NDArray[np.uint8], count: int = 50) -> NDArray[np.int32
     >>> superpixels(picture, 2)[0]
     array([0, 0, 0, 1, 1, 1, 1, 1], dtype=int32)
 
-    As SLIC (Achanta et al. 2012, "SLIC superpixels compared to state-of-the-art superpixel methods", section 3): k-means
-    over CIELAB colour and position, beginning with a grid of squares, and then whatever is not connected to the bulk of
-    its region goes to the regions around it. All distances are computed, where SLIC looks no further than two seeds.
+    As SLIC (Achanta et al. 2012, "SLIC superpixels compared to state-of-the-art superpixel methods", section 3):
+    k-means over CIELAB colour and position, beginning with a grid of squares, and then whatever is not connected to the
+    bulk of its region goes to the regions around it. All distances are computed, where SLIC looks no further than two
+    seeds.
 
     Args:
         picture: RGB [H, W, 3].
@@ -40,7 +41,7 @@ def superpixels(picture: NDArray[np.uint8], count: int = 50) -> NDArray[np.int32
     regions = _grid(height, width, count)
     spacing = np.sqrt(height * width / (regions.max() + 1))
     colour = cv2.cvtColor(picture.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    places = np.stack(np.mgrid[:height, :width], 2) * (COMPACTNESS / spacing)
+    places = np.moveaxis(np.mgrid[:height, :width], 0, 2) * (COMPACTNESS / spacing)
     features = np.concatenate([colour, places], 2).reshape(-1, 5).astype(np.float32)
     stop = (cv2.TERM_CRITERIA_MAX_ITER, ROUNDS, 0.0)
     # an empty cluster draws from OpenCV's generator
