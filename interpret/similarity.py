@@ -55,8 +55,8 @@ def structural_similarity(one: NDArray[np.floating], other: NDArray[np.floating]
     side = min(WINDOW, *(length - 1 + length % 2 for length in one.shape))
     margin = side // 2
 
-    def local(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        blurred = np.asarray(cv2.GaussianBlur(values, (side, side), SIGMA), np.float64).reshape(values.shape)
+    def local(values: NDArray[Any]) -> NDArray[Any]:
+        blurred: NDArray[Any] = np.asarray(cv2.GaussianBlur(values, (side, side), SIGMA)).reshape(values.shape)
         return blurred[margin : len(blurred) - margin, margin : blurred.shape[1] - margin]
 
     means = local(one), local(other)
