@@ -118,18 +118,18 @@ def attribute(
     >>> attribute(network, images, "guided", target=1, layer="2").positions.shape
     torch.Size([2, 2])
 
-    | method                 | what it is                                                                              |
-    |------------------------|-----------------------------------------------------------------------------------------|
-    | "gradient"             | the score's derivative (Simonyan et al. 2014, section 3), with its sign                  |
-    | "gradient_x_input"     | times the input (Shrikumar et al. 2016)                                                  |
-    | "guided"               | guided backpropagation (Springenberg et al. 2015, section 3.4)                           |
-    | "deconvnet"            | Zeiler & Fergus 2014, section 2.1                                                        |
-    | "integrated_gradients" | gradients along the path from the baseline, times its length (Sundararajan et al. 2017)  |
-    | "smoothgrad"           | the mean gradient of noisy copies (Smilkov et al. 2017)                                  |
-    | "gradcam"              | feature maps weighed by their mean gradient, rectified, enlarged (Selvaraju et al. 2017) |
-    | "guided_gradcam"       | guided backpropagation times Grad-CAM (there, section 3.2)                               |
-    | "occlusion"            | how far the score drops behind a grey square (Zeiler & Fergus 2014, section 4.2)         |
-    | "kernel_shap"          | Shapley values of superpixels, estimated (Lundberg & Lee 2017, section 4.1)              |
+    | method                 | what it is                                                                             |
+    |------------------------|----------------------------------------------------------------------------------------|
+    | "gradient"             | the score's derivative (Simonyan et al. 2014, section 3), with its sign                |
+    | "gradient_x_input"     | times the input (Shrikumar et al. 2016)                                                |
+    | "guided"               | guided backpropagation (Springenberg et al. 2015, section 3.4)                         |
+    | "deconvnet"            | Zeiler & Fergus 2014, section 2.1                                                      |
+    | "integrated_gradients" | the mean gradient on the way from a baseline, times the way (Sundararajan et al. 2017) |
+    | "smoothgrad"           | the mean gradient of noisy copies (Smilkov et al. 2017)                                |
+    | "gradcam"              | feature maps, weighed by their mean gradients, rectified (Selvaraju et al. 2017)       |
+    | "guided_gradcam"       | guided backpropagation times Grad-CAM (there, section 3.2)                             |
+    | "occlusion"            | how far the score drops behind a grey square (Zeiler & Fergus 2014, section 4.2)       |
+    | "kernel_shap"          | Shapley values of superpixels, estimated (Lundberg & Lee 2017, section 4.1)            |
 
     captum computes them, except guided backpropagation and the deconvnet, which are this project's
     `interpret.BackwardRule`: captum changes what `nn.ReLU` modules do, and a network that rectifies otherwise gets

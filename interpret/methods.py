@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ def compare_methods(
             target.
     """
     model = as_model(model)
-    chosen = list(METHODS) if methods is None else list(methods)
+    chosen = cast(list[Method], list(METHODS) if methods is None else list(methods))
     if not chosen:
         raise InterpretError("methods is empty: name at least one, or leave it out for all")
     for method in chosen:
@@ -89,9 +89,7 @@ def compare_methods(
         other_names=names_of(model, layer, rival),
         scores=aim.scores.double().cpu().numpy(),
         other_scores=rival.scores.double().cpu().numpy(),
-        same_for_other={
-            method: _correlations(magnitude(raw[method]), magnitude(others[method])) for method in chosen
-        },
+        same_for_other={method: _correlations(magnitude(raw[method]), magnitude(others[method])) for method in chosen},
         same_as_image={method: _correlations(raw[method].sum(1), details) for method in chosen},
         settings=settings,
     )

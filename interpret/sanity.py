@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def sanity_check(
         InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
     """
     model = as_model(model)
-    chosen = list(METHODS) if methods is None else list(methods)
+    chosen = cast(list[Method], list(METHODS) if methods is None else list(methods))
     if not chosen:
         raise InterpretError("methods is empty: name at least one, or leave it out for all")
     for method in chosen:
@@ -122,8 +122,7 @@ def sanity_check(
         ssim=_compared(found, _structure),
         pictures=picture_of(model, images),
         maps={
-            method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16)
-            for method in chosen
+            method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16) for method in chosen
         },
         target_names=names_of(model, layer, aim),
         seed=seed,
@@ -132,9 +131,7 @@ def sanity_check(
     )
 
 
-def _randomise_top(
-    head: Head, images: Tensor, aim: Aim, from_top: list[str], depth: int, seed: int, draw: int
-) -> int:
+def _randomise_top(head: Head, images: Tensor, aim: Aim, from_top: list[str], depth: int, seed: int, draw: int) -> int:
     """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
     best = draw, -1
     for attempt in [*range(draw, draw + DRAWS), None]:
@@ -200,7 +197,7 @@ def layers_with_weights(head: Head, image: Tensor) -> list[str]:
     """
     names: list[str] = []
     handles = [
-        part.register_forward_hook(lambda *_, name=name: names.append(name))  # type: ignore[misc]
+        part.register_forward_hook(lambda *_, name=name: names.append(name))
         for name, part in head.network.named_modules()
         if next(part.parameters(recurse=False), None) is not None
     ]
@@ -229,8 +226,9 @@ def randomise(layer: nn.Module, seed: int = 0) -> None:
     fresh = copy.deepcopy(layer).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(seed)
-        if callable(getattr(fresh, "reset_parameters", None)):
-            fresh.reset_parameters()
+        reset: Any = getattr(fresh, "reset_parameters", None)
+        if callable(reset):
+            reset()
         else:
             for weight in fresh.parameters(recurse=False):
                 weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view_as(weight))

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from interpret.plots.style import ACCENT, CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, show
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, show
 from interpret.results.methods import METHODS, MethodComparison
 from interpret.similarity import scaled
 
@@ -28,7 +28,7 @@ def plot_methods(result: MethodComparison) -> Figure:
 
     >>> from interpret.results.methods import MethodComparison
     >>> one = np.ones(1)
-    >>> maps = {name: np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32) for name in ("guided", "gradcam")}
+    >>> maps = {name: np.eye(8, dtype=np.float32)[None] for name in ("guided", "gradcam")}
     >>> numbers = {name: one for name in maps}
     >>> figure = plot_methods(MethodComparison("net", None, np.zeros((1, 8, 8, 3), np.uint8), maps, one, one, ["cat"],
     ...     ["dog"], one, one, numbers, numbers, {}))
@@ -51,8 +51,10 @@ def plot_methods(result: MethodComparison) -> Figure:
     for column in range(shown):
         axes = place(NAMES + column * side, top, side * 0.96, height * 0.96)
         show(axes, result.pictures[column])
-        axes.set_title(_wrapped(result.target_names[column], side), fontsize=7, color=INK, pad=3)
-        axes.set_xlabel(_wrapped(result.other_names[column], side), fontsize=6, color=QUIET, labelpad=2)
+        axes.set_title(_wrapped(result.target_names[column], side), fontsize=7, color=INK, pad=3, parse_math=False)
+        axes.set_xlabel(
+            _wrapped(result.other_names[column], side), fontsize=6, color=QUIET, labelpad=2, parse_math=False
+        )
     figure.text(0.05 / width, 1 - (top + height * 0.4) / total, "image", fontsize=8, color=INK, va="center")
     start = top + height + 0.3
     for row, (method, maps) in enumerate(result.maps.items()):

@@ -7,14 +7,15 @@ import textwrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, shorten, show
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, show
 from interpret.results.methods import METHODS
 from interpret.results.sanity import MEASURES, SanityCheck
 
 COLUMNS = 11
 """Steps whose maps are shown at most."""
-NAMES, TOP, HEADER, PANEL = 1.15, 0.3, 1.0, 1.75
+NAMES, TOP, HEADER, PANEL = 1.15, 0.3, 1.35, 1.75
 """Inches: the methods' names, above the curves, between the curves and the maps, and the curves."""
 _BLUE, _VERMILION, _GREEN, _PINK, _ORANGE, _SKY, _GREY = CATEGORIES
 LINES = {
@@ -56,11 +57,19 @@ def plot_sanity(result: SanityCheck) -> Figure:
         """Return axes, in inches from the figure's upper left corner."""
         return figure.add_axes((left / WIDTH, 1 - (upper + tall) / total, wide / WIDTH, tall / total))
 
-    gap, wide = 0.22, (WIDTH - 0.5 - 0.05 - 2 * 0.22) / 3
+    left, gap = 0.62, 0.22
+    wide = (WIDTH - left - 0.05 - 2 * gap) / 3
+    means = [result.mean(measure, method) for measure in MEASURES for method in methods]
+    low = min(-0.05, float(np.nan_to_num(means).min()) - 0.05)
     for column, (measure, title) in enumerate(MEASURES.items()):
-        _curves(place(0.5 + column * (wide + gap), TOP, wide, PANEL), result, measure, title, first=column == 0)
+        axes = place(left + column * (wide + gap), TOP, wide, PANEL)
+        _curves(axes, result, measure, title, low)
+        if column == 0:
+            axes.set_ylabel("similarity to the trained map")
+        else:
+            axes.set_yticklabels([])
     figure.text(
-        (0.5 + WIDTH - 0.05) / 2 / WIDTH,
+        (left + WIDTH - 0.05) / 2 / WIDTH,
         1 - (TOP + PANEL + 0.38) / total,
         f"layers randomised, from the top (of {result.layers} with weights)",
         fontsize=8,
@@ -76,13 +85,15 @@ def plot_sanity(result: SanityCheck) -> Figure:
         handlelength=2.2,
         columnspacing=1.4,
     )
-    picture = min(HEADER - 0.12, NAMES - 0.25)
+    picture = NAMES - 0.25
     show(place(0.05, table - picture - 0.06, picture, picture), result.pictures[0])
     for column, step in enumerate(shown):
-        name = shorten([result.steps[step]], 20)[0] if result.steps[step] else "trained"
-        label = f"{result.depths[step]}: … {name}" if step else name
-        figure.text((NAMES + (column + 0.42) * cell) / WIDTH, 1 - (table - 0.05) / total, label, fontsize=6,
-                    rotation=38, rotation_mode="anchor", color=INK if step == 0 else QUIET)  # fmt: skip
+        name = result.steps[step]
+        name = name if len(name) <= 24 else f"…{name[-23:]}"
+        x = (NAMES + (column + 0.475) * cell) / WIDTH
+        figure.text(x, 1 - (table - 0.05) / total, result.depths[step], fontsize=7, color=INK, ha="center")
+        figure.text(x, 1 - (table - 0.2) / total, name or "trained", fontsize=6, rotation=90, parse_math=False,
+                    color=QUIET, ha="center", va="bottom")  # fmt: skip
     for row, method in enumerate(methods):
         upper = table + row * high
         label = textwrap.fill(METHODS.get(method, method), 15)
@@ -95,17 +106,13 @@ def plot_sanity(result: SanityCheck) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, result: SanityCheck, measure: str, title: str, first: bool) -> None:
+def _curves(axes: Axes, result: SanityCheck, measure: str, title: str, low: float) -> None:
     for method in result.rank:
         color, dashes = LINES.get(method, (_GREY, ":"))
         axes.plot(result.depths, result.mean(measure, method), color=color, linestyle=dashes, linewidth=1.3)
     axes.axhline(0, color=HAIRLINE, linewidth=0.6, zorder=0)
-    means = [result.mean(measure, method) for method in result.rank]
-    low = min(-0.05, np.nanmin(np.nan_to_num(means)) - 0.05)
-    axes.set(xlim=(0, result.depths[-1]), ylim=(low, 1.04), yticks=[0, 0.25, 0.5, 0.75, 1])
+    axes.set(
+        xlim=(0, result.depths[-1]), ylim=(low, 1.04), yticks=[tick for tick in np.linspace(-1, 1, 9) if tick >= low]
+    )
     axes.set_title(title[0].upper() + title[1:], color=INK, fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
-    if first:
-        axes.set_ylabel("similarity to the trained network's map")
-    else:
-        axes.set_yticklabels([])
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -66,9 +66,9 @@ class MethodComparison(Result):
         sentence = (
             f"Red speaks for the {target} named above each image, blue against it; each map is summed over colours and "
             "scaled by the 99th percentile of its magnitude. On the right, rank correlations ρ, a dot for each image "
-            f"and a bar for their mean: with the map for the {other} named below it (magnitudes; 1: the map is the same "
-            f"for both), and with the fine detail of the image itself (signed; 1: the map is the image). Measured on "
-            f"{count} image{'s' if count != 1 else ''}."
+            f"and a bar for their mean: with the map for the {other} named below it (magnitudes; 1: the map is the "
+            "same for both), and with the fine detail of the image itself (signed; 1: the map is the image). Measured "
+            f"on {count} image{'s' if count != 1 else ''}."
         )
         if "deconvnet" in self.maps:
             sentence += (
@@ -80,7 +80,9 @@ class MethodComparison(Result):
                     f", the gradient's {_mean(self.same_for_other['gradient'])} and "
                     f"{_mean(self.same_as_image['gradient'])}"
                 )
-            sentence += f": it tells more of the image than of the {target} (Nie et al. 2018)." if self._recovers else "."
+            if self._recovers:
+                sentence += f": it tells more of the image than of the {target} (Nie et al. 2018)"
+            sentence += "."
         return sentence
 
     @property

@@ -82,5 +82,6 @@ class SanityCheck(Result):
             )
         left_out = sum(int(np.isnan(values).sum()) for values in self.rank.values())
         if left_out:
-            sentence += f" {left_out} of {sum(v.size for v in self.rank.values())} maps are zero everywhere and left out."
+            count = sum(values.size for values in self.rank.values())
+            sentence += f" {left_out} of {count} maps are zero everywhere and left out."
         return sentence
