@@ -162,7 +162,9 @@ def attribute(
     with frozen(model.module):
         head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
-        return Attribution(maps_of(model, head, images, aim, method, chosen), aim.channels, aim.positions, aim.scores)
+        with progress(len(images), METHODS[method], "img") as bar:
+            maps = maps_of(model, head, images, aim, method, chosen, bar.update)
+        return Attribution(maps, aim.channels, aim.positions, aim.scores)
 
 
 def check_method(method: str) -> None:
@@ -310,18 +312,29 @@ def _positions(head: Head, position: Any, output: Tensor, channels: Tensor) -> T
 # ---- the methods -----------------------------------------------------------------------------------------------------
 
 
-def maps_of(model: Model, head: Head, images: Tensor, aim: Aim, method: Method, settings: Settings) -> Tensor:
-    """Return a method's maps of images for an aim, [B, C or 1, H, W]; the network is frozen."""
+def maps_of(
+    model: Model,
+    head: Head,
+    images: Tensor,
+    aim: Aim,
+    method: Method,
+    settings: Settings,
+    advance: Callable[[int], object],
+) -> Tensor:
+    """Return a method's maps of images for an aim, [B, C or 1, H, W], telling how many images are done.
+
+    The network is frozen.
+    """
     if method in ("gradcam", "guided_gradcam") and settings.cam_layer is None:
         settings = Settings(**vars(settings) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
     size = 1 if method in ("smoothgrad", "kernel_shap") else AT_ONCE
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     maps = []
-    with progress(len(images), f"{METHODS[method].lower()}", "img") as bar, torch.enable_grad():
+    with torch.enable_grad():
         for part in parts:
             x = images[part].clone().requires_grad_()
             maps.append(_METHODS[method](model, head, x, aim[part], settings).detach())
-            bar.update(len(x))
+            advance(len(x))
     return torch.cat(maps)
 
 

@@ -140,14 +140,12 @@ def filters(
     from interpret.filters import plot_filters
     from interpret.loading import load
 
-    kind = out.suffix.removeprefix(".").lower()
-    if kind not in ("png", "svg", "pdf"):
-        _fail(f"--out must end in .png, .svg or .pdf, not {out.name!r}")
+    _check_figure(out)
     if scale not in ("filter", "shared"):
         _fail(f"--scale must be filter or shared, not {scale!r}")
     figure = plot_filters(_announced(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
     with replacing(out) as new:
-        figure.savefig(new, format=kind, dpi=200)
+        figure.savefig(new, format=out.suffix.removeprefix(".").lower(), dpi=200)
     _say(f"Open {out}")
 
 
@@ -168,6 +166,74 @@ def summary(
             _announced(load(model, weights or "random" if _names_untrained(model) else weights)), _shape(input_shape)
         )
     )
+
+
+Pictures = Annotated[str, typer.Argument(metavar="IMAGES", help="An image file, a folder, or a named set.")]
+Count = Annotated[int, typer.Option("--images", help="Images of a folder or set: its first ones.")]
+Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gradient,deconvnet. Default: all ten.")]
+Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
+Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
+Keep = Annotated[Path | None, typer.Option("--study", help="A study of this network, to keep the result in too.")]
+
+
+@app.command()
+def attribute(
+    model: Model,
+    images: Pictures,
+    out: Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = Path("methods.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    count: Count = 4,
+    weights: Weights = None,
+    study: Keep = None,
+) -> None:
+    """Show what speaks for a class or a unit, by ten methods side by side."""
+    from interpret.loading import load
+    from interpret.methods import compare_methods
+
+    _check_figure(out)
+    loaded = _announced(load(model, weights))
+    chosen: Any = _names(methods)
+    result = compare_methods(loaded, _pictures(images, loaded, count), chosen, _target(target), layer)
+    _publish(result, out, loaded, study, layer or "")
+
+
+@app.command()
+def sanity(
+    model: Model,
+    images: Pictures,
+    out: Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = Path("sanity.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    steps: Annotated[int, typer.Option(help="Steps from the trained network to one of random weights.")] = 10,
+    seed: Annotated[int, typer.Option(help="Draws the random weights.")] = 0,
+    count: Count = 4,
+    weights: Weights = None,
+    study: Keep = None,
+) -> None:
+    """Check whether maps change when the network's layers are randomised from the top down."""
+    from interpret.loading import load
+    from interpret.sanity import sanity_check
+
+    _check_figure(out)
+    loaded = _announced(load(model, weights))
+    chosen: Any = _names(methods)
+    pictures = _pictures(images, loaded, count)
+    result = sanity_check(loaded, pictures, chosen, _target(target), layer, steps=steps, seed=seed)
+    _publish(result, out, loaded, study, layer or "")
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .html or .pdf.")] = Path("report.html"),
+) -> None:
+    """Write all that a study holds as one file to read, print or send."""
+    from interpret.report import write_report
+
+    _say(f"Open {write_report(study, out)}")
 
 
 @app.command()
@@ -237,6 +303,51 @@ def _study(
         made_from={"model": _lasting(model), "data": _lasting(data), "weights": weights and _lasting(weights)}
         | {"crops": crops, "dtype": dtype},
     )
+
+
+def _pictures(spec: str, model: Any, count: int) -> Any:
+    """Return an image file, or the first images of a folder or set, as inputs [B, C, H, W]."""
+    from interpret.data import batches, open_images
+    from interpret.folder import read_picture
+
+    path = Path(spec)
+    if path.is_file():
+        model.input_shape  # noqa: B018 - which says so where the model has no preprocessing
+        return model.preprocess(read_picture(path.parent, path.name))[None]
+    if count < 1:
+        _fail(f"--images must be at least 1, not {count}")
+    return next(batches(open_images(spec, model, crops="center"), count)).images
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _target(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def _check_figure(out: Path) -> None:
+    if out.suffix.lower() not in (".png", ".svg", ".pdf"):
+        _fail(f"--out must end in .png, .svg or .pdf, not {out.name!r}")
+
+
+def _publish(result: Any, out: Path, model: Any, study: Path | None, name: str) -> None:
+    """Draw a result, and keep it in a study of the same network."""
+    from interpret.errors import InterpretError
+    from interpret.files import replacing
+    from interpret.plots import plot
+    from interpret.study import Study
+
+    if study is not None:
+        kept = Study.open(study)
+        if kept.info["model"]["weights_hash"] != model.weights_hash:
+            raise InterpretError(f"{study} is of other weights than {model.name}: choose its own study")
+        kept.keep(result, name)
+    with replacing(out) as new:
+        plot(result).savefig(new, format=out.suffix.removeprefix(".").lower(), dpi=200)
+    _say(result.reading)
+    _say(f"Open {out}")
 
 
 def _lasting(spec: str) -> str:

@@ -23,6 +23,7 @@ from interpret.attribution import (
 )
 from interpret.errors import InterpretError
 from interpret.model import Model, as_model
+from interpret.progress import progress
 from interpret.results.methods import METHODS, MethodComparison
 from interpret.rules import frozen
 from interpret.similarity import detail, rank_correlation
@@ -74,8 +75,11 @@ def compare_methods(
         head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
         rival = _rival(model, head, images, aim, other)
-        raw = {method: _numpy(maps_of(model, head, images, aim, method, how)) for method in chosen}
-        others = {method: _numpy(maps_of(model, head, images, rival, method, how)) for method in chosen}
+        with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
+            raw, others = (
+                {method: _numpy(maps_of(model, head, images, one, method, how, bar.update)) for method in chosen}
+                for one in (aim, rival)
+            )
     pictures = picture_of(model, images)
     details = [detail(picture) for picture in pictures]
     return MethodComparison(

@@ -104,13 +104,17 @@ def sanity_check(
         depths = np.unique(np.linspace(0, len(from_top), (steps or len(from_top)) + 1).round().astype(np.int64))
         found: list[dict[str, NDArray[np.float64]]] = []
         draws: list[int] = []
-        with progress(len(depths) * len(chosen), "sanity check", "map") as bar:
+        with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
             for depth in depths.tolist():
                 draws.append(_randomise_top(head, images, aim, from_top, depth, seed, draws[-1] if draws else 0))
                 found.append({})
                 for method in chosen:
-                    found[-1][method] = _maps(model, head, images, aim, method, how)
-                    bar.update()
+                    maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
+                    if not np.isfinite(maps).all():
+                        raise InterpretError(
+                            f"the maps of {method!r} are not finite with {depth} layers randomised: leave it out"
+                        )
+                    found[-1][method] = maps
     return SanityCheck(
         model=model.name,
         layer=layer,
@@ -157,15 +161,6 @@ def _answering(head: Head, images: Tensor, aim: Aim) -> int:
             return 0
         (gradient,) = torch.autograd.grad(score, x)
     return int((gradient.flatten(1) != 0).any(1).sum())
-
-
-def _maps(
-    model: Model, head: Head, images: Tensor, aim: Aim, method: Method, settings: Settings
-) -> NDArray[np.float64]:
-    maps = maps_of(model, head, images, aim, method, settings).double().cpu().numpy()
-    if not np.isfinite(maps).all():
-        raise InterpretError(f"the maps of {method} are not finite on the randomised network: leave this method out")
-    return maps
 
 
 def _compared(
