@@ -169,7 +169,7 @@ def summary(
 
 
 Pictures = Annotated[str, typer.Argument(metavar="IMAGES", help="An image file, a folder, or a named set.")]
-Count = Annotated[int, typer.Option("--images", help="Images of a folder or set: its first ones.")]
+Count = Annotated[int, typer.Option("--images", help="How many of a folder or set, evenly spaced.")]
 Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gradient,deconvnet. Default: all ten.")]
 Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
 Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
@@ -306,8 +306,10 @@ def _study(
 
 
 def _pictures(spec: str, model: Any, count: int) -> Any:
-    """Return an image file, or the first images of a folder or set, as inputs [B, C, H, W]."""
-    from interpret.data import batches, open_images
+    """Return an image file, or some images of a folder or set, as inputs [B, C, H, W]."""
+    import torch
+
+    from interpret.data import open_images
     from interpret.folder import read_picture
 
     path = Path(spec)
@@ -316,7 +318,9 @@ def _pictures(spec: str, model: Any, count: int) -> Any:
         return model.preprocess(read_picture(path.parent, path.name))[None]
     if count < 1:
         _fail(f"--images must be at least 1, not {count}")
-    return next(batches(open_images(spec, model, crops="center"), count)).images
+    found = open_images(spec, model, crops="center")
+    count = min(count, len(found))
+    return torch.stack([found[place * len(found) // count][0] for place in range(count)])
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -77,7 +77,7 @@ def scaled(maps: NDArray[np.floating]) -> NDArray[np.float64]:
            [ 1. ,  0. ]])
     """
     magnitude = np.abs(np.asarray(maps, np.float64))
-    scale = np.percentile(magnitude, PERCENTILE, axis=(-2, -1), keepdims=True, method="higher")
+    scale = np.percentile(magnitude, PERCENTILE, axis=(-2, -1), keepdims=True, method="inverted_cdf")
     largest = magnitude.max((-2, -1), keepdims=True)
     # a map that is zero but for a few pixels would be divided by zero
     scale = np.where(scale > 0, scale, np.where(largest > 0, largest, 1.0))
