@@ -28,9 +28,10 @@ def main() -> None:
     study.draw_filters()
 
     some = torch.stack([digits[item][0] for item in (600, 1100, 1700, 3600)])  # one, two, three and seven
-    study.keep(interpret.compare_methods(model, some))
-    study.keep(interpret.compare_methods(model, some, layer="conv2", target=9), "conv2")
-    study.keep(interpret.sanity_check(model, some))
+    few = {"points": 20, "samples": 10, "passes": 100}  # less than by default, and enough for pictures of 28 pixels
+    study.keep(interpret.compare_methods(model, some, **few))
+    study.keep(interpret.compare_methods(model, some, layer="conv2", target=9, **few), "conv2")
+    study.keep(interpret.sanity_check(model, some, **few))
     for name in ("report.html", "report.pdf"):
         print(f"Open {interpret.write_report(study, folder / name)}")
 

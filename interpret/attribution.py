@@ -51,8 +51,8 @@ class Settings:
     baseline: float = 0.0
     """What stands for "nothing", in the network's input: where integrated gradients begin, and what occlusion and
     KernelSHAP put in a pixel's place. 0 is the mean colour where the preprocessing subtracts the mean."""
-    steps: int = 50
-    """Points on the path of integrated gradients."""
+    points: int = 50
+    """On the path of integrated gradients."""
     samples: int = 25
     """Noisy copies of each image for SmoothGrad."""
     noise: float = 0.15
@@ -69,7 +69,7 @@ class Settings:
     """For SmoothGrad's noise and KernelSHAP's mixtures, the same for every image."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("samples", 1), ("superpixels", 2), ("passes", 3)):
+        for name, least in (("points", 1), ("samples", 1), ("superpixels", 2), ("passes", 3)):
             if getattr(self, name) < least:
                 raise InterpretError(f"{name} must be at least {least}, not {getattr(self, name)}")
         for name in ("window", "stride"):
@@ -145,7 +145,7 @@ def attribute(
         layer: the layer of a hidden unit; None: the network's output.
         position: the hidden neuron's (row, column), one for all or one for each image; None: where the channel is
             strongest in the image as it is.
-        **settings: the fields of `interpret.attribution.Settings`: cam_layer, baseline, steps, samples, noise, window,
+        **settings: the fields of `interpret.attribution.Settings`: cam_layer, baseline, points, samples, noise, window,
             stride, superpixels, passes, seed.
 
     Raises:
@@ -368,7 +368,7 @@ def _integrated_gradients(_: Model, head: Head, images: Tensor, aim: Aim, settin
         images,
         baselines=settings.baseline,
         target=aim.captums,
-        n_steps=settings.steps,
+        n_steps=settings.points,
         internal_batch_size=max(AT_ONCE, len(images)),
     )
 

@@ -241,7 +241,7 @@ def _result(file: PdfPages, figure: Figure, title: str, reading: str) -> None:
     The page is A4, or larger where the figure is.
     """
     width, height = figure.get_size_inches()
-    page_width = max(PAGE[0], width + 2 * MARGIN)
+    page_width = max(PAGE[0], width + 0.8)
     text = page_width - 2 * MARGIN
     titles, lines = wrapped(title, 13, text * BOLD), wrapped(reading, 9, text)
     head = MARGIN + 0.12 + len(titles) * 13 / 72 * LEADING + 0.12

@@ -106,7 +106,8 @@ def sanity_check(
         draws: list[int] = []
         with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
             for depth in depths.tolist():
-                draws.append(_randomise_top(head, images, aim, from_top, depth, seed, draws[-1] if draws else 0))
+                draw = draws[-1] if draws else 0
+                draws.append(_randomise_top(head, model.module, images, aim, from_top[:depth], seed, draw))
                 found.append({})
                 for method in chosen:
                     maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
@@ -135,21 +136,34 @@ def sanity_check(
     )
 
 
-def _randomise_top(head: Head, images: Tensor, aim: Aim, from_top: list[str], depth: int, seed: int, draw: int) -> int:
+def _randomise_top(
+    head: Head, trained: nn.Module, images: Tensor, aim: Aim, layers: list[str], seed: int, draw: int
+) -> int:
     """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
-    best = draw, -1
-    for attempt in [*range(draw, draw + DRAWS), None]:
-        if attempt is None:  # none was good: the best of them
-            attempt = best[0]
-        for place in range(depth):
-            # a seed of its own: layers of one shape shall not get the same weights
-            own = int(np.random.SeedSequence([seed, attempt, place]).generate_state(1)[0])
-            randomise(head.network.get_submodule(from_top[place]), own)
-        answering = _answering(head, images, aim)
-        if depth == 0 or answering == len(images):
+    answering: dict[int, int] = {}
+    for attempt in range(draw, draw + DRAWS):
+        _draw_weights(head, trained, layers, seed, attempt)
+        answering[attempt] = _answering(head, images, aim)
+        if not layers or answering[attempt] == len(images):
             return attempt
-        best = max(best, (attempt, answering), key=lambda one: one[1])
-    return best[0]
+    best = max(answering, key=lambda attempt: answering[attempt])
+    _draw_weights(head, trained, layers, seed, best)
+    return best
+
+
+def _draw_weights(head: Head, trained: nn.Module, layers: list[str], seed: int, draw: int) -> None:
+    for place, name in enumerate(layers):
+        layer = head.network.get_submodule(name)
+        # what is permuted are the trained weights, not those of the step before
+        _copy_weights(trained.get_submodule(name), layer)
+        # a seed of its own: layers of one shape shall not get the same weights
+        randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
+
+
+@torch.no_grad()
+def _copy_weights(source: nn.Module, layer: nn.Module) -> None:
+    for mine, theirs in zip(layer.parameters(recurse=False), source.parameters(recurse=False), strict=True):
+        mine.copy_(theirs)
 
 
 def _answering(head: Head, images: Tensor, aim: Aim) -> int:

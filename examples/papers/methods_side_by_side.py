@@ -33,8 +33,8 @@ def main() -> None:
     model = interpret.load(arguments.model)
     found = interpret.open_images(arguments.images, model, crops="center")
     images = torch.stack([found[item][0] for item in arguments.items])
-    # fewer steps and passes than by default, and larger squares: a minute instead of four
-    compared = interpret.compare_methods(model, images, arguments.methods, steps=20, samples=10, window=45, passes=120)
+    # fewer points, copies and passes than by default, and larger squares: a minute instead of four
+    compared = interpret.compare_methods(model, images, arguments.methods, points=20, samples=10, window=45, passes=120)
     plot(compared).savefig(arguments.out, dpi=200)
 
     print(f"{'':24}for the runner-up, too   the image's detail   (rank correlations)")
