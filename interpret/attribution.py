@@ -325,8 +325,6 @@ def maps_of(
 
     The network is frozen.
     """
-    if method in ("gradcam", "guided_gradcam") and settings.cam_layer is None:
-        settings = Settings(**vars(settings) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
     size = 1 if method in ("smoothgrad", "kernel_shap") else AT_ONCE
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     maps = []
@@ -388,20 +386,8 @@ def _smoothgrad(_: Model, head: Head, image: Tensor, aim: Aim, settings: Setting
 
 
 def _gradcam(_: Model, head: Head, images: Tensor, aim: Aim, settings: Settings) -> Tensor:
-    assert settings.cam_layer is not None
-    parts = dict(head.network.named_modules())
-    if settings.cam_layer not in parts:
-        raise unknown("cam_layer", settings.cam_layer, [name for name in parts if name])
-    try:
-        cam = LayerGradCam(head, parts[settings.cam_layer]).attribute(
-            images, target=aim.captums, relu_attributions=True
-        )
-    except (KeyError, RuntimeError, AssertionError, TypeError) as error:
-        raise InterpretError(
-            f"cam_layer {settings.cam_layer!r} has no gradient from {head.name} ({error}): choose a layer below it"
-        ) from None
-    if cam.dim() != 4:
-        raise InterpretError(f"cam_layer {settings.cam_layer!r} has no feature maps: choose a convolution")
+    layer = head.network.get_submodule(find_cam_layer(head, images[:1], aim[:1], settings.cam_layer))
+    cam = LayerGradCam(head, layer).attribute(images, target=aim.captums, relu_attributions=True)
     return F.interpolate(cam, images.shape[2:], mode="bilinear", align_corners=False)
 
 
@@ -460,7 +446,7 @@ class _LeastSquares(InterpretableModel):
     """Weighted linear regression with an intercept, solved in double precision."""
 
     def fit(self, train_data: Any, **_: object) -> None:
-        x, y, weights = (np.concatenate(part).astype(np.float64) for part in zip(*train_data, strict=True))
+        x, y, weights = (torch.cat(part).double().cpu().numpy() for part in zip(*train_data, strict=True))
         root = np.sqrt(weights)
         design = np.column_stack([x, np.ones(len(x))])
         solution, *_rest = np.linalg.lstsq(design * root[:, None], y * root)
@@ -481,8 +467,8 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def find_cam_layer(head: Head, image: Tensor, aim: Aim) -> str:
-    """Return the layer whose output are the last feature maps on the way to a target.
+def find_cam_layer(head: Head, image: Tensor, aim: Aim, wanted: str | None = None) -> str:
+    """Return the layer whose output are the last feature maps on the way to a target, or the one wanted if it has any.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 2))
     >>> image = torch.rand(1, 1, 8, 8)
@@ -496,8 +482,31 @@ def find_cam_layer(head: Head, image: Tensor, aim: Aim) -> str:
     the maps that the classifier sees.
 
     Raises:
-        InterpretError: there is none.
+        InterpretError: there is none, or the one wanted has no feature maps or is not below the target.
     """
+    parts = dict(head.network.named_modules())
+    if wanted is not None and wanted not in parts:
+        raise unknown("cam_layer", wanted, [name for name in parts if name])
+    sizes = _map_sizes(head, image, aim)
+    if wanted is not None:
+        if wanted not in sizes:
+            raise InterpretError(
+                f"cam_layer {wanted!r} has no feature maps that {head.name} depends on: choose a convolution below it"
+            )
+        return wanted
+    last = [name for name, size in sizes.items() if isinstance(parts[name], nn.Conv2d) and size != (1, 1)]
+    if not last:
+        raise InterpretError(
+            f"Grad-CAM needs a convolution below {head.name} whose output has more than one position, and there is "
+            "none: choose another method"
+        )
+    steps = last[-1].split(".")
+    blocks = [".".join(steps[:depth]) for depth in range(1, len(steps) + 1)]
+    return next(block for block in blocks if sizes.get(block) == sizes[last[-1]])
+
+
+def _map_sizes(head: Head, image: Tensor, aim: Aim) -> dict[str, tuple[int, int]]:
+    """Return height and width of each layer's output that is feature maps on the way to the target, in order."""
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -511,27 +520,15 @@ def find_cam_layer(head: Head, image: Tensor, aim: Aim) -> str:
     handles = [part.register_forward_hook(keep(name)) for name, part in parts.items()]
     try:
         with torch.enable_grad():
-            score = aim.of(head(image.clone().requires_grad_())).sum()
+            score = aim.of(head(image.detach().clone().requires_grad_())).sum()
     finally:
         for handle in handles:
             handle.remove()
-    names = [name for name, output in outputs.items() if output.shape[2] * output.shape[3] > 1]
-    reached: dict[str, Tensor | None] = {}
-    if names and score.requires_grad:
-        gradients = torch.autograd.grad(score, [outputs[name] for name in names], allow_unused=True)
-        reached = dict(zip(names, gradients, strict=True))
-    last = [name for name in names if isinstance(parts[name], nn.Conv2d) and reached.get(name) is not None]
-    if not last:
-        raise InterpretError(
-            f"Grad-CAM needs a convolution below {head.name} whose output has more than one position, and there is "
-            "none: choose another method"
-        )
-    steps = last[-1].split(".")
-    for depth in range(1, len(steps)):
-        block = ".".join(steps[:depth])
-        if reached.get(block) is not None and outputs[block].shape[2:] == outputs[last[-1]].shape[2:]:
-            return block
-    return last[-1]
+    if not outputs or not score.requires_grad:
+        return {}
+    gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
+    reached = zip(outputs.items(), gradients, strict=True)
+    return {name: (output.shape[2], output.shape[3]) for (name, output), gradient in reached if gradient is not None}
 
 
 def picture_of(model: Model, images: Tensor) -> Any:

@@ -24,6 +24,7 @@ from interpret.gallery import numbers
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.plots import plot
 from interpret.plots.style import RC
+from interpret.progress import progress
 from interpret.study import Study
 
 if TYPE_CHECKING:
@@ -182,8 +183,10 @@ class Report:
 
     def load(self) -> Iterator[Result]:
         """Yield the kept results in the order of their kinds."""
-        for kind, name in self.results:
-            yield self.study.result(kind, name)
+        with progress(len(self.results), "drawing figures", "figure") as bar:
+            for kind, name in self.results:
+                yield self.study.result(kind, name)
+                bar.update()
 
     def read(self, picture: Picture) -> bytes:
         """Return a picture's file."""
@@ -235,13 +238,15 @@ def _html(report: Report) -> str:
 def _figure(result: Result) -> dict[str, Any]:
     file = BytesIO()
     figure = draw(result)
+    # lines stay sharp as vectors; of pictures, vectors would be larger and no sharper
+    kind = "png" if any(axes.images for axes in figure.axes) else "svg"
     with drawing():
-        figure.savefig(file, format="svg", dpi=200, metadata={"Date": None})
+        figure.savefig(file, format=kind, dpi=200, metadata={"Software": None} if kind == "png" else {"Date": None})
     width, height = figure.get_size_inches()
     return {
         "title": result.title,
         "reading": result.reading,
-        "uri": _uri(".svg", file.getvalue()),
+        "uri": _uri(f".{kind}", file.getvalue()),
         "width": round(width * 116),
         "height": round(height * 116),
     }
