@@ -24,6 +24,8 @@ PAGE = 8.27, 11.69
 """Width and height in inches: A4."""
 MARGIN = 0.65
 TEXT = PAGE[0] - 2 * MARGIN
+FOOT = 0.42
+"""Inches from the lower edge to the line with the page's number."""
 LEADING = 1.42
 """Distance of lines, in sizes of the letters."""
 BOLD = 0.86
@@ -34,27 +36,31 @@ def write_pdf(report: Report, path: Path) -> None:
     """Write a report as a PDF; the same report gives the same bytes."""
     about = {"Title": f"{report.name}: report", "Creator": f"interpret {interpret.__version__}", "CreationDate": None}
     with drawing(), PdfPages(path, metadata=about) as file:
-        pages = _Pages(file)
+        pages = _Pages(file, report.name)
         _title(pages, report)
         _layers(pages, report)
         _filters(pages, report)
         _units(pages, report)
         pages.end()
         for result in report.load():
-            _result(file, draw(result), result.title, result.reading)
+            _result(file, draw(result), result.title, result.reading, report.name)
 
 
 class _Pages:
     """Text and pictures one below the other, in inches from the top, on as many pages as it takes."""
 
-    def __init__(self, file: PdfPages) -> None:
+    def __init__(self, file: PdfPages, name: str) -> None:
         self.file = file
+        self.name = name
         self.page: Figure | None = None
         self.y = 0.0
 
     def end(self) -> None:
         """Finish the page."""
         if self.page is not None:
+            self.y = PAGE[1] - FOOT
+            self.write(_short(self.name, 60), 7, color=QUIET)
+            self.write(str(self.file.get_pagecount() + 1), 7, TEXT, color=QUIET, ha="right")
             self.file.savefig(self.page)
         self.page = None
 
@@ -235,7 +241,7 @@ def _open(content: bytes) -> Any:
     return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
 
 
-def _result(file: PdfPages, figure: Figure, title: str, reading: str) -> None:
+def _result(file: PdfPages, figure: Figure, title: str, reading: str, name: str) -> None:
     """Write a figure on a page of its own: as it is, with its title above and how to read it below.
 
     The page is A4, or larger where the figure is.
@@ -258,5 +264,9 @@ def _result(file: PdfPages, figure: Figure, title: str, reading: str) -> None:
     figure.add_artist(Line2D([left / width, (left + text) / width], [top / height] * 2, color=INK, linewidth=1.2))
     write(titles, top - 0.1, 13, weight="bold")
     write(lines, -0.15, 9)
+    foot_line = height + head - page_height + FOOT
+    write([_short(name, 60)], foot_line, 7)
+    number = str(file.get_pagecount() + 1)
+    figure.text((left + text) / width, foot_line / height, number, fontsize=7, color=INK, va="top", ha="right")
     file.savefig(figure, bbox_inches=Bbox.from_bounds((width - page_width) / 2, height + head - page_height,
                                                       page_width, page_height), dpi=200)  # fmt: skip

@@ -182,6 +182,8 @@ def test_only_the_sections_that_there_are(model: Model, images: torch.Tensor, tm
     page = Page(write_report(study, tmp_path / "report.html").read_text("utf-8"))
     assert page.ids == ["provenance", "layers", "result-1"]
     write_report(study, tmp_path / "report.pdf")
+    # one that has no name is read back as such
+    assert study.results == [("methods", "")] and study.result("methods").reading
     mined = Study(tmp_path / "mined", model, images)
     mined.mine("3", k=2)
     page = Page(write_report(mined, tmp_path / "mined.html").read_text("utf-8"))
