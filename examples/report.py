@@ -14,6 +14,9 @@ import torch
 
 import interpret
 
+METHODS = ("gradient", "smoothgrad", "gradcam", "guided", "deconvnet")
+"""For the sanity check."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,7 +34,7 @@ def main() -> None:
     few = {"points": 20, "samples": 10, "passes": 100}  # less than by default, and enough for pictures of 28 pixels
     study.keep(interpret.compare_methods(model, some, **few))
     study.keep(interpret.compare_methods(model, some, layer="conv2", target=9, **few), "conv2")
-    study.keep(interpret.sanity_check(model, some, **few))
+    study.keep(interpret.sanity_check(model, some, METHODS, **few))
     for name in ("report.html", "report.pdf"):
         print(f"Open {interpret.write_report(study, folder / name)}")
 

@@ -23,6 +23,7 @@ from interpret.progress import progress
 from interpret.results.methods import METHODS
 from interpret.rules import BackwardRule, Rule, frozen
 from interpret.superpixels import superpixels
+from interpret.tracing import trace
 
 Method = Literal[
     "gradient",
@@ -529,6 +530,29 @@ def _map_sizes(head: Head, image: Tensor, aim: Aim) -> dict[str, tuple[int, int]
     gradients = torch.autograd.grad(score, list(outputs.values()), allow_unused=True)
     reached = zip(outputs.items(), gradients, strict=True)
     return {name: (output.shape[2], output.shape[3]) for (name, output), gradient in reached if gradient is not None}
+
+
+Window = tuple[slice, slice]
+
+
+def windows_of(model: Model, head: Head, images: Tensor, aim: Aim) -> list[Window]:
+    """Return the part of each image that its target sees, as slices of rows and columns.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    >>> head, images = Head(network, "0"), torch.rand(1, 1, 8, 8)
+    >>> windows_of(as_model(network), head, images, find_aim(as_model(network), head, images, 0, (1, 5)))
+    [(slice(1, 4, None), slice(5, 8, None))]
+    """
+    traced = None if head.layer is None else trace(model.module, tuple(images.shape[1:])).get(head.layer)
+    field = None if traced is None else traced.receptive_field
+    height, width = images.shape[2:]
+    if field is None or aim.positions is None:
+        return [(slice(0, height), slice(0, width))] * len(images)
+    seen = [field.window((row, column)) for row, column in aim.positions.tolist()]
+    return [
+        (slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width)))
+        for top, left, bottom, right in seen
+    ]
 
 
 def picture_of(model: Model, images: Tensor) -> Any:

@@ -14,12 +14,14 @@ from interpret.attribution import (
     Aim,
     Head,
     Method,
+    Window,
     check_images,
     check_method,
     find_aim,
     maps_of,
     picture_of,
     settings_of,
+    windows_of,
 )
 from interpret.errors import InterpretError
 from interpret.model import Model, as_model
@@ -51,7 +53,8 @@ def compare_methods(
     of backpropagation-based visualizations", show that the deconvnet and guided backpropagation recover the image and
     hardly depend on the class. They show pictures; the two numbers here are this project's choice: the rank correlation
     of the map's magnitude (summed over colours) with that for another class, and that of the map itself (summed over
-    colours, with its sign) with the fine detail of the image: its grey less its grey blurred by 2 pixels.
+    colours, with its sign) with the fine detail of the image: its grey less its grey blurred by 2 pixels. Both are
+    taken within what the target sees of the image, outside of which all maps would agree on zero.
 
     Args:
         model, images, target, layer, position, settings: as in `interpret.attribute`.
@@ -75,13 +78,14 @@ def compare_methods(
         head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
         rival = _rival(model, head, images, aim, other)
+        windows = windows_of(model, head, images, aim)
         with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
             raw, others = (
                 {method: _numpy(maps_of(model, head, images, one, method, how, bar.update)) for method in chosen}
                 for one in (aim, rival)
             )
     pictures = picture_of(model, images)
-    details = [detail(picture) for picture in pictures]
+    details = np.stack([detail(picture) for picture in pictures])
     return MethodComparison(
         model=model.name,
         layer=layer,
@@ -93,8 +97,10 @@ def compare_methods(
         other_names=names_of(model, layer, rival),
         scores=aim.scores.double().cpu().numpy(),
         other_scores=rival.scores.double().cpu().numpy(),
-        same_for_other={method: _correlations(magnitude(raw[method]), magnitude(others[method])) for method in chosen},
-        same_as_image={method: _correlations(raw[method].sum(1), details) for method in chosen},
+        same_for_other={
+            method: _correlations(magnitude(raw[method]), magnitude(others[method]), windows) for method in chosen
+        },
+        same_as_image={method: _correlations(raw[method].sum(1), details, windows) for method in chosen},
         settings=settings,
     )
 
@@ -108,8 +114,9 @@ def _numpy(maps: Tensor) -> NDArray[np.float64]:
     return maps.double().cpu().numpy()
 
 
-def _correlations(ones: Sequence[Any] | NDArray[Any], others: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
-    return np.array([rank_correlation(one, other) for one, other in zip(ones, others, strict=True)])
+def _correlations(ones: NDArray[Any], others: NDArray[Any], windows: list[Window]) -> NDArray[np.float64]:
+    pairs = zip(ones, others, windows, strict=True)
+    return np.array([rank_correlation(one[window], other[window]) for one, other, window in pairs])
 
 
 def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any) -> Aim:
@@ -138,5 +145,5 @@ def names_of(model: Model, layer: str | None, aim: Aim) -> list[str]:
     what = "class" if layer is None else "unit"
     places = [""] * len(channels)
     if aim.positions is not None:
-        places = [f" at {row}, {column}" for row, column in aim.positions.tolist()]
+        places = [f" at\u00a0{row},\u00a0{column}" for row, column in aim.positions.tolist()]
     return [f"{what} {channel}{place}" for channel, place in zip(channels, places, strict=True)]

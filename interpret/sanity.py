@@ -16,6 +16,7 @@ from interpret.attribution import (
     Head,
     Method,
     Settings,
+    Window,
     check_images,
     check_method,
     find_aim,
@@ -23,6 +24,7 @@ from interpret.attribution import (
     maps_of,
     picture_of,
     settings_of,
+    windows_of,
 )
 from interpret.errors import InterpretError
 from interpret.methods import magnitude, names_of
@@ -65,6 +67,8 @@ def sanity_check(
     in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where it has none, its
     weights are permuted. The work is done on a copy.
 
+    The maps are compared within what the target sees of the image, outside of which all would agree on zero.
+
     As in the paper: Spearman's rank correlation of the magnitudes and of the maps with their sign, and structural
     similarity. The paper does not say how it scales the maps for the latter; here it is by the 99th percentile of the
     magnitude, as they are drawn, and with the window of Wang et al. 2004.
@@ -102,6 +106,7 @@ def sanity_check(
         if not from_top:
             raise InterpretError(f"{head.name} depends on no weights: there is nothing to randomise")
         depths = np.unique(np.linspace(0, len(from_top), (steps or len(from_top)) + 1).round().astype(np.int64))
+        windows = windows_of(model, head, images, aim)
         found: list[dict[str, NDArray[np.float64]]] = []
         draws: list[int] = []
         with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
@@ -122,9 +127,9 @@ def sanity_check(
         steps=["", *(from_top[depth - 1] for depth in depths[1:])],
         depths=depths,
         layers=len(from_top),
-        rank=_compared(found, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
-        rank_signed=_compared(found, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
-        ssim=_compared(found, _structure),
+        rank=_compared(found, windows, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
+        rank_signed=_compared(found, windows, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
+        ssim=_compared(found, windows, _structure),
         pictures=picture_of(model, images),
         maps={
             method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16) for method in chosen
@@ -178,17 +183,21 @@ def _answering(head: Head, images: Tensor, aim: Aim) -> int:
 
 
 def _compared(
-    found: list[dict[str, NDArray[np.float64]]], compare: Callable[[NDArray[Any], NDArray[Any]], float]
+    found: list[dict[str, NDArray[np.float64]]],
+    windows: list[Window],
+    compare: Callable[[NDArray[Any], NDArray[Any]], float],
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each method's similarities [B, S] to the first step's maps; NaN where a map is the same everywhere."""
+    """Return each method's similarities [B, S] to the first step's maps, within what the target sees of the image.
 
-    def similarity(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    NaN where a map is the same everywhere.
+    """
+
+    def similarity(step: int, method: str, row: int) -> float:
+        one, other = (found[at][method][row][:, *windows[row]] for at in (0, step))
         return np.nan if np.ptp(one) == 0 or np.ptp(other) == 0 else compare(one, other)
 
     return {
-        method: np.array(
-            [[similarity(one, maps[method][row]) for maps in found] for row, one in enumerate(found[0][method])]
-        )
+        method: np.array([[similarity(step, method, row) for step in range(len(found))] for row in range(len(windows))])
         for method in found[0]
     }
 

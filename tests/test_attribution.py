@@ -579,7 +579,15 @@ def test_comparison_of_a_hidden_unit_keeps_the_place(digits: tuple[Model, Tensor
         place = output[row, :, flat // 8, flat % 8].clone()
         place[9] = -torch.inf
         assert compared.others[row] == int(place.argmax())
-        assert compared.target_names[row] == f"unit 9 at {flat // 8}, {flat % 8}"
+        window = np.s_[2 * (flat // 8) : 2 * (flat // 8) + 14, 2 * (flat % 8) : 2 * (flat % 8) + 14]
+        own, rival = (
+            attribute(model, images[row : row + 1], "guided", int(unit), "conv2", (flat // 8, flat % 8)).maps[0, 0]
+            for unit in (9, compared.others[row])
+        )
+        assert int((own != 0).sum()) <= 14 * 14
+        rho = spearmanr(own[window].abs().flatten(), rival[window].abs().flatten()).statistic
+        assert compared.same_for_other["guided"][row] == pytest.approx(rho, abs=1e-6)
+        assert compared.target_names[row] == f"unit 9 at\u00a0{flat // 8},\u00a0{flat % 8}"
     assert "conv2" in compared.title
 
 

@@ -113,6 +113,21 @@ def test_similarities_literally(images: Tensor) -> None:
     assert not torch.equal(forgetting[4].weight, network[4].weight)
 
 
+def test_maps_of_a_hidden_neuron_are_compared_where_it_sees(images: Tensor) -> None:
+    network = make()
+    check = sanity_check(network, images, ["gradient"], 2, layer="4", position=(3, 2), steps=1, seed=5)
+    assert check.steps == ["", "0"] and check.layers == 4
+    forgotten = copy.deepcopy(network)
+    for place, name in enumerate(["4", "3", "1", "0"]):
+        randomise(forgotten.get_submodule(name), int(np.random.SeedSequence([5, 0, place]).generate_state(1)[0]))
+    for row in range(2):
+        one, other = (
+            attribute(which, images[row : row + 1], "gradient", 2, "4", (3, 2)).maps[0, :, 3:8, 2:7].abs().sum(0)
+            for which in (network, forgotten)
+        )
+        assert check.rank["gradient"][row, 1] == pytest.approx(spearmanr(one.ravel(), other.ravel()).statistic)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_starts_at_one_and_leaves_the_network_alone(images: Tensor, method: Any) -> None:
     network = make().train()

@@ -87,9 +87,13 @@ class MethodComparison(Result):
 
     @property
     def _recovers(self) -> bool:
-        """Whether the deconvnet's map is nearly the same for the other target, and nearer to the image than to 0."""
+        """Whether the deconvnet's map is nearly the same for the other target, and is related to the image.
+
+        Where the gradient's map is as much the same, this tells of the targets and not of the method.
+        """
         same, image = self.same_for_other["deconvnet"].mean(), self.same_as_image["deconvnet"].mean()
-        return bool(same > 0.9 and image > 0.1)
+        gradient = self.same_for_other.get("gradient", np.zeros(1)).mean()
+        return bool(same > 0.9 and image > 0.1 and gradient < same - 0.05)
 
 
 def _mean(values: NDArray[np.float64]) -> str:
