@@ -57,6 +57,10 @@ def plot_methods(result: MethodComparison) -> Figure:
         )
     figure.text(0.05 / width, 1 - (top + height * 0.4) / total, "image", fontsize=8, color=INK, va="center")
     start = top + height + 0.3
+    lowest = [
+        min(float(values.min()) for values in numbers.values())
+        for numbers in (result.same_for_other, result.same_as_image)
+    ]
     for row, (method, maps) in enumerate(result.maps.items()):
         upper = start + row * height
         label = textwrap.fill(METHODS.get(method, method), 15)
@@ -69,7 +73,7 @@ def plot_methods(result: MethodComparison) -> Figure:
         for column, values in enumerate((result.same_for_other[method], result.same_as_image[method])):
             left = NAMES + shown * side + 0.12 + column * (NUMBERS + 0.05)
             axes = place(left, upper, NUMBERS - 0.08, height * 0.96)
-            _numbers(axes, values, CATEGORIES[column], last=row == rows - 1)
+            _numbers(axes, values, CATEGORIES[column], min(-0.3, lowest[column] - 0.06), last=row == rows - 1)
     for column, words in enumerate((_other(result), "ρ with the\nimage's detail")):
         left = NAMES + shown * side + 0.12 + column * (NUMBERS + 0.05)
         figure.text((left + (NUMBERS - 0.08) / 2) / width, 1 - (start - 0.06) / total, words, fontsize=7, color=INK,
@@ -78,13 +82,13 @@ def plot_methods(result: MethodComparison) -> Figure:
     return figure
 
 
-def _numbers(axes: Axes, values: Any, color: str, last: bool) -> None:
-    """Draw correlations on a line from −1 or 0 to 1: a dot each, and a bar for their mean."""
+def _numbers(axes: Axes, values: Any, color: str, low: float, last: bool) -> None:
+    """Draw correlations on a line from the lowest to 1: a dot each, and a bar for their mean."""
     mean = float(np.mean(values))
     axes.barh([0], [mean], height=0.34, color=color, alpha=0.3, linewidth=0)
     axes.plot(values, np.zeros(len(values)), "o", markersize=2.6, color=color, markeredgewidth=0, alpha=0.8)
     axes.axvline(0, color=HAIRLINE, linewidth=0.6)
-    axes.set(xlim=(-0.3, 1.06), ylim=(-1, 1), yticks=[], xticks=[0, 0.5, 1])
+    axes.set(xlim=(low, 1.06), ylim=(-1, 1), yticks=[], xticks=[-0.5, 0, 0.5, 1] if low < -0.5 else [0, 0.5, 1])
     axes.tick_params(labelbottom=last, length=2 if last else 0)
     axes.spines["left"].set_visible(False)
     axes.spines["bottom"].set_visible(last)

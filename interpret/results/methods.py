@@ -68,7 +68,7 @@ class MethodComparison(Result):
             "scaled by the 99th percentile of its magnitude. On the right, rank correlations ρ, a dot for each image "
             f"and a bar for their mean: with the map for the {other} named below it (magnitudes; 1: the map is the "
             "same for both), and with the fine detail of the image itself (signed; 1: the map is the image). Measured "
-            f"on {count} image{'s' if count != 1 else ''}."
+            f"on {count} image{'s' if count != 1 else ''}{'' if self.layer is None else ', where the unit sees them'}."
         )
         if "deconvnet" in self.maps:
             sentence += (
