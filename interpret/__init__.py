@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interpret.activations import feature_maps
+    from interpret.attribution import Attribution, attribute
     from interpret.correspondence import correspond
     from interpret.costs import compare_costs
     from interpret.data import Images, open_images
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from interpret.gallery import write_gallery
     from interpret.invariance import probe
     from interpret.loading import load
+    from interpret.methods import compare_methods
     from interpret.mining import Mined, mine
     from interpret.model import Model
     from interpret.neighbours import find_neighbours
@@ -34,9 +36,11 @@ if TYPE_CHECKING:
     from interpret.predictions import predict
     from interpret.preprocess import Preprocess
     from interpret.projection import Projections, project
+    from interpret.report import write_report
     from interpret.results.invariance import InvarianceCurves
     from interpret.results.occlusion import Occlusion
     from interpret.rules import BackwardRule, UncoveredOperation
+    from interpret.sanity import sanity_check
     from interpret.study import Study
     from interpret.summary import summarise
     from interpret.tracing import Layer, ReceptiveField, trace
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
+    "Attribution": "attribution",
     "BackwardRule": "rules",
     "Images": "data",
     "InterpretError": "errors",
@@ -57,7 +62,9 @@ _HOME = {
     "ReceptiveField": "tracing",
     "Study": "study",
     "UncoveredOperation": "rules",
+    "attribute": "attribution",
     "compare_costs": "costs",
+    "compare_methods": "methods",
     "correspond": "correspondence",
     "evolve": "evolution",
     "feature_maps": "activations",
@@ -75,13 +82,16 @@ _HOME = {
     "predict": "predictions",
     "probe": "invariance",
     "project": "projection",
+    "sanity_check": "sanity",
     "summarise": "summary",
     "trace": "tracing",
     "train": "training",
     "write_gallery": "gallery",
+    "write_report": "report",
 }
 
 __all__ = [
+    "Attribution",
     "BackwardRule",
     "Images",
     "InterpretError",
@@ -95,7 +105,9 @@ __all__ = [
     "ReceptiveField",
     "Study",
     "UncoveredOperation",
+    "attribute",
     "compare_costs",
+    "compare_methods",
     "correspond",
     "evolve",
     "feature_maps",
@@ -113,10 +125,12 @@ __all__ = [
     "predict",
     "probe",
     "project",
+    "sanity_check",
     "summarise",
     "trace",
     "train",
     "write_gallery",
+    "write_report",
 ]
 __version__ = "0.1.0"
 

@@ -43,6 +43,13 @@ Layers = Annotated[str | None, typer.Option(help="Layer names or globs, with com
 Out = Annotated[Path | None, typer.Option(help="Where to write.")]
 StudyFolder = Annotated[Path | None, typer.Option("--study", help="The folder that keeps the results.")]
 Picture = Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")]
+Pictures = Annotated[
+    str | None,
+    typer.Argument(metavar="IMAGES", help="An image file, a folder, or a named set. A study has its own."),
+]
+Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gradient,deconvnet. Default: all ten.")]
+Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
+Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
@@ -432,6 +439,73 @@ def summary(
 
 
 @app.command()
+def attribute(
+    model: Subject,
+    images: Pictures = None,
+    out: Picture = Path("methods.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    count: ImageCount = "4",
+    weights: Weights = None,
+) -> None:
+    """Show what speaks for a class or a unit, by ten methods side by side.
+
+    MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.methods import compare_methods
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    chosen: Any = _names(methods)
+    subject = _pictures(model, images, count, weights)
+    found = compare_methods(subject.model, subject.images, chosen, _target(target), layer)
+    subject.keep(found, layer or "")
+    write_figure(plot(found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
+def sanity(
+    model: Subject,
+    images: Pictures = None,
+    out: Picture = Path("sanity.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    steps: Annotated[int, typer.Option(help="Steps from the trained network to one of random weights.")] = 10,
+    seed: Annotated[int, typer.Option(help="Draws the random weights.")] = 0,
+    count: ImageCount = "4",
+    weights: Weights = None,
+) -> None:
+    """Check whether maps change when the network's layers are randomised from the top down.
+
+    MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.sanity import sanity_check
+
+    check_figure_path(out, "--out")
+    chosen: Any = _names(methods)
+    subject = _pictures(model, images, count, weights)
+    found = sanity_check(subject.model, subject.images, chosen, _target(target), layer, steps=steps, seed=seed)
+    subject.keep(found, layer or "")
+    write_figure(plot(found), out)
+    _say(f"Open {out}")
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .html or .pdf.")] = Path("report.html"),
+) -> None:
+    """Write all that a study holds as one file to read, print or send."""
+    from interpret.report import write_report
+
+    _say(f"Open {write_report(study, out)}")
+
+
+@app.command()
 def train(
     folder: Annotated[str, typer.Argument(metavar="MODEL_FOLDER", help="A folder with model.py and recipe.toml.")],
     out: Annotated[Path | None, typer.Option(help="Write the weights to a copy of the folder here.")] = None,
@@ -611,6 +685,33 @@ def _queries(text: str | None, count: int) -> Any:
         return [(2 * place + 1) * count // (2 * number) for place in range(number)]
     parts = [part.strip() for part in text.split(",")]
     return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
+
+
+def _pictures(model: str, images: str | None, count: str, weights: str | None) -> _Subject:
+    """Open a model, or a study's folder, with pictures as inputs [B, C, H, W]."""
+    from interpret.data import open_images, read_items
+    from interpret.folder import read_picture
+    from interpret.loading import load
+
+    begun = _reopened(Path(model)) if (Path(model) / "study.json").exists() else None
+    loaded: Any = _announced(load(model, weights)) if begun is None else begun.model
+    if images is None and begun is None:
+        _fail(f"{model!r} is no study's folder: give the images, too, as IMAGES")
+    if images is not None and Path(images).is_file():
+        loaded.input_shape  # noqa: B018 - which says so where the model has no preprocessing
+        found = loaded.preprocess(read_picture(Path(images).parent, Path(images).name))[None]
+    else:
+        data: Any = begun.data if begun and images is None else open_images(images, loaded, crops="center")
+        found = read_items(data, _spread(data, count) or range(len(data))).images
+    return _Subject(model, loaded, found, begun)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _target(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
 
 
 def _lasting(spec: str) -> str:

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 # kind of result: the function that draws it, imported at first use
 DRAWN_BY: dict[str, str] = {
-    "occlusion": "interpret.plots.occlusion:plot_occlusion",
-    "invariance": "interpret.plots.invariance:plot_invariance",
-    "correspondence": "interpret.plots.correspondence:plot_correspondence",
-    "evolution": "interpret.plots.evolution:plot_evolution",
-    "feature-maps": "interpret.plots.feature_maps:plot_feature_maps",
-    "neighbours": "interpret.plots.neighbours:plot_neighbours",
     "predictions": "interpret.plots.predictions:plot_predictions",
+    "feature-maps": "interpret.plots.feature_maps:plot_feature_maps",
+    "evolution": "interpret.plots.evolution:plot_evolution",
+    "invariance": "interpret.plots.invariance:plot_invariance",
+    "occlusion": "interpret.plots.occlusion:plot_occlusion",
+    "neighbours": "interpret.plots.neighbours:plot_neighbours",
+    "correspondence": "interpret.plots.correspondence:plot_correspondence",
+    "methods": "interpret.plots.methods:plot_methods",
+    "sanity": "interpret.plots.sanity:plot_sanity",
     "costs": "interpret.plots.costs:plot_costs",
 }
 

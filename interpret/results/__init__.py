@@ -16,15 +16,17 @@ from safetensors.numpy import save
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing
 
-# kind of result: the class, imported at first use
+# kind of result: the class, imported at first use; a report shows them in this order
 KINDS: dict[str, str] = {
-    "occlusion": "interpret.results.occlusion:Occlusion",
-    "invariance": "interpret.results.invariance:InvarianceCurves",
-    "correspondence": "interpret.results.correspondence:Correspondence",
-    "evolution": "interpret.results.evolution:Evolution",
-    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
-    "neighbours": "interpret.results.neighbours:Neighbours",
     "predictions": "interpret.results.predictions:Predictions",
+    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
+    "evolution": "interpret.results.evolution:Evolution",
+    "invariance": "interpret.results.invariance:InvarianceCurves",
+    "occlusion": "interpret.results.occlusion:Occlusion",
+    "neighbours": "interpret.results.neighbours:Neighbours",
+    "correspondence": "interpret.results.correspondence:Correspondence",
+    "methods": "interpret.results.methods:MethodComparison",
+    "sanity": "interpret.results.sanity:SanityCheck",
     "costs": "interpret.results.costs:NetworkCosts",
 }
 

@@ -1,0 +1,50 @@
+"""The sanity check of Adebayo et al. (2018), Figures 2 to 4: maps of a network that forgets layer by layer.
+
+    python examples/papers/adebayo_figure2.py
+    python examples/papers/adebayo_figure2.py torchvision:resnet18 path/to/photographs
+
+The paper, on Inception v3: the gradient and Grad-CAM change as soon as the top layers are randomised; guided
+backpropagation and guided Grad-CAM hardly do. It leaves out the deconvnet, which does not, either.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+import interpret
+from interpret.plots import plot
+
+METHODS = ("gradient", "gradient_x_input", "smoothgrad", "gradcam", "guided_gradcam", "guided", "deconvnet")
+SOME = (16, 12, 64)
+"""Of the photographs: an axolotl, elephants, a stork."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="squeezenet1_1")
+    parser.add_argument("images", nargs="?", default="photographs")
+    parser.add_argument("--items", type=int, nargs="+", default=SOME, help="which of the images, by number")
+    parser.add_argument("--methods", nargs="+", default=METHODS)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--out", default="adebayo_figure2.png")
+    arguments = parser.parse_args()
+
+    model = interpret.load(arguments.model)
+    found = interpret.open_images(arguments.images, model, crops="center")
+    images = torch.stack([found[item][0] for item in arguments.items])
+    check = interpret.sanity_check(model, images, arguments.methods, steps=arguments.steps, samples=6)
+    plot(check).savefig(arguments.out, dpi=200)
+
+    print(f"{check.layers} layers, of which randomised:" + "".join(f"{depth:7}" for depth in check.depths))
+    for method in check.rank:
+        for measure in ("rank", "rank_signed", "ssim"):
+            means = "".join(f"{value:7.2f}" for value in check.mean(measure, method))
+            print(f"{method:20}{measure:12}{means}")
+    print(check.reading)
+    print(f"Open {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
