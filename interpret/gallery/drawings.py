@@ -157,3 +157,32 @@ def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
         frame += f"M{x + wide / 2 - radius:.4g} {y + high / 2:.4g}{arc} {2 * radius:.4g} 0{arc} -{2 * radius:.4g} 0"
     whole = wide >= 0.99 * width and high >= 0.99 * height
     return BoxDrawing(frame, shaded=extent >= 0.2 * side and not whole, whole=whole)
+
+
+LEVELS = 9
+"""Greys that a kernel is drawn in: the middle one is a weight of zero."""
+
+
+@dataclass(frozen=True)
+class KernelDrawing:
+    """A small kernel as SVG paths, each square one wide."""
+
+    width: int
+    height: int
+    levels: list[tuple[int, str]]
+    """A grey, from 0, the most negative, to 8, the most positive, and the squares that have it."""
+
+
+def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
+    """Return the drawing of a kernel [h, w], scaled by its own largest weight.
+
+    >>> draw_kernel(np.array([[-1.0, 0.0], [0.5, 1.0]])).levels
+    [(0, 'M0 0h1v1h-1z'), (4, 'M1 0h1v1h-1z'), (6, 'M0 1h1v1h-1z'), (8, 'M1 1h1v1h-1z')]
+    """
+    middle = LEVELS // 2
+    largest = float(np.abs(kernel).max()) or 1.0
+    levels = np.round(kernel / largest * middle).astype(int) + middle
+    paths: dict[int, str] = {}
+    for (y, x), level in np.ndenumerate(levels):
+        paths[int(level)] = paths.get(int(level), "") + f"M{x} {y}h1v1h-1z"
+    return KernelDrawing(kernel.shape[1], kernel.shape[0], sorted(paths.items()))
