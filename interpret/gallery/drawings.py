@@ -165,24 +165,25 @@ LEVELS = 9
 
 @dataclass(frozen=True)
 class KernelDrawing:
-    """A small kernel as SVG paths, each square one wide."""
+    """A small kernel as SVG paths of strokes one wide, each square a stroke."""
 
     width: int
     height: int
     levels: list[tuple[int, str]]
-    """A grey, from 0, the most negative, to 8, the most positive, and the squares that have it."""
+    """A grey, from 0, the most negative, to 8, the most positive, and the squares that have it; 4 is left out."""
 
 
 def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
-    """Return the drawing of a kernel [h, w], scaled by its own largest weight.
+    """Return the drawing of a kernel [h, w], scaled by its own largest weight, on the grey of a weight of zero.
 
     >>> draw_kernel(np.array([[-1.0, 0.0], [0.5, 1.0]])).levels
-    [(0, 'M0 0h1v1h-1z'), (4, 'M1 0h1v1h-1z'), (6, 'M0 1h1v1h-1z'), (8, 'M1 1h1v1h-1z')]
+    [(0, 'M0 .5h1'), (6, 'M0 1.5h1'), (8, 'M1 1.5h1')]
     """
     middle = LEVELS // 2
     largest = float(np.abs(kernel).max()) or 1.0
     levels = np.round(kernel / largest * middle).astype(int) + middle
     paths: dict[int, str] = {}
     for (y, x), level in np.ndenumerate(levels):
-        paths[int(level)] = paths.get(int(level), "") + f"M{x} {y}h1v1h-1z"
+        if level != middle:
+            paths[int(level)] = paths.get(int(level), "") + f"M{x} {y or ''}.5h1"
     return KernelDrawing(kernel.shape[1], kernel.shape[0], sorted(paths.items()))

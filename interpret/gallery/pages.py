@@ -33,6 +33,8 @@ from interpret.study import Study, layer_path
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""
 TOP_CLASSES = 5
+LEAST_LIKELY = 0.005
+"""The smallest probability of a prediction that is shown."""
 GROUPS = ("strongest quarter", "second quarter", "third quarter", "last quarter", "weakest")
 """What the groups of a study's spread are called."""
 UNSMOOTHED = 16, 48
@@ -326,13 +328,12 @@ class LayerView:
         return {}
 
     @cache  # noqa: B019 - lives as long as the gallery is written
-    def hit_links(self, count: int, first: bool) -> Markup:
-        """Return the links over a sprite's tiles to each of so many hits; in all blocks but the first without tabs."""
+    def hit_links(self, count: int) -> Markup:
+        """Return the links over a sprite's tiles to each of so many hits."""
         width, height = self.tile
-        tab = "" if first else ' tabindex="-1"'
         return Markup(
             "".join(
-                f'<a href="#hit-{j + 1}"{tab} aria-label="Hit {j + 1}">'
+                f'<a href="#hit-{j + 1}" aria-label="Hit {j + 1}">'
                 f'<rect x="{left}" y="{top}" width="{width}" height="{height}"/></a>'
                 for j, (left, top) in enumerate(self.places[:count])
             )
@@ -542,9 +543,7 @@ class LayerView:
         density = float(data.density[unit])
         return {
             "network": network.model["name"],
-            "weights": network.model["weights_hash"],
             "data": network.data["name"],
-            "fingerprint": network.data["fingerprint"],
             "layer": self.name,
             "unit": unit,
             "dead": bool(data.dead[unit]),
@@ -719,6 +718,8 @@ class NetworkView:
         """For each mined layer, the units that its units correlate with: set by who has computed them."""
         self.invariance: dict[str, np.ndarray] = {}
         """For each mined layer that it is known of, how invariant its units are [C]."""
+        self.paged: set[int] = set()
+        """The sources that have a page of their own: set by who has counted what there is to show of them."""
         mined = set(study.mined_layers)
         # a block's layers are shown one by one, the block itself only where it was mined
         self.layers = [
@@ -888,6 +889,7 @@ class NetworkView:
                     for label, probability in zip(
                         record.get("classes", ()), record.get("probabilities", ()), strict=True
                     )
+                    if probability >= LEAST_LIKELY
                 ],
             )
             for item, record in self._sampled.items()

@@ -11,7 +11,7 @@ import numpy as np
 
 from interpret.gallery.pages import LayerView, NetworkView, Sample, Source, UnitLink
 
-STRONGEST = 6
+STRONGEST = 5
 NEIGHBOURS = 6
 LISTED = 24
 """How many units of a layer an image's page lists as having it among their hits."""
@@ -113,14 +113,13 @@ class Subjects:
             self._hits[int(sources[start])].append((layer, listed, end - start - len(listed)))
 
     def images(self) -> Iterator[ImagePage]:
-        """Yield the page of each picture that has hits or is in the sample."""
-        if not self.network.context:
-            return
+        """Yield the page of each picture that has one."""
         self._find_neighbours()
         parts: dict[int, list[SamplePart]] = defaultdict(list)
         for item in sorted(self._parts):
             parts[self._parts[item].sample.source.number].append(self._parts[item])
-        for number, source in sorted(self.network.sources.items()):
+        for number in sorted(self.network.paged):
+            source = self.network.source(number)
             label = self.network.class_name(source.label)
             yield ImagePage(source, label, parts.get(number, []), self._hits.get(number, []))
 

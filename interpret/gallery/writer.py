@@ -29,6 +29,8 @@ INDEX = "assets/index.js"
 _FOLDERS = "assets layers images classes findings patches projections sources samples filters".split()
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
 _OURS = {MARKER, *_PAGES, *_FOLDERS}
+MANY_HITS = 10
+"""Among the hits of how many units an image must be to have a page, if it is not in the sample."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
@@ -123,7 +125,7 @@ class _Writer:
         self._assets()
         self.found += findings(network.study)
         self._correlate()
-        self._name_classes()
+        self._choose_subjects()
         with progress(network.unit_count, "writing the gallery", unit="unit") as bar:
             for place, layer in enumerate(network.mined_layers):
                 before = network.mined_layers[place - 1] if place else None
@@ -172,10 +174,17 @@ class _Writer:
         with progress(self.network.unit_count, "comparing units", unit="unit") as bar:
             self.network.within, self.network.across = correlate(maxima, step=bar.update)
 
-    def _name_classes(self) -> None:
-        """Find out which classes have pages: those of the labels, or without labels those that the network answers."""
+    def _choose_subjects(self) -> None:
+        """Find out which images and classes have pages.
+
+        Images: those of the sample, and those that excite many units. Classes: those of the labels, or without labels
+        those that the network answers.
+        """
         network, labelled, answered = self.network, 0, False
+        hits = np.zeros(max(network.sources, default=0) + 1, np.int64)
         for layer in network.mined_layers:
+            sources = layer.data.sources[layer.data.images >= 0]
+            hits += np.bincount(sources, minlength=len(hits))[: len(hits)]
             if layer.data.class_means is not None:
                 labelled = max(labelled, len(layer.data.class_means))
             answered = answered or bool(layer.answers)
@@ -184,6 +193,9 @@ class _Writer:
             self.classes = [network.class_name(label) or "" for label in range(labelled)]
         elif answered:
             self.classes = [str(name) for name in network.model["classes"]]
+        if network.context:
+            network.paged |= {sample.source.number for sample in network.samples.values()}
+            network.paged |= set(np.flatnonzero(hits >= MANY_HITS).tolist())
         for label, name in enumerate(self.classes):
             self.class_hrefs.setdefault(name, f"classes/{label}.html")
 
@@ -212,7 +224,7 @@ class _Writer:
 
     def _subject_pages(self) -> None:
         network = self.network
-        with progress(len(network.sources), "writing images", unit="page") as bar:
+        with progress(len(network.paged), "writing images", unit="page") as bar:
             template = self.templates.get_template("image.html")
             for image in self.subjects.images():
                 self._text(image.source.href, template.render(root="../", image=image))
@@ -226,9 +238,11 @@ class _Writer:
         index = {
             "layers": [[layer.name, layer.base, layer.unit_count] for layer in network.mined_layers],
             "classes": [[name, href] for name, href in self.class_hrefs.items()],
-            "images": [[source.name, source.href] for _, source in sorted(network.sources.items())]
-            if network.context
-            else [],
+            "images": [
+                [source.name, source.href]
+                for number, source in sorted(network.sources.items())
+                if number in network.paged
+            ],
             "findings": [[finding.title, f"findings.html#{finding.anchor}"] for finding in self.found],
         }
         return f"window.interpretIndex = {json.dumps(index, separators=(',', ':'))};\n"

@@ -153,12 +153,17 @@
         if (found.length >= MOST) break;
       }
     }
+    /** @type {Found[]} */
+    const within = [];
     /** @param {[string, string, ...unknown[]][]} entries @param {string} kind @param {string} end */
     const take = (entries, kind, end) => {
       for (const [text, href] of entries) {
-        if (found.length >= 2 * MOST) return;
+        if (found.length >= MOST) return;
         const lower = text.toLowerCase();
-        if (words.every((word) => lower.includes(word))) found.push({ text, kind, href: href + end });
+        if (!words.every((word) => lower.includes(word))) continue;
+        // what begins with the words comes before what has them inside another word
+        const begins = words.every((word) => lower.split(/[\s./_-]+/).some((part) => part.startsWith(word)));
+        (begins ? found : within).push({ text, kind, href: href + end });
       }
     };
     take(index.layers, "layer", "index.html");
@@ -170,7 +175,7 @@
         found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
       }
     }
-    return found.slice(0, MOST);
+    return [...found, ...within].slice(0, MOST);
   }
 
   /** Ask for something of the gallery. @param {(found: Found) => void} choose @param {(found: Found) => boolean} [admits] */
@@ -518,6 +523,15 @@
 
   // --- start
 
+  // every block of a unit's pictures leads to the hits; the keyboard needs but one of them
+  const [block, ...blocks] = document.querySelectorAll(".nine svg");
+  for (const other of blocks) {
+    for (const link of block.querySelectorAll("a")) {
+      const copy = /** @type {SVGAElement} */ (link.cloneNode(true));
+      copy.setAttribute("tabindex", "-1");
+      other.append(copy);
+    }
+  }
   if (window.top !== window) html.classList.add("embedded");
   for (const group of document.querySelectorAll("fieldset[data-switch]")) {
     remember(/** @type {HTMLFieldSetElement} */ (group));
@@ -547,7 +561,8 @@
     else if (act === "clear") choosePanes([]);
     else if (act === "png") savePicture();
     else if (act === "json") {
-      const text = JSON.stringify(JSON.parse(document.querySelector("#record")?.textContent ?? "{}"), null, 1);
+      const record = JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
+      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record }, null, 1);
       download(fileName("json"), new Blob([text], { type: "application/json" }));
     } else if (act === "export") {
       const all = { gallery: html.dataset.gallery, kept: favourites() };
