@@ -233,6 +233,7 @@
       if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
       else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
       else if (event.key === "Enter") take(chosen);
+      else if (event.key === "Escape") dialog.close();
       else return;
       event.preventDefault();
       mark();
