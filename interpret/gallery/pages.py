@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -294,7 +293,7 @@ class LayerView:
         if self._network.context or not self.whole:
             folders.insert(0, self._study.patch_sprite(self.name, 0).parent)
         return {
-            folder.relative_to(self._study.path).as_posix(): set(os.listdir(folder))
+            folder.relative_to(self._study.path).as_posix(): {file.name for file in folder.iterdir()}
             for folder in folders
             if folder.is_dir()
         }
@@ -587,8 +586,9 @@ class LayerView:
                     continue
                 wide, high = sample.picture.width, sample.picture.height
                 corner = f"{left * wide + pixels:.4g} {top * high + pixels:.4g}"
-                size = f"{max((right - left) * wide - 2 * pixels, 1):.4g} {max((bottom - top) * high - 2 * pixels, 1):.4g}"
-                examples.append(Example(item, sample.source, value, sample.picture, f"{corner} {size}"))
+                across, down = max((right - left) * wide - 2 * pixels, 1), max((bottom - top) * high - 2 * pixels, 1)
+                view = f"{corner} {across:.4g} {down:.4g}"
+                examples.append(Example(item, sample.source, value, sample.picture, view))
             if examples:
                 groups.append(Group(title, examples))
         return groups

@@ -276,7 +276,8 @@
     const sprite = document.querySelector(".nine image");
     const picture = sprite ? (sprite.getAttribute("href") ?? "").slice(root.length) : null;
     const title = document.querySelector("h1")?.textContent?.replace(/\s+/g, " ").trim() ?? unit;
-    const kept = { favourite: false, note: "", ...all[unit], title, picture, ...change };
+    const before = /** @type {Partial<Kept>} */ (all[unit]);
+    const kept = { favourite: false, note: "", ...before, title, picture, ...change };
     if (kept.favourite || kept.note) all[unit] = kept;
     else delete all[unit];
     memory.write(shelf, JSON.stringify(all));
