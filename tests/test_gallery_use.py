@@ -218,6 +218,104 @@ def test_gallery_with_findings_needs_no_torch(with_finding: Path, tmp_path: Path
     subprocess.run(["python", "-c", code], check=True)
 
 
+@dataclass
+class Probe(Result):
+    """What the gallery reads of an invariance probe."""
+
+    kind = "invariance"
+    axis: str
+    values: NDArray[np.float64]
+    relative: dict[str, NDArray[np.float64]]
+    unit_distances: dict[str, NDArray[np.float64]]
+    title = "Invariance to translation"
+    reading = "0 is invariant."
+
+    @property
+    def unit_areas(self) -> dict[str, NDArray[np.float64]]:
+        return {layer: curves.mean(1) for layer, curves in self.unit_distances.items()}
+
+
+@dataclass
+class Training(Result):
+    """What the gallery reads of a training's evolution."""
+
+    kind = "evolution"
+    channels: str
+    epochs: NDArray[np.int64]
+    units: dict[str, NDArray[np.int64]]
+    patches: dict[str, NDArray[np.uint8]]
+    projections: dict[str, NDArray[np.float32]]
+    title = "Evolution"
+    reading = "Each column is an epoch."
+
+
+@pytest.fixture
+def analysed(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for kind, name in (("invariance", "Probe"), ("evolution", "Training")):
+        monkeypatch.setitem(results.KINDS, kind, f"{__name__}:{name}")
+        monkeypatch.setitem(plots.DRAWN_BY, kind, f"{__name__}:draw_anything")
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    rng = np.random.default_rng(0)
+    layer, units = "features.0", 8
+    curves = rng.random((units, 3))
+    curves[3] = np.nan
+    values = np.array([-1.0, 0.0, 1.0])
+    begun = Study.open(copy)
+    begun.keep(Probe("shift (px)", values, {layer: rng.random((5, 3))}, {layer: curves}), "translation")
+    pictures = rng.integers(0, 256, (2, 4, 3, 3, 3), dtype=np.uint8)
+    signals = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
+    begun.keep(
+        Training("RGB", np.array([0, 1, 2, 4]), {layer: np.array([5, 2])}, {layer: pictures}, {layer: signals}), "all"
+    )
+    return copy
+
+
+def draw_anything(_: Result) -> Figure:
+    return Figure(figsize=(2, 2))
+
+
+def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path: Path, browser: Any) -> None:
+    begun = Study.open(analysed)
+    out = write_gallery(analysed, tmp_path / "gallery").parent
+    folder = out / "layers" / "features.0"
+    probe = begun.result("invariance", "translation")
+    with opened(browser, out, "layers/features.0/index.html") as page:
+        page.get_by_text("Invariant", exact=True).click()
+        order = page.evaluate("[...document.querySelectorAll('.sheet .unit')].map(u => Number(u.dataset.index))")
+        areas = probe.unit_areas["features.0"]  # type: ignore[attr-defined]
+        assert order[-1] == 3  # nothing is known of it
+        assert order[:-1] == sorted((unit for unit in range(8) if unit != 3), key=lambda unit: round(areas[unit], 3))
+        assert page.get_by_role("heading", name="Invariance").is_visible()
+    assert "Invariance" in Page(folder / "0.html").text and "shift (px)" in Page(folder / "0.html").text
+    assert "how far it moves" not in Page(folder / "3.html").text
+    evolution = begun.result("evolution", "all")
+    with Image.open(out / "evolution" / "features.0" / "all-2.png") as strip:
+        assert strip.size == (4 * 65 - 2, 2 * 65 - 2)  # 3 × 3 pixels magnified 21 times, and 2 between
+        shown = np.asarray(strip)
+    for epoch in range(4):
+        patch = evolution.patches["features.0"][1, epoch]  # type: ignore[attr-defined]
+        np.testing.assert_array_equal(shown[10:63:21, epoch * 65 + 10 : epoch * 65 + 63 : 21], patch)
+    assert "During training" in Page(folder / "2.html").text
+    assert "During training" not in Page(folder / "1.html").text
+    with opened(browser, out, "layers/features.0/2.html") as page:
+        assert page.locator(".strip-of img").is_visible()
+        page.locator(".strip-of img").scroll_into_view_if_needed()
+        assert page.evaluate("document.querySelector('.strip-of img').decode().then(() => true)")
+
+
+def test_signals_are_contrasted_as_elsewhere() -> None:
+    import torch
+
+    from interpret import display
+    from interpret.gallery.analyses import contrast
+
+    signals = np.random.default_rng(0).normal(size=(5, 3, 9, 7)).astype(np.float32)
+    for channels in ("RGB", "BGR"):
+        expected = display.to_bytes(display.contrast(torch.from_numpy(signals), channels))
+        np.testing.assert_array_equal(contrast(signals, channels), expected)
+
+
 # writing again
 
 

@@ -187,3 +187,42 @@ def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
         if level != middle:
             paths[int(level)] = paths.get(int(level), "") + f"M{x} {y or ''}.5h1"
     return KernelDrawing(kernel.shape[1], kernel.shape[0], sorted(paths.items()))
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 160, 72
+
+
+@dataclass(frozen=True)
+class CurveDrawing:
+    """Curves over one axis as SVG paths."""
+
+    layer: str
+    unit: str
+    """Empty where there is no unit's curve."""
+    low: float
+    high: float
+    """The ends of the horizontal axis."""
+    top: float
+    """The height of the drawing, in the curves' units."""
+
+
+def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) -> CurveDrawing:
+    """Return a layer's curve and a unit's over ascending values, on an axis from 0 to 1 or to the larger of the two.
+
+    >>> draw_curves(np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.5]), None).layer
+    'M0 0L80 72L160 36'
+    """
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    width = float(values[-1] - values[0]) or 1.0
+    top = max(1.0, float(np.nanmax(layer)), 0.0 if unit is None else float(np.nanmax(unit)))
+
+    def path(curve: np.ndarray) -> str:
+        points = [
+            f"{(value - values[0]) / width * CURVE_WIDTH:.4g} {CURVE_HEIGHT - height / top * CURVE_HEIGHT:.3g}"
+            for value, height in zip(values.tolist(), curve[order].tolist(), strict=True)
+            if np.isfinite(height)
+        ]
+        return "M" + "L".join(points) if points else ""
+
+    return CurveDrawing(path(layer), "" if unit is None else path(unit), float(values[0]), float(values[-1]), top)

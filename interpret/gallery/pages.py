@@ -15,6 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from interpret.gallery import numbers
+from interpret.gallery.analyses import Analyses, Curve, Strip
 from interpret.gallery.drawings import (
     BoxDrawing,
     FieldDrawing,
@@ -195,6 +196,8 @@ class UnitPage:
     relations: list[Relation]
     filter: tuple[Picture, str] | None
     """The layer's filters, and the part of them that is the unit's own, as a viewBox."""
+    curves: list[Curve]
+    strip: Strip | None
     record: dict[str, Any]
     """What can be downloaded of it, as JSON can hold it."""
 
@@ -475,9 +478,17 @@ class LayerView:
         return None if self.data.class_means is None else select(self.data.class_means)
 
     @property
-    def invariance(self) -> np.ndarray | None:
-        """How little each unit changes as images are moved, from 0 to 1; None where the study holds no such result."""
-        return self._network.invariance.get(self.name)
+    def movement(self) -> list[float | None] | None:
+        """How far each unit moves as images are transformed; None where the study holds no such result."""
+        found = self._network.analyses.movement.get(self.name)
+        if found is None or len(found) != self.unit_count:
+            return None
+        return [value if math.isfinite(value) else None for value in found.tolist()]
+
+    @property
+    def curves(self) -> list[Curve]:
+        """How far the layer moves as images are transformed."""
+        return self._network.analyses.curves(self.name)
 
     @cached_property
     def preferred(self) -> list[tuple[int, str]]:
@@ -533,6 +544,8 @@ class LayerView:
             groups=self._groups(unit),
             relations=[relation for relation in self._relations(unit) if relation.links],
             filter=self._own_filter(unit),
+            curves=self._network.analyses.curves(self.name, unit),
+            strip=self._network.analyses.strip(self.name, unit),
             record=self._record(unit, hits),
         )
 
@@ -716,8 +729,7 @@ class NetworkView:
         self.within: dict[str, Correlates] = {}
         self.across: dict[str, Correlates] = {}
         """For each mined layer, the units that its units correlate with: set by who has computed them."""
-        self.invariance: dict[str, np.ndarray] = {}
-        """For each mined layer that it is known of, how invariant its units are [C]."""
+        self.analyses = Analyses(study)
         self.paged: set[int] = set()
         """The sources that have a page of their own: set by who has counted what there is to show of them."""
         mined = set(study.mined_layers)

@@ -26,7 +26,7 @@ from interpret.study import Study
 FORMAT = 2
 MARKER = "gallery.json"
 INDEX = "assets/index.js"
-_FOLDERS = "assets layers images classes findings patches projections sources samples filters".split()
+_FOLDERS = "assets layers images classes findings patches projections sources samples filters evolution".split()
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
 _OURS = {MARKER, *_PAGES, *_FOLDERS}
 MANY_HITS = 10
@@ -217,6 +217,8 @@ class _Writer:
             unit = layer.unit_page(index)
             for column in unit.columns:
                 self._picture(column.sprite)
+            if unit.strip is not None:
+                self._bytes(unit.strip.path, unit.strip.picture)
             text = template.render(root="../../", layer=layer, unit=unit, own=own)
             self._text(f"{layer.folder}/{index}.html", text)
             bar.update()

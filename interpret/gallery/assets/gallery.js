@@ -69,7 +69,7 @@
   /** Order the sheet's units by one of their numbers. @param {string} key */
   function sortSheet(key) {
     if (!sheet) return;
-    const ascending = key === "index" || key === "rank" || key === "density";
+    const ascending = key !== "selectivity";
     const units = /** @type {HTMLElement[]} */ ([...sheet.children]);
     /** @param {HTMLElement} one */
     const number = (one) => {
