@@ -86,7 +86,7 @@ def gallery(
         begun = _study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
         begun.mine(layers, k, seed)
         begun.project(layers, chosen)
-        begun.draw_filters()
+        begun.draw_filters(every=True)
         begun.connect()
         begun.spread()
     _say(f"Open {write_gallery(begun, out, context=context)}")

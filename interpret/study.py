@@ -317,8 +317,8 @@ class Study:
                     _write_sprites(self.patch_sprite(name, 0).parent, tiles[name].patches, self.tile(name))
                 _write_sprites(self.projection_sprite(kind, name, 0).parent, tiles[name].projections, self.tile(name))
 
-    def draw_filters(self) -> None:
-        """Draw the filters of the first convolution, and of each mined one that has more than single weights."""
+    def draw_filters(self, every: bool = False) -> None:
+        """Draw the filters of the first convolution, or of `every` mined one, too, that has more than single weights."""
         from PIL import Image
         from torch import nn
 
@@ -329,7 +329,7 @@ class Study:
         convolutions = [layer["name"] for layer in self.layers if isinstance(parts[layer["name"]], nn.Conv2d)]
         mined = set(self.mined_layers)
         for name in convolutions:
-            drawn = name == convolutions[0] or (name in mined and max(parts[name].kernel_size) > 1)
+            drawn = name == convolutions[0] or (every and name in mined and max(parts[name].kernel_size) > 1)
             if not drawn or self.filter_sheet(name).exists():
                 continue
             self._write_info()

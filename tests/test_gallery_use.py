@@ -275,6 +275,19 @@ def draw_anything(_: Result) -> Figure:
     return Figure(figsize=(2, 2))
 
 
+def test_filters_of_every_mined_convolution_are_drawn(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    begun = Study(tmp_path / "study", network, torch.rand(4, 1, 12, 12))
+    begun.mine(["1", "2"], k=2)
+    begun.draw_filters()
+    assert [file.name for file in (begun.path / "filters").iterdir()] == ["0.png"]
+    begun.draw_filters(every=True)  # not of single weights, nor of a layer that was not mined
+    assert sorted(file.name for file in (begun.path / "filters").iterdir()) == ["0.png", "2.png"]
+
+
 def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path: Path, browser: Any) -> None:
     begun = Study.open(analysed)
     out = write_gallery(analysed, tmp_path / "gallery").parent
@@ -440,7 +453,7 @@ def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Pat
         assert page.get_by_text("Nothing of that name.").is_visible()
         ask(page, "features.0")
         page.keyboard.press("Escape")
-        assert page.locator("dialog").count() == 0
+        page.locator("dialog").wait_for(state="detached")
         page.keyboard.press("/")
         ask(page, "7")
         page.keyboard.press("Enter")
@@ -459,6 +472,7 @@ def test_keyboard_tour(browser: Any, gallery: Path) -> None:
         assert "any unit of the network" in page.locator("dialog").inner_text()
         page.keyboard.press("j")  # the list is open: nothing happens
         page.keyboard.press("Escape")
+        page.locator("dialog").wait_for(state="detached")
         assert page.url.endswith("/3.html")
         page.keyboard.press("u")
         page.wait_for_url("**/layers/features.0/index.html#unit-3")
