@@ -318,7 +318,7 @@ class Study:
                 _write_sprites(self.projection_sprite(kind, name, 0).parent, tiles[name].projections, self.tile(name))
 
     def draw_filters(self, every: bool = False) -> None:
-        """Draw the filters of the first convolution, or of `every` mined one, too, that has more than single weights."""
+        """Draw the filters of the first convolution, or of every mined one that has more than single weights."""
         from PIL import Image
         from torch import nn
 
