@@ -517,7 +517,7 @@ class Study:
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             picture.info.clear()  # no comment or profile of the original goes with it
             with replacing(self.source_picture(source)) as new:
-                picture.save(new, "JPEG", quality=85)
+                picture.save(new, "JPEG", quality=85, optimize=True)
         listed = {str(source): known[source] for source in sorted(known)}
         write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n")
 

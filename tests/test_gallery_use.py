@@ -93,9 +93,9 @@ def test_record_of_a_unit_is_json_and_true(study: Path, gallery: Path) -> None:
     assert found is not None
     record = json.loads(found[1])
     assert record["layer"] == "features.0" and record["unit"] == 0 and record["network"] == "net <i>"
-    assert [hit["item"] for hit in record["hits"]] == mined.images[0].tolist()
-    assert [hit["source"] for hit in record["hits"]] == [NAMES[source] for source in mined.sources[0].tolist()]
-    np.testing.assert_allclose([hit["value"] for hit in record["hits"]], mined.values[0], rtol=1e-5)
+    assert record["items"] == mined.images[0].tolist() and record["positions"] == mined.positions[0].tolist()
+    assert record["sources"] == [NAMES[source] for source in mined.sources[0].tolist()]
+    np.testing.assert_allclose(record["values"], mined.values[0], rtol=1e-5)
     assert record["histogram"]["counts"] == mined.histogram[0].tolist()
 
 
@@ -621,7 +621,7 @@ def test_unit_is_downloaded_as_json(browser: Any, gallery: Path, tmp_path: Path)
         file = tmp_path / "unit.json"
         download.value.save_as(file)
         record = json.loads(file.read_text())
-        assert record["unit"] == 2 and len(record["hits"]) == 2
+        assert record["unit"] == 2 and len(record["items"]) == 2
 
 
 def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:

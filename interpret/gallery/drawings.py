@@ -210,7 +210,7 @@ def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) 
     """Return a layer's curve and a unit's over ascending values, on an axis from 0 to 1 or to the larger of the two.
 
     >>> draw_curves(np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.5]), None).layer
-    'M0 0L80 72L160 36'
+    'M0 0 80 72 160 36'
     """
     order = np.argsort(values, kind="stable")
     values = values[order]
@@ -219,10 +219,10 @@ def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) 
 
     def path(curve: np.ndarray) -> str:
         points = [
-            f"{(value - values[0]) / width * CURVE_WIDTH:.4g} {CURVE_HEIGHT - height / top * CURVE_HEIGHT:.3g}"
+            f"{(value - values[0]) / width * CURVE_WIDTH:.0f} {CURVE_HEIGHT - height / top * CURVE_HEIGHT:.0f}"
             for value, height in zip(values.tolist(), curve[order].tolist(), strict=True)
             if np.isfinite(height)
         ]
-        return "M" + "L".join(points) if points else ""
+        return "M" + " ".join(points) if points else ""
 
     return CurveDrawing(path(layer), "" if unit is None else path(unit), float(values[0]), float(values[-1]), top)

@@ -565,16 +565,11 @@ class LayerView:
                 "width": float(data.histogram_width[unit]),
                 "counts": data.histogram[unit].tolist(),
             },
-            "hits": [
-                {
-                    "value": float(f"{hit.value:.6g}"),
-                    "item": hit.image,
-                    "position": list(hit.position) if hit.position else None,
-                    "source": hit.source.name,
-                    "label": hit.label,
-                }
-                for hit in hits
-            ],
+            "values": [float(f"{hit.value:.6g}") for hit in hits],
+            "items": [hit.image for hit in hits],
+            "positions": [hit.position for hit in hits],
+            "sources": [hit.source.name for hit in hits],
+            "labels": [hit.label for hit in hits],
         }
 
     def _groups(self, unit: int) -> list[Group]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from interpret.gallery.pages import LayerView, NetworkView, Sample, Source, UnitLink
 
-STRONGEST = 5
+STRONGEST = 4
 NEIGHBOURS = 6
 LISTED = 24
 """How many units of a layer an image's page lists as having it among their hits."""
