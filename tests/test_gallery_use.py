@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import tarfile
+import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +161,36 @@ def test_network_page_draws_the_flow(gallery: Path) -> None:
     assert "sum" in page.text
     heads = [attributes for tag, attributes in page.tags if attributes.get("class") == "head"]
     assert len(heads) == 6 and {attributes["width"] for attributes in heads} == {"24"}  # two lanes
+
+
+def test_network_page_says_how_often_it_is_right(study: Path, tmp_path: Path) -> None:
+    assert "Right" not in words(Page(write_gallery(study, tmp_path / "first")))  # the classes are not the labels'
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    info = json.loads((copy / "study.json").read_text())
+    info["model"]["classes"] = info["data"]["classes"]
+    (copy / "study.json").write_text(json.dumps(info))
+    samples = json.loads((copy / "samples.json").read_text())
+    for sample in samples.values():
+        sample["classes"] = [0, 1]
+    (copy / "samples.json").write_text(json.dumps(samples))
+    labels = [sample["label"] for sample in samples.values() if sample["label"] >= 0]
+    assert f"{labels.count(0) / len(labels):.0%}".replace(
+        "%", " %"
+    ) + f" of the sample’s {len(labels)} images" in words(Page(write_gallery(copy, tmp_path / "second")))
+
+
+def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    for name in ("spread", "connections", "samples"):
+        shutil.rmtree(copy / name)
+    for name in ("samples.json", "flow.json"):
+        (copy / name).unlink()
+    out = write_gallery(copy, tmp_path / "gallery").parent
+    text = Page(out / "layers" / "features.0" / "0.html").text
+    assert "One by one" in text and "Over its whole range" not in text and "Reads from" not in text
+    assert not any(attributes.get("class") == "rail" for _, attributes in Page(out / "index.html").tags)
 
 
 # findings
@@ -624,6 +659,50 @@ def test_unit_is_downloaded_as_json(browser: Any, gallery: Path, tmp_path: Path)
         assert record["unit"] == 2 and len(record["items"]) == 2
 
 
+@pytest.fixture
+def served(gallery: Path) -> Iterator[str]:
+    """The gallery on a host of its own, which lives as long as the test."""
+    handler = partial(QuietHandler, directory=str(gallery))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_pictures_are_downloaded_as_png_from_a_host(browser: Any, served: str, study: Path, tmp_path: Path) -> None:
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.goto(f"{served}/layers/features.0/0.html")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="PNG").click()
+    assert download.value.suggested_filename == "features.0-0.png"
+    file = tmp_path / "unit.png"
+    download.value.save_as(file)
+    context.close()
+    with Image.open(file) as picture, Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
+        assert picture.format == "PNG" and picture.size == (2 * patches.width + 4, patches.height)
+        shown = np.asarray(picture.convert("RGB"))[:, : patches.width].astype(int)
+        assert np.abs(shown - np.asarray(patches.convert("RGB"))).mean() < 4  # decoders of WebP differ a little
+    assert wrong == []
+
+
+def test_pictures_are_saved_as_they_are_from_disk(browser: Any, gallery: Path) -> None:
+    with opened(browser, gallery, "layers/features.0/0.html") as page:
+        assert not page.get_by_role("button", name="PNG").is_visible()
+        links = page.locator("a[download]").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        kinds = ("patches", "projections/deconvnet", "projections/guided")
+        assert links == [f"../../{kind}/features.0/0000.webp" for kind in kinds]
+
+
 def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "favourites.html", init=STORAGE_OFF) as page:
         assert page.get_by_text("This browser refuses to keep anything").is_visible()
@@ -664,6 +743,20 @@ def test_axe_finds_no_violation(browser: Any, gallery: Path, axe: str, scheme: s
                 page.keyboard.type("photo")
                 found = page.evaluate("axe.run('dialog', {preload: false}).then((run) => run.violations)")
                 assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_photographed(browser: Any, gallery: Path, tmp_path: Path, scheme: str) -> None:
+    """Screenshots are kept where INTERPRET_SCREENSHOTS says."""
+    folder = Path(os.environ.get("INTERPRET_SCREENSHOTS", tmp_path))
+    for path in EACH_TYPE:
+        with opened(browser, gallery, path, color_scheme=scheme) as page:
+            page.wait_for_load_state("networkidle")
+            name = re.sub(r"[^\w.]+", "-", path.partition("#")[0]).removesuffix(".html")
+            page.screenshot(path=folder / f"{name}-{scheme}.png")
+            with Image.open(folder / f"{name}-{scheme}.png") as shot:
+                assert shot.size == (1280, 800)
+                assert len(np.unique(np.asarray(shot.convert("L")))) > 4  # something is to be seen
 
 
 def test_prints_without_controls_and_on_paper_white(browser: Any, gallery: Path) -> None:

@@ -902,6 +902,17 @@ class NetworkView:
             for item, record in self._sampled.items()
         }
 
+    @cached_property
+    def accuracy(self) -> tuple[float, int] | None:
+        """On what share of the sample's labelled images the likeliest class is the label, and how many these are."""
+        judged = [
+            sample.likeliest[0][0] == sample.label
+            for sample in self.samples.values()
+            if sample.label is not None and sample.likeliest
+        ]
+        same_names = self.model["classes"] == self.data["classes"]
+        return (sum(judged) / len(judged), len(judged)) if judged and same_names else None
+
     def picture(self, path: Path) -> Picture | None:
         """Return one of the study's pictures, None where it has none."""
         return Picture(path.relative_to(self.study.path).as_posix(), *_size(path)) if path.is_file() else None

@@ -414,12 +414,7 @@
         pen?.drawImage(picture, left, 0);
         left += sizes[place][0] + 4;
       });
-      try {
-        canvas.toBlob((blob) => blob && download(fileName("png"), blob));
-      } catch {
-        // a page opened from disk may not read its own pictures: the files themselves can be saved
-        images.forEach((image) => make("a", { href: image.getAttribute("href") ?? "", download: "", target: "_blank" }).click());
-      }
+      canvas.toBlob((blob) => blob && download(fileName("png"), blob));
     });
   }
 
@@ -548,6 +543,9 @@
   document.querySelector(".site")?.prepend(asks);
   document.querySelector(".site")?.append(keys);
   for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
+  // a page opened from disk may show its pictures but not read them: there, the files themselves can be saved
+  const png = document.querySelector("[data-act=png]");
+  if (png instanceof HTMLElement && window.location.protocol === "file:") png.hidden = true;
   for (const filter of document.querySelectorAll("[data-filter]")) filter.addEventListener("change", filterSheet);
   filterSheet(); // a browser may have kept what was chosen
   startKeeping();
