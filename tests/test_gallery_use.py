@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -250,7 +251,7 @@ def test_gallery_with_findings_needs_no_torch(with_finding: Path, tmp_path: Path
         "from interpret.gallery import write_gallery;"
         f"write_gallery({str(with_finding)!r}, {str(tmp_path / 'out')!r}); assert 'torch' not in sys.modules"
     )
-    subprocess.run(["python", "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @dataclass
@@ -418,6 +419,15 @@ def test_without_context_no_whole_image_is_written(study: Path, tmp_path: Path) 
         assert not any(
             (study / folder / name).read_bytes() in written for name in names if (study / folder / name).exists()
         )
+
+
+def test_command_leaves_whole_images_out(study: Path, tmp_path: Path) -> None:
+    code = "from interpret.cli import main; main()"
+    command = [sys.executable, "-c", code, "gallery", str(study), "--out", str(tmp_path / "out"), "--no-context"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert str(tmp_path / "out" / "index.html") in said
+    assert not (tmp_path / "out" / "sources").exists() and (tmp_path / "out" / "patches").exists()
+    assert "without whole images" in Page(tmp_path / "out" / "how-to-read.html").text
 
 
 def test_no_metadata_of_the_originals_survives(tmp_path: Path) -> None:
@@ -788,3 +798,20 @@ def test_script_is_typed(tmp_path: Path) -> None:
     command = ["node", str(compiler), *flags, "--lib", "es2022,dom,dom.iterable", str(script)]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+COMMITTED = Path(__file__).parent.parent / "gallery" / "lenet"
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason="needs the checkout's gallery/lenet")
+def test_committed_gallery_is_small_and_current() -> None:
+    """If it is not: interpret gallery lenet digits --out gallery/lenet"""
+    import interpret
+
+    assets = Path(interpret.__file__).parent / "gallery" / "assets"
+    for file in assets.iterdir():
+        assert (COMMITTED / "assets" / file.name).read_bytes() == file.read_bytes()
+    marker = json.loads((COMMITTED / "gallery.json").read_text())
+    assert marker["weights_hash"] == interpret.load("lenet").weights_hash
+    assert sum(file.stat().st_size for file in COMMITTED.rglob("*") if file.is_file()) < 10_000_000
+    assert {f"{unit}.html" for unit in range(128)} < {file.name for file in (COMMITTED / "layers" / "fc1").iterdir()}
