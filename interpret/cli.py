@@ -78,6 +78,9 @@ def gallery(
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     dtype: Dtype = "float32",
+    context: Annotated[
+        bool, typer.Option("--context/--no-context", help="Whether to show whole images, or only the patches of them.")
+    ] = True,
 ) -> None:
     """Mine, project and publish every unit as pages to open in a browser.
 
@@ -99,8 +102,10 @@ def gallery(
         begun = _study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
         begun.mine(layers, k, seed)
         begun.project(layers, chosen)
-        begun.draw_filters()
-    _say(f"Open {write_gallery(begun, out)}")
+        begun.draw_filters(every=True)
+        begun.connect()
+        begun.spread()
+    _say(f"Open {write_gallery(begun, out, context=context)}")
 
 
 @app.command()

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 TILE = 64
 THUMBNAIL = 320
+GROUPS = 5
+"""Of each unit's range on the sample: its four quarters by rank, strongest first, and the weakest."""
+GROUP_SIZE = 4
+PREDICTIONS = 5
 SAVE_EVERY = 60.0
 """Seconds between two savings of unfinished mining."""
 TILES_AT_ONCE = 2**30
@@ -191,6 +195,34 @@ class Study:
         """Return a small picture of a source."""
         return self.path / "sources" / f"{source}.jpg"
 
+    def flow(self) -> list[dict[str, Any]]:
+        """Return name, kind and sources of each module and join in order of execution; none before `connect`."""
+        file = self.path / "flow.json"
+        return list(json.loads(file.read_text("utf-8"))) if file.exists() else []
+
+    def connections(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """Return a layer's strongest weights, as in `interpret.flow.Connections`: layers are indices into `layers`."""
+        file = self.path / "connections" / f"{layer_path(name)}.safetensors"
+        return load_file(file) if file.exists() else None
+
+    def spread_of(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """Return examples from each unit's whole range on the sample, group by group, or None before `spread`.
+
+        items, values [C, 5, 4], positions [C, 5, 4, 2], and boxes [C, 5, 4, 4] in fractions of the input; −1 where a
+        group has fewer.
+        """
+        file = self.path / "spread" / f"{layer_path(name)}.safetensors"
+        return load_file(file) if file.exists() else None
+
+    def samples(self) -> dict[int, dict[str, Any]]:
+        """Return of each item of the sample its source, name, label, and its likeliest classes, after `spread`."""
+        file = self.path / "samples.json"
+        return {int(key): value for key, value in json.loads(file.read_text("utf-8")).items()} if file.exists() else {}
+
+    def sample_picture(self, item: int) -> Path:
+        """Return the picture of an input of the sample, as the network saw it."""
+        return self.path / "samples" / f"{item}.webp"
+
     @property
     def results(self) -> list[tuple[str, str]]:
         """The other analyses' results that it keeps, as (kind, name)."""
@@ -286,22 +318,81 @@ class Study:
                     _write_sprites(self.patch_sprite(name, 0).parent, tiles[name].patches, self.tile(name))
                 _write_sprites(self.projection_sprite(kind, name, 0).parent, tiles[name].projections, self.tile(name))
 
-    def draw_filters(self) -> None:
-        """Draw the first convolution's filters."""
+    def draw_filters(self, every: bool = False) -> None:
+        """Draw the filters of the first convolution, or of every mined one that has more than single weights."""
+        from PIL import Image
         from torch import nn
 
         from interpret.filters import filter_sheet
 
         model, _ = self._able()
         parts = dict(model.module.named_modules())
-        first = next((layer["name"] for layer in self.layers if isinstance(parts[layer["name"]], nn.Conv2d)), None)
-        if first is None or self.filter_sheet(first).exists():
-            return
-        from PIL import Image
+        convolutions = [layer["name"] for layer in self.layers if isinstance(parts[layer["name"]], nn.Conv2d)]
+        mined = set(self.mined_layers)
+        for name in convolutions:
+            drawn = name == convolutions[0] or (every and name in mined and max(parts[name].kernel_size) > 1)
+            if not drawn or self.filter_sheet(name).exists():
+                continue
+            self._write_info()
+            with replacing(self.filter_sheet(name)) as new:
+                Image.fromarray(filter_sheet(model, name)).save(new, "PNG")
 
+    def connect(self) -> None:
+        """Find which layers feed which, and between the units of mined layers the strongest weights."""
+        from interpret.flow import connect, trace_flow
+
+        model, _ = self._able()
+        names = self.mined_layers
+        folder = self.path / "connections"
+        known = folder / "layers.json"
+        if known.exists() and json.loads(known.read_text("utf-8")) == names:
+            return
         self._write_info()
-        with replacing(self.filter_sheet(first)) as new:
-            Image.fromarray(filter_sheet(model, first)).save(new, "PNG")
+        flow = trace_flow(model, tuple(self.info["model"]["input_shape"]))
+        place = {layer["name"]: j for j, layer in enumerate(self.layers)}
+        index = np.array([place[name] for name in names] + [-1])  # −1 stays −1
+        with replacing(folder) as new:
+            new.mkdir()
+            for name, found in connect(model.module, flow, names).items():
+                arrays = {key: np.ascontiguousarray(value) for key, value in vars(found).items()}
+                arrays |= {key: index[arrays[key]] for key in ("in_layers", "out_layers")}
+                (new / f"{layer_path(name)}.safetensors").write_bytes(save(arrays))
+            (new / "layers.json").write_text(json.dumps(names), encoding="utf-8")
+        write_text(self.path / "flow.json", json.dumps([vars(node) for node in flow.nodes], indent=0) + "\n")
+
+    def spread(self) -> None:
+        """Keep examples from the whole range of each unit of the mined layers, and the sample's inputs as pictures.
+
+        The maxima on the sample are known from mining: this runs the sample once more, to see where they lie, and
+        what the network makes of each image. Layers that have it are skipped.
+        """
+        import torch
+
+        from interpret.data import Batch
+        from interpret.mining import on_device
+        from interpret.progress import progress
+
+        model, data = self._able()
+        missing = [name for name in self.mined_layers if self.spread_of(name) is None]
+        if not missing:
+            return
+        chosen = {name: _spread(self.mined(name)) for name in missing}
+        positions = {name: np.zeros((*spread["items"].shape, 2), np.int64) for name, spread in chosen.items()}
+        items = np.sort(self.mined(missing[0]).sample_images)
+        known: dict[int, dict[str, Any]] = {}
+        with on_device(model.module, self.device) as device, progress(len(items), "sampling", "img") as bar:
+            for start in range(0, len(items), self.batch_size):
+                part = items[start : start + self.batch_size]
+                read = [data[item] for item in part.tolist()]
+                images = torch.stack([image for image, _ in read])
+                batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
+                likeliest = _look_again(model, batch, chosen, positions, device, self.dtype)
+                self._store_samples(batch, likeliest, known)
+                bar.update(len(part))
+        for name in missing:
+            boxes = self._boxes_in_input(name, positions[name])
+            with replacing(self.path / "spread" / f"{layer_path(name)}.safetensors") as new:
+                new.write_bytes(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
 
     # how
 
@@ -356,10 +447,7 @@ class Study:
         """Return for each hit its source, its label, and where in the source the neuron looks."""
         import torch
 
-        from interpret.projection import Crop
-        from interpret.tracing import trace
-
-        model, data = self._able()
+        _, data = self._able()
         shape = tuple(self.info["model"]["input_shape"])
         filled = layer.images >= 0
         items = layer.images[filled]
@@ -367,15 +455,48 @@ class Study:
         labels = np.full(layer.images.shape, -1, np.int64)
         boxes = np.zeros((*layer.images.shape, 4), np.float32)
         sources[filled], labels[filled] = data.sources[items], data.labels[items]
-        if not hasattr(self, "_traced"):
-            self._traced = trace(model, shape)
-        crop = Crop.of(self._traced[name], shape[1:])
-        inside = crop.boxes(torch.from_numpy(layer.positions[filled])).numpy() / np.array([*shape[1:], *shape[1:]])
+        places = torch.from_numpy(layer.positions[filled])
+        inside = self._crop(name).boxes(places).numpy() / np.array([*shape[1:], *shape[1:]])
         windows = {item: data.window(item) for item in np.unique(items).tolist()}
         window = np.array([windows[item] for item in items.tolist()], np.float64).reshape(-1, 4)
         corner, size = window[:, [0, 1, 0, 1]], (window[:, 2:] - window[:, :2])[:, [0, 1, 0, 1]]
         boxes[filled] = np.clip(corner + inside * size, 0, 1)
         return {"sources": sources, "labels": labels, "boxes": boxes}
+
+    def _crop(self, name: str) -> Any:
+        """Return what a layer's neurons see of an input."""
+        from interpret.projection import Crop
+        from interpret.tracing import trace
+
+        model, _ = self._able()
+        shape = tuple(self.info["model"]["input_shape"])
+        if not hasattr(self, "_traced"):
+            self._traced = trace(model, shape)
+        return Crop.of(self._traced[name], shape[1:])
+
+    def _boxes_in_input(self, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return where neurons look, in fractions of the network's input."""
+        import torch
+
+        height, width = self.info["model"]["input_shape"][1:]
+        boxes = self._crop(name).boxes(torch.from_numpy(positions.reshape(-1, 2))).numpy()
+        fractions = np.clip(boxes / np.array([height, width, height, width]), 0, 1)
+        return fractions.astype(np.float32).reshape(*positions.shape[:-1], 4)
+
+    def _store_samples(self, batch: Any, likeliest: list[Any] | None, known: dict[int, dict[str, Any]]) -> None:
+        """Keep the inputs of the sample as pictures, and what is known of them; `known` collects it."""
+        from interpret.display import inputs_to_bytes, webp
+
+        model, data = self._able()
+        pictures = inputs_to_bytes(batch.images, model.preprocess)
+        for row, (item, label) in enumerate(zip(batch.items.tolist(), batch.labels.tolist(), strict=True)):
+            source = int(data.sources[item])
+            known[item] = {"source": source, "name": data.source_name(source), "label": int(label)}
+            if likeliest is not None:
+                known[item] |= {"classes": likeliest[row][0], "probabilities": likeliest[row][1]}
+            with replacing(self.sample_picture(item)) as new:
+                new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
+        write_text(self.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n")
 
     def _store_sources(self, found: Iterable[Mapping[str, NDArray[Any]]]) -> None:
         """Keep a small picture of each source that has hits."""
@@ -397,7 +518,7 @@ class Study:
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             picture.info.clear()  # no comment or profile of the original goes with it
             with replacing(self.source_picture(source)) as new:
-                picture.save(new, "JPEG", quality=85)
+                picture.save(new, "JPEG", quality=85, optimize=True)
         listed = {str(source): known[source] for source in sorted(known)}
         write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n")
 
@@ -414,6 +535,68 @@ class Study:
             held += size
         if group:
             yield group
+
+
+def _spread(mined: StudyLayer) -> dict[str, NDArray[Any]]:
+    """Return which items of the sample show each unit's range: items and values [C, 5, 4], −1 and NaN where few."""
+    maxima, items = mined.sample_maxima, mined.sample_images
+    count, units = maxima.shape
+    # where values tie, the lowest item comes first
+    order = np.lexsort((np.broadcast_to(items[:, None], maxima.shape), -maxima), axis=0)
+    groups = [
+        np.unique(np.minimum((quarter + (np.arange(GROUP_SIZE) + 0.5) / GROUP_SIZE) / 4 * count, count - 1).astype(int))
+        for quarter in range(4)
+    ]
+    groups.append(np.arange(max(count - GROUP_SIZE, 0), count))
+    chosen = np.full((units, GROUPS, GROUP_SIZE), -1, np.int64)
+    values = np.full((units, GROUPS, GROUP_SIZE), np.nan, np.float32)
+    for group, ranks in enumerate(groups):
+        chosen[:, group, : len(ranks)] = items[order[ranks]].T
+        values[:, group, : len(ranks)] = np.take_along_axis(maxima, order[ranks], 0).T
+    return {"items": chosen, "values": values}
+
+
+def _look_again(
+    model: Model,
+    batch: Any,
+    chosen: Mapping[str, Mapping[str, NDArray[Any]]],
+    positions: Mapping[str, NDArray[np.int64]],
+    device: Any,
+    dtype: Any,
+) -> list[Any] | None:
+    """Write where the chosen maxima of a batch lie into `positions`, and return each image's likeliest classes."""
+    from contextlib import nullcontext
+
+    import torch
+
+    from interpret.layers import first_outputs
+    from interpret.mining import _argmax_of_maps
+
+    row_of = {item: row for row, item in enumerate(batch.items.tolist())}
+
+    def receive(name: str, output: Any) -> None:
+        if output.dim() != 4:
+            return
+        items = chosen[name]["items"]
+        units, groups, places = np.nonzero(np.isin(items, batch.items.numpy()))
+        if not len(units):
+            return
+        rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()], device=output.device)
+        flat = _argmax_of_maps(output, rows, torch.from_numpy(units).to(output.device)).cpu().numpy()
+        positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
+
+    images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+    autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
+    with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive):
+        outputs = model.module(images)
+    if model.classes is None or not isinstance(outputs, torch.Tensor) or outputs.shape[1:] != (len(model.classes),):
+        return None
+    scores = outputs.float().cpu()
+    # a network may give probabilities already
+    already = bool((scores >= 0).all()) and torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-3)
+    best = (scores if already else scores.softmax(1)).topk(min(PREDICTIONS, scores.shape[1]))
+    shares = [[round(share, 4) for share in row] for row in best.values.tolist()]
+    return list(zip(best.indices.tolist(), shares, strict=True))
 
 
 class _Tiles:

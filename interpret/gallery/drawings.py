@@ -157,3 +157,72 @@ def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
         frame += f"M{x + wide / 2 - radius:.4g} {y + high / 2:.4g}{arc} {2 * radius:.4g} 0{arc} -{2 * radius:.4g} 0"
     whole = wide >= 0.99 * width and high >= 0.99 * height
     return BoxDrawing(frame, shaded=extent >= 0.2 * side and not whole, whole=whole)
+
+
+LEVELS = 9
+"""Greys that a kernel is drawn in: the middle one is a weight of zero."""
+
+
+@dataclass(frozen=True)
+class KernelDrawing:
+    """A small kernel as SVG paths of strokes one wide, each square a stroke."""
+
+    width: int
+    height: int
+    levels: list[tuple[int, str]]
+    """A grey, from 0, the most negative, to 8, the most positive, and the squares that have it; 4 is left out."""
+
+
+def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
+    """Return the drawing of a kernel [h, w], scaled by its own largest weight, on the grey of a weight of zero.
+
+    >>> draw_kernel(np.array([[-1.0, 0.0], [0.5, 1.0]])).levels
+    [(0, 'M0 .5h1'), (6, 'M0 1.5h1'), (8, 'M1 1.5h1')]
+    """
+    middle = LEVELS // 2
+    largest = float(np.abs(kernel).max()) or 1.0
+    levels = np.round(kernel / largest * middle).astype(int) + middle
+    paths: dict[int, str] = {}
+    for (y, x), level in np.ndenumerate(levels):
+        if level != middle:
+            paths[int(level)] = paths.get(int(level), "") + f"M{x} {y or ''}.5h1"
+    return KernelDrawing(kernel.shape[1], kernel.shape[0], sorted(paths.items()))
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 160, 72
+
+
+@dataclass(frozen=True)
+class CurveDrawing:
+    """Curves over one axis as SVG paths."""
+
+    layer: str
+    unit: str
+    """Empty where there is no unit's curve."""
+    low: float
+    high: float
+    """The ends of the horizontal axis."""
+    top: float
+    """The height of the drawing, in the curves' units."""
+
+
+def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) -> CurveDrawing:
+    """Return a layer's curve and a unit's over ascending values, on an axis from 0 to 1 or to the larger of the two.
+
+    >>> draw_curves(np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.5]), None).layer
+    'M0 0 80 72 160 36'
+    """
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    width = float(values[-1] - values[0]) or 1.0
+    top = max(1.0, float(np.nanmax(layer)), 0.0 if unit is None else float(np.nanmax(unit)))
+
+    def path(curve: np.ndarray) -> str:
+        points = [
+            f"{(value - values[0]) / width * CURVE_WIDTH:.0f} {CURVE_HEIGHT - height / top * CURVE_HEIGHT:.0f}"
+            for value, height in zip(values.tolist(), curve[order].tolist(), strict=True)
+            if np.isfinite(height)
+        ]
+        return "M" + " ".join(points) if points else ""
+
+    return CurveDrawing(path(layer), "" if unit is None else path(unit), float(values[0]), float(values[-1]), top)

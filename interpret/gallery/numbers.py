@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from markupsafe import Markup
 
@@ -31,6 +33,27 @@ def value(number: float) -> str:
     else:
         text = f"{size:.3f}" if size >= 0.001 else f"{size:.1e}"
     return "−" + text if number < 0 else text
+
+
+def signed(number: float) -> str:
+    """Return a weight in three significant digits, with its sign.
+
+    >>> signed(0.25), signed(-1.5)
+    ('+0.250', '−1.50')
+    """
+    return value(number) if number < 0 else "+" + value(number)
+
+
+def record(found: dict[str, Any]) -> Markup:
+    r"""Return JSON that can stand in an element of HTML: nothing in it ends the element.
+
+    >>> record({"name": "</script>"})
+    Markup('{"name":"\\u003c/script\\u003e"}')
+    """
+    text = json.dumps(found, separators=(",", ":"))
+    for character in "<>&'":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
 
 
 def count(number: int) -> str:

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from interpret.gallery import numbers
+from interpret.gallery.analyses import Analyses, Curve, Strip
 from interpret.gallery.drawings import (
     BoxDrawing,
     FieldDrawing,
     Histogram,
+    KernelDrawing,
     draw_box,
     draw_field,
     draw_histogram,
+    draw_kernel,
 )
+from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
+from interpret.gallery.relations import Correlates, Selectivity, select
 from interpret.study import Study, layer_path
 
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""
 TOP_CLASSES = 5
+LEAST_LIKELY = 0.005
+"""The smallest probability of a prediction that is shown."""
+GROUPS = ("strongest quarter", "second quarter", "third quarter", "last quarter", "weakest")
+"""What the groups of a study's spread are called."""
 UNSMOOTHED = 16, 48
 """Widest tile, in pixels, that is magnified without smoothing in a sheet, and on a unit's own page."""
 
@@ -35,21 +45,33 @@ UNSMOOTHED = 16, 48
 class Picture:
     """A picture file: where the gallery keeps it, relative to its root, and its size in pixels."""
 
-    path: Path
+    path: str
     width: int
     height: int
 
-    @property
+    @cached_property
     def href(self) -> str:
-        return quote(self.path.as_posix())
+        return quote(self.path)
+
+    @cached_property
+    def drawn(self) -> Markup:
+        """The picture as an element of an SVG on a page two folders down."""
+        return Markup(f'<image href="../../{self.href}" width="{self.width}" height="{self.height}"/>')
 
 
 @dataclass(frozen=True)
 class Source:
     """A source picture: what it is called, and the small copy that the study kept of it."""
 
+    number: int
     name: str
     picture: Picture | None
+    label: int = -1
+
+    @cached_property
+    def href(self) -> str:
+        """The address of its page, relative to the gallery's root."""
+        return f"images/{self.number}.html"
 
 
 @dataclass(frozen=True)
@@ -80,8 +102,52 @@ class UnitLine:
     """The class that it answers for; empty in all but the last layer."""
     dead: bool
     hits: int
+    density: float
+    selectivity: float
+    preferred: int
+    """The class that it prefers; −1 where none is known."""
     patches: Picture | None
     projections: Picture | None
+
+
+@dataclass(frozen=True)
+class UnitLink:
+    """Another unit, and the number that connects it with this one."""
+
+    layer: LayerView
+    index: int
+    value: float
+    picture: Picture | None
+    kernel: KernelDrawing | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A way in which units belong together, and the units that do."""
+
+    title: str
+    note: str
+    links: list[UnitLink]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the sample, as a unit's spread shows it."""
+
+    item: int
+    source: Source
+    value: float
+    picture: Picture
+    view: str
+    """The part of the picture that the unit sees, as the viewBox of an SVG."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the examples from one part of a unit's range."""
+
+    title: str
+    examples: list[Example]
 
 
 @dataclass(frozen=True)
@@ -96,12 +162,15 @@ class Column:
     one: str
     """What one tile of it is."""
     sprite: Picture
+    rule: int = 0
+    """Which of the network's rules made it, counted from 1; 0 for patches."""
 
 
 @dataclass(frozen=True)
 class ClassMean:
     """A class, the mean over its images of the unit's largest activation, and that as a share of the largest."""
 
+    label: int
     name: str
     mean: float
     share: float
@@ -122,6 +191,15 @@ class UnitPage:
     histogram: Histogram | None
     code: str
     classes: list[ClassMean]
+    selectivity: float | None
+    groups: list[Group]
+    relations: list[Relation]
+    filter: tuple[Picture, str] | None
+    """The layer's filters, and the part of them that is the unit's own, as a viewBox."""
+    curves: list[Curve]
+    strip: Strip | None
+    record: dict[str, Any]
+    """What can be downloaded of it, as JSON can hold it."""
 
 
 class LayerView:
@@ -143,10 +221,15 @@ class LayerView:
         """The folder of its pages, relative to the gallery's root, as it is on disk."""
         return f"layers/{layer_path(self.name)}"
 
-    @property
+    @cached_property
     def base(self) -> str:
         """The address of its folder, relative to the gallery's root."""
         return quote(self.folder) + "/"
+
+    @cached_property
+    def breakable(self) -> Markup:
+        """Its name, escaped, that may break into lines after each dot."""
+        return numbers.breakable(self.name)
 
     @property
     def href(self) -> str:
@@ -161,9 +244,24 @@ class LayerView:
         """The mined arrays."""
         return self._study.mined(self.name)
 
+    @cached_property
+    def _connections(self) -> dict[str, Any] | None:
+        return self._study.connections(self.name)
+
+    @cached_property
+    def _spread(self) -> dict[str, Any] | None:
+        return self._study.spread_of(self.name) if self._network.context else None
+
     def forget(self) -> None:
         """Drop the arrays, so that a large study never lies in memory as a whole."""
-        self.__dict__.pop("data", None)
+        for name in ("data", "_connections", "_spread", "units"):
+            self.__dict__.pop(name, None)
+
+    @property
+    def whole(self) -> bool:
+        """Whether a unit sees the whole input."""
+        height, width = (int(side) for side in self._network.input_shape[-2:])
+        return self.seen == (height, width)
 
     @cached_property
     def rules(self) -> list[str]:
@@ -185,18 +283,63 @@ class LayerView:
     @cached_property
     def tile(self) -> tuple[int, int]:
         """Width and height of a tile, in pixels: those of the file, whichever sprite there is."""
-        for unit in range(self.unit_count):
-            sprite = self._study.patch_sprite(self.name, unit)
-            if sprite.is_file():
-                width, height = _size(sprite)
+        for folder, names in self._sprites.items():
+            for name in sorted(names)[:1]:
+                width, height = _size(self._study.path / folder / name)
                 return width // self.columns, height // -(-self.k // self.columns)
         return 1, 1
 
-    def _sprite(self, path: Path) -> Picture | None:
-        if not path.is_file():
+    @cached_property
+    def _sprites(self) -> dict[str, set[str]]:
+        """The names of the sprites there are, by folder; patches that are whole images stay out without context."""
+        folders = [self._study.projection_sprite(rule, self.name, 0).parent for rule in self.rules]
+        if self._network.context or not self.whole:
+            folders.insert(0, self._study.patch_sprite(self.name, 0).parent)
+        return {
+            folder.relative_to(self._study.path).as_posix(): {file.name for file in folder.iterdir()}
+            for folder in folders
+            if folder.is_dir()
+        }
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Where the study keeps the layer's sprites: its patches, and its projections by each rule."""
+        kinds = {"patches": self._study.patch_sprite(self.name, 0)}
+        kinds |= {rule: self._study.projection_sprite(rule, self.name, 0) for rule in self.rules}
+        return {kind: path.parent.relative_to(self._study.path).as_posix() for kind, path in kinds.items()}
+
+    def _sprite(self, kind: str, unit: int) -> Picture | None:
+        """Return a unit's patches, or its projections by a rule."""
+        folder, name = self._folders[kind], f"{unit:04d}.webp"
+        if name not in self._sprites.get(folder, ()):
             return None
         width, height = self.tile
-        return Picture(path.relative_to(self._study.path), self.columns * width, -(-self.k // self.columns) * height)
+        return Picture(f"{folder}/{name}", self.columns * width, -(-self.k // self.columns) * height)
+
+    def picture_of(self, unit: int) -> Picture | None:
+        """Return a unit's patches, or where there are none its projections."""
+        if unit not in self._pictures:
+            found = self._sprite("patches", unit)
+            if found is None and self.rules:
+                found = self._sprite(self.rules[0], unit)
+            self._pictures[unit] = found
+        return self._pictures[unit]
+
+    @cached_property
+    def _pictures(self) -> dict[int, Picture | None]:
+        return {}
+
+    @cache  # noqa: B019 - lives as long as the gallery is written
+    def hit_links(self, count: int) -> Markup:
+        """Return the links over a sprite's tiles to each of so many hits."""
+        width, height = self.tile
+        return Markup(
+            "".join(
+                f'<a href="#hit-{j + 1}" aria-label="Hit {j + 1}">'
+                f'<rect x="{left}" y="{top}" width="{width}" height="{height}"/></a>'
+                for j, (left, top) in enumerate(self.places[:count])
+            )
+        )
 
     @cached_property
     def seen(self) -> tuple[int, int]:
@@ -258,6 +401,21 @@ class LayerView:
         """The picture of its kernels, where the study has one."""
         return self._network.picture(self._study.filter_sheet(self.name))
 
+    def _own_filter(self, unit: int) -> tuple[Picture, str] | None:
+        """The part of the filters' picture that is one unit's, where it has a tile for each unit."""
+        sheet = self.filters
+        if sheet is None or self.field is None:
+            return None
+        # in the first layer a unit sees what its kernel covers: the tile's size follows, and from it the columns
+        high, wide = self.field["size"]
+        zoom = max(1, round(44 / max(high, wide)))
+        down, right = high * zoom + 4, wide * zoom + 4
+        columns, rows = (sheet.width + 4) // right, (sheet.height + 4) // down
+        exact = columns * right == sheet.width + 4 and rows * down == sheet.height + 4
+        if not exact or not columns * (rows - 1) < self.unit_count <= columns * rows:
+            return None
+        return sheet, f"{unit % columns * right} {unit // columns * down} {right - 4} {down - 4}"
+
     # its units
 
     @cached_property
@@ -287,6 +445,7 @@ class LayerView:
         ranks[order] = np.arange(1, len(order) + 1)
         filled = (self.data.images >= 0).sum(axis=1)
         rule = self.rules[0] if self.rules else None
+        selectivity = self.selectivity
         return [
             UnitLine(
                 index=unit,
@@ -295,13 +454,57 @@ class LayerView:
                 answer=self.answers[unit] if self.answers else "",
                 dead=dead,
                 hits=hits,
-                patches=self._sprite(self._study.patch_sprite(self.name, unit)),
-                projections=self._sprite(self._study.projection_sprite(rule, self.name, unit)) if rule else None,
+                density=density,
+                selectivity=float(selectivity.values[unit]) if selectivity else math.nan,
+                preferred=int(selectivity.classes[unit]) if selectivity else -1,
+                patches=self._sprite("patches", unit),
+                projections=self._sprite(rule, unit) if rule else None,
             )
-            for unit, (value, rank, dead, hits) in enumerate(
-                zip(strongest.tolist(), ranks.tolist(), self.data.dead.tolist(), filled.tolist(), strict=True)
+            for unit, (value, rank, dead, hits, density) in enumerate(
+                zip(
+                    strongest.tolist(),
+                    ranks.tolist(),
+                    self.data.dead.tolist(),
+                    filled.tolist(),
+                    self.data.density.tolist(),
+                    strict=True,
+                )
             )
         ]
+
+    @cached_property
+    def selectivity(self) -> Selectivity | None:
+        """How much each unit prefers which class; None where no label is known."""
+        return None if self.data.class_means is None else select(self.data.class_means)
+
+    @property
+    def movement(self) -> list[float | None] | None:
+        """How far each unit moves as images are transformed; None where the study holds no such result."""
+        found = self._network.analyses.movement.get(self.name)
+        if found is None or len(found) != self.unit_count:
+            return None
+        return [value if math.isfinite(value) else None for value in found.tolist()]
+
+    @property
+    def curves(self) -> list[Curve]:
+        """How far the layer moves as images are transformed."""
+        return self._network.analyses.curves(self.name)
+
+    @cached_property
+    def preferred(self) -> list[tuple[int, str]]:
+        """The classes that its units prefer, by name."""
+        found = {unit.preferred for unit in self.units} - {-1}
+        return [(label, self._network.class_name(label) or "") for label in sorted(found)]
+
+    @cached_property
+    def maxima(self) -> Histogram | None:
+        """The histogram of all its units' largest values on the sample."""
+        values = self.data.sample_maxima.ravel()
+        values = values[np.isfinite(values)]
+        if not len(values) or values.min() == values.max():
+            return None
+        counts, edges = np.histogram(values, bins=64)
+        return draw_histogram(counts, float(edges[0]), float(edges[1] - edges[0]), [])
 
     @cached_property
     def liveliest(self) -> list[UnitLine]:
@@ -313,9 +516,10 @@ class LayerView:
         line, data = self.units[unit], self.data
         columns = [Column("patches", "Patches", self.picture_size, "Patch", line.patches)] if line.patches else []
         for rule in self.rules:
-            sprite = self._sprite(self._study.projection_sprite(rule, self.name, unit))
+            sprite = self._sprite(rule, unit)
             if sprite:
-                columns.append(Column("projections", "Projections", rule, f"Projection, {rule},", sprite))
+                place = self._network.rules.index(rule) + 1
+                columns.append(Column("projections", "Projections", rule, f"Projection, {rule},", sprite, place))
         hits = self._hits(unit)
         density = float(data.density[unit])
         histogram = draw_histogram(
@@ -336,7 +540,99 @@ class LayerView:
             histogram=histogram,
             code=self._code(unit, hits[0]) if hits else "",
             classes=self._top_classes(unit),
+            selectivity=None if math.isnan(line.selectivity) else line.selectivity,
+            groups=self._groups(unit),
+            relations=[relation for relation in self._relations(unit) if relation.links],
+            filter=self._own_filter(unit),
+            curves=self._network.analyses.curves(self.name, unit),
+            strip=self._network.analyses.strip(self.name, unit),
+            record=self._record(unit, hits),
         )
+
+    def _record(self, unit: int, hits: list[Hit]) -> dict[str, Any]:
+        """What is known of a unit as numbers, for other programs."""
+        data, network = self.data, self._network
+        density = float(data.density[unit])
+        return {
+            "network": network.model["name"],
+            "data": network.data["name"],
+            "layer": self.name,
+            "unit": unit,
+            "dead": bool(data.dead[unit]),
+            "density": round(density, 6) if math.isfinite(density) else None,
+            "histogram": {
+                "start": float(data.histogram_start[unit]),
+                "width": float(data.histogram_width[unit]),
+                "counts": data.histogram[unit].tolist(),
+            },
+            "values": [float(f"{hit.value:.6g}") for hit in hits],
+            "items": [hit.image for hit in hits],
+            "positions": [hit.position for hit in hits],
+            "sources": [hit.source.name for hit in hits],
+            "labels": [hit.label for hit in hits],
+        }
+
+    def _groups(self, unit: int) -> list[Group]:
+        """The unit's examples from all over its range, group by group."""
+        spread, network = self._spread, self._network
+        if spread is None:
+            return []
+        pixels = 0.0 if self.unit_pixels else 0.5
+        groups = []
+        parts = zip(
+            GROUPS,
+            spread["items"][unit].tolist(),
+            spread["values"][unit].tolist(),
+            spread["boxes"][unit].tolist(),
+            strict=True,
+        )
+        for title, items, values, boxes in parts:
+            examples = []
+            for item, value, (top, left, bottom, right) in zip(items, values, boxes, strict=True):
+                sample = network.samples.get(item)
+                if sample is None or sample.picture is None:
+                    continue
+                wide, high = sample.picture.width, sample.picture.height
+                corner = f"{left * wide + pixels:.4g} {top * high + pixels:.4g}"
+                across, down = max((right - left) * wide - 2 * pixels, 1), max((bottom - top) * high - 2 * pixels, 1)
+                view = f"{corner} {across:.4g} {down:.4g}"
+                examples.append(Example(item, sample.source, value, sample.picture, view))
+            if examples:
+                groups.append(Group(title, examples))
+        return groups
+
+    def reads(self, unit: int) -> list[UnitLink]:
+        """Return the units that a unit reads from with the largest weights."""
+        connections = self._connections
+        if connections is None:
+            return []
+        return self._network.links(
+            connections["in_layers"][unit],
+            connections["in_units"][unit],
+            connections["in_weights"][unit],
+            connections["kernels"][unit] if connections["kernels"].size else None,
+        )
+
+    def _relations(self, unit: int) -> Iterable[Relation]:
+        connections, network = self._connections, self._network
+        if connections is not None:
+            note = "units below with the largest weights, + excites, − inhibits"
+            yield Relation("Reads from", note, self.reads(unit))
+            yield Relation(
+                "Feeds",
+                "units above with the largest weights",
+                network.links(
+                    connections["out_layers"][unit], connections["out_units"][unit], connections["out_weights"][unit]
+                ),
+            )
+        for title, correlates in (("Alike in this layer", network.within), ("Alike in others", network.across)):
+            found = correlates.get(self.name)
+            if found is not None:
+                yield Relation(
+                    title,
+                    "correlation of the largest values on the sample",
+                    network.alike(found.layers[unit], found.units[unit], found.values[unit]),
+                )
 
     def _code(self, unit: int, hit: Hit) -> str:
         """The lines of Python that make the strongest hit's projection."""
@@ -356,7 +652,7 @@ class LayerView:
         data, network = self.data, self._network
         hits = []
         for j in np.flatnonzero(data.images[unit] >= 0).tolist():
-            source = network.sources[int(data.sources[unit, j])]
+            source = network.source(int(data.sources[unit, j]))
             picture = source.picture
             row, column = data.positions[unit, j].tolist()
             hits.append(
@@ -381,21 +677,56 @@ class LayerView:
         best = finite[np.argsort(-means[finite], kind="stable")][:TOP_CLASSES]
         largest = float(np.abs(means[best]).max(initial=0)) or 1.0
         return [
-            ClassMean(self._network.class_name(j) or "", float(means[j]), max(float(means[j]) / largest, 0.0))
+            ClassMean(j, self._network.class_name(j) or "", float(means[j]), max(float(means[j]) / largest, 0.0))
             for j in best.tolist()
         ]
 
 
-class NetworkView:
-    """A whole study: the model, its data and its layers in order of execution."""
+@dataclass(frozen=True)
+class Sample:
+    """An input of the sample: where it comes from, how it looks to the network, and what that makes of it."""
 
-    def __init__(self, study: Study) -> None:
+    item: int
+    source: Source
+    label: str | None
+    picture: Picture | None
+    likeliest: list[tuple[str, float]]
+    """The network's likeliest classes with their probabilities; empty where it has no classes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the network's page: a mined layer, a passage of others, or a place where branches meet."""
+
+    rail: RailDrawing | None
+    layer: LayerView | None = None
+    passage: tuple[LayerView, ...] = ()
+    join: str = ""
+
+
+JOINS = {"add": "sum", "sub": "difference", "cat": "concatenation", "mul": "product", "concat": "concatenation"}
+
+
+class NetworkView:
+    """A whole study: the model, its data and its layers in order of execution.
+
+    Without `context`, whole images stay out: sources, the sample's inputs, and patches that are whole inputs.
+    """
+
+    def __init__(self, study: Study, context: bool = True) -> None:
         self.study = study
+        self.context = context
         self.model: dict[str, Any] = study.info["model"]
         self.data: dict[str, Any] = study.info["data"]
         self.versions: dict[str, str] = study.info["versions"]
         self.settings: dict[str, Any] = study.info["settings"]
         self.input_shape: Sequence[int] = self.model["input_shape"]
+        self.within: dict[str, Correlates] = {}
+        self.across: dict[str, Correlates] = {}
+        """For each mined layer, the units that its units correlate with: set by who has computed them."""
+        self.analyses = Analyses(study)
+        self.paged: set[int] = set()
+        """The sources that have a page of their own: set by who has counted what there is to show of them."""
         mined = set(study.mined_layers)
         # a block's layers are shown one by one, the block itself only where it was mined
         self.layers = [
@@ -403,10 +734,22 @@ class NetworkView:
             for record in study.layers
             if record["leaf"] or record["name"] in mined
         ]
+        self._by_place = {record["name"]: place for place, record in enumerate(study.layers)}
 
     @cached_property
     def mined_layers(self) -> list[LayerView]:
         return [layer for layer in self.layers if layer.mined]
+
+    @cached_property
+    def rules(self) -> list[str]:
+        """The rules by which any layer was projected, the deconvnet first."""
+        found = {rule for layer in self.mined_layers for rule in layer.rules}
+        return sorted(found, key=lambda rule: (rule != "deconvnet", rule))
+
+    @cached_property
+    def _layer_at(self) -> dict[int, LayerView]:
+        """The mined layers by their place among all that were traced."""
+        return {self._by_place[layer.name]: layer for layer in self.mined_layers}
 
     @cached_property
     def unit_count(self) -> int:
@@ -418,18 +761,69 @@ class NetworkView:
 
     @property
     def filtered_layers(self) -> list[LayerView]:
-        return [layer for layer in self.layers if layer.filters]
+        """The first layer with filters: those that can be read as they are."""
+        return [layer for layer in self.layers if layer.filters][:1]
+
+    def links(self, layers: Any, units: Any, weights: Any, kernels: Any = None) -> list[UnitLink]:
+        """Return the units at the other ends of weights."""
+        found = []
+        for j, (place, unit, weight) in enumerate(zip(layers.tolist(), units.tolist(), weights.tolist(), strict=True)):
+            layer = self._layer_at.get(place)
+            if layer is not None:
+                kernel = None if kernels is None else draw_kernel(kernels[j])
+                found.append(UnitLink(layer, unit, weight, layer.picture_of(unit), kernel))
+        return found
+
+    def alike(self, layers: Any, units: Any, values: Any) -> list[UnitLink]:
+        """Return the units that correlate with one."""
+        triples = zip(layers.tolist(), units.tolist(), values.tolist(), strict=True)
+        return [
+            UnitLink(self.mined_layers[place], unit, value, self.mined_layers[place].picture_of(unit))
+            for place, unit, value in triples
+            if place >= 0
+        ]
 
     @cached_property
-    def passages(self) -> list[list[LayerView]]:
-        """The layers in order, those without units gathered into the passages between the others."""
-        passages: list[list[LayerView]] = []
+    def rows(self) -> list[Row]:
+        """The layers in order, those without units gathered into passages, with the flow of data beside them."""
+        flow = self.study.flow()
+        joins = {node["name"]: node["kind"] for node in flow if node["join"]}
+        order: list[LayerView | str] = []
+        at = {node["name"]: j for j, node in enumerate(flow)}
+        passed = 0
         for layer in self.layers:
-            if passages and not layer.mined and not passages[-1][-1].mined:
-                passages[-1].append(layer)
+            until = at.get(layer.name, passed)
+            order += [node["name"] for node in flow[passed:until] if node["join"]]
+            passed = max(passed, until)
+            order.append(layer)
+        order += [node["name"] for node in flow[passed:] if node["join"]]
+        groups: list[list[LayerView] | str] = []
+        for one in order:
+            before = groups[-1] if groups else None
+            gather = isinstance(one, LayerView) and not one.mined and isinstance(before, list) and not before[-1].mined
+            if isinstance(one, LayerView) and gather and isinstance(before, list):
+                before.append(one)
             else:
-                passages.append([layer])
-        return passages
+                groups.append([one] if isinstance(one, LayerView) else one)
+        nodes = [
+            group if isinstance(group, str) else group[0].name if group[0].mined and group[0].name in at else None
+            for group in groups
+        ]
+        drawings: list[RailDrawing | None] = [None] * len(groups)
+        if flow:
+            sources = contract({node["name"]: node["sources"] for node in flow}, {node for node in nodes if node})
+            rails = lay_rails(nodes, sources)
+            lanes = max((lane + 1 for rail in rails for lane in (*rail.below, *rail.into, rail.dot or 0)), default=1)
+            heads = [28 if isinstance(group, str) or not group[0].mined else HEAD for group in groups]
+            drawings = [draw_rail(rail, lanes, head) for rail, head in zip(rails, heads, strict=True)]
+        return [
+            Row(drawing, join=JOINS.get(joins[group], joins[group]))
+            if isinstance(group, str)
+            else Row(drawing, layer=group[0])
+            if group[0].mined
+            else Row(drawing, passage=tuple(group))
+            for group, drawing in zip(groups, drawings, strict=True)
+        ]
 
     @property
     def item_count(self) -> int:
@@ -460,17 +854,68 @@ class NetworkView:
 
     @cached_property
     def sources(self) -> dict[int, Source]:
-        return {
+        """The pictures that have hits or are in the sample."""
+        known = {
             key: Source(
+                number=key,
                 name=record["name"],
-                picture=self.picture(self.study.source_picture(key)),
+                picture=self.picture(self.study.source_picture(key)) if self.context else None,
+                label=int(record.get("label", -1)),
             )
             for key, record in self.study.sources().items()
         }
+        if self.context:
+            for item, record in self._sampled.items():
+                picture = self.picture(self.study.sample_picture(item))
+                known.setdefault(
+                    record["source"], Source(record["source"], record["name"], picture, int(record["label"]))
+                )
+        return known
+
+    def source(self, number: int) -> Source:
+        return self.sources[number]
+
+    @cached_property
+    def _sampled(self) -> dict[int, dict[str, Any]]:
+        return self.study.samples()
+
+    @cached_property
+    def samples(self) -> dict[int, Sample]:
+        """The inputs of the sample by item; none without context."""
+        if not self.context:
+            return {}
+        classes = self.model["classes"] or []
+        return {
+            item: Sample(
+                item,
+                self.source(record["source"]),
+                self.class_name(record["label"]),
+                self.picture(self.study.sample_picture(item)),
+                [
+                    (str(classes[label]), probability)
+                    for label, probability in zip(
+                        record.get("classes", ()), record.get("probabilities", ()), strict=True
+                    )
+                    if probability >= LEAST_LIKELY
+                ],
+            )
+            for item, record in self._sampled.items()
+        }
+
+    @cached_property
+    def accuracy(self) -> tuple[float, int] | None:
+        """On what share of the sample's labelled images the likeliest class is the label, and how many these are."""
+        judged = [
+            sample.likeliest[0][0] == sample.label
+            for sample in self.samples.values()
+            if sample.label is not None and sample.likeliest
+        ]
+        same_names = self.model["classes"] == self.data["classes"]
+        return (sum(judged) / len(judged), len(judged)) if judged and same_names else None
 
     def picture(self, path: Path) -> Picture | None:
         """Return one of the study's pictures, None where it has none."""
-        return Picture(path.relative_to(self.study.path), *_size(path)) if path.is_file() else None
+        return Picture(path.relative_to(self.study.path).as_posix(), *_size(path)) if path.is_file() else None
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import interpret
 from interpret.errors import InterpretError
 from interpret.files import replacing
 from interpret.gallery import cards, numbers
+from interpret.gallery.findings import Finding, findings
 from interpret.gallery.pages import LayerView, NetworkView, Picture
+from interpret.gallery.relations import correlate
+from interpret.gallery.subjects import Subjects
 from interpret.progress import progress
 from interpret.study import Study
 
-FORMAT = 1
+FORMAT = 2
 MARKER = "gallery.json"
-_OURS = {MARKER, "index.html", "how-to-read.html", "assets", "layers", "patches", "projections", "sources", "filters"}
+INDEX = "assets/index.js"
+_FOLDERS = "assets layers images classes findings patches projections sources samples filters evolution".split()
+_PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
+_OURS = {MARKER, *_PAGES, *_FOLDERS}
+MANY_HITS = 10
+"""Among the hits of how many units an image must be to have a page, if it is not in the sample."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
-def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[str], *, context: bool = True) -> Path:
     """Write a study as static pages and return the path of the first one.
 
     >>> import tempfile, torch
@@ -38,12 +48,15 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
     ('index.html', True)
 
     The folder opens from disk or from any static host; the pages need no network, and read the same without
-    JavaScript. It is a function of the study alone: the same study gives the same bytes. Pictures are hard links to
-    the study's where the file system has them, else copies.
+    JavaScript, but for search, comparison and favourites. It is a function of the study alone: the same study gives
+    the same bytes. Over an older gallery, files that stay the same are kept as they are, and all others take their
+    place at once at the end. Pictures are hard links to the study's where the file system has them, else copies.
 
     Args:
         study: a study or its folder.
-        out: the folder to write: a new or an empty one, or an older gallery, which is replaced whole at the end.
+        out: the folder to write: a new or an empty one, or an older gallery.
+        context: whether to show whole images: the pictures that hits come from, and the sample. Without, there are
+            the patches alone, and not those of layers whose units see the whole input.
 
     Raises:
         InterpretError: `out` is a file or holds anything that is not a gallery's; the study has no mined layer.
@@ -52,11 +65,11 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
         study = Study.open(study)
     out = Path(out).resolve()
     check_target(out)
-    network = NetworkView(study)
+    network = NetworkView(study, context)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")
     with replacing(out) as folder:
-        _Writer(network, folder).write()
+        _Writer(network, folder, older=out).write()
     return out / "index.html"
 
 
@@ -87,8 +100,8 @@ def check_target(out: str | os.PathLike[str]) -> None:
 class _Writer:
     """Writes the pages of one study into a folder that is still empty."""
 
-    def __init__(self, network: NetworkView, folder: Path) -> None:
-        self.network, self.folder = network, folder
+    def __init__(self, network: NetworkView, folder: Path, older: Path) -> None:
+        self.network, self.folder, self.older = network, folder, older
         self.templates = Environment(
             loader=PackageLoader("interpret.gallery"),
             autoescape=True,
@@ -96,24 +109,40 @@ class _Writer:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        for name in ("value", "count", "compact", "share", "product", "pixels", "breakable"):
+        for name in ("value", "count", "compact", "share", "product", "pixels", "breakable", "record", "signed"):
             self.templates.filters[name] = getattr(numbers, name)
-        self.templates.globals.update(network=network, version=interpret.__version__)
+        self.found: list[Finding] = []
+        self.subjects = Subjects(network)
+        self.classes: list[str] = []
+        self.class_hrefs: dict[str, str] = {}
+        self.templates.globals.update(
+            network=network, version=interpret.__version__, found=self.found, class_hrefs=self.class_hrefs
+        )
         self.made: set[Path] = set()
 
     def write(self) -> None:
         network = self.network
         self._assets()
+        self.found += findings(network.study)
+        self._correlate()
+        self._choose_subjects()
         with progress(network.unit_count, "writing the gallery", unit="unit") as bar:
             for place, layer in enumerate(network.mined_layers):
                 before = network.mined_layers[place - 1] if place else None
                 after = network.mined_layers[place + 1] if place + 1 < len(network.mined_layers) else None
                 self._layer(layer, before, after, bar)
-        for source in network.sources.values():
-            self._picture(source.picture)
+        pictures = [source.picture for source in network.sources.values()]
+        pictures += [sample.picture for sample in network.samples.values()]
+        for picture in dict.fromkeys(pictures):
+            self._picture(picture)
+        self._subject_pages()
+        for finding in self.found:
+            self._bytes(finding.path, finding.picture)
         card = cards.parse_card(network.model["card"] or "")
         self._page("index.html", "network.html", root="", card=card)
-        self._page("how-to-read.html", "guide.html", root="")
+        for page, template in zip(_PAGES[1:], ("guide", "findings", "compare", "favourites"), strict=True):
+            self._page(page, f"{template}.html", root="")
+        self._text(INDEX, self._index())
         self._text(MARKER, json.dumps(self._marker(), indent=1, sort_keys=True) + "\n")
 
     def _marker(self) -> dict[str, Any]:
@@ -132,32 +161,126 @@ class _Writer:
         for name in _ASSETS:
             self._text(f"assets/{name}", (here / name).read_text(encoding="utf-8"))
 
+    def _correlate(self) -> None:
+        """Find the units that are alike, among the layers that were mined on the same sample."""
+        maxima, sample = {}, None
+        for layer in self.network.mined_layers:
+            if sample is None:
+                sample = layer.data.sample_images
+            same = np.array_equal(sample, layer.data.sample_images)
+            # layers keep their places, which the results refer to
+            maxima[layer.name] = layer.data.sample_maxima if same else np.zeros((len(sample), layer.unit_count), "f4")
+            layer.forget()
+        with progress(self.network.unit_count, "comparing units", unit="unit") as bar:
+            self.network.within, self.network.across = correlate(maxima, step=bar.update)
+
+    def _choose_subjects(self) -> None:
+        """Find out which images and classes have pages.
+
+        Images: those of the sample, and those that excite many units. Classes: those of the labels, or without labels
+        those that the network answers.
+        """
+        network, labelled, answered = self.network, 0, False
+        hits = np.zeros(max(network.sources, default=0) + 1, np.int64)
+        for layer in network.mined_layers:
+            sources = layer.data.sources[layer.data.images >= 0]
+            hits += np.bincount(sources, minlength=len(hits))[: len(hits)]
+            if layer.data.class_means is not None:
+                labelled = max(labelled, len(layer.data.class_means))
+            answered = answered or bool(layer.answers)
+            layer.forget()
+        if labelled:
+            self.classes = [network.class_name(label) or "" for label in range(labelled)]
+        elif answered:
+            self.classes = [str(name) for name in network.model["classes"]]
+        if network.context:
+            network.paged |= {sample.source.number for sample in network.samples.values()}
+            network.paged |= set(np.flatnonzero(hits >= MANY_HITS).tolist())
+        for label, name in enumerate(self.classes):
+            self.class_hrefs.setdefault(name, f"classes/{label}.html")
+
     def _layer(self, layer: LayerView, before: LayerView | None, after: LayerView | None, bar: Any) -> None:
         self._picture(layer.filters)
-        self._page(f"{layer.folder}/index.html", "layer.html", root="../../", layer=layer, before=before, after=after)
+        own = [finding for finding in self.found if finding.name == layer.name]
+        self._page(
+            f"{layer.folder}/index.html",
+            "layer.html",
+            root="../../",
+            layer=layer,
+            before=before,
+            after=after,
+            own=own,
+        )
+        self.subjects.take(layer)
+        template = self.templates.get_template("unit.html")
         for index in range(layer.unit_count):
             unit = layer.unit_page(index)
             for column in unit.columns:
                 self._picture(column.sprite)
-            self._page(f"{layer.folder}/{index}.html", "unit.html", root="../../", layer=layer, unit=unit)
+            if unit.strip is not None:
+                self._bytes(unit.strip.path, unit.strip.picture)
+            text = template.render(root="../../", layer=layer, unit=unit, own=own)
+            self._text(f"{layer.folder}/{index}.html", text)
             bar.update()
         layer.forget()
+
+    def _subject_pages(self) -> None:
+        network = self.network
+        with progress(len(network.paged), "writing images", unit="page") as bar:
+            template = self.templates.get_template("image.html")
+            for image in self.subjects.images():
+                self._text(image.source.href, template.render(root="../", image=image))
+                bar.update()
+        for page in self.subjects.classes(self.classes):
+            self._page(f"classes/{page.label}.html", "class.html", root="../", page=page, last=len(self.classes) - 1)
+
+    def _index(self) -> str:
+        """Return what search goes through, as a script: a page opened from disk can load nothing else."""
+        network = self.network
+        index = {
+            "layers": [[layer.name, layer.base, layer.unit_count] for layer in network.mined_layers],
+            "classes": [[name, href] for name, href in self.class_hrefs.items()],
+            "images": [
+                [source.name, source.href]
+                for number, source in sorted(network.sources.items())
+                if number in network.paged
+            ],
+            "findings": [[finding.title, f"findings.html#{finding.anchor}"] for finding in self.found],
+        }
+        return f"window.interpretIndex = {json.dumps(index, separators=(',', ':'))};\n"
 
     def _page(self, path: str, template: str, **shown: Any) -> None:
         self._text(path, self.templates.get_template(template).render(**shown))
 
     def _text(self, path: str, text: str) -> None:
         # a file name that is not Unicode arrives as lone surrogates, which UTF-8 has no bytes for
-        self._place(Path(path)).write_bytes(text.encode("utf-8", errors="replace"))
+        self._bytes(path, text.encode("utf-8", errors="replace"))
+
+    def _bytes(self, path: str, content: bytes) -> None:
+        target, older = self._place(Path(path)), self.older / path
+        try:
+            # what stays the same stays the same file, so that a copy elsewhere has little to fetch
+            if older.stat().st_size == len(content) and older.read_bytes() == content:
+                os.link(older, target)
+                return
+        except OSError:  # there is none, or the file system has no links
+            pass
+        target.write_bytes(content)
 
     def _picture(self, picture: Picture | None) -> None:
         if picture is None:
             return
-        origin, target = self.network.study.path / picture.path, self._place(picture.path)
+        origin, target = self.network.study.path / picture.path, self._place(Path(picture.path))
         try:
             os.link(origin, target)
+        except FileExistsError:
+            return
         except OSError:
-            shutil.copyfile(origin, target)
+            older = self.older / picture.path
+            if older.is_file() and filecmp.cmp(origin, older, shallow=False):
+                shutil.copy2(older, target)
+            else:
+                shutil.copyfile(origin, target)
 
     def _place(self, path: Path) -> Path:
         target = self.folder / path

@@ -1,16 +1,36 @@
-// What the pages do beyond being read: remember a choice, sort a sheet, turn the page from the keyboard, copy a link.
-// A classic script, since a page opened from disk cannot load a module; every page reads the same without it.
+// What the pages do beyond being read: search, keys, sorting, comparison, favourites and notes, downloads.
+// A classic script, since a page opened from disk can neither load a module nor fetch a file; every page reads the
+// same without it. Strings from outside are set as text, never as markup.
+// @ts-check
 "use strict";
 
 (() => {
-  // a browser may refuse storage altogether: then a choice lasts as long as the page
+  /**
+   * @typedef {{ layers: [string, string, number][], classes: [string, string][], images: [string, string][],
+   *   findings: [string, string][] }} Index  name, address and for layers the number of units
+   * @typedef {{ text: string, kind: string, href: string }} Found
+   * @typedef {{ title: string, note: string, favourite: boolean, picture: string | null }} Kept
+   */
+
+  const html = document.documentElement;
+  const root = html.dataset.root ?? "";
+  const here = /layers\/([^/]+)\/(\d+)\.html$/.exec(window.location.pathname);
+  /** The unit of this page, as it stands in addresses: "conv1/3". */
+  const unit = here ? `${here[1]}/${here[2]}` : null;
+
+  // --- memory: a browser may refuse storage altogether, then a choice lasts as long as the page
+
+  /** @type {Map<string, string>} */
+  const forgetful = new Map();
   const memory = {
+    lasting: true,
     /** @param {string} key @returns {string | null} */
     read(key) {
       try {
         return window.localStorage.getItem(`interpret.${key}`);
       } catch {
-        return null;
+        memory.lasting = false;
+        return forgetful.get(key) ?? null;
       }
     },
     /** @param {string} key @param {string} value */
@@ -18,18 +38,65 @@
       try {
         window.localStorage.setItem(`interpret.${key}`, value);
       } catch {
-        // nothing to do: the choice still holds on this page
+        memory.lasting = false;
+        forgetful.set(key, value);
       }
     },
   };
 
+  /** Make an element. @param {string} tag @param {Record<string, string>} [attributes] @param {(Node | string)[]} children */
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  /** Give the reader a file. @param {string} name @param {Blob} blob */
+  function download(name, blob) {
+    const link = /** @type {HTMLAnchorElement} */ (make("a", { href: URL.createObjectURL(blob), download: name }));
+    link.click();
+    window.setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  /** Name a file after this unit. @param {string} ending */
+  const fileName = (ending) => `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
+
+  // --- sorting and choosing on a layer's sheet
+
+  const sheet = document.querySelector(".sheet");
+
   /** Order the sheet's units by one of their numbers. @param {string} key */
   function sortSheet(key) {
-    const sheet = document.querySelector(".sheet");
     if (!sheet) return;
+    const ascending = key !== "selectivity";
     const units = /** @type {HTMLElement[]} */ ([...sheet.children]);
-    units.sort((a, b) => Number(a.dataset[key]) - Number(b.dataset[key]));
+    /** @param {HTMLElement} one */
+    const number = (one) => {
+      const value = Number(one.dataset[key] ?? NaN);
+      return Number.isNaN(value) ? Infinity : ascending ? value : -value;
+    };
+    units.sort((a, b) => number(a) - number(b) || Number(a.dataset.index) - Number(b.dataset.index));
     sheet.append(...units);
+  }
+
+  /** Show the units that every filter lets pass. */
+  function filterSheet() {
+    if (!sheet) return;
+    const filters = /** @type {HTMLSelectElement[]} */ ([...document.querySelectorAll("[data-filter]")]);
+    let shown = 0;
+    for (const one of /** @type {HTMLElement[]} */ ([...sheet.children])) {
+      one.hidden = filters.some(({ value, dataset }) => {
+        if (value === "") return false;
+        if (dataset.filter === "dead") return one.classList.contains("dead") !== (value === "1");
+        if (dataset.filter === "preferred") return one.dataset.preferred !== value;
+        const [low, high] = value.split(" ").map(Number);
+        return !(Number(one.dataset.density) >= low && Number(one.dataset.density) < high);
+      });
+      shown += one.hidden ? 0 : 1;
+    }
+    const said = document.querySelector("#shown");
+    if (said) said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";
   }
 
   /** Let a group of radio buttons remember what was chosen. @param {HTMLFieldSetElement} group */
@@ -51,17 +118,311 @@
     });
   }
 
-  /** Follow the link to the next or the previous page. @param {KeyboardEvent} event */
-  function turnPage(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey || event.defaultPrevented) return;
-    const inControl = event.target instanceof Element && event.target.closest("input, textarea, select");
-    if (inControl && event.key.startsWith("Arrow")) return;
-    const rel = { j: "next", ArrowRight: "next", k: "prev", ArrowLeft: "prev" }[event.key];
-    const link = rel && document.querySelector(`a[rel=${rel}]`);
-    if (link instanceof HTMLAnchorElement) {
-      event.preventDefault();
-      link.click();
+  // --- search
+
+  /** @type {Promise<Index> | undefined} */
+  let loading;
+
+  /** Load what search goes through: as a script, when it is first needed. @returns {Promise<Index>} */
+  function loadIndex() {
+    loading ??= new Promise((resolve, reject) => {
+      const script = /** @type {HTMLScriptElement} */ (make("script", { src: `${root}assets/index.js` }));
+      script.onload = () => resolve(/** @type {any} */ (window).interpretIndex);
+      script.onerror = reject;
+      document.head.append(script);
+    });
+    return loading;
+  }
+
+  const MOST = 30;
+
+  /** Find what a question may mean: "conv2 17", "17", a layer, a class, an image. @param {Index} index @param {string} question @returns {Found[]} */
+  function find(index, question) {
+    const words = question.toLowerCase().split(/[\s:/]+/).filter(Boolean);
+    if (!words.length) return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));
+    /** @type {Found[]} */
+    const found = [];
+    const last = words[words.length - 1];
+    if (/^\d+$/.test(last)) {
+      const number = Number(last);
+      const named = index.layers.filter(([name]) => words.slice(0, -1).every((word) => name.toLowerCase().includes(word)));
+      // the layer of this page first
+      named.sort((a, b) => Number(here !== null && decodeURI(b[1]).includes(`/${here[1]}/`)) - Number(here !== null && decodeURI(a[1]).includes(`/${here[1]}/`)));
+      for (const [name, base, count] of named) {
+        if (number < count) found.push({ text: `${name} ${number}`, kind: "unit", href: `${base}${number}.html` });
+        if (found.length >= MOST) break;
+      }
     }
+    /** @type {Found[]} */
+    const within = [];
+    /** @param {[string, string, ...unknown[]][]} entries @param {string} kind @param {string} end */
+    const take = (entries, kind, end) => {
+      for (const [text, href] of entries) {
+        if (found.length >= MOST) return;
+        const lower = text.toLowerCase();
+        if (!words.every((word) => lower.includes(word))) continue;
+        // what begins with the words comes before what has them inside another word
+        const begins = words.every((word) => lower.split(/[\s./_-]+/).some((part) => part.startsWith(word)));
+        (begins ? found : within).push({ text, kind, href: href + end });
+      }
+    };
+    take(index.layers, "layer", "index.html");
+    take(index.classes, "class", "");
+    take(index.findings, "finding", "");
+    take(index.images, "image", "");
+    for (const [path, kept] of Object.entries(favourites())) {
+      if (kept.note && words.every((word) => kept.note.toLowerCase().includes(word))) {
+        found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
+      }
+    }
+    return [...found, ...within].slice(0, MOST);
+  }
+
+  /** Ask for something of the gallery. @param {(found: Found) => void} choose @param {(found: Found) => boolean} [admits] */
+  function search(choose, admits = () => true) {
+    const input = /** @type {HTMLInputElement} */ (
+      make("input", { type: "search", role: "combobox", "aria-expanded": "true", "aria-controls": "results", "aria-label": "Search units, layers, classes and images", placeholder: "conv2 17, a layer, a class, an image …", autocomplete: "off", spellcheck: "false" })
+    );
+    const list = make("ul", { id: "results", role: "listbox", "aria-label": "Results" });
+    const said = make("p", { class: "quiet", role: "status" });
+    const dialog = openDialog("search", "Search", input, list, said);
+    /** @type {Found[]} */
+    let results = [];
+    let chosen = 0;
+
+    function mark() {
+      [...list.children].forEach((row, place) => row.setAttribute("aria-selected", String(place === chosen)));
+      const row = list.children[chosen];
+      if (row) {
+        input.setAttribute("aria-activedescendant", row.id);
+        row.scrollIntoView({ block: "nearest" });
+      } else input.removeAttribute("aria-activedescendant");
+    }
+
+    /** @param {Index} index */
+    function answer(index) {
+      results = find(index, input.value).filter(admits);
+      chosen = 0;
+      list.replaceChildren(
+        ...results.map((result, place) => {
+          const row = make("li", { role: "option", id: `result-${place}` }, make("span", { dir: "auto" }, result.text), make("span", { class: "quiet" }, result.kind));
+          row.addEventListener("click", () => take(place));
+          return row;
+        }),
+      );
+      said.textContent = results.length ? "" : "Nothing of that name.";
+      mark();
+    }
+
+    /** @param {number} place */
+    function take(place) {
+      const result = results[place];
+      if (!result) return;
+      dialog.close();
+      choose(result);
+    }
+
+    loadIndex().then(
+      (index) => {
+        answer(index);
+        input.addEventListener("input", () => answer(index));
+      },
+      () => (said.textContent = "The index of this gallery is missing: write the gallery again."),
+    );
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
+      else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
+      else if (event.key === "Enter") take(chosen);
+      else if (event.key === "Escape") dialog.close();
+      else return;
+      event.preventDefault();
+      mark();
+    });
+    input.focus();
+  }
+
+  /** Open a dialog that Escape closes and that leaves nothing behind. @param {string} kind @param {string} title @param {Node[]} content */
+  function openDialog(kind, title, ...content) {
+    const dialog = /** @type {HTMLDialogElement} */ (make("dialog", { class: kind, "aria-label": title }, ...content));
+    document.body.append(dialog);
+    dialog.addEventListener("close", () => dialog.remove());
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+    dialog.showModal();
+    return dialog;
+  }
+
+  /** @param {Found} found */
+  const go = (found) => window.location.assign(root + found.href);
+
+  // --- favourites and notes, under this gallery's own name, since all pages on a disk may share one memory
+
+  const shelf = `kept.${html.dataset.gallery}`;
+
+  /** @returns {Record<string, Kept>} */
+  function favourites() {
+    try {
+      return JSON.parse(memory.read(shelf) ?? "{}") ?? {};
+    } catch {
+      return {};
+    }
+  }
+
+  /** Keep something of this page's unit. @param {Partial<Kept>} change */
+  function keep(change) {
+    if (!unit) return;
+    const all = favourites();
+    const sprite = document.querySelector(".nine image");
+    const picture = sprite ? (sprite.getAttribute("href") ?? "").slice(root.length) : null;
+    const title = document.querySelector("h1")?.textContent?.replace(/\s+/g, " ").trim() ?? unit;
+    const before = /** @type {Partial<Kept>} */ (all[unit]);
+    const kept = { favourite: false, note: "", ...before, title, picture, ...change };
+    if (kept.favourite || kept.note) all[unit] = kept;
+    else delete all[unit];
+    memory.write(shelf, JSON.stringify(all));
+  }
+
+  /** Set up the button and the note of a unit's page. */
+  function startKeeping() {
+    const button = document.querySelector("[data-act=favourite]");
+    const note = document.querySelector("#note");
+    const kept = unit ? favourites()[unit] : undefined;
+    if (note instanceof HTMLTextAreaElement) {
+      note.value = kept?.note ?? "";
+      note.addEventListener("input", () => keep({ note: note.value }));
+    }
+    button?.setAttribute("aria-pressed", String(kept?.favourite ?? false));
+    button?.addEventListener("click", () => {
+      const now = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(now));
+      keep({ favourite: now });
+    });
+  }
+
+  /** Fill the page of favourites. */
+  function showFavourites() {
+    const list = document.querySelector("#kept");
+    if (!list) return;
+    const all = Object.entries(favourites()).filter(([path]) => /^[^/:?#]+\/\d+$/.test(path));
+    list.replaceChildren(
+      ...all.map(([path, kept]) => {
+        const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, kept.title);
+        const picture = kept.picture && /^(patches|projections)\//.test(kept.picture) ? make("img", { src: kept.picture, alt: "", loading: "lazy" }) : make("span");
+        return make("li", {}, picture, make("div", {}, link, make("p", { dir: "auto" }, kept.note)));
+      }),
+    );
+    const where = document.querySelector("#kept-where");
+    if (where && !memory.lasting) where.textContent = "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";
+    else if (where && !all.length) where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";
+    const compare = all.filter(([, kept]) => kept.favourite).map(([path]) => path);
+    const acts = document.querySelector(".acts");
+    if (acts && compare.length > 1 && !acts.querySelector("a")) acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));
+  }
+
+  /** @param {HTMLInputElement} input */
+  function importFavourites(input) {
+    const file = input.files?.[0];
+    file?.text().then((text) => {
+      /** @type {Record<string, Kept>} */
+      const all = favourites();
+      let given = {};
+      try {
+        given = JSON.parse(text).kept ?? {};
+      } catch {
+        window.alert("That file holds no favourites.");
+      }
+      for (const [path, kept] of Object.entries(/** @type {Record<string, any>} */ (given))) {
+        all[path] = { title: String(kept?.title ?? path), note: String(kept?.note ?? ""), favourite: Boolean(kept?.favourite), picture: typeof kept?.picture === "string" ? kept.picture : null };
+      }
+      memory.write(shelf, JSON.stringify(all));
+      showFavourites();
+    });
+  }
+
+  // --- side by side: the address holds the choice, so that it can be sent to others
+
+  /** @returns {string[]} */
+  const compared = () => window.location.hash.slice(1).split(",").filter((path) => /^[^/:?#]+\/\d+$/.test(path));
+
+  /** Show the units that the address names. */
+  function showPanes() {
+    const panes = document.querySelector("#panes");
+    if (!panes) return;
+    const paths = compared();
+    const open = new Map([...panes.children].map((pane) => [/** @type {HTMLElement} */ (pane).dataset.path, pane]));
+    panes.replaceChildren(
+      ...paths.map((path) => {
+        const before = open.get(path);
+        if (before) return before;
+        const name = decodeURIComponent(decodeURIComponent(path)).replace(/\/(\d+)$/, " unit $1");
+        const close = make("button", { type: "button", "aria-label": `Take away ${name}` }, "Take away");
+        close.addEventListener("click", () => choosePanes(compared().filter((other) => other !== path)));
+        const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, name);
+        return make("div", { class: "pane", "data-path": path }, make("p", {}, link, close), make("iframe", { src: `layers/${path}.html`, title: name }));
+      }),
+    );
+    const empty = document.querySelector("#empty");
+    if (empty instanceof HTMLElement) empty.hidden = paths.length > 1;
+    memory.write(`compare.${html.dataset.gallery}`, paths.join(","));
+  }
+
+  /** @param {string[]} paths */
+  function choosePanes(paths) {
+    window.location.hash = paths.join(",");
+  }
+
+  /** Put this page's unit beside those chosen before. */
+  function compareThis() {
+    if (!unit) return;
+    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "").split(",").filter((path) => path && path !== unit);
+    window.location.assign(`${root}compare.html#${[...before, unit].join(",")}`);
+  }
+
+  /** Add a unit on the page of comparison. */
+  function addPane() {
+    search(
+      (found) => choosePanes([...compared(), found.href.replace(/^layers\//, "").replace(/\.html$/, "")]),
+      (found) => found.kind === "unit" || found.kind === "note",
+    );
+  }
+
+  // --- a unit's page
+
+  /** Go to any unit of the network. */
+  function random() {
+    loadIndex().then((index) => {
+      let place = Math.floor(Math.random() * index.layers.reduce((sum, [, , count]) => sum + count, 0));
+      for (const [, base, count] of index.layers) {
+        if (place < count) return window.location.assign(`${root}${base}${place}.html`);
+        place -= count;
+      }
+    });
+  }
+
+  /** Save the blocks that are shown, side by side, as one picture. */
+  function savePicture() {
+    const images = [...document.querySelectorAll(".nine image")].filter((image) => image.checkVisibility());
+    const canvas = document.createElement("canvas");
+    const sizes = images.map((image) => [Number(image.getAttribute("width")), Number(image.getAttribute("height"))]);
+    canvas.width = sizes.reduce((sum, [width]) => sum + width + 4, -4);
+    canvas.height = Math.max(...sizes.map(([, height]) => height));
+    const pen = canvas.getContext("2d");
+    let left = 0;
+    Promise.all(images.map((image) => loaded(root + (image.getAttribute("href") ?? "").slice(root.length)))).then((pictures) => {
+      pictures.forEach((picture, place) => {
+        pen?.drawImage(picture, left, 0);
+        left += sizes[place][0] + 4;
+      });
+      canvas.toBlob((blob) => blob && download(fileName("png"), blob));
+    });
+  }
+
+  /** @param {string} address @returns {Promise<HTMLImageElement>} */
+  function loaded(address) {
+    const picture = new Image();
+    picture.src = address;
+    return picture.decode().then(() => picture);
   }
 
   /** Copy this page's address, or else follow the link as any other. @param {HTMLAnchorElement} link */
@@ -87,13 +448,129 @@
     }
   }
 
+  // --- keys
+
+  const KEYS = [
+    ["/", "search for a unit, a layer, a class or an image"],
+    ["j →", "next unit, layer or class"],
+    ["k ←", "the one before"],
+    ["u", "up: to the layer, to the network"],
+    ["r", "any unit of the network"],
+    ["f", "favourite this unit, or no longer"],
+    ["c", "compare this unit with those chosen before"],
+    ["n", "write a note on this unit"],
+    ["1 2 3", "show patches, projections, both; on a unit’s page, the rule of the projections"],
+    ["?", "this list"],
+  ];
+
+  function showKeys() {
+    const close = make("button", { type: "button", class: "close" }, "Close");
+    const list = make("dl", { class: "keys" });
+    for (const [keys, meaning] of KEYS) {
+      list.append(make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])), make("dd", {}, meaning));
+    }
+    const dialog = openDialog("help", "Keys", make("h2", {}, "Keys"), close, list);
+    close.addEventListener("click", () => dialog.close());
+  }
+
+  /** @param {string} selector */
+  const press = (selector) => {
+    const target = document.querySelector(selector);
+    if (target instanceof HTMLElement) target.click();
+    return target !== null;
+  };
+
+  /** Choose a radio button by its number. @param {number} number */
+  function chooseView(number) {
+    const group = document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]");
+    const input = group?.querySelectorAll("input")[number - 1];
+    input?.click();
+  }
+
+  /** @type {Record<string, () => unknown>} */
+  const actions = {
+    "/": () => search(go),
+    "?": showKeys,
+    j: () => press("a[rel=next]"),
+    ArrowRight: () => press("a[rel=next]"),
+    k: () => press("a[rel=prev]"),
+    ArrowLeft: () => press("a[rel=prev]"),
+    u: () => press(".trail li:nth-last-child(2) a"),
+    r: random,
+    f: () => press("[data-act=favourite]"),
+    c: compareThis,
+    n: () => document.querySelector("#note") instanceof HTMLElement && /** @type {HTMLElement} */ (document.querySelector("#note")).focus(),
+    1: () => chooseView(1),
+    2: () => chooseView(2),
+    3: () => chooseView(3),
+  };
+
+  /** @param {KeyboardEvent} event */
+  function onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (event.shiftKey && event.key !== "?" && event.key !== "/") return;
+    const target = event.target instanceof Element ? event.target : null;
+    if (target?.closest("textarea, select, input:not([type=radio])")) return;
+    if (event.key.startsWith("Arrow") && target?.closest("input, pre")) return;
+    const action = Object.hasOwn(actions, event.key) ? actions[event.key] : undefined;
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  // --- start
+
+  // every block of a unit's pictures leads to the hits; the keyboard needs but one of them
+  const [block, ...blocks] = document.querySelectorAll(".nine svg");
+  for (const other of blocks) {
+    for (const link of block.querySelectorAll("a")) {
+      const copy = /** @type {SVGAElement} */ (link.cloneNode(true));
+      copy.setAttribute("tabindex", "-1");
+      other.append(copy);
+    }
+  }
+  if (window.top !== window) html.classList.add("embedded");
   for (const group of document.querySelectorAll("fieldset[data-switch]")) {
     remember(/** @type {HTMLFieldSetElement} */ (group));
   }
   for (const link of document.querySelectorAll("a[data-copy]")) {
     copyOnClick(/** @type {HTMLAnchorElement} */ (link));
   }
-  document.addEventListener("keydown", turnPage);
+  const asks = make("button", { type: "button", "aria-keyshortcuts": "/" }, "Search ", make("kbd", {}, "/"));
+  asks.addEventListener("click", () => search(go));
+  const keys = make("button", { type: "button", "aria-label": "Keys", "aria-keyshortcuts": "?" }, make("kbd", {}, "?"));
+  keys.addEventListener("click", showKeys);
+  document.querySelector(".site")?.prepend(asks);
+  document.querySelector(".site")?.append(keys);
+  for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
+  // a page opened from disk may show its pictures but not read them: there, the files themselves can be saved
+  const png = document.querySelector("[data-act=png]");
+  if (png instanceof HTMLElement && window.location.protocol === "file:") png.hidden = true;
+  for (const filter of document.querySelectorAll("[data-filter]")) filter.addEventListener("change", filterSheet);
+  filterSheet(); // a browser may have kept what was chosen
+  startKeeping();
+  showFavourites();
+  showPanes();
+  window.addEventListener("hashchange", showPanes);
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("click", (event) => {
+    const act = event.target instanceof HTMLElement ? event.target.dataset.act : undefined;
+    if (act === "random") random();
+    else if (act === "compare") compareThis();
+    else if (act === "add") addPane();
+    else if (act === "clear") choosePanes([]);
+    else if (act === "png") savePicture();
+    else if (act === "json") {
+      const record = JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
+      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record }, null, 1);
+      download(fileName("json"), new Blob([text], { type: "application/json" }));
+    } else if (act === "export") {
+      const all = { gallery: html.dataset.gallery, kept: favourites() };
+      download("favourites.json", new Blob([JSON.stringify(all, null, 1)], { type: "application/json" }));
+    }
+  });
+  const given = document.querySelector("#import");
+  if (given instanceof HTMLInputElement) given.addEventListener("change", () => importFavourites(given));
   if (document.querySelector(".nine")) {
     document.addEventListener("pointerover", markSame);
     document.addEventListener("focusin", markSame);

@@ -1,0 +1,421 @@
+"""What a gallery of many units costs to write, to keep and to open, in headless Chromium from disk.
+
+    python benchmarks/gallery.py [--units 100000] [--keep FOLDER] [--sizes]
+
+The study is synthetic, its pictures are real: tiles cut from the 230 photographs of the demo packages, and beside them
+signals of about the weight of a deconvnet's. Sprites come from a pool of a few thousand and are hard links, so that the
+disk holds each but once; bytes per unit count every one. Times in the browser are from the start of a navigation until
+all pictures in view are decoded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+
+from interpret.gallery import write_gallery
+from interpret.study import layer_path
+
+K, SIDE, SAMPLE, CLASSES, WIDEST = 9, 64, 256, 20, 2048
+FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
+
+
+# ---- a study without a network ---------------------------------------------------------------------------------------
+
+
+def photographs() -> list[Image.Image]:
+    package = find_spec("ai_benchmark")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("needs the photographs of the demo packages: pip install 'interpret-cnn[demo]'")
+    root = Path(package.submodule_search_locations[0], "data")
+    files = sorted(file for file in root.rglob("*.jpg") if "_segmented" not in file.name)
+    found = []
+    for file in files[:230]:
+        picture = Image.open(file).convert("RGB")
+        picture.thumbnail((512, 512))
+        found.append(picture)
+    return found
+
+
+def tiles(rng: np.random.Generator, pictures: list[Image.Image], side: int) -> np.ndarray:
+    """Return nine patches [9, side, side, 3], each from a photograph and a scale of its own."""
+    cut = []
+    for choice in rng.choice(len(pictures), K, replace=False).tolist():
+        picture = pictures[choice]
+        size = int(rng.integers(side // 2, min(picture.size)))
+        left, top = (int(rng.integers(0, length - size + 1)) for length in picture.size)
+        cut.append(np.asarray(picture.resize((side, side), Image.Resampling.BOX, (left, top, left + size, top + size))))
+    return np.stack(cut)
+
+
+def signals(rng: np.random.Generator, patches: np.ndarray) -> np.ndarray:
+    """Return what a projection of the patches might look like: their edges about one place, on mid-grey."""
+    values = patches.astype(np.float32)
+    edges = (
+        values - (np.roll(values, 2, 1) + np.roll(values, -2, 1) + np.roll(values, 2, 2) + np.roll(values, -2, 2)) / 4
+    )
+    side = patches.shape[1]
+    y, x = np.mgrid[:side, :side] / side
+    centre = rng.uniform(0.3, 0.7, (2, K, 1, 1))
+    window = np.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / 0.05)[..., None]
+    signal = edges * window
+    signal /= np.percentile(np.abs(signal), 99, axis=(1, 2, 3), keepdims=True) + 1e-6
+    return (np.clip(signal / 2 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+def sheet(nine: np.ndarray) -> np.ndarray:
+    side = nine.shape[1]
+    return nine.reshape(3, 3, side, side, 3).swapaxes(1, 2).reshape(3 * side, 3 * side, 3)
+
+
+def encode(picture: np.ndarray, form: str = "WEBP", quality: int = 80) -> bytes:
+    file = BytesIO()
+    Image.fromarray(picture).save(file, form, quality=quality, **({"method": 2} if form == "WEBP" else {}))
+    return file.getvalue()
+
+
+def make_study(path: Path, units: int, pool: int = 2000) -> list[int]:
+    """Write a study of so many units in layers of up to 2,048, and return the layers' widths."""
+    rng = np.random.default_rng(0)
+    pictures = photographs()
+    path.mkdir(parents=True)
+
+    def sprites(one: int) -> tuple[bytes, bytes]:
+        own = np.random.default_rng(one)
+        patches = tiles(own, pictures, SIDE)
+        return encode(sheet(patches)), encode(sheet(signals(own, patches)))
+
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        made = list(workers.map(sprites, range(min(pool, units))))
+    (path / "pool").mkdir()
+    for number, pair in enumerate(made):
+        for kind, content in zip(("patches", "projections"), pair, strict=True):
+            (path / "pool" / f"{kind}{number}").write_bytes(content)
+
+    widths = [WIDEST] if units > WIDEST else []  # one layer for the sheet, the others as in a usual network
+    while sum(widths) < units:
+        widths.insert(len(widths) - 1 if widths else 0, min(64 << min(len(widths) // 12, 4), units - sum(widths)))
+    names = [f"stage{j // 12 + 1}.{j % 12}.conv" for j in range(len(widths))]
+    factors = rng.normal(size=(SAMPLE, 12)).astype(np.float32)
+    records, nodes, before = [], [], ""
+    for place, (name, width) in enumerate(zip(names, widths, strict=True)):
+        size = min(7 + 6 * place, 224)
+        records.append(record(name, width, size))
+        save_layer(path, rng, name, place, widths, factors, len(pictures))
+        nodes.append({"name": name, "kind": "Conv2d", "sources": [before], "join": False})
+        before = name
+        if place % 3 == 2:
+            nodes.append({"name": f"join {place}", "kind": "add", "sources": [name, names[place - 2]], "join": True})
+            before = f"join {place}"
+        for kind in ("patches", "projections"):
+            folder = path / ("projections/deconvnet" if kind == "projections" else kind) / layer_path(name)
+            folder.mkdir(parents=True)
+            for unit in range(width):
+                os.link(path / "pool" / f"{kind}{(place * 97 + unit) % len(made)}", folder / f"{unit:04d}.webp")
+    shutil.rmtree(path / "pool")
+    save_pictures(path, rng, pictures)
+    (path / "flow.json").write_text(json.dumps(nodes))
+    info = {
+        "format": 1,
+        "versions": {},
+        "model": {"name": "synthetic", "spec": None, "origin": f"{units:,} made-up units", "weights_hash": "0" * 64}
+        | {"params": 1, "input_shape": [3, 224, 224], "classes": None, "card": None, "preprocess": None},
+        "data": {"name": "photographs", "fingerprint": "0" * 64, "items": 4004, "sources": len(pictures)}
+        | {"classes": [f"class {label}" for label in range(CLASSES)], "skipped": {}},
+        "settings": {"k": K, "seed": 0, "dtype": "float32"},
+        "made_from": {},
+        "layers": records,
+    }
+    (path / "study.json").write_text(json.dumps(info))
+    return widths
+
+
+def record(name: str, width: int, size: int) -> dict[str, Any]:
+    field = {"size": [size, size], "stride": [4, 4], "start": [0, 0]}
+    shape = {"input_shape": [64, 56, 56], "output_shape": [width, 56, 56]}
+    return {
+        "name": name,
+        "kind": "Conv2d",
+        "leaf": True,
+        "params": 9 * width,
+        "macs": 1,
+        "receptive_field": field,
+    } | shape
+
+
+def save_layer(
+    path: Path, rng: np.random.Generator, name: str, place: int, widths: list[int], factors: np.ndarray, sources: int
+) -> None:
+    width = widths[place]
+    chosen = np.argsort(rng.random((width, sources)), axis=1)[:, :K]
+    low = rng.random((width, K, 2), np.float32) / 2
+    maxima = factors @ rng.normal(size=(12, width)).astype(np.float32) + rng.normal(size=(SAMPLE, width)).astype("f4")
+    dead = rng.random(width) < 0.02
+    mined = {
+        "values": -np.sort(-rng.gamma(3, 10, (width, K)), axis=1).astype(np.float32),
+        "images": chosen * 17,
+        "sources": chosen,
+        "labels": chosen % CLASSES,
+        "positions": rng.integers(0, 56, (width, K, 2)),
+        "boxes": np.concatenate([low, low + 0.3], axis=2),
+        "dead": dead,
+        "histogram": rng.poisson(200 * np.exp(-((np.arange(64) - 25) ** 2) / 200), (width, 64)),
+        "histogram_start": np.full(width, -8.0),
+        "histogram_width": np.full(width, 0.5),
+        "density": rng.random(width, np.float32),
+        "class_means": rng.gamma(1, 1, (CLASSES, width)).astype(np.float32),
+        "sample_images": np.arange(SAMPLE) * 13,
+        "sample_maxima": maxima,
+    }
+    low = rng.random((width, 5, 4, 2), np.float32) / 2
+    spread = {
+        "items": rng.integers(0, SAMPLE, (width, 5, 4)) * 13,
+        "values": rng.random((width, 5, 4), np.float32),
+        "positions": np.zeros((width, 5, 4, 2), np.int64),
+        "boxes": np.concatenate([low, low + 0.3], axis=3),
+    }
+    weights: dict[str, np.ndarray] = {"kernels": rng.normal(size=(width, 6, 3, 3)).astype(np.float32)}
+    for way, other in (("in", place - 1), ("out", place + 1)):
+        there = 0 <= other < len(widths)
+        weights[f"{way}_layers"] = np.full((width, 6), other if there else -1)
+        weights[f"{way}_units"] = rng.integers(0, widths[other], (width, 6)) if there else np.full((width, 6), -1)
+        weights[f"{way}_weights"] = rng.normal(size=(width, 6)).astype(np.float32)
+    for folder, arrays in (("mined", mined), ("spread", spread), ("connections", weights)):
+        (path / folder).mkdir(exist_ok=True)
+        save_file(
+            {key: np.ascontiguousarray(one) for key, one in arrays.items()},
+            path / folder / f"{layer_path(name)}.safetensors",
+        )
+
+
+def save_pictures(path: Path, rng: np.random.Generator, pictures: list[Image.Image]) -> None:
+    (path / "sources").mkdir()
+    (path / "samples").mkdir()
+    sources, samples = {}, {}
+    for number, picture in enumerate(pictures):
+        small = picture.copy()
+        small.thumbnail((320, 320))
+        small.save(path / "sources" / f"{number}.jpg", quality=85)
+        sources[number] = {"name": f"photograph {number}.jpg", "width": picture.width, "height": picture.height}
+        sources[number]["label"] = number % CLASSES
+    for item in (np.arange(SAMPLE) * 13).tolist():
+        number = int(rng.integers(len(pictures)))
+        pictures[number].resize((224, 224)).save(path / "samples" / f"{item}.webp", quality=80, method=2)
+        samples[item] = {"source": number, "name": sources[number]["name"], "label": number % CLASSES}
+    (path / "sources.json").write_text(json.dumps(sources))
+    (path / "samples.json").write_text(json.dumps(samples))
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def weigh(gallery: Path, units: int) -> None:
+    sizes: dict[str, int] = {}
+    for folder, _, files in os.walk(gallery):
+        top = Path(folder).relative_to(gallery).parts[:1] or ("",)
+        sizes[top[0]] = sizes.get(top[0], 0) + sum((Path(folder) / name).stat().st_size for name in files)
+    pictures = sizes["patches"] + sizes["projections"]
+    print(
+        f"a unit's pictures {pictures / units / 1024:.1f} KB (aim: 16), "
+        f"its page {sizes['layers'] / units / 1024:.1f} KB"
+    )
+    print(
+        f"the whole {sum(sizes.values()) / 1e6:,.0f} MB: "
+        + ", ".join(f"{k or 'pages'} {v / 1e6:,.1f}" for k, v in sizes.items())
+    )
+
+
+# of a sheet or a list of layers, look at the rows first: asking for what is inside one lays it out
+PICTURES = """const inView = (e) => { const r = e.getBoundingClientRect();
+        return r.bottom > 0 && r.top < innerHeight && r.width > 0; };
+    const rows = '.sheet > li, .layers > li';
+    const pictures = [...document.querySelectorAll('img, svg image')].filter((e) => !e.closest(rows));
+    for (const row of document.querySelectorAll(rows)) {
+        if (inView(row)) pictures.push(...row.querySelectorAll('img'));
+    }
+    const shown = pictures.filter((e) => e.checkVisibility() && inView(e));
+"""
+IN_VIEW = (
+    "async () => {"
+    + PICTURES
+    + """
+    await Promise.all(shown.map((one) => one.decode()));
+    await new Promise(requestAnimationFrame);
+    return performance.now();
+}"""
+)
+BLANK = "() => {" + PICTURES + "return shown.filter((e) => !(e.complete && e.naturalWidth)).length; }"
+
+
+def browse(gallery: Path, widths: list[int], names: list[str], visits: int = 30) -> None:
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto("about:blank")
+        loaded: list[str] = []
+        page.on("request", lambda request: loaded.append(request.url))
+
+        def visit(path: str) -> float:
+            page.goto(f"{gallery.as_uri()}/{path}", wait_until="commit")
+            page.wait_for_load_state("domcontentloaded")
+            return float(page.evaluate(IN_VIEW))
+
+        first = []
+        for _ in range(3):
+            loaded.clear()
+            first.append(visit("index.html"))
+        asked = sum("patches/" in url or "projections/" in url for url in loaded)
+        print(
+            f"first page {statistics.median(first):.0f} ms, at most {max(first):.0f} (aim: 1000); "
+            f"{asked} sprites loaded"
+        )
+
+        choice = random.Random(0)
+        took = []
+        for _ in range(visits):
+            place = choice.randrange(len(names))
+            took.append(visit(f"layers/{names[place]}/{choice.randrange(widths[place])}.html"))
+        print(f"unit page {statistics.median(took):.0f} ms, at most {max(took):.0f} of {visits} (aim: 500)")
+
+        page.goto(f"{gallery.as_uri()}/index.html")
+        start = time.perf_counter()
+        page.keyboard.press("/")
+        page.wait_for_selector("[role=option]")
+        opening = 1000 * (time.perf_counter() - start)
+        answers = page.evaluate(
+            """async (questions) => {
+                const input = document.querySelector('dialog input');
+                const took = [];
+                for (const question of questions) {
+                    const start = performance.now();
+                    input.value = question;
+                    input.dispatchEvent(new Event('input'));
+                    await new Promise(requestAnimationFrame);
+                    took.push(performance.now() - start);
+                }
+                return took;
+            }""",
+            ["s", "stage", "stage2 17", "63", "class 1", "photograph 22", "nothing of that name", "7 conv", "1"],
+        )
+        print(
+            f"search opens in {opening:.0f} ms, answers in {statistics.median(answers):.0f}, "
+            f"at most {max(answers):.0f} (aim: 100)"
+        )
+
+        widest = widths.index(max(widths))
+        took_sheet = visit(f"layers/{names[widest]}/index.html")
+        height = page.evaluate("document.documentElement.scrollHeight")
+        blanks, looks = 0, 0
+        page.mouse.move(600, 400)
+        for _ in range(0, height, 400):
+            page.mouse.wheel(0, 400)
+            page.evaluate("new Promise(requestAnimationFrame)")
+            blanks += page.evaluate(BLANK)
+            looks += 1
+            if page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 2"):
+                break
+        print(
+            f"sheet of {max(widths):,} units {took_sheet:.0f} ms; "
+            f"{blanks} blank tiles in {looks} looks while scrolling it all"
+        )
+        browser.close()
+
+
+def compare_sizes(count: int = 40) -> None:
+    """Print what forms and sizes of sprites cost, and how near they come to the original."""
+    pictures = photographs()
+    print(f"{'sprite':24} {'patches':>9} {'projections':>12} {'a unit':>9} {'PSNR':>6}")
+    for side in (64, 96, 128):
+        originals = []
+        for one in range(count):
+            rng = np.random.default_rng(one)
+            patches = tiles(rng, pictures, side)
+            originals.append((sheet(patches), sheet(signals(rng, patches))))
+        for form, quality in (("WEBP", 80), ("WEBP", 90), ("AVIF", 60), ("AVIF", 75), ("JPEG", 85)):
+            start, sizes, errors = time.perf_counter(), [[], []], []
+            for pair in originals:
+                for kind, picture in enumerate(pair):
+                    coded = encode(picture, form, quality)
+                    sizes[kind].append(len(coded))
+                    decoded = np.asarray(Image.open(BytesIO(coded)).convert("RGB"), np.float64)
+                    errors.append(np.mean((decoded - picture) ** 2))
+            kilobytes = [statistics.mean(one) / 1024 for one in sizes]
+            psnr = 10 * np.log10(255**2 / np.mean(errors))
+            each = 1000 * (time.perf_counter() - start) / count
+            print(
+                f"{side:3} px {form} {quality:3}          {kilobytes[0]:6.1f} KB {kilobytes[1]:9.1f} KB "
+                f"{sum(kilobytes):6.1f} KB"
+                f" {psnr:6.1f} dB, {each:.0f} ms a unit"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--units", type=int, default=100_000)
+    parser.add_argument("--keep", type=Path, help="keep study and gallery here")
+    parser.add_argument("--sizes", action="store_true", help="compare forms and sizes of sprites, and nothing else")
+    arguments = parser.parse_args()
+    if arguments.sizes:
+        compare_sizes()
+        return
+    folder = arguments.keep or Path(tempfile.mkdtemp())
+    study, out = folder / "study", folder / "gallery"
+    start = time.perf_counter()
+    widths = make_study(study, arguments.units)
+    names = [layer["name"] for layer in json.loads((study / "study.json").read_text())["layers"]]
+    print(f"{sum(widths):,} units in {len(widths)} layers; the study took {time.perf_counter() - start:.0f} s")
+
+    # first without the last layer, then with it: what stays the same must stay untouched
+    last = study / "mined" / f"{layer_path(names[-1])}.safetensors"
+    held = last.rename(study / "held")
+    units = sum(widths[:-1])
+    start, busy = time.perf_counter(), time.process_time()
+    write_gallery(study, out)
+    wall, busy = time.perf_counter() - start, time.process_time() - busy
+    print(f"writing {units:,} units: {wall:.0f} s, {units / wall:.0f} units/s (aim: 300); processor {busy:.0f} s")
+    before = stamps(out)
+    held.rename(last)
+    start = time.perf_counter()
+    write_gallery(study, out)
+    after = stamps(out)
+    new = [name for name in after if name not in before]
+    changed = [name for name in after if name in before and after[name] != before[name]]
+    print(
+        f"with one more layer of {widths[-1]:,} units: {time.perf_counter() - start:.0f} s; "
+        f"{len(new):,} files new, {len(changed):,} changed, {len(after) - len(new) - len(changed):,} untouched"
+    )
+    weigh(out, sum(widths))
+    browse(out, widths, names)
+    if arguments.keep is None:
+        shutil.rmtree(folder)
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for place, _, files in os.walk(folder):
+        for name in files:
+            status = (Path(place) / name).stat()
+            found[f"{place}/{name}"] = status.st_ino, status.st_mtime_ns
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What a study's other results say of single layers and units: curves of invariance, strips of the training."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from interpret.gallery.drawings import CurveDrawing, draw_curves
+from interpret.study import Study, layer_path
+
+STRIP_TILE = 64
+"""Side in pixels of a tile in a strip: as in the sprites."""
+STRIP_GAP = 2
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How far a unit moves as images are transformed, beside how far its layer does."""
+
+    title: str
+    axis: str
+    drawing: CurveDrawing
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A unit at each kept epoch of its training: what excited it most, and what of that carried the excitation."""
+
+    path: str
+    picture: bytes
+    width: int
+    height: int
+    epochs: list[int]
+
+
+class Analyses:
+    """The results of invariance probes and of the training's evolution, by layer and unit."""
+
+    def __init__(self, study: Study) -> None:
+        self._probes: list[Any] = []
+        self._evolutions: list[tuple[str, Any]] = []
+        for kind, name in study.results:
+            if kind == "invariance":
+                self._probes.append(study.result(kind, name))
+            elif kind == "evolution":
+                self._evolutions.append((name, study.result(kind, name)))
+        areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        for probe in self._probes:
+            for layer, of_units in probe.unit_areas.items():
+                areas[layer].append(of_units)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a unit that is zero on all images has no mean
+            self.movement = {layer: np.nanmean(np.stack(found), 0) for layer, found in areas.items()}
+            """Layer to [C]: how far each unit moves, as the mean over all probes: 0 is invariant."""
+            self._of_layers = [
+                {layer: np.nanmean(curves, 0) for layer, curves in probe.relative.items()} for probe in self._probes
+            ]
+
+    def curves(self, layer: str, unit: int | None = None) -> list[Curve]:
+        """Return a unit's curves, each beside its layer's, or without a unit the layer's alone."""
+        found = []
+        for probe, of_layers in zip(self._probes, self._of_layers, strict=True):
+            if layer not in of_layers:
+                continue
+            units = probe.unit_distances.get(layer)
+            own = None
+            if unit is not None:
+                if units is None or unit >= len(units) or not np.isfinite(units[unit]).any():
+                    continue
+                own = units[unit]
+            found.append(Curve(probe.title, probe.axis, draw_curves(probe.values, of_layers[layer], own)))
+        return found
+
+    def strip(self, layer: str, unit: int) -> Strip | None:
+        """Return a unit's strip, where its training was followed."""
+        for name, evolution in self._evolutions:
+            places = np.flatnonzero(evolution.units.get(layer, np.zeros(0)) == unit)
+            if not len(places):
+                continue
+            patches = evolution.patches[layer][places[0]]
+            projections = contrast(evolution.projections[layer][places[0]], evolution.channels)
+            picture = _side_by_side(np.stack([patches, projections]))
+            file = BytesIO()
+            picture.save(file, "PNG")
+            path = f"evolution/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
+            return Strip(path, file.getvalue(), *picture.size, evolution.epochs.tolist())
+        return None
+
+
+def contrast(signals: NDArray[Any], channels: str) -> NDArray[np.uint8]:
+    """Return signals [n, C, h, w] as pictures [n, h, w, 3], zero as mid-grey, as `interpret.display.contrast` does.
+
+    >>> contrast(np.array([[[[-2.0, 0.0, 1.0, 2.0]]]]), "L")[0, 0, :, 0]
+    array([  0, 128, 191, 255], dtype=uint8)
+    """
+    magnitude = np.abs(signals).max(1).reshape(len(signals), -1)
+    rank = max(1, math.ceil(0.99 * magnitude.shape[1]))
+    scale = np.partition(magnitude, rank - 1, 1)[:, rank - 1]
+    scale = np.maximum(np.where(scale > 0, scale, magnitude.max(1)), np.finfo(signals.dtype).tiny)
+    pictures = np.clip(signals / (2 * scale[:, None, None, None]) + 0.5, 0, 1)
+    if channels == "BGR":
+        pictures = pictures[:, ::-1]
+    elif pictures.shape[1] != 3:
+        pictures = np.repeat(pictures.mean(1, keepdims=True), 3, 1)
+    return np.rint(pictures.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
+
+
+def _side_by_side(tiles: NDArray[np.uint8]) -> Image.Image:
+    """Return tiles [rows, columns, h, w, 3] as one picture, small ones magnified so that each pixel is a square."""
+    rows, columns, height, width, _ = tiles.shape
+    zoom = max(1, STRIP_TILE // max(height, width))
+    shrunk = min(1.0, STRIP_TILE / max(height, width))
+    size = max(1, round(width * zoom * shrunk)), max(1, round(height * zoom * shrunk))
+    sheet = Image.new("RGB", (columns * (size[0] + STRIP_GAP) - STRIP_GAP, rows * (size[1] + STRIP_GAP) - STRIP_GAP))
+    sheet.paste((128, 128, 128), (0, 0, *sheet.size))
+    for row, column in np.ndindex(rows, columns):
+        method = Image.Resampling.NEAREST if shrunk == 1 else Image.Resampling.BOX
+        tile = Image.fromarray(np.ascontiguousarray(tiles[row, column])).resize(size, method)
+        sheet.paste(tile, (column * (size[0] + STRIP_GAP), row * (size[1] + STRIP_GAP)))
+    return sheet

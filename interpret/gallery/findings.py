@@ -1,0 +1,61 @@
+"""The findings: every other result that a study keeps, drawn and with the sentence that tells how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from urllib.parse import quote
+
+from interpret.study import Study, layer_path
+
+LARGEST_SVG = 500_000
+"""Bytes from which on a figure is kept as pixels: it then consists of pictures."""
+DPI = 160
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result: its figure as a file, and what is said of it."""
+
+    kind: str
+    name: str
+    """What tells it from others of its kind, such as a layer or a transform."""
+    title: str
+    reading: str
+    path: str
+    """Where the gallery keeps the figure, relative to its root."""
+    picture: bytes
+    width: int
+    height: int
+
+    @property
+    def href(self) -> str:
+        return quote(self.path)
+
+    @property
+    def anchor(self) -> str:
+        return quote(f"{self.kind}-{layer_path(self.name)}" if self.name else self.kind, safe="")
+
+
+def findings(study: Study) -> Iterator[Finding]:
+    """Yield the findings of a study in the order in which kinds were registered."""
+    import matplotlib
+
+    from interpret.plots import plot
+
+    for kind, name in study.results:
+        result = study.result(kind, name)
+        figure = plot(result)
+        width, height = (round(float(side) * 96) for side in figure.get_size_inches())
+        file = BytesIO()
+        # no date, no random name and no library's version goes into the file: the same result gives the same bytes
+        with matplotlib.rc_context({"svg.hashsalt": "interpret"}):
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        ending, picture = "svg", file.getvalue()
+        if len(picture) > LARGEST_SVG:
+            file = BytesIO()
+            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+            ending, picture = "png", file.getvalue()
+        path = f"findings/{kind}{'-' + layer_path(name) if name else ''}.{ending}"
+        yield Finding(kind, name, result.title, result.reading, path, picture, width, height)

@@ -1,0 +1,168 @@
+"""Pages that begin from the outside: what one image excites, and which units prefer one class."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from interpret.gallery.pages import LayerView, NetworkView, Sample, Source, UnitLink
+
+STRONGEST = 4
+NEIGHBOURS = 6
+LISTED = 24
+"""How many units of a layer an image's page lists as having it among their hits."""
+OF_CLASS = 8
+
+
+@dataclass
+class SamplePart:
+    """What an input of the sample excites: of each layer the units nearest to their own largest value."""
+
+    sample: Sample
+    layers: list[tuple[LayerView, list[UnitLink]]] = field(default_factory=list)
+    neighbours: list[tuple[Sample, float]] = field(default_factory=list)
+    """The most similar inputs of the sample and how similar they are, by the cosine."""
+
+
+@dataclass
+class ImagePage:
+    """All that the page of one picture shows."""
+
+    source: Source
+    label: str | None
+    parts: list[SamplePart]
+    hits: list[tuple[LayerView, list[int], int]]
+    """Of each layer, the units that have it among their hits, and how many more there are."""
+
+
+@dataclass
+class ClassPage:
+    """All that the page of one class shows."""
+
+    label: int
+    name: str
+    layers: list[tuple[LayerView, list[UnitLink], int]]
+    """Of each layer, the units that prefer it most, and how many prefer it at all."""
+    answer: UnitLink | None
+    reads: list[UnitLink]
+    """The units that the answer reads from, by weight."""
+    samples: list[tuple[Sample, float]]
+    """Inputs of the sample that the network takes for it, with the probability."""
+
+
+class Subjects:
+    """Collects from layer after layer what pages of images and of classes show."""
+
+    def __init__(self, network: NetworkView) -> None:
+        self.network = network
+        self._parts = {item: SamplePart(sample) for item, sample in network.samples.items()}
+        self._hits: dict[int, list[tuple[LayerView, list[int], int]]] = defaultdict(list)
+        self._preferring: dict[int, list[tuple[LayerView, list[UnitLink], int]]] = defaultdict(list)
+        self._answers: dict[str, tuple[UnitLink, list[UnitLink]]] = {}
+        self._features: tuple[Any, Any] | None = None
+
+    def take(self, layer: LayerView) -> None:
+        """Take in a layer while its arrays are at hand."""
+        if self.network.context:
+            self._take_sample(layer)
+            self._take_hits(layer)
+        if layer.selectivity is not None:
+            for label, chosen, count in _strongest_of_each(layer.selectivity.classes, layer.selectivity.values):
+                links = [
+                    UnitLink(layer, unit, float(layer.selectivity.values[unit]), layer.picture_of(unit))
+                    for unit in chosen
+                ]
+                self._preferring[label].append((layer, links, count))
+        for unit, name in enumerate(layer.answers):
+            line = layer.units[unit]
+            answer = UnitLink(layer, unit, line.value, layer.picture_of(unit))
+            self._answers.setdefault(name, (answer, layer.reads(unit)))
+
+    def _take_sample(self, layer: LayerView) -> None:
+        data = layer.data
+        maxima, strongest = data.sample_maxima, data.values[:, 0]
+        if not layer.answers:
+            self._features = data.sample_images, maxima
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = np.where((strongest > 0) & (maxima > 0), maxima / strongest, -1)
+        order = np.argsort(-shares, axis=1, kind="stable")[:, :STRONGEST]
+        for row, item in enumerate(data.sample_images.tolist()):
+            part = self._parts.get(item)
+            if part is None:
+                continue
+            links = [
+                UnitLink(layer, unit, float(shares[row, unit]), layer.picture_of(unit))
+                for unit in order[row].tolist()
+                if shares[row, unit] > 0
+            ]
+            if links:
+                part.layers.append((layer, links))
+
+    def _take_hits(self, layer: LayerView) -> None:
+        units, ranks = np.nonzero(layer.data.images >= 0)
+        sources = layer.data.sources[units, ranks]
+        order = np.lexsort((units, ranks, sources))
+        sources, units = sources[order], units[order]
+        bounds = np.flatnonzero(np.diff(sources, prepend=-2))
+        for start, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(sources)], strict=True):
+            listed = units[start : min(end, start + LISTED)].tolist()
+            self._hits[int(sources[start])].append((layer, listed, end - start - len(listed)))
+
+    def images(self) -> Iterator[ImagePage]:
+        """Yield the page of each picture that has one."""
+        self._find_neighbours()
+        parts: dict[int, list[SamplePart]] = defaultdict(list)
+        for item in sorted(self._parts):
+            parts[self._parts[item].sample.source.number].append(self._parts[item])
+        for number in sorted(self.network.paged):
+            source = self.network.source(number)
+            label = self.network.class_name(source.label)
+            yield ImagePage(source, label, parts.get(number, []), self._hits.get(number, []))
+
+    def _find_neighbours(self) -> None:
+        """By the cosine of the largest values in the last layer before the answers; other crops of a picture aside."""
+        if self._features is None:
+            return
+        items, maxima = self._features
+        vectors = np.maximum(maxima.astype(np.float64), 0)
+        norms = np.sqrt(np.square(vectors).sum(1, keepdims=True))
+        vectors = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+        similar = vectors @ vectors.T
+        for row, item in enumerate(items.tolist()):
+            part = self._parts.get(item)
+            if part is None:
+                continue
+            seen = {part.sample.source.number}
+            for other in np.argsort(-similar[row], kind="stable").tolist():
+                sample = self._parts[int(items[other])].sample if int(items[other]) in self._parts else None
+                if sample is None or sample.source.number in seen:
+                    continue
+                seen.add(sample.source.number)
+                part.neighbours.append((sample, float(similar[row, other])))
+                if len(part.neighbours) == NEIGHBOURS:
+                    break
+
+    def classes(self, names: Sequence[str]) -> Iterator[ClassPage]:
+        """Yield the page of each class."""
+        taken: dict[str, list[tuple[Sample, float]]] = defaultdict(list)
+        for item in sorted(self._parts):
+            sample = self._parts[item].sample
+            if sample.likeliest:
+                taken[sample.likeliest[0][0]].append((sample, sample.likeliest[0][1]))
+        for label, name in enumerate(names):
+            samples = sorted(taken.get(name, []), key=lambda pair: -pair[1])[:OF_CLASS]
+            answer, reads = self._answers.get(name, (None, []))
+            yield ClassPage(label, name, self._preferring.get(label, []), answer, reads, samples)
+
+
+def _strongest_of_each(classes: Any, values: Any) -> Iterator[tuple[int, list[int], int]]:
+    """Yield each class that any unit prefers, the units that do so most, and how many do."""
+    order = np.lexsort((np.arange(len(classes)), -values, classes))
+    order = order[classes[order] >= 0]
+    bounds = np.flatnonzero(np.diff(classes[order], prepend=-2))
+    for start, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(order)], strict=True):
+        yield int(classes[order[start]]), order[start : min(end, start + OF_CLASS)].tolist(), end - start
