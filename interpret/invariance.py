@@ -381,6 +381,7 @@ class _Prober:
         look = _Look(rows, [self.items[row] for row in rows], span)
         references: dict[str, Tensor] = {}
         movers: dict[str, _Mover] = {}
+        scratch = _Scratch()
         squares: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         moved: dict[str, list[Tensor]] = {name: [] for name in self.strides}
         invented = [torch.zeros(len(rows), 0, dtype=torch.float64, device=device)]
@@ -389,11 +390,11 @@ class _Prober:
         def keep(name: str, output: Tensor) -> None:
             references[name] = output.clone()  # what comes after may rectify it in place
             if name in self.strides:
-                movers[name] = _Mover(references[name])
+                movers[name] = _Mover(references[name], scratch)
 
         def compare(name: str, output: Tensor) -> None:
             output = output.unflatten(0, (len(rows), len(together)))
-            squares[name].append(_squares(output, references[name]))
+            squares[name].append(_squares(output, references[name], scratch))
             if name in self.strides:
                 shifts = [self._shift(name, column) for column in together]
                 moved[name].append(movers[name].squares(output, shifts))
@@ -406,7 +407,11 @@ class _Prober:
                 invented.append(1 - changed[:, :, -1].double().mean((2, 3)))
                 outputs.append(self._run(module, changed.flatten(0, 1), compare).unflatten(0, (len(rows), -1)))
             for name, reference in references.items():
-                lengths = _squares(torch.zeros_like(reference)[:, None], reference)[:, 0]
+                lengths = (
+                    reference.flatten(2).square().sum(2).double()
+                    if reference.dim() > 2
+                    else reference.square().double()
+                )
                 _summarise(look, name, lengths, squares[name], moved.get(name, []))
             if self.outputs is not None:
                 _read_classes(look, torch.cat(outputs, 1), labels)
@@ -459,22 +464,40 @@ def _count_outputs(module: nn.Module, first: Tensor) -> int | None:
     return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else None
 
 
-def _squares(outputs: Tensor, reference: Tensor) -> Tensor:
+class _Scratch:
+    """Memory for differences, taken once: to ask for it each time costs as much as the subtraction."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def squared_difference(self, left: Tensor, right: Tensor, units: int) -> Tensor:
+        """Return (left − right)², laid out as `left` is, until the next call; `units` is the dimension of the units."""
+        if self._memory.numel() < left.numel() or self._memory.dtype != left.dtype:
+            self._memory = left.new_empty(left.numel())
+        memory = self._memory[: left.numel()]
+        if left.stride(units) == 1:  # channels-last
+            others = [length for dimension, length in enumerate(left.shape) if dimension != units]
+            memory = memory.view(*others, left.shape[units]).movedim(-1, units)
+        else:
+            memory = memory.view(left.shape)
+        return torch.sub(left, right, out=memory).square_()
+
+
+def _squares(outputs: Tensor, reference: Tensor, scratch: _Scratch) -> Tensor:
     """Return squared distances [n, v, C], summed over positions, of outputs [n, v, C, …] to references [n, C, …]."""
     count, values, units = outputs.shape[:3]
     near = reference.reshape(count, 1, units, -1)
-    # in parts that fit the cache, which also keeps what is allocated small
+    # in parts that fit the cache
     step = max(1, NUMBERS_AT_ONCE // max(1, near.numel()))
-    far = outputs.reshape(count, values, units, -1)
-    parts = [far[:, start : start + step].sub(near).square_().sum(3).double() for start in range(0, values, step)]
-    return torch.cat(parts, 1)
+    far = outputs.reshape(count, values, units, -1).split(step, 1)
+    return torch.cat([scratch.squared_difference(some, near, 2).sum(3).double() for some in far], 1)
 
 
 class _Mover:
     """Moves the features of untransformed images [n, C, h, w], and remembers what several values have in common."""
 
-    def __init__(self, maps: Tensor) -> None:
-        self.maps = maps
+    def __init__(self, maps: Tensor, scratch: _Scratch) -> None:
+        self.maps, self.scratch = maps, scratch
         self._between: dict[Shift, tuple[Tensor, Tensor]] = {}
 
     def squares(self, outputs: Tensor, shifts: Iterable[Shift]) -> Tensor:
@@ -490,14 +513,14 @@ class _Mover:
             if moved.numel() == 0:
                 found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
                 continue
-            far = output[:, :, rows, columns].sub(moved).square_().sum((2, 3))
+            far = self.scratch.squared_difference(output[:, :, rows, columns], moved, 1).sum((2, 3))
             found.append(torch.stack([far, squares.sum((2, 3))]).double())
         return torch.stack(found, 2)
 
     def moved(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
         """Return what is known of the moved maps, its squares, and where it lies.
 
-        >>> mover = _Mover(torch.tensor([[[[1.0, 2.0, 4.0]]]]))
+        >>> mover = _Mover(torch.tensor([[[[1.0, 2.0, 4.0]]]]), _Scratch())
         >>> mover.moved((0, 1))
         (tensor([[[[1., 2.]]]]), tensor([[[[1., 4.]]]]), (slice(0, 1, None), slice(1, 3, None)))
         >>> mover.moved((0, -0.5))[0]
