@@ -46,8 +46,10 @@ PIXELS_AT_ONCE = 8 * 224 * 224
 """How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
 VALUES_AT_ONCE = 32
 """How many values of one image are one job, which runs the untransformed image once more."""
-NUMBERS_AT_ONCE = 2**20
+NUMBERS_AT_ONCE = 2**18
 """How many activations are compared together."""
+MOST_PARTS = 32
+"""How many translations by parts of a stride are remembered at once."""
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
 """Images, values and pixels of the pictures that a figure shows."""
 
@@ -378,6 +380,8 @@ class _Prober:
         scene = self.scene(batch.images.to(device), rows)
         look = _Look(rows, [self.items[row] for row in rows], span)
         references: dict[str, Tensor] = {}
+        movers: dict[str, _Mover] = {}
+        scratch = _Scratch()
         squares: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         moved: dict[str, list[Tensor]] = {name: [] for name in self.strides}
         invented = [torch.zeros(len(rows), 0, dtype=torch.float64, device=device)]
@@ -385,13 +389,15 @@ class _Prober:
 
         def keep(name: str, output: Tensor) -> None:
             references[name] = output.clone()  # what comes after may rectify it in place
+            if name in self.strides:
+                movers[name] = _Mover(references[name], scratch)
 
         def compare(name: str, output: Tensor) -> None:
             output = output.unflatten(0, (len(rows), len(together)))
-            squares[name].append(_squares(output, references[name]))
+            squares[name].append(_squares(output, references[name], scratch))
             if name in self.strides:
                 shifts = [self._shift(name, column) for column in together]
-                moved[name].append(_squares_moved(output, references[name], shifts))
+                moved[name].append(movers[name].squares(output, shifts))
 
         with torch.inference_mode():
             outputs = [self._run(module, scene.window(), keep)[:, None]]
@@ -401,7 +407,11 @@ class _Prober:
                 invented.append(1 - changed[:, :, -1].double().mean((2, 3)))
                 outputs.append(self._run(module, changed.flatten(0, 1), compare).unflatten(0, (len(rows), -1)))
             for name, reference in references.items():
-                lengths = _squares(torch.zeros_like(reference)[:, None], reference)[:, 0]
+                lengths = (
+                    reference.flatten(2).square().sum(2).double()
+                    if reference.dim() > 2
+                    else reference.square().double()
+                )
                 _summarise(look, name, lengths, squares[name], moved.get(name, []))
             if self.outputs is not None:
                 _read_classes(look, torch.cat(outputs, 1), labels)
@@ -454,58 +464,93 @@ def _count_outputs(module: nn.Module, first: Tensor) -> int | None:
     return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else None
 
 
-def _squares(outputs: Tensor, reference: Tensor) -> Tensor:
+class _Scratch:
+    """Memory for differences, taken once: to ask for it each time costs as much as the subtraction."""
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def squared_difference(self, left: Tensor, right: Tensor, units: int) -> Tensor:
+        """Return (left − right)², laid out as `left` is, until the next call; `units` is the dimension of the units."""
+        if self._memory.numel() < left.numel() or self._memory.dtype != left.dtype:
+            self._memory = left.new_empty(left.numel())
+        memory = self._memory[: left.numel()]
+        if left.stride(units) == 1:  # channels-last
+            others = [length for dimension, length in enumerate(left.shape) if dimension != units]
+            memory = memory.view(*others, left.shape[units]).movedim(-1, units)
+        else:
+            memory = memory.view(left.shape)
+        return torch.sub(left, right, out=memory).square_()
+
+
+def _squares(outputs: Tensor, reference: Tensor, scratch: _Scratch) -> Tensor:
     """Return squared distances [n, v, C], summed over positions, of outputs [n, v, C, …] to references [n, C, …]."""
     count, values, units = outputs.shape[:3]
     near = reference.reshape(count, 1, units, -1)
-    # in parts that fit the cache, which also keeps what is allocated small
+    # in parts that fit the cache
     step = max(1, NUMBERS_AT_ONCE // max(1, near.numel()))
-    far = outputs.reshape(count, values, units, -1)
-    parts = [far[:, start : start + step].sub(near).square_().sum(3).double() for start in range(0, values, step)]
-    return torch.cat(parts, 1)
+    far = outputs.reshape(count, values, units, -1).split(step, 1)
+    return torch.cat([scratch.squared_difference(some, near, 2).sum(3).double() for some in far], 1)
 
 
-def _squares_moved(outputs: Tensor, reference: Tensor, shifts: Iterable[Shift]) -> Tensor:
-    """Return [2, n, v, C]: squared distances of outputs to the moved reference, and its squared norms.
+class _Mover:
+    """Moves the features of untransformed images [n, C, h, w], and remembers what several values have in common."""
 
-    Args:
-        outputs: [n, v, C, h, w]
-        reference: [n, C, h, w]
-        shifts: v times, by how many positions down and to the right the reference moves.
-    """
-    found = []
-    for output, shift in zip(outputs.unbind(1), shifts, strict=True):
-        moved, (rows, columns) = _moved(reference, shift)
-        if moved.numel() == 0:
-            found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
-            continue
-        far = (output[:, :, rows, columns] - moved).square_().sum((2, 3))
-        found.append(torch.stack([far, moved.square().sum((2, 3))]).double())
-    return torch.stack(found, 2)
+    def __init__(self, maps: Tensor, scratch: _Scratch) -> None:
+        self.maps, self.scratch = maps, scratch
+        self._between: dict[Shift, tuple[Tensor, Tensor]] = {}
 
+    def squares(self, outputs: Tensor, shifts: Iterable[Shift]) -> Tensor:
+        """Return [2, n, v, C]: squared distances of outputs to the moved maps, and the squared norms of these.
 
-def _moved(maps: Tensor, shift: Shift) -> tuple[Tensor, tuple[slice, slice]]:
-    """Move maps [n, C, h, w] down and to the right, and return what of them is known, and where it now lies.
+        Args:
+            outputs: [n, v, C, h, w]
+            shifts: v times, by how many positions down and to the right the maps move.
+        """
+        found = []
+        for output, shift in zip(outputs.unbind(1), shifts, strict=True):
+            moved, squares, (rows, columns) = self.moved(shift)
+            if moved.numel() == 0:
+                found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
+                continue
+            far = self.scratch.squared_difference(output[:, :, rows, columns], moved, 1).sum((2, 3))
+            found.append(torch.stack([far, squares.sum((2, 3))]).double())
+        return torch.stack(found, 2)
 
-    >>> maps = torch.tensor([[[[1.0, 2.0, 4.0]]]])
-    >>> _moved(maps, (0, 1))
-    (tensor([[[[1., 2.]]]]), (slice(0, 1, None), slice(1, 3, None)))
-    >>> _moved(maps, (0, -0.5))[0]
-    tensor([[[[1.5000, 3.0000]]]])
-    """
-    places = []
-    for axis, steps in zip((2, 3), shift, strict=True):
-        length, whole = maps.shape[axis], math.floor(steps)
-        part = steps - whole
-        low, high = max(0, whole + (part > 0)), min(length, length + whole)
-        high = max(low, high)
-        if high == low:
-            return maps[:, :, :0, :0], (slice(0), slice(0))
-        near = maps.narrow(axis, low - whole, high - low)
-        # moved by 1½ positions, a value lies between those that were 1 and 2 positions before
-        maps = near if part == 0 else torch.lerp(near, maps.narrow(axis, low - whole - 1, high - low), part)
-        places.append(slice(low, high))
-    return maps, (places[0], places[1])
+    def moved(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+        """Return what is known of the moved maps, its squares, and where it lies.
+
+        >>> mover = _Mover(torch.tensor([[[[1.0, 2.0, 4.0]]]]), _Scratch())
+        >>> mover.moved((0, 1))
+        (tensor([[[[1., 2.]]]]), tensor([[[[1., 4.]]]]), (slice(0, 1, None), slice(1, 3, None)))
+        >>> mover.moved((0, -0.5))[0]
+        tensor([[[[1.5000, 3.0000]]]])
+        """
+        whole = math.floor(shift[0]), math.floor(shift[1])
+        moved, squares = self._interpolated((shift[0] - whole[0], shift[1] - whole[1]))
+        places = []
+        for axis, steps in zip((2, 3), whole, strict=True):
+            length, known = self.maps.shape[axis], moved.shape[axis]
+            first = steps + length - known  # what lies between positions is known from the second one on
+            low, high = max(0, first), min(length, first + known)
+            count = max(0, high - low)
+            places.append(slice(low, low + count))
+            moved, squares = (maps.narrow(axis, low - first if count else 0, count) for maps in (moved, squares))
+        return moved, squares, (places[0], places[1])
+
+    def _interpolated(self, part: Shift) -> tuple[Tensor, Tensor]:
+        """Return the maps, moved by less than one position, where they are known, and their squares."""
+        if part not in self._between:
+            if len(self._between) >= MOST_PARTS:
+                self._between.clear()
+            maps = self.maps
+            for axis, share in zip((2, 3), part, strict=True):
+                if share > 0:
+                    # moved by half a position, a value lies between its own and the one before
+                    length = maps.shape[axis] - 1
+                    maps = torch.lerp(maps.narrow(axis, 1, length), maps.narrow(axis, 0, length), share)
+            self._between[part] = maps, maps.square()
+        return self._between[part]
 
 
 def _summarise(look: _Look, name: str, lengths: Tensor, squares: list[Tensor], moved: list[Tensor]) -> None:

@@ -212,10 +212,16 @@ class Warp(Transform):
 
         Both in pixels of the input, whose top left one is at (0, 0).
         """
-        middle = np.array([(size[1] - 1) / 2, (size[0] - 1) / 2])
-        x, y = np.meshgrid(columns - middle[0], rows - middle[1])
-        places = np.stack([x, y, np.ones_like(x)], 2) @ self.matrix(value, size).T
-        return places[:, :, :2] / places[:, :, 2:] + middle
+        matrix, (height, width) = self.matrix(value, size), size
+        across = matrix[:, :1] * (columns - (width - 1) / 2)
+        down = matrix[:, 1:2] * (rows - (height - 1) / 2) + matrix[:, 2:]
+        places = np.empty((len(rows), len(columns), 2))
+        np.add(down[0, :, None], across[0], out=places[:, :, 0])
+        np.add(down[1, :, None], across[1], out=places[:, :, 1])
+        if np.any(matrix[2] != [0, 0, 1]):
+            places /= (down[2, :, None] + across[2])[:, :, None]
+        places += [(width - 1) / 2, (height - 1) / 2]
+        return places
 
     def reach(self, values: Iterable[float], size: Size) -> Box:
         # a homography takes straight edges to straight edges: the corners reach furthest
@@ -230,18 +236,23 @@ class Warp(Transform):
     def apply(self, scene: Scene, value: float) -> Tensor:
         times = self._samples(value, scene.size)
         rows, columns = ((np.arange(length * times) + 0.5) / times - 0.5 for length in scene.size)
-        places = self.sources(value, rows, columns, scene.size) + np.array(scene.corner[::-1])
+        places = self.sources(value, rows, columns, scene.size)
         ends = np.maximum(np.array(scene.canvas.shape[:1:-1]) - 1, 1)
-        grid = torch.from_numpy(places / ends * 2 - 1).to(scene.canvas).expand(len(scene.canvas), -1, -1, -1)
+        # as grid_sample counts: from -1 at the first pixel of the canvas to 1 at the last
+        places += scene.corner[::-1]
+        places *= 2 / ends
+        places -= 1
+        grid = torch.from_numpy(places).to(scene.canvas).expand(len(scene.canvas), -1, -1, -1)
         sampled = F.grid_sample(scene.canvas, grid, "bilinear", "border", align_corners=True)
         return F.avg_pool2d(sampled, times) if times > 1 else sampled
 
     def _samples(self, value: float, size: Size) -> int:
         """Return how many samples a side each pixel needs for them to be at most one pixel apart."""
-        rows, columns = (np.arange(max(length, 2), dtype=float) for length in size)
+        # of a homography, the longest step is at a corner
+        rows, columns = (np.array([0.0, 1.0, length - 2, length - 1]) for length in size)
         places = self.sources(value, rows, columns, size)
-        steps = [np.linalg.norm(np.diff(places, axis=axis), axis=2).max() for axis in (0, 1)]
-        return max(1, math.ceil(max(steps) - 1e-6))
+        steps = [np.linalg.norm(np.diff(places, axis=axis), axis=2) for axis in (0, 1)]
+        return max(1, math.ceil(max(steps[0][[0, 2]].max(), steps[1][:, [0, 2]].max()) - 1e-6))
 
 
 class Translation(Warp):

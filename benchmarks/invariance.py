@@ -1,0 +1,169 @@
+"""The invariance probe beside a loop with torchvision's `affine`, one image and one value at a time.
+
+    python benchmarks/invariance.py [--images 4] [--values 61] [--memory]
+
+Both measure the distance of every convolution's features to those of the untransformed image, and the probability of a
+label, and both fill with black, so that their numbers can be compared: the last column is the largest difference of a
+relative distance. The loop's forward passes may use all cores for each operation; it is also run with the network laid
+out channels-last, as the probe lays it out. The probe measures units and the equivariance error besides. The rounds
+take turns, so that a change in the machine's speed meets all.
+
+`--memory` prints the peak memory of a process that probes few images, and of one that probes ten times as many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.transforms import functional as TF
+
+import interpret
+
+RANGES = {"translation": (-60, 60), "scale": (1, 1.8), "rotation": (0, 354)}
+NETWORKS = ("squeezenet1_1", "resnet18", "vgg11")
+
+
+def affine(image: Tensor, transform: str, value: float) -> Tensor:
+    arguments: dict[str, Any] = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]}
+    if transform == "translation":
+        arguments["translate"] = [0, round(value)]
+    elif transform == "scale":
+        arguments["scale"] = value
+    else:
+        arguments["angle"] = -value  # torchvision turns clockwise
+    return TF.affine(image, **arguments, interpolation=TF.InterpolationMode.BILINEAR)
+
+
+def loop(module: nn.Module, layers: list[str], images: Tensor, transform: str, values: Any) -> dict[str, Any]:
+    """Return relative distances [B, V] of each layer, and probabilities of class 0."""
+    found: dict[str, Any] = {name: np.zeros((len(images), len(values))) for name in [*layers, "probability"]}
+
+    def features(image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        kept: dict[str, Tensor] = {}
+        hooks = [
+            module.get_submodule(name).register_forward_hook(
+                lambda _module, _inputs, output, name=name: kept.__setitem__(name, output.clone())
+            )
+            for name in layers
+        ]
+        outputs = module(image)
+        for hook in hooks:
+            hook.remove()
+        return kept, outputs
+
+    with torch.inference_mode():
+        for b, image in enumerate(images[:, None]):
+            before, _ = features(image)
+            for v, value in enumerate(values):
+                after, outputs = features(affine(image, transform, float(value)))
+                found["probability"][b, v] = float(outputs.softmax(1)[0, 0])
+                for name in layers:
+                    found[name][b, v] = float((after[name] - before[name]).norm() / before[name].norm())
+    return found
+
+
+def probed(module: nn.Module, layers: list[str], images: Tensor, transform: str, values: Any) -> dict[str, Any]:
+    curves = interpret.probe(module, images, transform, values, layers, [0] * len(images), fill="black")
+    return {**curves.relative, "probability": curves.probabilities}
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def smooth_images(count: int) -> Tensor:
+    """Return random pictures with as much in the low frequencies as photographs have."""
+    noise = torch.randn(count, 3, 15, 15, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(noise, (224, 224), mode="bicubic")
+
+
+def compare(images: Tensor, count: int) -> None:
+    print(f"{len(images)} images, {count} values, {torch.get_num_threads()} threads; milliseconds for one input")
+    names = ("loop", "…c.-last", "probe", "times", "…", "differ")
+    print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
+    for network in NETWORKS:
+        torch.manual_seed(0)
+        module = torchvision.models.get_model(network, weights=None).eval()
+        layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
+        probed(module, layers, images[:1], "rotation", [0, 90])  # warm up
+        loop(module, layers, images[:1], "rotation", [0, 90])
+        for transform, ends in RANGES.items():
+            values = np.linspace(*ends, count)
+            values = values.round() if transform == "translation" else values
+            spent = {"loop": 0.0, "last": 0.0, "probe": 0.0}
+            differ = 0.0
+            for some in images.split(max(1, len(images) // 2)):
+                here = (module, layers, some, transform, values)
+                took, ours = seconds(partial(probed, *here))
+                spent["probe"] += took
+                took, theirs = seconds(partial(loop, *here))
+                spent["loop"] += took
+                module.to(memory_format=torch.channels_last)
+                spent["last"] += seconds(partial(loop, *here))[0]
+                module.to(memory_format=torch.contiguous_format)
+                differ = max(differ, *(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs))
+            each = {name: 1000 * total / len(images) / count for name, total in spent.items()}
+            print(
+                f"{network:14} {transform:12} {each['loop']:8.1f} {each['last']:8.1f} {each['probe']:8.1f} "
+                f"{each['loop'] / each['probe']:8.2f} {each['last'] / each['probe']:8.2f} {differ:8.0e}",
+                flush=True,
+            )
+
+
+def peak_memory(count: int, values: int) -> float:
+    """Return the peak memory in MB of a process that probes so many images."""
+    command = [sys.executable, __file__, "--measure", str(count), "--values", str(values)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def measure(count: int, values: int) -> None:
+    torch.manual_seed(0)
+    module = torchvision.models.squeezenet1_1(weights=None)
+
+    class Generated(torch.utils.data.Dataset):  # type: ignore[type-arg]
+        """Images that are made as they are read, so that they do not count."""
+
+        def __len__(self) -> int:
+            return count
+
+        def __getitem__(self, item: int) -> Tensor:
+            return torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(item))
+
+    interpret.probe(module, Generated(), "translation", np.linspace(-60, 60, values))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--values", type=int, default=61)
+    parser.add_argument("--memory", action="store_true", help="peak memory of --images and of ten times as many")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        measure(arguments.measure, arguments.values)
+    elif arguments.memory:
+        few, many = (peak_memory(count, arguments.values) for count in (arguments.images, 10 * arguments.images))
+        print(f"SqueezeNet, all convolutions, {arguments.values} values; peak memory of the process:")
+        print(
+            f"{few:.0f} MB for {arguments.images} images, {many:.0f} MB for ten times as many: {many / few:.2f} times"
+        )
+    else:
+        compare(smooth_images(arguments.images), arguments.values)
+
+
+if __name__ == "__main__":
+    main()
