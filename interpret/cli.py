@@ -381,7 +381,7 @@ def occlude(
         batch_size=batch_size,
         device=_device(device),
     )
-    subject.keep(found, found.layer)
+    subject.keep(found, found.layer or "")
     write_figure(plot(found), out)
     _say(f"Open {out}")
 

@@ -38,10 +38,11 @@ def occlude(
     *,
     layer: str | None = None,
     channels: Sequence[int] | Tensor | None = None,
+    feature_map: bool = True,
     fill: str | float | Sequence[float] = "grey",
     others: Any = None,
     rule: Rule = "deconvnet",
-    batch_size: int = 64,
+    batch_size: int = 32,
     device: str | torch.device | None = None,
 ) -> Occlusion:
     """Move an occluder over images and measure what the network makes of each place.
@@ -64,11 +65,12 @@ def occlude(
         size, stride: the occluder's and its step, in pixels, or as (height, width).
         layer: whose strongest feature map is followed; None: the last convolution.
         channels: [B] the feature maps to follow instead of the strongest.
+        feature_map: whether to follow one at all; without it, only the network's answers are measured.
         fill: "grey" (mid-grey as the preprocessing maps it; 0 where the model has none), "mean" (each image's own
             mean colour), or a value or one for each channel, in units of the network's input.
         others: data in which to look for other images that excite the same feature maps.
         rule: the backward rule of the projections.
-        batch_size: occluded images in one forward pass.
+        batch_size: occluded images in one forward pass, at most.
         device: where the network runs; None: where its parameters are.
 
     Raises:
@@ -86,20 +88,22 @@ def occlude(
         raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     refuse_other_type(model.module, images)
     occluder = _Occluder.of(model, images, size, stride, fill)
-    layer = _feature_layer(model.module, tuple(images.shape[1:]), layer)
+    followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
     with on_device(model.module, device) as target, progress(len(images) * len(occluder.places), "occluding") as bar:
-        clean = [_clean(model.module, image[None].to(target), layer) for image in images]
-        outputs, maps = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
+        on_target = [image[None].to(target, memory_format=torch.channels_last) for image in images]
+        clean = [_answer(model.module, image.clone(), followed) for image in on_target]
+        outputs, sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
         labels = _labels(labels, outputs)
-        sums = maps.clamp(min=0).sum((2, 3))
-        channels = sums.argmax(1) if channels is None else _channels(channels, sums)
+        strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
+        # batches of one size, so that no worker waits for another's longer ones
+        size_of_batch = -(-len(occluder.places) // -(-len(occluder.places) // batch_size))
 
         def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
-            for row, image in enumerate(images):
-                for start in range(0, len(occluder.places), batch_size):
+            for row, image in enumerate(on_target):
+                for start in range(0, len(occluder.places), size_of_batch):
                     yield partial(
-                        _run, image=image[None].to(target), row=row, start=start, count=batch_size,
-                        occluder=occluder, layer=layer, channel=int(channels[row]),
+                        _run, image=image, row=row, start=start, count=size_of_batch,
+                        occluder=occluder, layer=followed, channel=int(strongest[row]),
                     )  # fmt: skip
 
         answers = outputs.new_zeros(len(images), len(occluder.places), outputs.shape[1])
@@ -120,13 +124,13 @@ def occlude(
         clean_probabilities=_numpy(outputs.softmax(1)[own, labels.to(outputs.device)]),
         predictions=answers.argmax(2).reshape(grid).cpu().numpy(),
         clean_predictions=outputs.argmax(1).cpu().numpy(),
-        layer=layer,
-        channels=channels.cpu().numpy(),
-        activations=_numpy(totals.reshape(grid)),
-        clean_activations=_numpy(sums[own, channels]),
+        layer=followed,
+        channels=None if followed is None else strongest.cpu().numpy(),
+        activations=None if followed is None else _numpy(totals.reshape(grid)),
+        clean_activations=None if followed is None else _numpy(sums[own, strongest]),
         pictures=inputs_to_bytes(images, model.preprocess),
-        projections=_projections(model, images, layer, channels, rule),
-        others=_other_projections(model, others, layer, channels, rule),
+        projections=None if followed is None else _projections(model, images, followed, strongest, rule),
+        others={} if followed is None else _other_projections(model, others, followed, strongest, rule),
         classes=list(model.classes) if model.classes is not None else None,
         model=model.name,
         settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
@@ -182,38 +186,38 @@ def _run(
     start: int,
     count: int,
     occluder: _Occluder,
-    layer: str,
+    layer: str | None,
     channel: int,
 ) -> tuple[int, int, Tensor, Tensor]:
-    """Return the outputs [n, classes] for a batch of places of one image, and the sums [n] of one feature map."""
+    """Answer a batch of places of one image."""
     image = image.clone(memory_format=torch.channels_last)  # which the network may rectify in place
     hidden = occluder.hide(image, row, occluder.places[start : start + count])
-    outputs, maps = _forward(module, hidden, layer, channel)
-    return row, start, outputs, maps.clamp(min=0).sum((1, 2))
+    return row, start, *_answer(module, hidden, layer, channel)
 
 
-def _clean(module: nn.Module, image: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    return _forward(module, image.clone(memory_format=torch.channels_last), layer, None)
+def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the network's outputs [n, classes], and the sums of a layer's feature maps [n, C], or of one of them [n].
 
-
-def _forward(module: nn.Module, images: Tensor, layer: str, channel: int | None) -> tuple[Tensor, Tensor]:
-    """Return the network's outputs and a layer's feature maps, all [n, C, h, w] or one channel's [n, h, w]."""
-    maps: list[Tensor] = []
+    Without a layer, there is one map, whose sum is zero.
+    """
+    sums = torch.zeros(len(images), 1) if channel is None else torch.zeros(len(images))
 
     def receive(_name: str, output: Tensor) -> None:
-        if isinstance(output, Windowed) and channel is not None:
-            maps.append(output.channel(channel))
+        nonlocal sums
+        if channel is None:
+            sums = output.clamp(min=0).sum((2, 3))
         else:
-            maps.append(output.clone() if channel is None else output[:, channel].clone())
+            own = output.channel(channel) if isinstance(output, Windowed) else output[:, channel]
+            sums = own.clamp(min=0).sum((1, 2))
 
-    with torch.no_grad(), first_outputs(module, [layer], receive):
+    with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive):
         outputs = module(images)
     if isinstance(outputs, Windowed):
         outputs = outputs.whole()
     if not isinstance(outputs, Tensor) or outputs.dim() != 2:
         shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InterpretError(f"the network returns {shape}, not one value for each class: occlusion needs a classifier")
-    return outputs, maps[0]
+    return outputs, sums
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:

@@ -117,6 +117,17 @@ def test_projections_of_other_images_are_those_of_the_same_feature_map() -> None
         assert len(found.others[str(row)]) == filled > 0
 
 
+def test_without_a_feature_map_the_answers_are_the_same(tmp_path: Path) -> None:
+    module, images = network(), pictures()
+    followed, bare = (occlude(module, images, size=8, stride=4, feature_map=one) for one in (True, False))
+    np.testing.assert_array_equal(bare.probabilities, followed.probabilities)
+    assert bare.layer is bare.activations is bare.projections is None
+    bare.save(tmp_path / "bare.safetensors")
+    again: Any = Result.load(tmp_path / "bare.safetensors")
+    assert len([axes for axes in plot_occlusion(again).axes if axes.get_title(loc="left")]) == 3
+    assert "feature map" not in again.reading
+
+
 def test_a_result_is_stored_and_drawn(tmp_path: Path) -> None:
     module, images = network().float(), pictures(3).float()
     found = occlude(module, images, size=8, stride=4, others=images)

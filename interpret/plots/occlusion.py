@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,24 +31,17 @@ def plot_occlusion(occlusion: Occlusion) -> Figure:
     The maps show, at the place of the occluder's centre, what was measured with it there.
     """
     count = len(occlusion.labels)
-    figure = Figure(figsize=(9.6, 0.35 + 1.78 * count), layout="constrained")
-    axes = figure.subplots(count, 5, squeeze=False)
-    letters = ("image", "summed activation", "what the map answers to", "probability of the class", "most probable")
-    for row in range(count):
-        for column in range(5):
+    columns: list[tuple[str, Callable[[Axes, Occlusion, int], None]]] = [("image", _image)]
+    if occlusion.layer is not None:
+        columns += [("summed activation", _activations), ("what the map answers to", _projections)]
+    columns += [("probability of the class", _probabilities), ("most probable", _classes)]
+    figure = Figure(figsize=(1.92 * len(columns), 0.35 + 1.78 * count), layout="constrained")
+    axes = figure.subplots(count, len(columns), squeeze=False)
+    for column, (title, draw) in enumerate(columns):
+        for row in range(count):
             axes[row, column].set(xticks=[], yticks=[])
-        _image(axes[row, 0], occlusion, row)
-        _heat(axes[row, 1], occlusion, occlusion.activations[row], float(occlusion.clean_activations[row]), None)
-        axes[row, 1].set_xlabel(
-            f"map {int(occlusion.channels[row])} of {shorten([occlusion.layer])[0]}", fontsize=7, color=QUIET
-        )
-        _projections(axes[row, 2], occlusion, row)
-        clean = float(occlusion.clean_probabilities[row])
-        _heat(axes[row, 3], occlusion, occlusion.probabilities[row], clean, 1.0)
-        axes[row, 3].set_xlabel(_short(occlusion.class_name(int(occlusion.labels[row]))), fontsize=7, color=QUIET)
-        _classes(axes[row, 4], occlusion, row)
-    for column, (letter, title) in enumerate(zip("abcde", letters, strict=True)):
-        axes[0, column].set_title(f"({letter}) {title}", fontsize=8, color=INK, loc="left")
+            draw(axes[row, column], occlusion, row)
+        axes[0, column].set_title(f"({'abcde'[column]}) {title}", fontsize=8, color=INK, loc="left")
     return figure
 
 
@@ -60,6 +54,18 @@ def _image(axes: Axes, occlusion: Occlusion, row: int) -> None:
         fontsize=7,
         color=QUIET,
     )
+
+
+def _activations(axes: Axes, occlusion: Occlusion, row: int) -> None:
+    assert occlusion.activations is not None and occlusion.clean_activations is not None
+    assert occlusion.layer is not None and occlusion.channels is not None
+    _heat(axes, occlusion, occlusion.activations[row], float(occlusion.clean_activations[row]), None)
+    axes.set_xlabel(f"map {int(occlusion.channels[row])} of {shorten([occlusion.layer])[0]}", fontsize=7, color=QUIET)
+
+
+def _probabilities(axes: Axes, occlusion: Occlusion, row: int) -> None:
+    _heat(axes, occlusion, occlusion.probabilities[row], float(occlusion.clean_probabilities[row]), 1.0)
+    axes.set_xlabel(_short(occlusion.class_name(int(occlusion.labels[row]))), fontsize=7, color=QUIET)
 
 
 def _extent(occlusion: Occlusion) -> tuple[float, float, float, float]:
@@ -94,6 +100,7 @@ def _heat(axes: Axes, occlusion: Occlusion, values: NDArray[Any], clean: float, 
 
 def _projections(axes: Axes, occlusion: Occlusion, row: int) -> None:
     """Draw this image's projection in a frame, with those of other images beside it."""
+    assert occlusion.projections is not None
     own = occlusion.projections[row]
     others = occlusion.others.get(str(row))
     tiles = [own, *([] if others is None else others)]

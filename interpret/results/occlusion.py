@@ -36,17 +36,17 @@ class Occlusion(Result):
     """[B, R, K] the most probable class."""
     clean_predictions: NDArray[np.int64]
     """[B] without the occluder."""
-    layer: str
-    """The layer whose strongest feature map is followed."""
-    channels: NDArray[np.int64]
+    layer: str | None
+    """The layer whose strongest feature map is followed; None, as in all that tells of it, where none is."""
+    channels: NDArray[np.int64] | None
     """[B] that map: the one with the largest sum without the occluder, or the one asked for."""
-    activations: NDArray[np.floating[Any]]
+    activations: NDArray[np.floating[Any]] | None
     """[B, R, K] the map's activations above zero, summed over positions."""
-    clean_activations: NDArray[np.floating[Any]]
+    clean_activations: NDArray[np.floating[Any]] | None
     """[B] without the occluder."""
     pictures: NDArray[np.uint8]
     """[B, H, W, 3] the images."""
-    projections: NDArray[np.uint8]
+    projections: NDArray[np.uint8] | None
     """[B, H, W, 3] the map's strongest neuron, projected into the whole image; contrast as in `display.contrast`."""
     others: dict[str, NDArray[np.uint8]]
     """Of image "0", "1" …, projections [n, h, w, 3] of its map in other images, strongest first; those that exist."""
@@ -62,12 +62,13 @@ class Occlusion(Result):
     @property
     def reading(self) -> str:
         height, width = self.size
+        followed = f"the summed activation of the feature map of {self.layer} that is strongest without it, "
+        projected = "The projections show what in this image, and in others, the same feature map answers to. "
         return (
             f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
-            f"answers again. Each map shows at the square's place what was measured with the square there: the summed "
-            f"activation of the feature map of {self.layer} that is strongest without it, the probability of the "
-            "class, and the most probable class. Where a map is dark, the network needs what the square hides. The "
-            "projections show what in this image, and in others, the same feature map answers to. "
+            f"answers again. Each map shows at the square's place what was measured with the square there: "
+            f"{followed if self.layer else ''}the probability of the class, and the most probable class. "
+            f"Where a map is dark, the network needs what the square hides. {projected if self.layer else ''}"
             f"Measured on {len(self.labels)} image{'s' * (len(self.labels) > 1)} with {self.model}, after Zeiler & "
             "Fergus 2014, Fig. 7."
         )
