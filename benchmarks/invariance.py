@@ -105,7 +105,7 @@ def compare(images: Tensor, count: int) -> None:
             values = values.round() if transform == "translation" else values
             spent = {"loop": 0.0, "last": 0.0, "probe": 0.0}
             differ = 0.0
-            for some in images.split(max(1, len(images) // 2)):
+            for some in images.split(-(-len(images) // 2)):
                 here = (module, layers, some, transform, values)
                 took, ours = seconds(partial(probed, *here))
                 spent["probe"] += took

@@ -44,8 +44,8 @@ from interpret.transforms import (
 
 PIXELS_AT_ONCE = 8 * 224 * 224
 """How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
-VALUES_AT_ONCE = 32
-"""How many values of one image are one job, which runs the untransformed image once more."""
+VALUES_AT_ONCE = 16
+"""How many values of one image are one job, which runs the untransformed image once more; jobs run side by side."""
 NUMBERS_AT_ONCE = 2**18
 """How many activations are compared together."""
 MOST_PARTS = 32
@@ -84,7 +84,7 @@ def probe(
     >>> curves.unit_distances["0"].shape
     (4, 4)
 
-    The untransformed image goes through the network once for every job of up to 32 values, transformed ones in
+    The untransformed image goes through the network once for every job of up to 16 values, transformed ones in
     batches; all layers are compared as they return, and nothing but distances is kept, so that memory does not depend
     on how many images and values there are. Values between pixels are found bilinearly, from as many samples as an
     image that shrinks needs; a translation by whole pixels copies them. See `interpret.transforms` for what each
