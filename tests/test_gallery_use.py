@@ -194,6 +194,35 @@ def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> Non
     assert not any(attributes.get("class") == "rail" for _, attributes in Page(out / "index.html").tags)
 
 
+def test_a_layer_that_takes_a_list_of_tensors_has_its_place(tmp_path: Path) -> None:
+    """A dense block passes on a list: what such a layer takes has no one shape."""
+    import torch
+    from torch import Tensor, nn
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 2, 1)
+
+        def forward(self, parts: list[Tensor]) -> Tensor:
+            return self.conv(torch.cat(parts, 1))
+
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.joined = nn.Conv2d(1, 3, 1), Joined()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.joined([x, self.first(x)])
+
+    begun = Study(tmp_path / "study", Dense(), torch.rand(4, 1, 8, 8))
+    begun.mine(k=2)
+    begun.connect()
+    assert [node["kind"] for node in begun.flow()] == ["Conv2d", "cat", "Conv2d"]
+    out = write_gallery(begun, tmp_path / "gallery").parent
+    assert "concatenation" in Page(out / "index.html").text
+
+
 # findings
 
 
