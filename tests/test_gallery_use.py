@@ -365,6 +365,9 @@ def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path
         assert order[-1] == 3  # nothing is known of it
         assert order[:-1] == sorted((unit for unit in range(8) if unit != 3), key=lambda unit: round(areas[unit], 3))
         assert page.get_by_role("heading", name="Invariance").is_visible()
+    for path in ("index.html", "layers/features.0/index.html", "layers/features.0/2.html", "findings.html"):
+        with opened(browser, out, path, viewport={"width": 360, "height": 700}) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, path  # with all that there can be
     assert "Invariance" in Page(folder / "0.html").text and "shift (px)" in Page(folder / "0.html").text
     assert "how far it moves" not in Page(folder / "3.html").text
     evolution = begun.result("evolution", "all")
