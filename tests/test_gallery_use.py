@@ -690,6 +690,20 @@ def test_favourites_and_notes_are_kept_and_exported(browser: Any, gallery: Path,
         assert page.locator("#note").input_value() == note
 
 
+def test_favourites_of_others_are_data(browser: Any, gallery: Path, tmp_path: Path) -> None:
+    kept = {"title": EVIL_CLASS, "note": EVIL_CLASS, "favourite": True, "picture": "patches/../../../secret.webp"}
+    file = tmp_path / "hostile.json"
+    paths = ("features.0/1", "../../x/2", "..%2f/3", "%2E%2E/4", "javascript:alert(1)/5", "https://example.com/6")
+    file.write_text(json.dumps({"kept": dict.fromkeys(paths, kept)}))
+    with opened(browser, gallery, "favourites.html") as page:
+        page.locator("#import").set_input_files(file)
+        page.locator(".kept li").first.wait_for()
+        links = page.locator(".kept a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        assert links == ["layers/features.0/1.html", "layers/..%2f/3.html"]  # the second is one name, and no way up
+        assert page.locator(".kept img").count() == 0
+        assert page.locator(".kept p").first.inner_text() == EVIL_CLASS
+
+
 def test_unit_is_downloaded_as_json(browser: Any, gallery: Path, tmp_path: Path) -> None:
     with opened(browser, gallery, "layers/features.0/2.html", accept_downloads=True) as page:
         with page.expect_download() as download:
