@@ -17,6 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.layers import WITH_UNITS
 from interpret.model import Model, as_model
+from interpret.progress import progress
 
 Units = dict[str, "NDArray[np.int64]"]
 """Layers by name, and of each the unit that arrives by each channel [C]; −1 where none of its does."""
@@ -281,6 +282,13 @@ class Connections:
     """[C, n, h, w] the kernels of the weights that come in; 0 × 0 where it is one weight or too many."""
 
 
+def _with_progress(names: Sequence[str]) -> Iterator[str]:
+    with progress(len(names), "connecting", "layer") as bar:
+        for name in names:
+            yield name
+            bar.update()
+
+
 MOST_KERNEL = 11
 """The largest side of a kernel that is kept to be drawn."""
 
@@ -311,7 +319,7 @@ def connect(module: nn.Module, flow: Flow, names: Sequence[str], n: int = 6) -> 
     incoming: dict[str, list[_Strongest]] = {name: [] for name in names}
     outgoing: dict[str, list[_Strongest]] = {name: [] for name in names}
     counts: dict[str, int] = {}
-    for name in names:
+    for name in _with_progress(names):
         weights = _weights(parts.get(name))
         if weights is None:
             continue

@@ -766,7 +766,7 @@ def _layer_record(layer: Any) -> dict[str, Any]:
         "name": layer.name,
         "kind": layer.kind,
         "leaf": layer.leaf,
-        "input_shape": list(layer.input_shape),
+        "input_shape": None if layer.input_shape is None else list(layer.input_shape),
         "output_shape": list(layer.output_shape),
         "params": layer.params,
         "macs": layer.macs,

@@ -194,6 +194,35 @@ def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> Non
     assert not any(attributes.get("class") == "rail" for _, attributes in Page(out / "index.html").tags)
 
 
+def test_a_layer_that_takes_a_list_of_tensors_has_its_place(tmp_path: Path) -> None:
+    """A dense block passes on a list: what such a layer takes has no one shape."""
+    import torch
+    from torch import Tensor, nn
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 2, 1)
+
+        def forward(self, parts: list[Tensor]) -> Tensor:
+            return self.conv(torch.cat(parts, 1))
+
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.joined = nn.Conv2d(1, 3, 1), Joined()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.joined([x, self.first(x)])
+
+    begun = Study(tmp_path / "study", Dense(), torch.rand(4, 1, 8, 8))
+    begun.mine(k=2)
+    begun.connect()
+    assert [node["kind"] for node in begun.flow()] == ["Conv2d", "cat", "Conv2d"]
+    out = write_gallery(begun, tmp_path / "gallery").parent
+    assert "concatenation" in Page(out / "index.html").text
+
+
 # findings
 
 
@@ -336,6 +365,9 @@ def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path
         assert order[-1] == 3  # nothing is known of it
         assert order[:-1] == sorted((unit for unit in range(8) if unit != 3), key=lambda unit: round(areas[unit], 3))
         assert page.get_by_role("heading", name="Invariance").is_visible()
+    for path in ("index.html", "layers/features.0/index.html", "layers/features.0/2.html", "findings.html"):
+        with opened(browser, out, path, viewport={"width": 360, "height": 700}) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, path  # with all that there can be
     assert "Invariance" in Page(folder / "0.html").text and "shift (px)" in Page(folder / "0.html").text
     assert "how far it moves" not in Page(folder / "3.html").text
     evolution = begun.result("evolution", "all")
@@ -656,6 +688,20 @@ def test_favourites_and_notes_are_kept_and_exported(browser: Any, gallery: Path,
         assert page.locator("[role=option]").first.inner_text().endswith("note")
         page.goto((gallery / "layers/features.0/2.html").as_uri())
         assert page.locator("#note").input_value() == note
+
+
+def test_favourites_of_others_are_data(browser: Any, gallery: Path, tmp_path: Path) -> None:
+    kept = {"title": EVIL_CLASS, "note": EVIL_CLASS, "favourite": True, "picture": "patches/../../../secret.webp"}
+    file = tmp_path / "hostile.json"
+    paths = ("features.0/1", "../../x/2", "..%2f/3", "%2E%2E/4", "javascript:alert(1)/5", "https://example.com/6")
+    file.write_text(json.dumps({"kept": dict.fromkeys(paths, kept)}))
+    with opened(browser, gallery, "favourites.html") as page:
+        page.locator("#import").set_input_files(file)
+        page.locator(".kept li").first.wait_for()
+        links = page.locator(".kept a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        assert links == ["layers/features.0/1.html", "layers/..%2f/3.html"]  # the second is one name, and no way up
+        assert page.locator(".kept img").count() == 0
+        assert page.locator(".kept p").first.inner_text() == EVIL_CLASS
 
 
 def test_unit_is_downloaded_as_json(browser: Any, gallery: Path, tmp_path: Path) -> None:

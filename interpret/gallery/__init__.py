@@ -1,7 +1,8 @@
 """A study as a gallery: static pages that open from disk, with no server and no network.
 
-`write_gallery` reads a study and writes one page for the network, one for each layer and one for each unit. It needs
-neither torch nor the network, so that a study made on a cluster becomes a gallery on a laptop.
+`write_gallery` reads a study and writes a page for the network, for each layer, unit, class and image of the sample,
+and for what else was found. It needs neither torch nor the network, so that a study made on a cluster becomes a gallery
+on a laptop.
 """
 
 from __future__ import annotations

@@ -210,7 +210,6 @@ class LayerView:
         self.mined = mined
         self.name: str = record["name"]
         self.kind: str = record["kind"]
-        self.input_shape: Sequence[int] = record["input_shape"]
         self.output_shape: Sequence[int] = record["output_shape"]
         self.params: int = record["params"]
         self.macs: int = record["macs"]

@@ -18,6 +18,9 @@
   /** The unit of this page, as it stands in addresses: "conv1/3". */
   const unit = here ? `${here[1]}/${here[2]}` : null;
 
+  /** Whether this can be a unit's address, and leads nowhere else. @param {string} path */
+  const isUnit = (path) => /^[^/:?#\\]+\/\d+$/.test(path) && !/^(\.|%2e)+\//i.test(path);
+
   // --- memory: a browser may refuse storage altogether, then a choice lasts as long as the page
 
   /** @type {Map<string, string>} */
@@ -171,7 +174,7 @@
     take(index.findings, "finding", "");
     take(index.images, "image", "");
     for (const [path, kept] of Object.entries(favourites())) {
-      if (kept.note && words.every((word) => kept.note.toLowerCase().includes(word))) {
+      if (isUnit(path) && kept.note && words.every((word) => kept.note.toLowerCase().includes(word))) {
         found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
       }
     }
@@ -304,11 +307,11 @@
   function showFavourites() {
     const list = document.querySelector("#kept");
     if (!list) return;
-    const all = Object.entries(favourites()).filter(([path]) => /^[^/:?#]+\/\d+$/.test(path));
+    const all = Object.entries(favourites()).filter(([path]) => isUnit(path));
     list.replaceChildren(
       ...all.map(([path, kept]) => {
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, kept.title);
-        const picture = kept.picture && /^(patches|projections)\//.test(kept.picture) ? make("img", { src: kept.picture, alt: "", loading: "lazy" }) : make("span");
+        const picture = kept.picture && /^(patches|projections)\/[^?#:\\]+\.webp$/.test(kept.picture) && !kept.picture.includes("..") ? make("img", { src: kept.picture, alt: "", loading: "lazy" }) : make("span");
         return make("li", {}, picture, make("div", {}, link, make("p", { dir: "auto" }, kept.note)));
       }),
     );
@@ -343,7 +346,7 @@
   // --- side by side: the address holds the choice, so that it can be sent to others
 
   /** @returns {string[]} */
-  const compared = () => window.location.hash.slice(1).split(",").filter((path) => /^[^/:?#]+\/\d+$/.test(path));
+  const compared = () => window.location.hash.slice(1).split(",").filter(isUnit);
 
   /** Show the units that the address names. */
   function showPanes() {
