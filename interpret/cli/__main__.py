@@ -1,0 +1,5 @@
+"""`python -m interpret.cli`."""
+
+from interpret.cli import main
+
+main()

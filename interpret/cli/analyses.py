@@ -1,0 +1,306 @@
+"""The verbs of the other analyses: each draws a figure, and a study keeps its result."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interpret.cli.answers import say
+from interpret.cli.options import (
+    BatchSize,
+    Crops,
+    Device,
+    Hidden,
+    ImageCount,
+    Layers,
+    Methods,
+    OwnData,
+    Picture,
+    Pictures,
+    RuleName,
+    Seed,
+    StudyFolder,
+    Subject,
+    Target,
+    Weights,
+    Workers,
+)
+from interpret.cli.reading import read_names, read_queries, read_rule, read_target, read_values, read_whole_numbers
+from interpret.cli.subjects import find_device, open_pictures, open_subject, spread, worker_count
+
+
+def probe(
+    model: Subject,
+    data: OwnData = None,
+    transform: Annotated[
+        str,
+        typer.Option(
+            help="translation, scale, rotation, illumination, contrast, blur, noise, viewpoint; several with commas."
+        ),
+    ] = "translation,scale,rotation",
+    values: Annotated[
+        str | None, typer.Option(help="FIRST:LAST:STEP, or values with commas. Default: the paper's.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="Of a translation: vertical (default), horizontal or diagonal.")
+    ] = None,
+    layers: Layers = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Indices of classes with commas, one an image, or 'predicted': what the network says of the "
+            "untransformed image. Default: those of the images."
+        ),
+    ] = None,
+    images: ImageCount = "5",
+    fill: Annotated[
+        str | None,
+        typer.Option(help="What comes into the picture: context (the larger photograph), reflect, edge, mean, black."),
+    ] = None,
+    out: Picture = Path("invariance.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(help="Chooses the noise.")] = 0,
+) -> None:
+    """Measure how far features move as images are moved, scaled, turned or lit otherwise.
+
+    Zeiler & Fergus 2014, figure 5. MODEL may also be a study's folder, which keeps the results.
+    """
+    from interpret.errors import InterpretError
+    from interpret.invariance import probe as run
+    from interpret.plots import check_figure_path, write_figure
+    from interpret.plots.invariance import plot_invariance
+
+    check_figure_path(out, "--out")
+    names = [name.strip() for name in transform.split(",") if name.strip()]
+    if not names:
+        raise InterpretError("--transform is empty: name at least one")
+    asked = None if values is None else read_values(values)
+    if asked is not None and len(names) > 1:
+        raise InterpretError("--values are those of one transform: name one with --transform")
+    told = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
+    subject = open_subject(model, data, study, weights, crops, device, workers)
+    items = spread(subject.images, images)
+    found = []
+    for name in names:
+        curves = run(
+            subject.model,
+            subject.images,
+            name,
+            asked,
+            layers,
+            told,
+            direction=direction if name == "translation" else None,  # type: ignore[arg-type]
+            fill=fill,  # type: ignore[arg-type]
+            items=items,
+            workers=worker_count(workers),
+            seed=seed,
+            device=find_device(device),
+        )
+        found.append(curves)
+    if all(curves.probabilities is None for curves in found):
+        print("No labels: the curves come without probabilities; see --labels.", file=sys.stderr)
+    for curves in found:
+        subject.keep(curves, curves.name)
+    write_figure(plot_invariance(*found), out)
+    say(f"Open {out}")
+
+
+def occlude(
+    model: Subject,
+    data: OwnData = None,
+    size: Annotated[int, typer.Option(help="Side of the square that hides a part of the image, in pixels.")] = 32,
+    stride: Annotated[int, typer.Option(help="Its step, in pixels.")] = 16,
+    fill: Annotated[str, typer.Option(help="'grey', or 'mean': each image's own mean colour.")] = "grey",
+    layer: Annotated[
+        str | None, typer.Option(help="Whose strongest feature map is followed. Default: the last convolution.")
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Indices of classes with commas, one an image. Default: those of the images, or predicted."),
+    ] = None,
+    images: ImageCount = "3",
+    others: Annotated[bool, typer.Option(help="Search the data for other images that excite the feature map.")] = True,
+    out: Picture = Path("occlusion.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    batch_size: BatchSize = 64,
+) -> None:
+    """Hide parts of images and measure what the network makes of the rest.
+
+    Zeiler & Fergus 2014, figure 7. MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.data import read_items
+    from interpret.occlusion import occlude as run
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    told = None if labels is None else read_whole_numbers(labels, "--labels")
+    subject = open_subject(model, data, study, weights, crops, device)
+    chosen = read_items(subject.images, spread(subject.images, images) or range(len(subject.images)))
+    if told is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
+        told = chosen.labels.tolist()
+    found = run(
+        subject.model,
+        chosen.images,
+        told,
+        size,
+        stride,
+        layer=layer,
+        fill=fill,
+        others=subject.images if others else None,
+        batch_size=batch_size,
+        device=find_device(device),
+    )
+    subject.keep(found, found.layer or "")
+    write_figure(plot(found), out)
+    say(f"Open {out}")
+
+
+def evolve(
+    model: Subject,
+    data: OwnData = None,
+    checkpoints: Annotated[
+        str | None, typer.Option(help="A folder with one file an epoch. Default: the model folder's own epochs.")
+    ] = None,
+    layers: Layers = None,
+    units: Annotated[int, typer.Option(help="How many of each layer, drawn at random.")] = 6,
+    rule: RuleName = "deconvnet",
+    out: Picture = Path("evolution.png"),
+    study: StudyFolder = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Follow units and features through the kept epochs of a training."""
+    from interpret.evolution import evolve as run
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    chosen = read_rule(rule)
+    # with checkpoints, the model's own weights play no part
+    subject = open_subject(
+        model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None
+    )
+    found = run(
+        checkpoints or subject.spec,
+        subject.images,
+        layers,
+        units,
+        model=subject.model,
+        rule=chosen,
+        batch_size=batch_size,
+        workers=worker_count(workers),
+        seed=seed,
+        device=find_device(device),
+    )
+    subject.keep(found, layers or "")
+    write_figure(plot(found), out)
+    say(f"Open {out}")
+
+
+def neighbours(
+    model: Subject,
+    data: OwnData = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(help="A folder of images, or items of the data by number, with commas. Default: 8 items."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Whose features. Default: the last hidden layer.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 6,
+    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    average: Annotated[bool, typer.Option("--average", help="Average features over positions.")] = False,
+    out: Picture = Path("neighbours.png"),
+    study: StudyFolder = None,
+    weights: Weights = None,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    batch_size: BatchSize = 32,
+) -> None:
+    """Find the images that a network finds most like others; a study keeps the features for the next search."""
+    from interpret.neighbours import find_neighbours
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    subject = open_subject(model, data, study, weights, crops, device, workers, batch_size)
+    found = find_neighbours(
+        subject.model,
+        read_queries(queries, len(subject.images)),
+        subject.images,
+        layer,
+        k,
+        metric=metric,  # type: ignore[arg-type]
+        average=average,
+        index=subject.study.path / "features" if subject.study else None,
+        batch_size=batch_size,
+        workers=worker_count(workers),
+        device=find_device(device),
+    )
+    subject.keep(found, found.layer)
+    write_figure(plot(found), out)
+    say(f"Open {out}")
+
+
+def attribute(
+    model: Subject,
+    images: Pictures = None,
+    out: Picture = Path("methods.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    count: ImageCount = "4",
+    weights: Weights = None,
+) -> None:
+    """Show what speaks for a class or a unit, by ten methods side by side.
+
+    MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.methods import compare_methods
+    from interpret.plots import check_figure_path, plot, write_figure
+
+    check_figure_path(out, "--out")
+    chosen: Any = read_names(methods)
+    subject = open_pictures(model, images, count, weights)
+    found = compare_methods(subject.model, subject.images, chosen, read_target(target), layer)
+    subject.keep(found, layer or "")
+    write_figure(plot(found), out)
+    say(f"Open {out}")
+
+
+def sanity(
+    model: Subject,
+    images: Pictures = None,
+    out: Picture = Path("sanity.png"),
+    methods: Methods = None,
+    target: Target = None,
+    layer: Hidden = None,
+    steps: Annotated[int, typer.Option(help="Steps from the trained network to one of random weights.")] = 10,
+    seed: Annotated[int, typer.Option(help="Draws the random weights.")] = 0,
+    count: ImageCount = "4",
+    weights: Weights = None,
+) -> None:
+    """Check whether maps change when the network's layers are randomised from the top down.
+
+    MODEL may also be a study's folder, which keeps the result.
+    """
+    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.sanity import sanity_check
+
+    check_figure_path(out, "--out")
+    chosen: Any = read_names(methods)
+    subject = open_pictures(model, images, count, weights)
+    found = sanity_check(subject.model, subject.images, chosen, read_target(target), layer, steps=steps, seed=seed)
+    subject.keep(found, layer or "")
+    write_figure(plot(found), out)
+    say(f"Open {out}")

@@ -1,0 +1,64 @@
+"""The `interpret` command: each verb works on a study folder and says at the end what to open."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from interpret.cli import analyses, main_job, publishing
+from interpret.cli.answers import fail
+
+app = typer.Typer(
+    help="Look inside convolutional networks: what every unit answers to, as pictures.",
+    epilog="A MODEL is a shipped name (lenet, lenet5, emoji_alexnet, squeezenet1_1, efficientnet_lite0 …), "
+    "torchvision:NAME, timm:NAME, a model folder, or file.py:function. "
+    "DATA is a folder of images, or photographs, digits, fashion-mnist or emoji.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (
+    main_job.gallery,
+    main_job.mine,
+    main_job.project,
+    analyses.probe,
+    analyses.occlude,
+    analyses.evolve,
+    analyses.neighbours,
+    analyses.attribute,
+    analyses.sanity,
+    publishing.plot,
+    publishing.report,
+    main_job.filters,
+    main_job.summary,
+    main_job.train,
+):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Run the command: a user's mistake is one sentence and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        fail("Interrupted; what was done is kept, and the same command goes on from there.", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        import errno
+
+        from interpret.errors import InterpretError
+
+        if isinstance(error, InterpretError):
+            fail(str(error))
+        if hasattr(error, "format_message"):  # a mistake in the command line itself
+            error.show()  # type: ignore[attr-defined]
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            fail(f"cannot write {error.filename or 'the output'}: {error.strerror}; choose another place")
+        raise

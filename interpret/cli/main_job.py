@@ -1,0 +1,173 @@
+"""The verbs of the main job: from a network and images to a gallery."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interpret.cli.answers import fail, say
+from interpret.cli.options import (
+    BatchSize,
+    Crops,
+    Data,
+    Device,
+    Dtype,
+    K,
+    Layers,
+    Model,
+    Out,
+    Picture,
+    RuleName,
+    Seed,
+    StudyFolder,
+    Weights,
+    Workers,
+)
+from interpret.cli.reading import read_rule, read_shape
+from interpret.cli.subjects import announced, find_device, open_study, reopen
+
+DEFAULT_MODEL = "squeezenet1_1"
+DEFAULT_DATA = "photographs"
+
+
+def gallery(
+    model: Model = DEFAULT_MODEL,
+    data: Data = DEFAULT_DATA,
+    layers: Layers = None,
+    out: Out = None,
+    study: StudyFolder = None,
+    rule: RuleName = "deconvnet",
+    weights: Weights = None,
+    k: K = 9,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = "float32",
+    context: Annotated[
+        bool, typer.Option("--context/--no-context", help="Whether to show whole images, or only the patches of them.")
+    ] = True,
+) -> None:
+    """Mine, project and publish every unit as pages to open in a browser.
+
+    MODEL may also be a study's folder: its gallery is written from what it holds.
+
+    Without arguments: SqueezeNet 1.1 with its ImageNet weights, over 230 photographs
+    (pip install 'interpret-cnn[demo]').
+    """
+    from interpret.gallery import check_target, write_gallery
+    from interpret.study import Study
+
+    out = out or Path("interpret-gallery")
+    check_target(out)
+    chosen = read_rule(rule)
+    if (Path(model) / "study.json").exists():
+        begun = Study.open(model)
+    else:
+        folder = study or out.with_name(out.name + ".study")
+        begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
+        begun.mine(layers, k, seed)
+        begun.project(layers, chosen)
+        begun.draw_filters(every=True)
+        begun.connect()
+        begun.spread()
+    say(f"Open {write_gallery(begun, out, context=context)}")
+
+
+def mine(
+    model: Model,
+    data: Data,
+    study: Annotated[Path, typer.Option("--study", help="The folder that keeps the results.")],
+    layers: Layers = None,
+    weights: Weights = None,
+    k: K = 9,
+    crops: Crops = None,
+    device: Device = None,
+    workers: Workers = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    dtype: Dtype = "float32",
+) -> None:
+    """Find the images that excite each unit most, and keep them in a study."""
+    begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size)
+    begun.mine(layers, k, seed)
+    units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
+    say(f"Mined {units:,} units of {len(begun.mined_layers)} layers into {study}")
+
+
+def project(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study that has been mined.")],
+    layers: Layers = None,
+    rule: RuleName = "deconvnet",
+    device: Device = None,
+) -> None:
+    """Project each mined hit back to the pixels, and keep the pictures in the study."""
+    begun = reopen(study, device)
+    begun.project(layers, read_rule(rule))
+    say(f"Pictures are in {study / 'projections' / rule}")
+
+
+def filters(
+    model: Model,
+    layer: Annotated[str | None, typer.Argument(help="The layer; default: the first convolution.")] = None,
+    out: Picture = Path("filters.png"),
+    weights: Weights = None,
+    scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
+) -> None:
+    """Plot a layer's kernels as pictures."""
+    from interpret.filters import plot_filters
+    from interpret.loading import load
+    from interpret.plots import check_figure_path, write_figure
+
+    check_figure_path(out, "--out")
+    if scale not in ("filter", "shared"):
+        fail(f"--scale must be filter or shared, not {scale!r}")
+    figure = plot_filters(announced(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
+    write_figure(figure, out)
+    say(f"Open {out}")
+
+
+def summary(
+    model: Model,
+    weights: Weights = None,
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="The input's shape, where the model does not say it.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="text, markdown or json.")] = "text",
+) -> None:
+    """List a network's layers: size and its formula, kernel, parameters, operations, receptive field."""
+
+    from interpret.errors import unknown
+    from interpret.loading import load
+    from interpret.summary import summarise
+
+    if format not in ("text", "markdown", "json"):
+        raise unknown("--format", format, ("text", "markdown", "json"))
+    with warnings.catch_warnings():
+        # that an architecture's weights are random is announced, and a summary does not need any
+        warnings.filterwarnings("ignore", "model folder .* is an architecture")
+        loaded = load(model, weights or "random" if _names_untrained(model) else weights)
+    say(summarise(announced(loaded), read_shape(input_shape), format))  # type: ignore[arg-type]
+
+
+def _names_untrained(model: str) -> bool:
+    """A summary needs no weights: those that would have to be downloaded are not asked for."""
+    return model.startswith(("torchvision:", "timm:"))
+
+
+def train(
+    folder: Annotated[str, typer.Argument(metavar="MODEL_FOLDER", help="A folder with model.py and recipe.toml.")],
+    out: Annotated[Path | None, typer.Option(help="Write the weights to a copy of the folder here.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    device: Device = None,
+) -> None:
+    """Train a model by its recipe; an interrupted training goes on where it stopped."""
+    from interpret.training import train as run
+
+    result = run(folder, out=out, epochs=epochs, seed=seed, device=find_device(device) or "cpu")
+    say(f"Held-out accuracy {result.held_out.accuracy:.2%}; weights are in {result.folder}")

@@ -1,0 +1,43 @@
+"""The arguments and options that several verbs share, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="What to look into: a name, a folder or file.py:function.")]
+Data = Annotated[str, typer.Argument(metavar="DATA", help="Images to look at: a folder, or a named set.")]
+Subject = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="What to look into: a name, a folder, file.py:function, or a study's folder."),
+]
+OwnData = Annotated[
+    str | None, typer.Argument(metavar="DATA", help="Images: a folder, or a named set. A study has its own.")
+]
+ImageCount = Annotated[str, typer.Option("--images", help="How many images, spread over the data, or 'all'.")]
+Weights = Annotated[
+    str | None, typer.Option(help="A checkpoint (safetensors or state dict), or 'random' for untrained weights.")
+]
+Layers = Annotated[str | None, typer.Option(help="Layer names or globs, with commas. Default: all with units.")]
+Out = Annotated[Path | None, typer.Option(help="Where to write.")]
+StudyFolder = Annotated[Path | None, typer.Option("--study", help="The folder that keeps the results.")]
+Picture = Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")]
+Pictures = Annotated[
+    str | None,
+    typer.Argument(metavar="IMAGES", help="An image file, a folder, or a named set. A study has its own."),
+]
+Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gradient,deconvnet. Default: all ten.")]
+Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
+Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
+RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
+K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
+Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 8.")
+]
+Seed = Annotated[int, typer.Option(help="Chooses the sample that statistics are drawn from.")]
+BatchSize = Annotated[int, typer.Option(help="Images in one forward pass.")]
+Dtype = Annotated[str, typer.Option(help="float32, or bfloat16: twice as fast and less exact.")]

@@ -1,0 +1,52 @@
+"""The verbs that show what a study keeps."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interpret.cli.answers import fail, say
+
+
+def plot(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.")],
+    kind: Annotated[str | None, typer.Argument(help="Kind of result, such as invariance.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Which one, where there are several: rotation.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = None,
+) -> None:
+    """Draw a result that a study keeps; where several fit, list them."""
+    from interpret.errors import unknown
+    from interpret.plots import check_figure_path, write_figure
+    from interpret.plots import plot as draw
+    from interpret.study import Study, layer_path
+
+    if out is not None:
+        check_figure_path(out, "--out")
+    begun = Study.open(study)
+    kept = begun.results
+    if not kept:
+        fail(f"{study} keeps no results to draw: make one, for example with interpret probe {study}")
+    fitting = [one for one in kept if kind in (None, one[0]) and name in (None, one[1])]
+    if not fitting:
+        raise unknown("result", f"{kind} {name or ''}".strip(), [" ".join(one).strip() for one in kept])
+    if len(fitting) > 1:
+        listed = "".join(f"\n    {one[0]} {one[1]}".rstrip() for one in fitting)
+        fail(f"{study} keeps {len(fitting)} results that fit, choose one of them by kind and name:{listed}")
+    result = begun.result(*fitting[0])
+    target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
+    write_figure(draw(result), target)
+    print(f"{result.title}. {result.reading}", file=sys.stderr)
+    say(f"Open {target}")
+
+
+def report(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    out: Annotated[Path, typer.Option(help="The file to write: .html or .pdf.")] = Path("report.html"),
+) -> None:
+    """Write all that a study holds as one file to read, print or send."""
+    from interpret.report import write_report
+
+    say(f"Open {write_report(study, out)}")

@@ -1,0 +1,72 @@
+"""What is typed after an option, as values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from interpret.cli.answers import fail
+
+
+def read_values(text: str) -> list[float]:
+    """Return the values of FIRST:LAST:STEP, the last one included, or those with commas."""
+    import numpy as np
+
+    if ":" not in text:
+        return read_numbers(text, "--values")
+    parts = read_numbers(text.replace(":", ","), "--values")
+    if len(parts) != 3 or not all(np.isfinite(parts)) or parts[2] == 0 or (parts[1] - parts[0]) / parts[2] < 0:
+        fail(f"--values must be FIRST:LAST:STEP, such as -60:60:2, not {text!r}")
+    steps = int((parts[1] - parts[0]) / parts[2] + 1e-9)
+    if steps > 100_000:
+        fail(f"--values {text!r} are {steps + 1:,}: choose a longer step")
+    return [parts[0] + parts[2] * step for step in range(steps + 1)]
+
+
+def read_numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        fail(f"{option} must be numbers with commas between, not {text!r}")
+
+
+def read_whole_numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        fail(f"{option} must be whole numbers with commas between, not {text!r}")
+
+
+def read_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def read_target(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def read_queries(text: str | None, count: int) -> Any:
+    """Return items by number, or a folder as it is; of None, up to eight items, evenly spread."""
+    if text is None:
+        number = min(8, count)
+        return [(2 * place + 1) * count // (2 * number) for place in range(number)]
+    parts = [part.strip() for part in text.split(",")]
+    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
+
+
+def read_rule(rule: str) -> Any:
+    from interpret.errors import unknown
+    from interpret.rules import RULES
+
+    if rule not in RULES:
+        raise unknown("rule", rule, RULES)
+    return rule
+
+
+def read_shape(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError:
+        fail(f"--input-shape must be three whole numbers such as 3,224,224, not {text!r}")
+    return channels, height, width
