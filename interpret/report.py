@@ -225,7 +225,7 @@ def _html(report: Report) -> str:
         report=report,
         network=report.network,
         results=[_figure(result) for result in report.load()],
-        picture=lambda picture: _uri(picture.path.suffix, report.read(picture)),
+        picture=lambda picture: _uri(Path(picture.path).suffix, report.read(picture)),
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         read_filters=READ_FILTERS,
