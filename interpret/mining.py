@@ -500,7 +500,7 @@ def _candidates(strongest: Tensor, output: Tensor, threshold: Tensor | None) -> 
     least = strongest.new_full((), -torch.inf) if threshold is None else threshold.to(strongest)
     rows, units = (strongest > least).nonzero(as_tuple=True)
     if output.dim() == 4:
-        flat = _argmax_of_maps(output, rows, units)
+        flat = argmax_of_maps(output, rows, units)
         positions = torch.stack([flat // output.shape[3], flat % output.shape[3]], 1)
     else:
         positions = rows.new_zeros(len(rows), 2)
@@ -508,7 +508,7 @@ def _candidates(strongest: Tensor, output: Tensor, threshold: Tensor | None) -> 
     return Candidates(units.cpu().numpy(), rows.cpu().numpy(), values.cpu().numpy(), positions.cpu().numpy())
 
 
-def _argmax_of_maps(output: Tensor, rows: Tensor, units: Tensor) -> Tensor:
+def argmax_of_maps(output: Tensor, rows: Tensor, units: Tensor) -> Tensor:
     """Return the first position of the maximum of each chosen map, counted row by row."""
     if _pools(output) and len(rows) > MANY * output.shape[0] * output.shape[1]:
         return F.adaptive_max_pool2d(output, 1, return_indices=True)[1][rows, units].flatten()

@@ -18,6 +18,7 @@ from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
 from interpret.model import Model, as_model
 from interpret.parallel import run_side_by_side
+from interpret.predictions import as_probabilities
 from interpret.progress import progress
 from interpret.projection import project, project_hits
 from interpret.results.occlusion import Occlusion
@@ -59,7 +60,7 @@ def occlude(
     changes a window of each feature map, and only that is computed again (`interpret.windows`).
 
     Args:
-        model: the network; its outputs [B, classes] are turned into probabilities by a softmax.
+        model: the network; its outputs [B, classes] become probabilities by a softmax, unless they are already.
         images: [B, C, H, W] as the module takes them.
         labels: [B] the true classes; None: each image's most probable one.
         size, stride: the occluder's and its step, in pixels, or as (height, width).
@@ -114,14 +115,14 @@ def occlude(
             bar.update(len(found))
     grid = (len(images), len(occluder.tops), len(occluder.lefts))
     own = torch.arange(len(images))
-    probabilities = answers.softmax(2)[own, :, labels.to(answers.device)]
+    probabilities = as_probabilities(answers.flatten(0, 1)).reshape(answers.shape)[own, :, labels.to(answers.device)]
     return Occlusion(
         tops=np.array(occluder.tops),
         lefts=np.array(occluder.lefts),
         size=list(occluder.size),
         labels=labels.numpy(),
         probabilities=_numpy(probabilities.reshape(grid)),
-        clean_probabilities=_numpy(outputs.softmax(1)[own, labels.to(outputs.device)]),
+        clean_probabilities=_numpy(as_probabilities(outputs)[own, labels.to(outputs.device)]),
         predictions=answers.argmax(2).reshape(grid).cpu().numpy(),
         clean_predictions=outputs.argmax(1).cpu().numpy(),
         layer=followed,
@@ -214,10 +215,10 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
         outputs = module(images)
     if isinstance(outputs, Windowed):
         outputs = outputs.whole()
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2:
+    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:
         shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InterpretError(f"the network returns {shape}, not one value for each class: occlusion needs a classifier")
-    return outputs, sums
+    return outputs.flatten(1), sums
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:

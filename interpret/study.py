@@ -570,7 +570,8 @@ def _look_again(
     import torch
 
     from interpret.layers import first_outputs
-    from interpret.mining import _argmax_of_maps
+    from interpret.mining import argmax_of_maps
+    from interpret.predictions import as_probabilities
 
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
 
@@ -582,7 +583,7 @@ def _look_again(
         if not len(units):
             return
         rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()], device=output.device)
-        flat = _argmax_of_maps(output, rows, torch.from_numpy(units).to(output.device)).cpu().numpy()
+        flat = argmax_of_maps(output, rows, torch.from_numpy(units).to(output.device)).cpu().numpy()
         positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
 
     images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
@@ -591,10 +592,7 @@ def _look_again(
         outputs = model.module(images)
     if model.classes is None or not isinstance(outputs, torch.Tensor) or outputs.shape[1:] != (len(model.classes),):
         return None
-    scores = outputs.float().cpu()
-    # a network may give probabilities already
-    already = bool((scores >= 0).all()) and torch.allclose(scores.sum(1), torch.ones(len(scores)), atol=1e-3)
-    best = (scores if already else scores.softmax(1)).topk(min(PREDICTIONS, scores.shape[1]))
+    best = as_probabilities(outputs).topk(min(PREDICTIONS, outputs.shape[1]))
     shares = [[round(share, 4) for share in row] for row in best.values.tolist()]
     return list(zip(best.indices.tolist(), shares, strict=True))
 

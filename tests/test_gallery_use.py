@@ -385,18 +385,6 @@ def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path
         assert page.evaluate("document.querySelector('.strip-of img').decode().then(() => true)")
 
 
-def test_signals_are_contrasted_as_elsewhere() -> None:
-    import torch
-
-    from interpret import display
-    from interpret.gallery.analyses import contrast
-
-    signals = np.random.default_rng(0).normal(size=(5, 3, 9, 7)).astype(np.float32)
-    for channels in ("RGB", "BGR"):
-        expected = display.to_bytes(display.contrast(torch.from_numpy(signals), channels))
-        np.testing.assert_array_equal(contrast(signals, channels), expected)
-
-
 # writing again
 
 

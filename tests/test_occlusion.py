@@ -117,6 +117,14 @@ def test_projections_of_other_images_are_those_of_the_same_feature_map() -> None
         assert len(found.others[str(row)]) == filled > 0
 
 
+def test_outputs_that_are_probabilities_stay_what_they_are() -> None:
+    module, images = network(), pictures()
+    plain, normalised = (
+        occlude(one, images, size=8, stride=4, layer="3") for one in (module, nn.Sequential(*module, nn.Softmax(1)))
+    )
+    np.testing.assert_allclose(normalised.probabilities, plain.probabilities, rtol=1e-12)
+
+
 def test_without_a_feature_map_the_answers_are_the_same(tmp_path: Path) -> None:
     module, images = network(), pictures()
     followed, bare = (occlude(module, images, size=8, stride=4, feature_map=one) for one in (True, False))

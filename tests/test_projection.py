@@ -626,12 +626,12 @@ def test_mistakes_are_refused() -> None:
         (r"channel 5 is not in layer '3', whose channels are 0 to 4", (images, "3", 5), {}),
         (r"channel -1 is not in layer '3'", (images, "3", [0, -1]), {}),
         (
-            r"channels must be one whole number, or one for each image or position \(2\),  not \[0, 1, 2\]",
+            r"channels must be one whole number, or one for each image or position \(2\), not \[0, 1, 2\]",
             (images, "3", [0, 1, 2]),
             {},
         ),
         (
-            r"channels must be one whole number, or one for each image or position \(2\),  not 1.5",
+            r"channels must be one whole number, or one for each image or position \(2\), not 1.5",
             (images, "3", 1.5),
             {},
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from interpret.cli.options import (
 )
 from interpret.cli.reading import read_rule, read_shape
 from interpret.cli.subjects import announced, find_device, open_study, reopen
+
+if TYPE_CHECKING:
+    from interpret.study import Study
 
 DEFAULT_MODEL = "squeezenet1_1"
 DEFAULT_DATA = "photographs"
@@ -70,12 +73,17 @@ def gallery(
     else:
         folder = study or out.with_name(out.name + ".study")
         begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
-        begun.mine(layers, k, seed)
+        _mine(begun, layers, k, seed)
         begun.project(layers, chosen)
-        begun.draw_filters(every=True)
-        begun.connect()
-        begun.spread()
     say(f"Open {write_gallery(begun, out, context=context)}")
+
+
+def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
+    """Compute what a gallery shows and only the model and the data can tell, but for the projections."""
+    study.mine(layers, k, seed)
+    study.draw_filters(every=True)
+    study.connect()
+    study.spread()
 
 
 def mine(
@@ -94,7 +102,7 @@ def mine(
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
     begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size)
-    begun.mine(layers, k, seed)
+    _mine(begun, layers, k, seed)
     units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
     say(f"Mined {units:,} units of {len(begun.mined_layers)} layers into {study}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret.gallery.drawings import CurveDrawing, draw_curves
+from interpret.plots.pictures import signals_as_pictures
 from interpret.study import Study, layer_path
 
 STRIP_TILE = 64
@@ -86,31 +86,13 @@ class Analyses:
             if not len(places):
                 continue
             patches = evolution.patches[layer][places[0]]
-            projections = contrast(evolution.projections[layer][places[0]], evolution.channels)
+            projections = signals_as_pictures(evolution.projections[layer][places[0]], evolution.channels)
             picture = _side_by_side(np.stack([patches, projections]))
             file = BytesIO()
             picture.save(file, "PNG")
             path = f"evolution/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
             return Strip(path, file.getvalue(), *picture.size, evolution.epochs.tolist())
         return None
-
-
-def contrast(signals: NDArray[Any], channels: str) -> NDArray[np.uint8]:
-    """Return signals [n, C, h, w] as pictures [n, h, w, 3], zero as mid-grey, as `interpret.display.contrast` does.
-
-    >>> contrast(np.array([[[[-2.0, 0.0, 1.0, 2.0]]]]), "L")[0, 0, :, 0]
-    array([  0, 128, 191, 255], dtype=uint8)
-    """
-    magnitude = np.abs(signals).max(1).reshape(len(signals), -1)
-    rank = max(1, math.ceil(0.99 * magnitude.shape[1]))
-    scale = np.partition(magnitude, rank - 1, 1)[:, rank - 1]
-    scale = np.maximum(np.where(scale > 0, scale, magnitude.max(1)), np.finfo(signals.dtype).tiny)
-    pictures = np.clip(signals / (2 * scale[:, None, None, None]) + 0.5, 0, 1)
-    if channels == "BGR":
-        pictures = pictures[:, ::-1]
-    elif pictures.shape[1] != 3:
-        pictures = np.repeat(pictures.mean(1, keepdims=True), 3, 1)
-    return np.rint(pictures.transpose(0, 2, 3, 1) * 255).astype(np.uint8)
 
 
 def _side_by_side(tiles: NDArray[np.uint8]) -> Image.Image:

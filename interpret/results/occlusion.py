@@ -15,7 +15,7 @@ from interpret.results import Result
 class Occlusion(Result):
     """What B images' outputs become as an occluder moves over R rows and K columns of places.
 
-    Probabilities and activations keep the network's type.
+    Activations keep the network's type.
     """
 
     kind: ClassVar[str] = "occlusion"
