@@ -441,6 +441,48 @@ def test_without_context_no_whole_image_is_written(study: Path, tmp_path: Path) 
         )
 
 
+@pytest.fixture
+def occluded(tmp_path: Path) -> Path:
+    """A study of a network that was followed as squares hid parts of two images, in units 0 and 2."""
+    import torch
+    from torch import nn
+
+    from interpret import occlude
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    images = torch.rand(6, 3, 20, 24)
+    begun = Study(tmp_path / "occluded", network, images)
+    begun.mine("0", k=2)
+    begun.project("0")
+    begun.keep(occlude(network, images[:2], size=8, stride=4, layer="0", channels=[2, 0]), "0")
+    return begun.path
+
+
+def test_units_show_what_an_occluder_leaves_of_them(occluded: Path, tmp_path: Path, browser: Any) -> None:
+    out = write_gallery(occluded, tmp_path / "gallery").parent
+    result: Any = Study.open(occluded).result("occlusion", "0")
+    with Image.open(out / "occlusion" / "0" / "0-2.png") as picture:
+        shown = np.asarray(picture)
+    zoom = 160 // 24  # each pixel a square
+    np.testing.assert_array_equal(shown[: 20 * zoom : zoom, : 24 * zoom : zoom], result.pictures[0])
+    # the map is darkest in the cell around the centre of the place that costs the most
+    row, column = np.unravel_index(result.activations[0].argmin(), result.activations[0].shape)
+    cells = shown[::zoom, 24 * zoom + 2 :: zoom].astype(int).sum(2)
+    assert cells[row * 4 + 4, column * 4 + 4] == cells.min()
+    assert "Occlusion" in Page(out / "layers" / "0" / "2.html").text
+    assert "hides the place" not in Page(out / "layers" / "0" / "1.html").text
+    with opened(browser, out, "layers/0/2.html") as page:
+        page.locator(".strip-of img").scroll_into_view_if_needed()
+        assert page.evaluate("document.querySelector('.strip-of img').decode().then(() => true)")
+
+
+def test_without_context_no_analysis_shows_a_whole_image(occluded: Path, tmp_path: Path) -> None:
+    out = write_gallery(occluded, tmp_path / "gallery", context=False).parent
+    assert not (out / "occlusion").exists() and not (out / "findings").exists()
+    assert "hides the place" not in Page(out / "layers" / "0" / "2.html").text
+
+
 def test_command_leaves_whole_images_out(study: Path, tmp_path: Path) -> None:
     code = "from interpret.cli import main; main()"
     command = [sys.executable, "-c", code, "gallery", str(study), "--out", str(tmp_path / "out"), "--no-context"]

@@ -1,4 +1,4 @@
-"""What a study's other results say of single layers and units: curves of invariance, strips of the training."""
+"""What a study's other results say of single layers and units: invariance, training, what an occluder takes away."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from interpret.study import Study, layer_path
 STRIP_TILE = 64
 """Side in pixels of a tile in a strip: as in the sprites."""
 STRIP_GAP = 2
+OCCLUDED_TILE = 160
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,32 @@ class Strip:
     epochs: list[int]
 
 
+@dataclass(frozen=True)
+class Occluded:
+    """Images in which a unit was followed as a square hid their parts: each beside the map of what was left of it."""
+
+    path: str
+    picture: bytes
+    width: int
+    height: int
+    square: str
+    """How large the square was."""
+
+
 class Analyses:
-    """The results of invariance probes and of the training's evolution, by layer and unit."""
+    """The results of invariance probes, of the training's evolution and of occlusion, by layer and unit."""
 
     def __init__(self, study: Study) -> None:
         self._probes: list[Any] = []
         self._evolutions: list[tuple[str, Any]] = []
+        self._occlusions: list[tuple[str, Any]] = []
         for kind, name in study.results:
             if kind == "invariance":
                 self._probes.append(study.result(kind, name))
             elif kind == "evolution":
                 self._evolutions.append((name, study.result(kind, name)))
+            elif kind == "occlusion":
+                self._occlusions.append((name, study.result(kind, name)))
         areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for probe in self._probes:
             for layer, of_units in probe.unit_areas.items():
@@ -94,12 +110,51 @@ class Analyses:
             return Strip(path, file.getvalue(), *picture.size, evolution.epochs.tolist())
         return None
 
+    def occluded(self, layer: str, unit: int) -> Occluded | None:
+        """Return the images in which a unit was followed by an occluder, and what was left of it at each place."""
+        for name, occlusion in self._occlusions:
+            if occlusion.layer != layer:
+                continue
+            rows = np.flatnonzero(occlusion.channels == unit)
+            if not len(rows):
+                continue
+            tiles = np.stack(
+                [np.stack([occlusion.pictures[row], _map_of_sums(occlusion, row)]) for row in rows.tolist()]
+            )
+            picture = _side_by_side(tiles.reshape(1, -1, *tiles.shape[2:]), OCCLUDED_TILE)
+            file = BytesIO()
+            picture.save(file, "PNG")
+            path = f"occlusion/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
+            height, width = occlusion.size
+            return Occluded(path, file.getvalue(), *picture.size, f"{height} × {width}")
+        return None
 
-def _side_by_side(tiles: NDArray[np.uint8]) -> Image.Image:
+
+def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
+    """Return the map of a unit's sum as a picture of the image's size: each place is a cell around the square's centre.
+
+    The brightest is the sum without the square, or more; black is nothing left.
+    """
+    import matplotlib
+
+    sums = np.asarray(occlusion.activations[row], float)
+    shares = sums / max(float(occlusion.clean_activations[row]), float(sums.max()), 1e-12)
+    colours = (matplotlib.colormaps["inferno"](np.clip(shares, 0, 1))[..., :3] * 255).round().astype(np.uint8)
+    down, right = occlusion.settings["stride"]
+    cells = colours.repeat(down, 0).repeat(right, 1)
+    top, left = (max(0, (size - stride) // 2) for size, stride in zip(occlusion.size, (down, right), strict=True))
+    height, width = occlusion.pictures.shape[1:3]
+    # the rim, which no centre reaches, shows its nearest place
+    rows = np.clip(np.arange(height) - top, 0, len(cells) - 1)
+    columns = np.clip(np.arange(width) - left, 0, cells.shape[1] - 1)
+    return cells[rows][:, columns]
+
+
+def _side_by_side(tiles: NDArray[np.uint8], side: int = STRIP_TILE) -> Image.Image:
     """Return tiles [rows, columns, h, w, 3] as one picture, small ones magnified so that each pixel is a square."""
     rows, columns, height, width, _ = tiles.shape
-    zoom = max(1, STRIP_TILE // max(height, width))
-    shrunk = min(1.0, STRIP_TILE / max(height, width))
+    zoom = max(1, side // max(height, width))
+    shrunk = min(1.0, side / max(height, width))
     size = max(1, round(width * zoom * shrunk)), max(1, round(height * zoom * shrunk))
     sheet = Image.new("RGB", (columns * (size[0] + STRIP_GAP) - STRIP_GAP, rows * (size[1] + STRIP_GAP) - STRIP_GAP))
     sheet.paste((128, 128, 128), (0, 0, *sheet.size))

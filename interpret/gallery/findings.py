@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from urllib.parse import quote
 
+from interpret.results import result_class
 from interpret.study import Study, layer_path
 
 LARGEST_SVG = 500_000
@@ -38,13 +39,15 @@ class Finding:
         return quote(f"{self.kind}-{layer_path(self.name)}" if self.name else self.kind, safe="")
 
 
-def findings(study: Study) -> Iterator[Finding]:
-    """Yield the findings of a study in the order in which kinds were registered."""
+def findings(study: Study, context: bool = True) -> Iterator[Finding]:
+    """Yield the findings of a study in the order in which kinds were registered; without context, no whole images."""
     import matplotlib
 
     from interpret.plots import plot
 
     for kind, name in study.results:
+        if result_class(kind).shows_images and not context:
+            continue
         result = study.result(kind, name)
         figure = plot(result)
         width, height = (round(float(side) * 96) for side in figure.get_size_inches())

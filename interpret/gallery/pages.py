@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from interpret.gallery import numbers
-from interpret.gallery.analyses import Analyses, Curve, Strip
+from interpret.gallery.analyses import Analyses, Curve, Occluded, Strip
 from interpret.gallery.drawings import (
     BoxDrawing,
     FieldDrawing,
@@ -198,6 +198,7 @@ class UnitPage:
     """The layer's filters, and the part of them that is the unit's own, as a viewBox."""
     curves: list[Curve]
     strip: Strip | None
+    occlusion: Occluded | None
     record: dict[str, Any]
     """What can be downloaded of it, as JSON can hold it."""
 
@@ -544,7 +545,8 @@ class LayerView:
             relations=[relation for relation in self._relations(unit) if relation.links],
             filter=self._own_filter(unit),
             curves=self._network.analyses.curves(self.name, unit),
-            strip=self._network.analyses.strip(self.name, unit),
+            strip=None if self.whole and not self._network.context else self._network.analyses.strip(self.name, unit),
+            occlusion=self._network.analyses.occluded(self.name, unit) if self._network.context else None,
             record=self._record(unit, hits),
         )
 

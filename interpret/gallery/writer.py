@@ -26,7 +26,9 @@ from interpret.study import Study
 FORMAT = 2
 MARKER = "gallery.json"
 INDEX = "assets/index.js"
-_FOLDERS = "assets layers images classes findings patches projections sources samples filters evolution".split()
+_FOLDERS = (
+    "assets layers images classes findings patches projections sources samples filters evolution occlusion".split()
+)
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
 _OURS = {MARKER, *_PAGES, *_FOLDERS}
 MANY_HITS = 10
@@ -123,7 +125,7 @@ class _Writer:
     def write(self) -> None:
         network = self.network
         self._assets()
-        self.found += findings(network.study)
+        self.found += findings(network.study, network.context)
         self._correlate()
         self._choose_subjects()
         with progress(network.unit_count, "writing the gallery", unit="unit") as bar:
@@ -217,8 +219,9 @@ class _Writer:
             unit = layer.unit_page(index)
             for column in unit.columns:
                 self._picture(column.sprite)
-            if unit.strip is not None:
-                self._bytes(unit.strip.path, unit.strip.picture)
+            for drawn in (unit.strip, unit.occlusion):
+                if drawn is not None:
+                    self._bytes(drawn.path, drawn.picture)
             text = template.render(root="../../", layer=layer, unit=unit, own=own)
             self._text(f"{layer.folder}/{index}.html", text)
             bar.update()

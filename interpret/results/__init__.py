@@ -49,6 +49,8 @@ class Result:
 
     kind: ClassVar[str]
     """What a study and the command call it."""
+    shows_images: ClassVar[bool] = False
+    """Whether its figure shows whole images of the data, which a gallery without context leaves out."""
 
     @property
     def title(self) -> str:

@@ -15,6 +15,7 @@ class Evolution(Result):
     """Of U units of each layer, the strongest activation at each of E kept epochs; and how far the features move."""
 
     kind = "evolution"
+    shows_images = True
 
     model: str
     data: str

@@ -15,6 +15,7 @@ class FeatureMaps(Result):
     """Every unit's activations on one image, layer by layer."""
 
     kind = "feature-maps"
+    shows_images = True
 
     model: str
     picture: NDArray[np.uint8]

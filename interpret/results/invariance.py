@@ -29,6 +29,7 @@ class InvarianceCurves(Result):
     """
 
     kind = "invariance"
+    shows_images = True
 
     transform: str
     axis: str

@@ -30,6 +30,7 @@ class MethodComparison(Result):
     """Maps of the same images by several methods, and two numbers that tell what a map is about."""
 
     kind = "methods"
+    shows_images = True
 
     model: str
     layer: str | None

@@ -15,6 +15,7 @@ class Neighbours(Result):
     """Of Q queries, the k images whose features at a layer are nearest."""
 
     kind = "neighbours"
+    shows_images = True
 
     model: str
     data: str

@@ -19,6 +19,7 @@ class Occlusion(Result):
     """
 
     kind: ClassVar[str] = "occlusion"
+    shows_images = True
 
     tops: NDArray[np.int64]
     """[R] first row of the occluder at each place, in pixels."""

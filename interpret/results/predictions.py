@@ -15,6 +15,7 @@ class Predictions(Result):
     """The k most probable classes of N images."""
 
     kind = "predictions"
+    shows_images = True
 
     model: str
     data: str

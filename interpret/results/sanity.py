@@ -23,6 +23,7 @@ class SanityCheck(Result):
     """How alike maps stay while a network's layers are randomised from the top down."""
 
     kind = "sanity"
+    shows_images = True
 
     model: str
     layer: str | None
