@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from interpret.cli import main
+from interpret.cli.subjects import lasting
 from interpret.model_files import shipped_models
 from interpret.study import Study
 
@@ -89,6 +90,19 @@ def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: P
     assert pages == sorted(path.relative_to(again_out) for again_out in [tmp_path / "again"]
                            for path in again_out.rglob("*") if path.is_file())  # fmt: skip
     assert all((out / page).read_bytes() == (tmp_path / "again" / page).read_bytes() for page in pages)
+
+
+def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a folder beside it has the name of a shipped model."""
+    (tmp_path / "lenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    finished = run("mine", "lenet", pictures, "--study", "len-study", "--layers", "conv1")
+    assert finished.returncode == 0, finished.stderr
+    monkeypatch.chdir(pictures)
+    assert run("project", tmp_path / "len-study").returncode == 0
+    assert lasting("net.py:build") == f"{pictures / 'net.py'}:build"
+    assert lasting("lenet", ["lenet"]) == "lenet"
+    assert lasting("00.png", ["lenet"]) == str(pictures / "00.png")
 
 
 def test_mine_then_project_by_another_rule(pictures: Path, tmp_path: Path) -> None:

@@ -881,7 +881,7 @@ COMMITTED = Path(__file__).parent.parent / "gallery" / "lenet"
 
 @pytest.mark.skipif(not COMMITTED.exists(), reason="needs the checkout's gallery/lenet")
 def test_committed_gallery_is_small_and_current() -> None:
-    """If it is not: interpret gallery lenet digits --out gallery/lenet"""
+    """If it is not: gallery/build.sh"""
     import interpret
 
     assets = Path(interpret.__file__).parent / "gallery" / "assets"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,8 +103,8 @@ def open_study(
     batch_size: int = 32,
 ) -> Study:
     """Begin a study, or go on with it."""
-    from interpret.data import open_images
-    from interpret.loading import load
+    from interpret.data import NAMED, open_images
+    from interpret.loading import known_models, load
     from interpret.study import Study
 
     loaded = announced(load(model, weights))
@@ -115,7 +116,11 @@ def open_study(
         workers=worker_count(workers),
         device=find_device(device),
         dtype=dtype,
-        made_from={"model": lasting(model), "data": lasting(data), "weights": weights and lasting(weights)}
+        made_from={
+            "model": lasting(model, known_models()),
+            "data": lasting(data, NAMED),
+            "weights": weights and lasting(weights),
+        }
         | {"crops": crops, "dtype": dtype},
     )
 
@@ -133,9 +138,13 @@ def spread(images: Any, count: str) -> list[int] | None:
     return among[np.unique(np.linspace(0, len(among) - 1, int(count)).round().astype(int))].tolist()
 
 
-def lasting(spec: str) -> str:
-    """Return a spec that means the same from any folder."""
-    return str(Path(spec).resolve()) if Path(spec).exists() else spec
+def lasting(spec: str, names: Collection[str] = ()) -> str:
+    """Return a spec that means the same from any folder: one of these names, or else a path in full."""
+    path, colon, function = spec.rpartition(":")
+    if path.endswith(".py"):  # the function in a file
+        return f"{Path(path).expanduser().resolve()}{colon}{function}"
+    is_path = spec not in names and Path(spec).expanduser().exists()
+    return str(Path(spec).expanduser().resolve()) if is_path else spec
 
 
 def announced(model: Any) -> Any:

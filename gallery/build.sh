@@ -1,0 +1,10 @@
+#!/bin/sh
+# Rebuilds the committed gallery of LeNet: the same bytes, whenever nothing has changed.
+set -e
+cd "$(dirname "$0")"
+figures=$(mktemp -d)
+trap 'rm -rf "$figures"' EXIT
+interpret gallery lenet digits --out lenet
+interpret evolve lenet.study --out "$figures/evolution.png"
+interpret probe lenet.study --images 20 --out "$figures/invariance.png"
+interpret gallery lenet.study --out lenet
