@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from interpret.layers import WITH_UNITS
+from interpret.layers import WITH_UNITS, tensors_in
 from interpret.model import Model, as_model
 from interpret.progress import progress
 
@@ -123,11 +123,11 @@ class _Tracker(TorchFunctionMode):
         kwargs = kwargs or {}
         operands = [
             (tensor, tuple(tensor.shape), self._known[tensor])
-            for tensor in _tensors([args, kwargs])
+            for tensor in tensors_in([args, kwargs])
             if tensor in self._known
         ]
         result = func(*args, **kwargs)
-        results = list(_tensors(result))
+        results = list(tensors_in(result))
         if operands and results:
             name = getattr(func, "__name__", "")
             nodes = self._nodes(name, [state for _, _, state in operands])
@@ -163,7 +163,7 @@ class _Tracker(TorchFunctionMode):
     def _enter(self, name: str) -> Callable[..., None]:
         def hook(part: nn.Module, args: Any, kwargs: Any) -> None:
             self._inside.append(name)
-            states = [self._known[tensor] for tensor in _tensors([args, kwargs]) if tensor in self._known]
+            states = [self._known[tensor] for tensor in tensors_in([args, kwargs]) if tensor in self._known]
             if any(node.name == name for node in self.flow.nodes):
                 return
             sources = dict.fromkeys(node for state in states for node in state.nodes)
@@ -180,7 +180,7 @@ class _Tracker(TorchFunctionMode):
             nonlocal runs
             runs += 1
             self._inside.pop()
-            for tensor in _tensors(output):
+            for tensor in tensors_in(output):
                 before = self._known.get(tensor)
                 if isinstance(part, WITH_UNITS):
                     first = isinstance(part, nn.Linear) or tensor.dim() < 4
@@ -208,7 +208,7 @@ def _units(
     if name in ("cat", "concat", "concatenate"):
         dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
         if dim in (1, 1 - len(shape)):
-            return _side_by_side(_tensors(args[0] if args else kwargs["tensors"]), operands)
+            return _side_by_side(tensors_in(args[0] if args else kwargs["tensors"]), operands)
     if name in ("chunk", "split", "tensor_split", "unbind"):
         dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
         if dim not in (1, 1 - len(shape)) or name == "unbind":
@@ -250,17 +250,6 @@ def _side_by_side(parts: Iterator[Tensor], operands: list[tuple[Tensor, tuple[in
             found.setdefault(layer, np.full(total, -1, np.int64))[start:end] = units
         start = end
     return found
-
-
-def _tensors(tree: object) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for branch in tree.values():
-            yield from _tensors(branch)
-    elif isinstance(tree, (list, tuple)):
-        for branch in tree:
-            yield from _tensors(branch)
 
 
 # ---- weights between units ------------------------------------------------------------------------------------------

@@ -77,6 +77,23 @@ def units_first(layer: nn.Module, output: Tensor) -> Tensor:
     return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
 
 
+def tensors_in(tree: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dictionaries.
+
+    >>> import torch
+    >>> [len(tensor) for tensor in tensors_in(([torch.zeros(1)], {"a": torch.zeros(2)}, "b"))]
+    [1, 2]
+    """
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for branch in tree.values():
+            yield from tensors_in(branch)
+    elif isinstance(tree, (list, tuple)):
+        for branch in tree:
+            yield from tensors_in(branch)
+
+
 class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pass that has given all that was asked
     """Ends a forward pass early; `first_outputs` swallows it."""
 

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.errors import InterpretError
+from interpret.layers import tensors_in
 
 Pair = tuple[int, int]
 
@@ -106,7 +107,7 @@ class FieldTracker(TorchFunctionMode):
         super().__init__()
         self._sees = WeakTensorKeyDictionary()
         for part in module.modules():
-            for constant in _tensors(list(vars(part).values())):
+            for constant in tensors_in(list(vars(part).values())):
                 self._sees[constant] = NOTHING
         self._sees[image] = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
 
@@ -118,9 +119,9 @@ class FieldTracker(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        operands = [Operand(tensor, tuple(tensor.shape), self.sees(tensor)) for tensor in _tensors([args, kwargs])]
+        operands = [Operand(tensor, tuple(tensor.shape), self.sees(tensor)) for tensor in tensors_in([args, kwargs])]
         result = func(*args, **kwargs)
-        call = Call(func, args, kwargs, operands, list(_tensors(result)))
+        call = Call(func, args, kwargs, operands, list(tensors_in(result)))
         if call.name in ("setitem", "set"):
             self._write(operands[0].tensor, _after(call)[0])
         if not call.results:
@@ -179,18 +180,6 @@ _OPERATORS = {
     for name in ("add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "and", "or", "xor", "matmul")
     for prefix in "ir"
 }
-
-
-def _tensors(tree: object) -> Iterator[Tensor]:
-    """Yield the tensors in nested lists, tuples and dictionaries."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, dict):
-        for branch in tree.values():
-            yield from _tensors(branch)
-    elif isinstance(tree, (list, tuple)):
-        for branch in tree:
-            yield from _tensors(branch)
 
 
 def _after(call: Call) -> list[Sees]:
@@ -452,7 +441,7 @@ def _rearranged(call: Call) -> list[Sees]:
     if not known or not call.args or call.args[0] is not first.tensor:
         return [EVERYTHING] * count
     try:
-        moved = [list(_tensors(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first)]
+        moved = [list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first)]
     except (RuntimeError, IndexError, ValueError, TypeError):
         return [EVERYTHING] * count
     return [_evenly(first, ys, xs) for ys, xs in zip(*moved, strict=True)]

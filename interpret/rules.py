@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpret.convolutions import convolve
 from interpret.errors import InterpretError
-from interpret.layers import StopForward
+from interpret.layers import StopForward, tensors_in
 
 RULES = ("deconvnet", "guided", "gradient")
 OVERLAPS = ("add", "overwrite")
@@ -212,14 +212,14 @@ class BackwardRule(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", repr(func)).partition(".")[0].strip("_")
-        signals = [value for value in _tensors((args, kwargs)) if value.requires_grad]
+        signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
         if not signals or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if self.rule == "gradient":
             return self._run(name, func, args, kwargs)
         self.check(signals)
         result = self._pass(name, func, args, kwargs, signals)
-        for value in _tensors((args, kwargs, result)):
+        for value in tensors_in((args, kwargs, result)):
             _mark(value, "seen")
         return result
 
@@ -300,7 +300,7 @@ class BackwardRule(TorchFunctionMode):
         """
         if self.rule == "gradient":
             return
-        for value in _tensors(values):
+        for value in tensors_in(values):
             waiting = [_maker(value)]
             while waiting:
                 node = waiting.pop()
@@ -454,17 +454,6 @@ def _hides_operations(layer: nn.Module) -> bool:
         or type(layer).__name__ == "OptimizedModule"
         or getattr(layer, "_compiled_call_impl", None) is not None
     )
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested arguments."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list)):
-        for value in values:
-            yield from _tensors(value)
-    elif isinstance(values, dict):
-        yield from _tensors(list(values.values()))
 
 
 def _carries_signal(value: Any) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from interpret.opencv import cv2
 
 PERCENTILE = 99
 """The percentile of a map's magnitude that is drawn as 1; what lies above is clipped."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from interpret.errors import InterpretError
+from interpret.opencv import cv2
 
 COMPACTNESS = 10.0
 """How many levels of lightness (of 100) weigh as much as the distance between two seeds."""

@@ -140,7 +140,7 @@ def occlude(
     """
     from interpret.data import read_items
     from interpret.occlusion import occlude as run
-    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.plots import check_figure_path
 
     check_figure_path(out, "--out")
     told = None if labels is None else read_whole_numbers(labels, "--labels")
@@ -160,9 +160,7 @@ def occlude(
         batch_size=batch_size,
         device=find_device(device),
     )
-    subject.keep(found, found.layer or "")
-    write_figure(plot(found), out)
-    say(f"Open {out}")
+    subject.publish(found, out, found.layer or "")
 
 
 def evolve(
@@ -184,7 +182,7 @@ def evolve(
 ) -> None:
     """Follow units and features through the kept epochs of a training."""
     from interpret.evolution import evolve as run
-    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.plots import check_figure_path
 
     check_figure_path(out, "--out")
     chosen = read_rule(rule)
@@ -204,9 +202,7 @@ def evolve(
         seed=seed,
         device=find_device(device),
     )
-    subject.keep(found, layers or "")
-    write_figure(plot(found), out)
-    say(f"Open {out}")
+    subject.publish(found, out, layers or "")
 
 
 def neighbours(
@@ -230,7 +226,7 @@ def neighbours(
 ) -> None:
     """Find the images that a network finds most like others; a study keeps the features for the next search."""
     from interpret.neighbours import find_neighbours
-    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.plots import check_figure_path
 
     check_figure_path(out, "--out")
     subject = open_subject(model, data, study, weights, crops, device, workers, batch_size)
@@ -247,9 +243,7 @@ def neighbours(
         workers=worker_count(workers),
         device=find_device(device),
     )
-    subject.keep(found, found.layer)
-    write_figure(plot(found), out)
-    say(f"Open {out}")
+    subject.publish(found, out, found.layer)
 
 
 def attribute(
@@ -267,15 +261,13 @@ def attribute(
     MODEL may also be a study's folder, which keeps the result.
     """
     from interpret.methods import compare_methods
-    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.plots import check_figure_path
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
     subject = open_pictures(model, images, count, weights)
     found = compare_methods(subject.model, subject.images, chosen, read_target(target), layer)
-    subject.keep(found, layer or "")
-    write_figure(plot(found), out)
-    say(f"Open {out}")
+    subject.publish(found, out, layer or "")
 
 
 def sanity(
@@ -294,13 +286,11 @@ def sanity(
 
     MODEL may also be a study's folder, which keeps the result.
     """
-    from interpret.plots import check_figure_path, plot, write_figure
+    from interpret.plots import check_figure_path
     from interpret.sanity import sanity_check
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
     subject = open_pictures(model, images, count, weights)
     found = sanity_check(subject.model, subject.images, chosen, read_target(target), layer, steps=steps, seed=seed)
-    subject.keep(found, layer or "")
-    write_figure(plot(found), out)
-    say(f"Open {out}")
+    subject.publish(found, out, layer or "")

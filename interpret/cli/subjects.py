@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interpret.cli.answers import fail
+from interpret.cli.answers import fail, say
 
 if TYPE_CHECKING:
     from interpret.study import Study
@@ -27,6 +27,14 @@ class Opened(NamedTuple):
         if self.study is not None:
             self.study.keep(result, name)
         print(f"{result.title}. {result.reading}", file=sys.stderr)
+
+    def publish(self, result: Any, out: Path, name: str = "") -> None:
+        """Keep a result, draw it, and say what to open."""
+        from interpret.plots import plot, write_figure
+
+        self.keep(result, name)
+        write_figure(plot(result), out)
+        say(f"Open {out}")
 
 
 def open_subject(
