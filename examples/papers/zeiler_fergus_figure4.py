@@ -1,6 +1,7 @@
 """How a network's features grow during training, as in Zeiler & Fergus (2014), Figure 4.
 
     python examples/papers/zeiler_fergus_figure4.py
+    python examples/papers/zeiler_fergus_figure4.py emoji_alexnet emoji --layers 'conv*'      # in colour; see its card
     python examples/papers/zeiler_fergus_figure4.py my-model-folder path/to/training/images --units 8
 
 Each row is a unit, each column a kept epoch: its single strongest activation over all training images, projected down
