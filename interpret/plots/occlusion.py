@@ -33,7 +33,7 @@ def plot_occlusion(occlusion: Occlusion) -> Figure:
     count = len(occlusion.labels)
     columns: list[tuple[str, Callable[[Axes, Occlusion, int], None]]] = [("image", _image)]
     if occlusion.layer is not None:
-        columns += [("summed activation", _activations), ("what the map answers to", _projections)]
+        columns += [("summed activation", _activations), ("projections of the map", _projections)]
     columns += [("probability of the class", _probabilities), ("most probable", _classes)]
     figure = Figure(figsize=(1.92 * len(columns), 0.35 + 1.78 * count), layout="constrained")
     axes = figure.subplots(count, len(columns), squeeze=False)
@@ -50,7 +50,7 @@ def _image(axes: Axes, occlusion: Occlusion, row: int) -> None:
     height, width = occlusion.size
     axes.add_patch(Rectangle((-0.5, -0.5), width, height, facecolor="#808080", edgecolor="white", linewidth=0.8))
     axes.set_xlabel(
-        f"{_short(occlusion.class_name(int(occlusion.labels[row])))}, p = {occlusion.clean_probabilities[row]:.2f}",
+        f"{_short(occlusion.class_name(int(occlusion.labels[row])))}\np = {occlusion.clean_probabilities[row]:.2f}",
         fontsize=7,
         color=QUIET,
     )
@@ -60,7 +60,7 @@ def _activations(axes: Axes, occlusion: Occlusion, row: int) -> None:
     assert occlusion.activations is not None and occlusion.clean_activations is not None
     assert occlusion.layer is not None and occlusion.channels is not None
     _heat(axes, occlusion, occlusion.activations[row], float(occlusion.clean_activations[row]), None)
-    axes.set_xlabel(f"map {int(occlusion.channels[row])} of {shorten([occlusion.layer])[0]}", fontsize=7, color=QUIET)
+    axes.set_xlabel(f"map {int(occlusion.channels[row])}\nof {shorten([occlusion.layer])[0]}", fontsize=7, color=QUIET)
 
 
 def _probabilities(axes: Axes, occlusion: Occlusion, row: int) -> None:
