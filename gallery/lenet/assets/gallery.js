@@ -225,9 +225,13 @@
       choose(result);
     }
 
+    let loaded = false;
+    let hasty = false; // Enter came before there was anything to take
     loadIndex().then(
       (index) => {
+        loaded = true;
         answer(index);
+        if (hasty) take(chosen);
         input.addEventListener("input", () => answer(index));
       },
       () => (said.textContent = "The index of this gallery is missing: write the gallery again."),
@@ -235,7 +239,8 @@
     input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
       else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
-      else if (event.key === "Enter") take(chosen);
+      else if (event.key === "Enter" && loaded) take(chosen);
+      else if (event.key === "Enter") hasty = true;
       else if (event.key === "Escape") dialog.close();
       else return;
       event.preventDefault();
