@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -172,6 +172,16 @@ def check_method(method: str) -> None:
     """Raise an error for a method that there is not."""
     if method not in METHODS:
         raise unknown("method", method, METHODS)
+
+
+def chosen_methods(methods: Sequence[Method] | None) -> list[Method]:
+    """Return the methods asked for, all for None, and raise an error for one that there is not."""
+    chosen = cast(list[Method], list(METHODS) if methods is None else list(methods))
+    if not chosen:
+        raise InterpretError("methods is empty: name at least one, or leave it out for all")
+    for method in chosen:
+        check_method(method)
+    return chosen
 
 
 def settings_of(values: dict[str, Any]) -> Settings:

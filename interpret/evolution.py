@@ -114,7 +114,7 @@ def evolve(
     shown = {layer: _Shown.of_size(len(numbers), len(kept)) for layer, numbers in chosen.items()}
     for column, epoch in enumerate(kept):
         _fill(network, kept, epoch)
-        hits = {layer: _only(mined[epoch][layer], numbers) for layer, numbers in chosen.items()}
+        hits = {layer: mined[epoch][layer].only(numbers) for layer, numbers in chosen.items()}
         for batch in project_hits(network, images, hits, rule=rule, device=device):
             rows = np.searchsorted(chosen[batch.layer], batch.units)
             shown[batch.layer].take(rows, column, batch.projections, inputs_to_bytes(batch.patches, network.preprocess))
@@ -133,7 +133,7 @@ def evolve(
         data=images.name,
         items=int(next(iter(last.values())).histogram[0].sum()),
         rule=rule,
-        channels="RGB" if network.preprocess is None else network.preprocess.channels,
+        channels=network.colours,
         epochs=np.array(list(kept), np.int64),
         units=chosen,
         values=along("values"),
@@ -232,14 +232,6 @@ def _drawn(count: int, found: MinedLayer, seed: int) -> NDArray[np.int64]:
     """Draw units among those that answer to some image; among all where none does."""
     living = np.flatnonzero(~found.dead) if not found.dead.all() else np.arange(len(found.dead))
     return np.sort(living[sample_by_hash(len(living), count, seed)])
-
-
-def _only(found: MinedLayer, units: NDArray[np.int64]) -> MinedLayer:
-    """Return a layer's hits without those of other units."""
-    others = np.setdiff1d(np.arange(len(found.images)), units)
-    images = found.images.copy()
-    images[others] = -1
-    return replace(found, images=images)
 
 
 @dataclass

@@ -164,7 +164,7 @@ def _find_kernels(model: Model, layer: str | None) -> _Kernels:
     if not bool(weights.isfinite().all()):
         raise InterpretError(f"layer {layer!r} has weights that are not finite: they cannot be drawn")
     groups = module.groups if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) else 1
-    order = model.preprocess.channels if model.preprocess else "RGB"
+    order = model.colours
     colours = order if weights.shape[1] == 3 == len(order) and groups == 1 else ""
     return _Kernels(layer, weights, colours, groups)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from interpret.attribution import (
     Method,
     Window,
     check_images,
-    check_method,
+    chosen_methods,
     find_aim,
     maps_of,
     picture_of,
@@ -26,7 +26,7 @@ from interpret.attribution import (
 from interpret.errors import InterpretError
 from interpret.model import Model, as_model
 from interpret.progress import progress
-from interpret.results.methods import METHODS, MethodComparison
+from interpret.results.methods import MethodComparison
 from interpret.rules import frozen
 from interpret.similarity import detail, rank_correlation
 
@@ -67,11 +67,7 @@ def compare_methods(
             target.
     """
     model = as_model(model)
-    chosen = cast(list[Method], list(METHODS) if methods is None else list(methods))
-    if not chosen:
-        raise InterpretError("methods is empty: name at least one, or leave it out for all")
-    for method in chosen:
-        check_method(method)
+    chosen = chosen_methods(methods)
     how = settings_of(settings)
     images = check_images(model, images)
     with frozen(model.module):

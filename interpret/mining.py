@@ -60,6 +60,12 @@ class MinedLayer:
         """[C] the strongest activation."""
         return self.values[:, 0]
 
+    def only(self, units: NDArray[np.int64]) -> MinedLayer:
+        """Return the layer without the hits of other units, which are then not projected."""
+        images = np.full_like(self.images, -1)
+        images[units] = self.images[units]
+        return replace(self, images=images)
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that it holds by name, to be stored."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}

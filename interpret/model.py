@@ -49,6 +49,11 @@ class Model:
         return self.preprocess.input_shape
 
     @property
+    def colours(self) -> str:
+        """What the input's channels are: "RGB", "BGR" or "L"; "RGB" where nobody said."""
+        return self.preprocess.channels if self.preprocess is not None else "RGB"
+
+    @property
     def weights_hash(self) -> str:
         """SHA-256 over names, types, shapes and bytes of all parameters and buffers as they are now, in hexadecimal."""
         return hash_weights(self.module)

@@ -286,7 +286,7 @@ def _channels(channels: Any, sums: Tensor) -> Tensor:
 def _projections(model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
     """Return each image's feature map's strongest neuron, projected into the whole image."""
     found = project(model, images, layer, channels, rule=rule)
-    return to_bytes(contrast(found.full((images.shape[2], images.shape[3])), _order(model)))
+    return to_bytes(contrast(found.full((images.shape[2], images.shape[3])), model.colours))
 
 
 def _other_projections(
@@ -296,25 +296,16 @@ def _other_projections(
     if others is None:
         return {}
     data = open_images(others, model)
-    found = mine(model, data, layer, k=OTHERS)[layer]
-    chosen = np.unique(channels.cpu().numpy())
-    # of the other units, no hit is projected
-    images = np.full_like(found.images, -1)
-    images[chosen] = found.images[chosen]
-    found.images = images
+    found = mine(model, data, layer, k=OTHERS)[layer].only(np.unique(channels.cpu().numpy()))
     tiles: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for batch in project_hits(model, data, {layer: found}, rule=rule):
         hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
-        tiles |= zip(hits, to_bytes(contrast(batch.projections, _order(model))), strict=True)
+        tiles |= zip(hits, to_bytes(contrast(batch.projections, model.colours)), strict=True)
     return {
         str(row): np.stack([tiles[channel, rank] for rank in range(OTHERS) if (channel, rank) in tiles])
         for row, channel in enumerate(channels.tolist())
         if (channel, 0) in tiles
     }
-
-
-def _order(model: Model) -> str:
-    return model.preprocess.channels if model.preprocess is not None else "RGB"
 
 
 def _numpy(values: Tensor) -> NDArray[Any]:

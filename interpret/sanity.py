@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from interpret.attribution import (
     Settings,
     Window,
     check_images,
-    check_method,
+    chosen_methods,
     find_aim,
     find_cam_layer,
     maps_of,
@@ -30,7 +30,6 @@ from interpret.errors import InterpretError
 from interpret.methods import magnitude, names_of
 from interpret.model import Model, as_model
 from interpret.progress import progress
-from interpret.results.methods import METHODS
 from interpret.results.sanity import SanityCheck
 from interpret.rules import frozen
 from interpret.similarity import rank_correlation, scaled, structural_similarity
@@ -87,11 +86,7 @@ def sanity_check(
         InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
     """
     model = as_model(model)
-    chosen = cast(list[Method], list(METHODS) if methods is None else list(methods))
-    if not chosen:
-        raise InterpretError("methods is empty: name at least one, or leave it out for all")
-    for method in chosen:
-        check_method(method)
+    chosen = chosen_methods(methods)
     if steps is not None and steps < 1:
         raise InterpretError(f"steps must be at least 1, not {steps}")
     how = settings_of(settings)

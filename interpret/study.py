@@ -609,8 +609,7 @@ class _Tiles:
     def take(self, batch: Any, model: Model) -> None:
         from interpret.display import contrast, inputs_to_bytes, shrink, to_bytes
 
-        channels = model.preprocess.channels if model.preprocess is not None else "RGB"
-        projections = to_bytes(contrast(shrink(batch.projections, self.side), channels))
+        projections = to_bytes(contrast(shrink(batch.projections, self.side), model.colours))
         patches = inputs_to_bytes(shrink(batch.patches, self.side), model.preprocess)
         if not self.patches.size:
             self.patches = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)

@@ -132,7 +132,7 @@ def occlude(
     weights: Weights = None,
     crops: Crops = None,
     device: Device = None,
-    batch_size: BatchSize = 64,
+    batch_size: BatchSize = 32,
 ) -> None:
     """Hide parts of images and measure what the network makes of the rest.
 
