@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -781,9 +782,20 @@ def test_pictures_are_downloaded_as_png_from_a_host(browser: Any, served: str, s
     assert wrong == []
 
 
-def test_pictures_are_saved_as_they_are_from_disk(browser: Any, gallery: Path) -> None:
+def test_pictures_are_shown_as_one_to_save_from_disk(browser: Any, gallery: Path, study: Path) -> None:
+    """There a script may not read pictures, and the browser's own menu does."""
     with opened(browser, gallery, "layers/features.0/0.html") as page:
-        assert not page.get_by_role("button", name="PNG").is_visible()
+        page.get_by_role("button", name="PNG").click()
+        dialog = page.get_by_role("dialog", name="Save as PNG")
+        picture = dialog.get_by_role("img")
+        assert dialog.get_by_text("Save image as").is_visible() and "features.0" in picture.get_attribute("aria-label")
+        with Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
+            size = [2 * patches.width + 4, patches.height]
+        assert picture.evaluate("canvas => [canvas.width, canvas.height]") == size
+        with Image.open(BytesIO(picture.screenshot())) as shown:
+            assert len(np.unique(np.asarray(shown.convert("L")))) > 20
+        page.keyboard.press("Escape")
+        assert not dialog.is_visible()
         links = page.locator("a[download]").evaluate_all("links => links.map(link => link.getAttribute('href'))")
         kinds = ("patches", "projections/deconvnet", "projections/guided")
         assert links == [f"../../{kind}/features.0/0000.webp" for kind in kinds]
@@ -864,16 +876,51 @@ def test_everything_shown_is_there_without_script(browser: Any, gallery: Path) -
         assert page.locator(".nine.rule-2").is_visible()
 
 
+SCRIPT = Path(__file__).parent.parent / "interpret" / "gallery" / "assets" / "gallery.js"
+
+
 def test_script_is_typed(tmp_path: Path) -> None:
     """The annotations in the script hold, and nothing in it is unused."""
     if shutil.which("node") is None:
         pytest.skip("needs Node.js, to run the TypeScript compiler")
     compiler = from_npm("typescript@5.9.3", tmp_path) / "bin" / "tsc"
-    script = Path(__file__).parent.parent / "interpret" / "gallery" / "assets" / "gallery.js"
     flags = "--noEmit --allowJs --checkJs --strict --noUnusedLocals --noUnusedParameters --target es2022".split()
-    command = ["node", str(compiler), *flags, "--lib", "es2022,dom,dom.iterable", str(script)]
+    command = ["node", str(compiler), *flags, "--lib", "es2022,dom,dom.iterable", str(SCRIPT)]
     checked = subprocess.run(command, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout
+
+
+LINTED = """
+import js from "@eslint/js";
+export default [
+  js.configs.recommended,
+  {
+    languageOptions: { sourceType: "script" },
+    rules: {
+      "no-undef": "off", // the compiler knows the browser's names
+      "no-console": "error", "no-eval": "error", "no-implicit-globals": "error", "no-param-reassign": "error",
+      "no-shadow": "error", "no-var": "error", "no-else-return": "error",
+      "curly": ["error", "multi-line"], "eqeqeq": "error", "max-len": ["error", 120], "object-shorthand": "error",
+      "prefer-const": "error", "prefer-template": "error",
+    },
+  },
+];
+"""
+
+
+def test_script_is_linted(tmp_path: Path) -> None:
+    if shutil.which("npm") is None:
+        pytest.skip("needs npm, to fetch eslint")
+    fetch = "npm install --silent --no-audit --no-fund --ignore-scripts eslint@9.39.5".split()
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(fetch, cwd=tmp_path, capture_output=True, timeout=120)
+    linter = tmp_path / "node_modules" / "eslint" / "bin" / "eslint.js"
+    if not linter.exists():
+        pytest.skip("eslint could not be fetched from npm")
+    (tmp_path / "eslint.config.mjs").write_text(LINTED)
+    shutil.copy(SCRIPT, tmp_path)
+    checked = subprocess.run(["node", str(linter), SCRIPT.name], cwd=tmp_path, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 COMMITTED = Path(__file__).parent.parent / "gallery" / "lenet"

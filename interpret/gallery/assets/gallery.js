@@ -47,7 +47,12 @@
     },
   };
 
-  /** Make an element. @param {string} tag @param {Record<string, string>} [attributes] @param {(Node | string)[]} children */
+  /**
+   * Make an element.
+   * @param {string} tag
+   * @param {Record<string, string>} [attributes]
+   * @param {(Node | string)[]} children
+   */
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -63,7 +68,8 @@
   }
 
   /** Name a file after this unit. @param {string} ending */
-  const fileName = (ending) => `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
+  const fileName = (ending) =>
+    `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
 
   // --- sorting and choosing on a layer's sheet
 
@@ -99,7 +105,8 @@
       shown += one.hidden ? 0 : 1;
     }
     const said = document.querySelector("#shown");
-    if (said) said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";
+    if (said)
+      {said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";}
   }
 
   /** Let a group of radio buttons remember what was chosen. @param {HTMLFieldSetElement} group */
@@ -139,18 +146,33 @@
 
   const MOST = 30;
 
-  /** Find what a question may mean: "conv2 17", "17", a layer, a class, an image. @param {Index} index @param {string} question @returns {Found[]} */
+  /**
+   * Find what a question may mean: "conv2 17", "17", a layer, a class, an image.
+   * @param {Index} index
+   * @param {string} question
+   * @returns {Found[]}
+   */
   function find(index, question) {
-    const words = question.toLowerCase().split(/[\s:/]+/).filter(Boolean);
-    if (!words.length) return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));
+    const words = question
+      .toLowerCase()
+      .split(/[\s:/]+/)
+      .filter(Boolean);
+    if (!words.length)
+      {return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));}
     /** @type {Found[]} */
     const found = [];
     const last = words[words.length - 1];
     if (/^\d+$/.test(last)) {
       const number = Number(last);
-      const named = index.layers.filter(([name]) => words.slice(0, -1).every((word) => name.toLowerCase().includes(word)));
+      const named = index.layers.filter(([name]) =>
+        words.slice(0, -1).every((word) => name.toLowerCase().includes(word)),
+      );
       // the layer of this page first
-      named.sort((a, b) => Number(here !== null && decodeURI(b[1]).includes(`/${here[1]}/`)) - Number(here !== null && decodeURI(a[1]).includes(`/${here[1]}/`)));
+      named.sort(
+        (a, b) =>
+          Number(here !== null && decodeURI(b[1]).includes(`/${here[1]}/`)) -
+          Number(here !== null && decodeURI(a[1]).includes(`/${here[1]}/`)),
+      );
       for (const [name, base, count] of named) {
         if (number < count) found.push({ text: `${name} ${number}`, kind: "unit", href: `${base}${number}.html` });
         if (found.length >= MOST) break;
@@ -181,10 +203,23 @@
     return [...found, ...within].slice(0, MOST);
   }
 
-  /** Ask for something of the gallery. @param {(found: Found) => void} choose @param {(found: Found) => boolean} [admits] */
+  /**
+   * Ask for something of the gallery.
+   * @param {(found: Found) => void} choose
+   * @param {(found: Found) => boolean} [admits]
+   */
   function search(choose, admits = () => true) {
     const input = /** @type {HTMLInputElement} */ (
-      make("input", { type: "search", role: "combobox", "aria-expanded": "true", "aria-controls": "results", "aria-label": "Search units, layers, classes and images", placeholder: "conv2 17, a layer, a class, an image …", autocomplete: "off", spellcheck: "false" })
+      make("input", {
+        type: "search",
+        role: "combobox",
+        "aria-expanded": "true",
+        "aria-controls": "results",
+        "aria-label": "Search units, layers, classes and images",
+        placeholder: "conv2 17, a layer, a class, an image …",
+        autocomplete: "off",
+        spellcheck: "false",
+      })
     );
     const list = make("ul", { id: "results", role: "listbox", "aria-label": "Results" });
     const said = make("p", { class: "quiet", role: "status" });
@@ -208,7 +243,12 @@
       chosen = 0;
       list.replaceChildren(
         ...results.map((result, place) => {
-          const row = make("li", { role: "option", id: `result-${place}` }, make("span", { dir: "auto" }, result.text), make("span", { class: "quiet" }, result.kind));
+          const row = make(
+            "li",
+            { role: "option", id: `result-${place}` },
+            make("span", { dir: "auto" }, result.text),
+            make("span", { class: "quiet" }, result.kind),
+          );
           row.addEventListener("click", () => take(place));
           return row;
         }),
@@ -225,11 +265,11 @@
       choose(result);
     }
 
-    let loaded = false;
+    let ready = false;
     let hasty = false; // Enter came before there was anything to take
     loadIndex().then(
       (index) => {
-        loaded = true;
+        ready = true;
         answer(index);
         if (hasty) take(chosen);
         input.addEventListener("input", () => answer(index));
@@ -239,7 +279,7 @@
     input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
       else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
-      else if (event.key === "Enter" && loaded) take(chosen);
+      else if (event.key === "Enter" && ready) take(chosen);
       else if (event.key === "Enter") hasty = true;
       else if (event.key === "Escape") dialog.close();
       else return;
@@ -249,7 +289,12 @@
     input.focus();
   }
 
-  /** Open a dialog that Escape closes and that leaves nothing behind. @param {string} kind @param {string} title @param {Node[]} content */
+  /**
+   * Open a dialog that Escape closes and that leaves nothing behind.
+   * @param {string} kind
+   * @param {string} title
+   * @param {Node[]} content
+   */
   function openDialog(kind, title, ...content) {
     const dialog = /** @type {HTMLDialogElement} */ (make("dialog", { class: kind, "aria-label": title }, ...content));
     document.body.append(dialog);
@@ -316,16 +361,23 @@
     list.replaceChildren(
       ...all.map(([path, kept]) => {
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, kept.title);
-        const picture = kept.picture && /^(patches|projections)\/[^?#:\\]+\.webp$/.test(kept.picture) && !kept.picture.includes("..") ? make("img", { src: kept.picture, alt: "", loading: "lazy" }) : make("span");
+        const picture =
+          kept.picture && /^(patches|projections)\/[^?#:\\]+\.webp$/.test(kept.picture) && !kept.picture.includes("..")
+            ? make("img", { src: kept.picture, alt: "", loading: "lazy" })
+            : make("span");
         return make("li", {}, picture, make("div", {}, link, make("p", { dir: "auto" }, kept.note)));
       }),
     );
     const where = document.querySelector("#kept-where");
-    if (where && !memory.lasting) where.textContent = "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";
-    else if (where && !all.length) where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";
+    if (where && !memory.lasting)
+      {where.textContent =
+        "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";}
+    else if (where && !all.length)
+      {where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";}
     const compare = all.filter(([, kept]) => kept.favourite).map(([path]) => path);
     const acts = document.querySelector(".acts");
-    if (acts && compare.length > 1 && !acts.querySelector("a")) acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));
+    if (acts && compare.length > 1 && !acts.querySelector("a"))
+      {acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));}
   }
 
   /** @param {HTMLInputElement} input */
@@ -341,7 +393,12 @@
         window.alert("That file holds no favourites.");
       }
       for (const [path, kept] of Object.entries(/** @type {Record<string, any>} */ (given))) {
-        all[path] = { title: String(kept?.title ?? path), note: String(kept?.note ?? ""), favourite: Boolean(kept?.favourite), picture: typeof kept?.picture === "string" ? kept.picture : null };
+        all[path] = {
+          title: String(kept?.title ?? path),
+          note: String(kept?.note ?? ""),
+          favourite: Boolean(kept?.favourite),
+          picture: typeof kept?.picture === "string" ? kept.picture : null,
+        };
       }
       memory.write(shelf, JSON.stringify(all));
       showFavourites();
@@ -367,7 +424,12 @@
         const close = make("button", { type: "button", "aria-label": `Take away ${name}` }, "Take away");
         close.addEventListener("click", () => choosePanes(compared().filter((other) => other !== path)));
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, name);
-        return make("div", { class: "pane", "data-path": path }, make("p", {}, link, close), make("iframe", { src: `layers/${path}.html`, title: name }));
+        return make(
+          "div",
+          { class: "pane", "data-path": path },
+          make("p", {}, link, close),
+          make("iframe", { src: `layers/${path}.html`, title: name }),
+        );
       }),
     );
     const empty = document.querySelector("#empty");
@@ -383,7 +445,9 @@
   /** Put this page's unit beside those chosen before. */
   function compareThis() {
     if (!unit) return;
-    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "").split(",").filter((path) => path && path !== unit);
+    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "")
+      .split(",")
+      .filter((path) => path && path !== unit);
     window.location.assign(`${root}compare.html#${[...before, unit].join(",")}`);
   }
 
@@ -409,21 +473,33 @@
   }
 
   /** Save the blocks that are shown, side by side, as one picture. */
-  function savePicture() {
+  async function savePicture() {
     const images = [...document.querySelectorAll(".nine image")].filter((image) => image.checkVisibility());
     const canvas = document.createElement("canvas");
     const sizes = images.map((image) => [Number(image.getAttribute("width")), Number(image.getAttribute("height"))]);
     canvas.width = sizes.reduce((sum, [width]) => sum + width + 4, -4);
     canvas.height = Math.max(...sizes.map(([, height]) => height));
+    const addresses = images.map((image) => root + (image.getAttribute("href") ?? "").slice(root.length));
+    const pictures = await Promise.all(addresses.map(loaded));
     const pen = canvas.getContext("2d");
     let left = 0;
-    Promise.all(images.map((image) => loaded(root + (image.getAttribute("href") ?? "").slice(root.length)))).then((pictures) => {
-      pictures.forEach((picture, place) => {
-        pen?.drawImage(picture, left, 0);
-        left += sizes[place][0] + 4;
-      });
-      canvas.toBlob((blob) => blob && download(fileName("png"), blob));
+    pictures.forEach((picture, place) => {
+      pen?.drawImage(picture, left, 0);
+      left += sizes[place][0] + 4;
     });
+    // of a page opened from disk, a script may not read the pictures: its user may, by the browser's own menu
+    if (window.location.protocol === "file:") showPicture(canvas);
+    else canvas.toBlob((blob) => blob && download(fileName("png"), blob));
+  }
+
+  /** Show a picture for the user to save. @param {HTMLCanvasElement} canvas */
+  function showPicture(canvas) {
+    const close = make("button", { type: "button", class: "close" }, "Close");
+    const how = make("p", {}, "Right-click the picture, or press and hold it, and choose “Save image as…”.");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `The pictures of ${document.querySelector("h1")?.textContent?.trim()}`);
+    const dialog = openDialog("picture", "Save as PNG", make("h2", {}, "Save as PNG"), close, how, canvas);
+    close.addEventListener("click", () => dialog.close());
   }
 
   /** @param {string} address @returns {Promise<HTMLImageElement>} */
@@ -475,7 +551,10 @@
     const close = make("button", { type: "button", class: "close" }, "Close");
     const list = make("dl", { class: "keys" });
     for (const [keys, meaning] of KEYS) {
-      list.append(make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])), make("dd", {}, meaning));
+      list.append(
+        make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])),
+        make("dd", {}, meaning),
+      );
     }
     const dialog = openDialog("help", "Keys", make("h2", {}, "Keys"), close, list);
     close.addEventListener("click", () => dialog.close());
@@ -507,7 +586,9 @@
     r: random,
     f: () => press("[data-act=favourite]"),
     c: compareThis,
-    n: () => document.querySelector("#note") instanceof HTMLElement && /** @type {HTMLElement} */ (document.querySelector("#note")).focus(),
+    n: () =>
+      document.querySelector("#note") instanceof HTMLElement &&
+      /** @type {HTMLElement} */ (document.querySelector("#note")).focus(),
     1: () => chooseView(1),
     2: () => chooseView(2),
     3: () => chooseView(3),
@@ -515,7 +596,14 @@
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.defaultPrevented ||
+      document.querySelector("dialog[open]")
+    )
+      {return;}
     if (event.shiftKey && event.key !== "?" && event.key !== "/") return;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest("textarea, select, input:not([type=radio])")) return;
@@ -551,9 +639,6 @@
   document.querySelector(".site")?.prepend(asks);
   document.querySelector(".site")?.append(keys);
   for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
-  // a page opened from disk may show its pictures but not read them: there, the files themselves can be saved
-  const png = document.querySelector("[data-act=png]");
-  if (png instanceof HTMLElement && window.location.protocol === "file:") png.hidden = true;
   for (const filter of document.querySelectorAll("[data-filter]")) filter.addEventListener("change", filterSheet);
   filterSheet(); // a browser may have kept what was chosen
   startKeeping();
