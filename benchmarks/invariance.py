@@ -30,8 +30,12 @@ from torchvision.transforms import functional as TF
 
 import interpret
 
-RANGES = {"translation": (-60, 60), "scale": (1, 1.8), "rotation": (0, 354)}
-NETWORKS = ("squeezenet1_1", "resnet18", "vgg11")
+RANGES = {"translation": (-60 / 224, 60 / 224), "scale": (1, 1.8), "rotation": (0, 354)}
+"""The values' ends; of a translation as shares of the side."""
+NETWORKS = ("lenet", "squeezenet1_1", "alexnet", "resnet18", "vgg11")
+"""The project's own modern LeNet, which takes 28 × 28 pixels, and torchvision's, with random weights."""
+MORE_DIGITS = 25
+"""How many times as many images for LeNet, whose passes take next to nothing."""
 
 
 def affine(image: Tensor, transform: str, value: float) -> Tensor:
@@ -84,25 +88,31 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def smooth_images(count: int) -> Tensor:
+def smooth_images(count: int, channels: int = 3, side: int = 224) -> Tensor:
     """Return random pictures with as much in the low frequencies as photographs have."""
-    noise = torch.randn(count, 3, 15, 15, generator=torch.Generator().manual_seed(0))
-    return nn.functional.interpolate(noise, (224, 224), mode="bicubic")
+    noise = torch.randn(count, channels, 15, 15, generator=torch.Generator().manual_seed(0))
+    return nn.functional.interpolate(noise, (side, side), mode="bicubic")
 
 
-def compare(images: Tensor, count: int) -> None:
-    print(f"{len(images)} images, {count} values, {torch.get_num_threads()} threads; milliseconds for one input")
+def compare(images_of_each: int, count: int) -> None:
+    print(
+        f"{images_of_each} images ({MORE_DIGITS} times as many of 28 × 28), {count} values, {torch.get_num_threads()} threads; milliseconds for one input"
+    )
     names = ("loop", "…c.-last", "probe", "times", "…", "differ")
     print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
     for network in NETWORKS:
         torch.manual_seed(0)
-        module = torchvision.models.get_model(network, weights=None).eval()
+        if network == "lenet":
+            module, images = interpret.load(network).module.eval(), smooth_images(MORE_DIGITS * images_of_each, 1, 28)
+        else:
+            module = torchvision.models.get_model(network, weights=None).eval()
+            images = smooth_images(images_of_each)
         layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
         probed(module, layers, images[:1], "rotation", [0, 90])  # warm up
         loop(module, layers, images[:1], "rotation", [0, 90])
         for transform, ends in RANGES.items():
             values = np.linspace(*ends, count)
-            values = values.round() if transform == "translation" else values
+            values = (values * images.shape[-1]).round() if transform == "translation" else values
             spent = {"loop": 0.0, "last": 0.0, "probe": 0.0}
             differ = 0.0
             for some in images.split(-(-len(images) // 2)):
@@ -162,7 +172,7 @@ def main() -> None:
             f"{few:.0f} MB for {arguments.images} images, {many:.0f} MB for ten times as many: {many / few:.2f} times"
         )
     else:
-        compare(smooth_images(arguments.images), arguments.values)
+        compare(arguments.images, arguments.values)
 
 
 if __name__ == "__main__":

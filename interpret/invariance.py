@@ -44,10 +44,12 @@ from interpret.transforms import (
 
 PIXELS_AT_ONCE = 8 * 224 * 224
 """How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
-VALUES_AT_ONCE = 16
+VALUES_AT_ONCE = 32
 """How many values of one image are one job, which runs the untransformed image once more; jobs run side by side."""
-NUMBERS_AT_ONCE = 2**18
+NUMBERS_AT_ONCE = 2**21
 """How many activations are compared together."""
+NO_REDUCTION = 0
+"""That of torch's losses, by its number."""
 MOST_PARTS = 32
 """How many translations by parts of a stride are remembered at once."""
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
@@ -84,7 +86,7 @@ def probe(
     >>> curves.unit_distances["0"].shape
     (4, 4)
 
-    The untransformed image goes through the network once for every job of up to 16 values, transformed ones in
+    The untransformed image goes through the network once for every job of up to 32 values, transformed ones in
     batches; all layers are compared as they return, and nothing but distances is kept, so that memory does not depend
     on how many images and values there are. Values between pixels are found bilinearly, from as many samples as an
     image that shrinks needs; a translation by whole pixels copies them. See `interpret.transforms` for what each
@@ -470,27 +472,32 @@ class _Scratch:
     def __init__(self) -> None:
         self._memory = torch.empty(0)
 
-    def squared_difference(self, left: Tensor, right: Tensor, units: int) -> Tensor:
-        """Return (left − right)², laid out as `left` is, until the next call; `units` is the dimension of the units."""
-        if self._memory.numel() < left.numel() or self._memory.dtype != left.dtype:
-            self._memory = left.new_empty(left.numel())
-        memory = self._memory[: left.numel()]
-        if left.stride(units) == 1:  # channels-last
-            others = [length for dimension, length in enumerate(left.shape) if dimension != units]
-            memory = memory.view(*others, left.shape[units]).movedim(-1, units)
-        else:
-            memory = memory.view(left.shape)
-        return torch.sub(left, right, out=memory).square_()
+    def squared_difference(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return (left − right)² of [..., P, C], laid out as `left` is, until the next call."""
+        count = left.numel()
+        if self._memory.numel() < count or self._memory.dtype != left.dtype:
+            self._memory = left.new_empty(count)
+        *others, places, units = left.shape
+        channels_first = left.stride(-1) > left.stride(-2)
+        memory = self._memory[:count].view(*others, *((units, places) if channels_first else (places, units)))
+        # the difference and its square in one pass over both
+        squared: Tensor = torch.ops.aten.mse_loss.out(
+            left, right, NO_REDUCTION, out=memory.mT if channels_first else memory
+        )
+        return squared
+
+
+def _by_position(features: Tensor, units: int) -> Tensor:
+    """Return features [..., C, h, w] or [..., C], whose dimension of units is given, as [..., P, C]."""
+    return features.flatten(units + 1).mT if features.dim() > units + 1 else features.unsqueeze(units)
 
 
 def _squares(outputs: Tensor, reference: Tensor, scratch: _Scratch) -> Tensor:
     """Return squared distances [n, v, C], summed over positions, of outputs [n, v, C, …] to references [n, C, …]."""
-    count, values, units = outputs.shape[:3]
-    near = reference.reshape(count, 1, units, -1)
-    # in parts that fit the cache
-    step = max(1, NUMBERS_AT_ONCE // max(1, near.numel()))
-    far = outputs.reshape(count, values, units, -1).split(step, 1)
-    return torch.cat([scratch.squared_difference(some, near, 2).sum(3).double() for some in far], 1)
+    far, near = _by_position(outputs, 2), _by_position(reference, 1)[:, None]
+    # few calls: each waits for its turn in the interpreter, where several threads run
+    step = max(1, NUMBERS_AT_ONCE // near.numel())
+    return torch.cat([scratch.squared_difference(some, near).sum(2).double() for some in far.split(step, 1)], 1)
 
 
 class _Mover:
@@ -513,8 +520,8 @@ class _Mover:
             if moved.numel() == 0:
                 found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
                 continue
-            far = self.scratch.squared_difference(output[:, :, rows, columns], moved, 1).sum((2, 3))
-            found.append(torch.stack([far, squares.sum((2, 3))]).double())
+            far = self.scratch.squared_difference(_by_position(output[:, :, rows, columns], 1), _by_position(moved, 1))
+            found.append(torch.stack([far.sum(1), squares.sum((2, 3))]).double())
         return torch.stack(found, 2)
 
     def moved(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:

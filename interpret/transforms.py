@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -212,23 +212,14 @@ class Warp(Transform):
 
         Both in pixels of the input, whose top left one is at (0, 0).
         """
-        matrix, (height, width) = self.matrix(value, size), size
-        across = matrix[:, :1] * (columns - (width - 1) / 2)
-        down = matrix[:, 1:2] * (rows - (height - 1) / 2) + matrix[:, 2:]
-        places = np.empty((len(rows), len(columns), 2))
-        np.add(down[0, :, None], across[0], out=places[:, :, 0])
-        np.add(down[1, :, None], across[1], out=places[:, :, 1])
-        if np.any(matrix[2] != [0, 0, 1]):
-            places /= (down[2, :, None] + across[2])[:, :, None]
-        places += [(width - 1) / 2, (height - 1) / 2]
-        return places
+        return _projected(_shifted(size, 1) @ self.matrix(value, size) @ _shifted(size, -1), rows, columns)
 
     def reach(self, values: Iterable[float], size: Size) -> Box:
         # a homography takes straight edges to straight edges: the corners reach furthest
         rows, columns = (np.array([-0.5, length - 0.5]) for length in size)
         with np.errstate(all="ignore"):
             found = np.concatenate([self.sources(value, rows, columns, size).reshape(-1, 2) for value in values])
-        corners = np.clip(np.nan_to_num(found), -(2**31), 2**31)
+        corners = np.clip(np.nan_to_num(found, nan=2**31), -(2**31), 2**31)
         left, top = np.minimum(np.floor(corners.min(0)), 0).astype(int).tolist()
         right, bottom = np.maximum(np.ceil(corners.max(0)) + 1, size[::-1]).astype(int).tolist()
         return top, left, bottom, right
@@ -236,12 +227,12 @@ class Warp(Transform):
     def apply(self, scene: Scene, value: float) -> Tensor:
         times = self._samples(value, scene.size)
         rows, columns = ((np.arange(length * times) + 0.5) / times - 0.5 for length in scene.size)
-        places = self.sources(value, rows, columns, scene.size)
-        ends = np.maximum(np.array(scene.canvas.shape[:1:-1]) - 1, 1)
         # as grid_sample counts: from -1 at the first pixel of the canvas to 1 at the last
-        places += scene.corner[::-1]
-        places *= 2 / ends
-        places -= 1
+        scales = 2 / np.maximum(np.array(scene.canvas.shape[:1:-1]) - 1, 1)
+        offsets = scales * scene.corner[::-1] - 1
+        counted = np.array([[scales[0], 0, offsets[0]], [0, scales[1], offsets[1]], [0, 0, 1]])
+        matrix = counted @ _shifted(scene.size, 1) @ self.matrix(value, scene.size) @ _shifted(scene.size, -1)
+        places = _projected(matrix, rows, columns, np.float64 if scene.canvas.dtype == torch.float64 else np.float32)
         grid = torch.from_numpy(places).to(scene.canvas).expand(len(scene.canvas), -1, -1, -1)
         sampled = F.grid_sample(scene.canvas, grid, "bilinear", "border", align_corners=True)
         return F.avg_pool2d(sampled, times) if times > 1 else sampled
@@ -253,6 +244,27 @@ class Warp(Transform):
         places = self.sources(value, rows, columns, size)
         steps = [np.linalg.norm(np.diff(places, axis=axis), axis=2) for axis in (0, 1)]
         return max(1, math.ceil(max(steps[0][[0, 2]].max(), steps[1][:, [0, 2]].max()) - 1e-6))
+
+
+def _shifted(size: Size, sign: int) -> NDArray[np.float64]:
+    """Return the homography from pixels counted from the middle of an input to the input's own, or back."""
+    return np.array([[1, 0, sign * (size[1] - 1) / 2], [0, 1, sign * (size[0] - 1) / 2], [0, 0, 1]])
+
+
+def _projected(
+    matrix: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64], dtype: Any = np.float64
+) -> NDArray[Any]:
+    """Return where a homography takes the places at rows × columns: [rows, columns, 2], (x, y)."""
+    across, down = matrix[:, :1] * columns, matrix[:, 1:2] * rows + matrix[:, 2:]
+    places = np.empty((len(rows), len(columns), 2), dtype)
+    if np.all(matrix[2] == [0, 0, 1]):  # lines stay parallel: no two numbers need more than to be added
+        for axis in (0, 1):
+            np.add(down[axis, :, None], across[axis], out=places[:, :, axis], casting="same_kind")
+        return places
+    depth = down[2, :, None] + across[2]
+    for axis in (0, 1):
+        np.divide(down[axis, :, None] + across[axis], depth, out=places[:, :, axis], casting="same_kind")
+    return places
 
 
 class Translation(Warp):
