@@ -95,9 +95,8 @@ def smooth_images(count: int, channels: int = 3, side: int = 224) -> Tensor:
 
 
 def compare(images_of_each: int, count: int) -> None:
-    print(
-        f"{images_of_each} images ({MORE_DIGITS} times as many of 28 × 28), {count} values, {torch.get_num_threads()} threads; milliseconds for one input"
-    )
+    threads = torch.get_num_threads()
+    print(f"{images_of_each} images, {count} values, {threads} threads; milliseconds for one input")
     names = ("loop", "…c.-last", "probe", "times", "…", "differ")
     print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
     for network in NETWORKS:
