@@ -21,7 +21,7 @@ from interpret.folder import UnreadableImage
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.mining import layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import run_side_by_side
+from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
 from interpret.progress import progress
 from interpret.results.invariance import InvarianceCurves, quotient
 from interpret.rules import frozen
@@ -42,8 +42,6 @@ from interpret.transforms import (
     surround,
 )
 
-PIXELS_AT_ONCE = 8 * 224 * 224
-"""How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
 VALUES_AT_ONCE = 32
 """How many values of one image are one job, which runs the untransformed image once more; jobs run side by side."""
 NUMBERS_AT_ONCE = 2**21

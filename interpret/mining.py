@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -14,15 +14,17 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, open_images
+from interpret.data import Batch, Images, UnreadableImage, batches, open_images
 from interpret.errors import InterpretError, unknown
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
-from interpret.parallel import run_side_by_side
+from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
 from interpret.progress import progress
 from interpret.rules import frozen
 from interpret.tracing import Layer, trace
 
+MOST_AT_ONCE = 32
+"""How many images go through the network together, unless asked otherwise."""
 BINS = 64
 SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
@@ -97,7 +99,7 @@ def mine(
     layers: str | Iterable[str] | None = None,
     k: int = 9,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -124,7 +126,8 @@ def mine(
         data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`.
         layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
         k: hits to keep for each unit, at least 1.
-        batch_size: images in one forward pass.
+        batch_size: images in one forward pass; None: at most 32, and on a processor no more than 8 images of
+            224 × 224 pixels, which is faster there and takes less memory.
         workers: processes that decode images; 0: this one.
         seed: chooses the sample on which density and the sample maxima are taken.
         device: where the network runs; None: where its parameters are.
@@ -139,7 +142,7 @@ def mine(
     model = as_model(model)
     miner = Miner(model, open_images(data, model), layers, k, seed=seed)
     with on_device(model.module, device) as target, progress(len(miner.data), "mining", "img") as bar:
-        for look in miner.looks(batches(miner.data, batch_size, workers), target, dtype):
+        for look in miner.looks(miner.unseen(target, batch_size, workers), target, dtype):
             miner.take(look)
             bar.update(len(look.items))
     return miner.result()
@@ -191,6 +194,19 @@ class Miner:
         self._image_shape: torch.Size | None = None
         self.seen_items = 0
         """Where in the data to go on: one past the last item that was taken in."""
+
+    def unseen(self, device: torch.device, batch_size: int | None = None, workers: int = 0) -> Iterator[Batch]:
+        """Return the batches to go on with, of a size that suits the device unless one is given."""
+        if batch_size is None:
+            batch_size = self._suitable_batch_size(device)
+        return batches(self.data, batch_size, workers, start=self.seen_items)
+
+    def _suitable_batch_size(self, device: torch.device) -> int:
+        for item in range(self.seen_items, len(self.data) if device.type == "cpu" else 0):
+            with suppress(UnreadableImage):
+                height, width = (1, 1, *self.data[item][0].shape)[-2:]
+                return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
+        return MOST_AT_ONCE
 
     def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:
         """Run batches, several at once on a processor, and yield in their order what there is to `take` from each."""

@@ -6,6 +6,7 @@ import copy
 import ctypes
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,12 @@ from torch import nn
 
 Result = TypeVar("Result")
 
+PIXELS_AT_ONCE = 8 * 224 * 224
+"""How many pixels of input go through a network together: on processors, what fits the cache is fastest."""
 _M_ARENA_MAX = -8
 """The number of that option in <malloc.h>."""
+TRIM_EVERY = 1.0
+"""After how many seconds memory that is free goes back to the system."""
 MOST_WORKERS = 8
 """More would wait for each other in the interpreter, and each holds a batch's activations."""
 
@@ -53,6 +58,7 @@ def run_side_by_side(
             idle.put(own)
 
     _share_one_heap()
+    trimmed = time.monotonic()
     share = max(1, threads // workers)
     # This thread, too: operations that spread over busy cores wait long for the last of them.
     torch.set_num_threads(share)
@@ -70,6 +76,9 @@ def run_side_by_side(
                 failure = error
                 break
             running.append(pool.submit(run, job))
+            if time.monotonic() - trimmed > TRIM_EVERY:
+                _call_allocator("malloc_trim", 0)
+                trimmed = time.monotonic()
             if len(running) > 2 * workers:  # jobs differ in length: enough of them wait, so that no worker does
                 yield running.popleft().result()
         while running:
@@ -85,12 +94,17 @@ def _share_one_heap() -> None:
     """Let the threads allocate from one heap, unless the user has said how many there shall be.
 
     The GNU C library gives each thread a heap of its own, and batches that come and go in several of them leave ever
-    more holes: the more images, the more memory.
+    more holes: the more images, the more memory. Those of the one heap are given back from time to time.
     """
-    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
-        set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do not have it
-        if set_option is not None:
-            set_option(_M_ARENA_MAX, 1)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _call_allocator("mallopt", _M_ARENA_MAX, 1)
+
+
+def _call_allocator(name: str, *arguments: int) -> None:
+    """Call a function of the GNU C library's allocator, if that is what allocates."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(*arguments)
 
 
 def _copies(module: nn.Module, count: int) -> list[nn.Module]:

@@ -19,15 +19,13 @@ from interpret.errors import InterpretError, unknown
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import run_side_by_side
+from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
 from interpret.progress import progress
 from interpret.rules import BackwardRule, Overlap, Rule, frozen
 from interpret.tracing import Layer, trace
 
 Start = Literal["activation", "one"]
 
-PIXELS_AT_ONCE = 8 * 224 * 224
-"""How many pixels of input go through the network together: on processors, what fits the cache is fastest."""
 LARGE = 0.6
 """The share of an image from which on a part is not worth cutting: the whole image's forward pass serves all hits."""
 EVEN = 0.75

@@ -105,7 +105,7 @@ class Study:
         model: Model | nn.Module,
         data: Any,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int = 0,
         device: str | None = None,
         dtype: str = "float32",
@@ -253,7 +253,6 @@ class Study:
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
-        from interpret.data import batches
         from interpret.layers import select_layers
         from interpret.mining import Miner, on_device
         from interpret.progress import progress
@@ -279,7 +278,7 @@ class Study:
             progress(len(data), "mining", "img", miner.seen_items) as bar,
         ):
             try:
-                arriving = batches(data, self.batch_size, self.workers, start=miner.seen_items)
+                arriving = miner.unseen(device, self.batch_size, self.workers)
                 for look in miner.looks(arriving, device, self.dtype):
                     with _interrupts_waiting():
                         miner.take(look)
@@ -369,7 +368,7 @@ class Study:
         import torch
 
         from interpret.data import Batch
-        from interpret.mining import on_device
+        from interpret.mining import MOST_AT_ONCE, on_device
         from interpret.progress import progress
 
         model, data = self._able()
@@ -381,8 +380,8 @@ class Study:
         items = np.sort(self.mined(missing[0]).sample_images)
         known: dict[int, dict[str, Any]] = {}
         with on_device(model.module, self.device) as device, progress(len(items), "sampling", "img") as bar:
-            for start in range(0, len(items), self.batch_size):
-                part = items[start : start + self.batch_size]
+            for start in range(0, len(items), size := self.batch_size or MOST_AT_ONCE):
+                part = items[start : start + size]
                 read = [data[item] for item in part.tolist()]
                 images = torch.stack([image for image, _ in read])
                 batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))

@@ -656,3 +656,16 @@ def test_an_iterator_of_layers_is_read_once() -> None:
         yield "0"
 
     assert list(mine(integer_network(), integers(2, 2, 6, 6), names())) == ["0", "3"]
+
+
+def test_batches_suit_a_processors_cache() -> None:
+    def sizes(side: int, batch_size: int | None = None, device: str = "cpu") -> list[int]:
+        model = as_model(nn.Sequential(nn.Conv2d(1, 1, 1)))
+        miner = Miner(model, open_images(torch.zeros(40, 1, side, side), model))
+        return [len(batch.items) for batch in miner.unseen(torch.device(device), batch_size)]
+
+    assert sizes(28) == [32, 8]
+    assert sizes(224) == [8] * 5
+    assert sizes(224, device="cuda") == [32, 8]  # reading needs none
+    assert sizes(224, batch_size=20) == [20, 20]
+    assert sizes(1000) == [1] * 40

@@ -10,7 +10,6 @@ import typer
 
 from interpret.cli.answers import fail, say
 from interpret.cli.options import (
-    BatchSize,
     Crops,
     Data,
     Device,
@@ -19,6 +18,7 @@ from interpret.cli.options import (
     Layers,
     Model,
     Out,
+    OwnBatchSize,
     Picture,
     RuleName,
     Seed,
@@ -49,7 +49,7 @@ def gallery(
     device: Device = None,
     workers: Workers = None,
     seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    batch_size: OwnBatchSize = None,
     dtype: Dtype = "float32",
     context: Annotated[
         bool, typer.Option("--context/--no-context", help="Whether to show whole images, or only the patches of them.")
@@ -97,7 +97,7 @@ def mine(
     device: Device = None,
     workers: Workers = None,
     seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    batch_size: OwnBatchSize = None,
     dtype: Dtype = "float32",
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""

@@ -40,4 +40,7 @@ Workers = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Chooses the sample that statistics are drawn from.")]
 BatchSize = Annotated[int, typer.Option(help="Images in one forward pass.")]
+OwnBatchSize = Annotated[
+    int | None, typer.Option("--batch-size", help="Images in one forward pass. Default: what suits the device.")
+]
 Dtype = Annotated[str, typer.Option(help="float32, or bfloat16: twice as fast and less exact.")]

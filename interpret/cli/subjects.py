@@ -45,7 +45,7 @@ def open_subject(
     crops: str | None = None,
     device: str | None = None,
     workers: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     own_weights: bool = True,
 ) -> Opened:
     """Open a study's folder with its model and images, or a model and images, with a study for the result or not.
@@ -89,7 +89,7 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
     return Opened(model, loaded, found, begun)
 
 
-def reopen(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int = 32) -> Study:
+def reopen(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int | None = None) -> Study:
     """Open a study to compute, with the model and the images that it was begun with."""
     from interpret.study import Study
 
@@ -108,7 +108,7 @@ def open_study(
     dtype: str = "float32",
     device: str | None = None,
     workers: int | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> Study:
     """Begin a study, or go on with it."""
     from interpret.data import NAMED, open_images
