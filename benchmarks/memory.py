@@ -1,6 +1,6 @@
 """Peak memory of mining 1,000 and 10,000 images of 224 × 224 pixels, each in a process of its own.
 
-    python benchmarks/memory.py
+python benchmarks/memory.py
 """
 
 from __future__ import annotations

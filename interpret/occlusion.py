@@ -94,6 +94,7 @@ def occlude(
         on_target = [image[None].to(target, memory_format=torch.channels_last) for image in images]
         clean = [_answer(model.module, image.clone(), followed) for image in on_target]
         outputs, sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
+        predicted = labels is None
         labels = _labels(labels, outputs)
         strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
         # batches of one size, so that no worker waits for another's longer ones
@@ -135,6 +136,7 @@ def occlude(
         classes=list(model.classes) if model.classes is not None else None,
         model=model.name,
         settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
+        predicted=predicted,
     )
 
 

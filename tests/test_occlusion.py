@@ -144,7 +144,9 @@ def test_a_result_is_stored_and_drawn(tmp_path: Path) -> None:
     assert study.results == [("occlusion", "three images")]
     again = Study.open(study.path).result("occlusion", "three images")
     np.testing.assert_array_equal(again.probabilities, found.probabilities)
-    assert again.reading == found.reading
+    assert again.reading == found.reading and again.predicted and "most probable without it" in again.reading
+    told = occlude(module, images[:1], labels=[1], size=8, stride=4)
+    assert not told.predicted and "true class" in told.reading
     assert set(again.others) == set(found.others)
     figure = plot_occlusion(again)
     assert len([axes for axes in figure.axes if axes.get_title(loc="left")]) == 5

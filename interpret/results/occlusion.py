@@ -55,6 +55,8 @@ class Occlusion(Result):
     """The classes' names, where they are known."""
     model: str
     settings: dict[str, Any]
+    predicted: bool = False
+    """Whether the labels are what the network says of the image without the occluder."""
 
     @property
     def title(self) -> str:
@@ -64,11 +66,12 @@ class Occlusion(Result):
     def reading(self) -> str:
         height, width = self.size
         followed = f"the summed activation of the feature map of {self.layer} that is strongest without it, "
+        which = "class that is most probable without it" if self.predicted else "true class"
         projected = "The projections show what in this image, and in others, the same feature map answers to. "
         return (
             f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
             f"answers again. Each map shows at the square's place what was measured with the square there: "
-            f"{followed if self.layer else ''}the probability of the class, and the most probable class. "
+            f"{followed if self.layer else ''}the probability of the {which}, and the most probable class. "
             f"Where a map is dark, the network needs what the square hides. {projected if self.layer else ''}"
             f"Measured on {len(self.labels)} image{'s' * (len(self.labels) > 1)} with {self.model}, after Zeiler & "
             "Fergus 2014, Fig. 7."
