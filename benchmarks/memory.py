@@ -5,6 +5,7 @@ python benchmarks/memory.py
 
 from __future__ import annotations
 
+import argparse
 import resource
 import subprocess
 import sys
@@ -30,15 +31,18 @@ class MadeUp(torch.utils.data.Dataset[Tensor]):
 
 
 def main() -> None:
-    if len(sys.argv) == 2:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    measured = parser.parse_args().measure
+    if measured:
         torch.manual_seed(0)
-        mine(torchvision.models.squeezenet1_1(weights=None), MadeUp(int(sys.argv[1])))
+        mine(torchvision.models.squeezenet1_1(weights=None), MadeUp(measured))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     peaks = {}
     for count in (1000, 10000):
         peaks[count] = float(
-            subprocess.run([sys.executable, __file__, str(count)], capture_output=True, check=True).stdout
+            subprocess.run([sys.executable, __file__, "--measure", str(count)], capture_output=True, check=True).stdout
         )
         print(f"{count:6} images: {peaks[count]:7.0f} MiB at the peak", flush=True)
     print(f"ratio {peaks[10000] / peaks[1000]:.3f}")
