@@ -16,6 +16,8 @@ NEIGHBOURS = 6
 LISTED = 24
 """How many units of a layer an image's page lists as having it among their hits."""
 OF_CLASS = 8
+TO_A_PAGE = 240
+"""How many images a page of their index shows."""
 
 
 @dataclass
@@ -37,6 +39,31 @@ class ImagePage:
     parts: list[SamplePart]
     hits: list[tuple[LayerView, list[int], int]]
     """Of each layer, the units that have it among their hits, and how many more there are."""
+
+
+@dataclass(frozen=True)
+class IndexPage:
+    """A page of the index of the images."""
+
+    number: int
+    last: int
+    sources: list[Source]
+
+    @property
+    def href(self) -> str:
+        """Its address, relative to the gallery's root."""
+        return self._at(self.number)
+
+    @property
+    def before(self) -> str | None:
+        return self._at(self.number - 1) if self.number > 1 else None
+
+    @property
+    def after(self) -> str | None:
+        return self._at(self.number + 1) if self.number < self.last else None
+
+    def _at(self, number: int) -> str:
+        return "images/index.html" if number == 1 else f"images/index-{number}.html"
 
 
 @dataclass
@@ -122,6 +149,14 @@ class Subjects:
             source = self.network.source(number)
             label = self.network.class_name(source.label)
             yield ImagePage(source, label, parts.get(number, []), self._hits.get(number, []))
+
+    def index(self) -> Iterator[IndexPage]:
+        """Yield the pages of the index of all images that have a page."""
+        numbers = sorted(self.network.paged)
+        starts = range(0, len(numbers), TO_A_PAGE)
+        for place, start in enumerate(starts):
+            sources = [self.network.source(number) for number in numbers[start : start + TO_A_PAGE]]
+            yield IndexPage(place + 1, len(starts), sources)
 
     def _find_neighbours(self) -> None:
         """By the cosine of the largest values in the last layer before the answers; other crops of a picture aside."""
