@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret import plots, results
-from interpret.gallery import write_gallery
+from interpret.gallery import subjects, write_gallery
 from interpret.results import Result
 from interpret.study import Study, layer_path
 
@@ -138,6 +138,24 @@ def test_nearest_images_are_those_of_the_last_hidden_layer(study: Path, gallery:
     nearest = int(np.argsort([-1 if j == 0 else value for j, value in enumerate(cosine)])[-1])
     text = words(Page(gallery / "images" / "0.html"))
     assert f"{NAMES[nearest]} {cosine[nearest]:.2f}" in text
+
+
+def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "TO_A_PAGE", 5)
+    out = write_gallery(study, tmp_path / "gallery").parent
+    assert "images/index.html" in set(Page(out / "index.html").links)
+    assert "index.html" in set(Page(out / "images" / "0.html").links)
+    listed: list[int] = []
+    for name, count in (("index.html", 5), ("index-2.html", 5), ("index-3.html", 2)):
+        page = Page(out / "images" / name)
+        numbers = [int(link[10:-5]) for link in page.links if re.fullmatch(r"\.\./images/\d+\.html", link)]
+        pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+        assert [one["src"] for one in pictures] == [f"../sources/{number}.jpg" for number in numbers]
+        assert all(one["loading"] == "lazy" for one in pictures) and len(numbers) == count
+        listed += numbers
+    assert listed == list(range(len(NAMES)))
+    beside = {attributes["rel"]: attributes["href"] for _, attributes in page.tags if attributes.get("rel") == "prev"}
+    assert beside == {"prev": "../images/index-2.html"}
 
 
 def test_class_page_shows_the_units_that_prefer_it(study: Path, gallery: Path) -> None:
@@ -568,6 +586,10 @@ def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Pat
         page.wait_for_url("**/features.0/7.html")
     with opened(browser, gallery, "index.html") as page:
         page.get_by_role("button", name="Search").click()
+        example = str(page.get_by_role("combobox").get_attribute("placeholder")).partition(",")[0]
+        assert ask(page, example)[0] == f"{example}\nunit"  # what is offered as an example is there
+        assert ask(page, "no such thing") == []
+        assert page.locator("dialog [role=status] a").get_attribute("href") == "images/index.html"
         ask(page, "photo")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
@@ -669,6 +691,12 @@ def test_units_side_by_side(browser: Any, gallery: Path, init: str | None) -> No
     with opened(browser, gallery, "compare.html#features.0/0", init=init) as page:
         assert page.locator("iframe").count() == 1
         page.get_by_role("button", name="Add a unit").click()
+        offered = page.locator("[role=option]")
+        offered.first.wait_for()
+        assert offered.all_inner_texts() == ["features.0 1\nunit"]  # the neighbour of the one that is there
+        assert not page.get_by_role("status").inner_text()
+        page.get_by_role("combobox").fill("cat")  # a class, and so no unit to compare
+        assert offered.count() == 0 and "number" in page.get_by_role("status").inner_text()
         page.get_by_role("combobox").fill("fc 1")
         page.keyboard.press("Enter")
         page.wait_for_url("**/compare.html#features.0/0,fc/1")

@@ -17,6 +17,8 @@
   const here = /layers\/([^/]+)\/(\d+)\.html$/.exec(window.location.pathname);
   /** The unit of this page, as it stands in addresses: "conv1/3". */
   const unit = here ? `${here[1]}/${here[2]}` : null;
+  /** The folder of its layer, as the index names it. */
+  const own = here ? `layers/${here[1]}/` : null;
 
   /** Whether this can be a unit's address, and leads nowhere else. @param {string} path */
   const isUnit = (path) => /^[^/:?#\\]+\/\d+$/.test(path) && !/^(\.|%2e)+\//i.test(path);
@@ -168,11 +170,7 @@
         words.slice(0, -1).every((word) => name.toLowerCase().includes(word)),
       );
       // the layer of this page first
-      named.sort(
-        (a, b) =>
-          Number(here !== null && decodeURI(b[1]).includes(`/${here[1]}/`)) -
-          Number(here !== null && decodeURI(a[1]).includes(`/${here[1]}/`)),
-      );
+      named.sort((a, b) => Number(b[1] === own) - Number(a[1] === own));
       for (const [name, base, count] of named) {
         if (number < count) found.push({ text: `${name} ${number}`, kind: "unit", href: `${base}${number}.html` });
         if (found.length >= MOST) break;
@@ -203,12 +201,40 @@
     return [...found, ...within].slice(0, MOST);
   }
 
+  /** A question that this gallery can answer, in the layer of this page if it has one. @param {Index} index */
+  function example({ layers }) {
+    const [name, , count] = layers.find(([, base]) => base === own) ?? layers[Math.min(1, layers.length - 1)];
+    return `${name} ${Math.min(17, count - 1)}`;
+  }
+
+  const SHEETS = "Units have no names: to find one by what it shows, look at its layer’s sheet.";
+
+  /**
+   * Say how to ask.
+   * @param {Index} index
+   * @param {boolean} units  whether for units alone
+   * @returns {(Node | string)[]}
+   */
+  function howToAsk(index, units) {
+    if (units)
+      {return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SHEETS}`];}
+    const images = index.images.length
+      ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by the name of its file"]
+      : [];
+    return [
+      `Search knows a layer, a unit by its layer and number (“${example(index)}”)`,
+      ...(index.classes.length ? [", a class"] : []),
+      ...images,
+      ` and the words of your notes. ${SHEETS}`,
+    ];
+  }
+
   /**
    * Ask for something of the gallery.
    * @param {(found: Found) => void} choose
-   * @param {(found: Found) => boolean} [admits]
+   * @param {boolean} [units]  whether for units alone
    */
-  function search(choose, admits = () => true) {
+  function search(choose, units = false) {
     const input = /** @type {HTMLInputElement} */ (
       make("input", {
         type: "search",
@@ -216,7 +242,7 @@
         "aria-expanded": "true",
         "aria-controls": "results",
         "aria-label": "Search units, layers, classes and images",
-        placeholder: "conv2 17, a layer, a class, an image …",
+        placeholder: units ? "a unit" : "a unit, a layer, a class, an image …",
         autocomplete: "off",
         spellcheck: "false",
       })
@@ -239,7 +265,9 @@
 
     /** @param {Index} index */
     function answer(index) {
-      results = find(index, input.value).filter(admits);
+      const asked = input.value.trim() !== "";
+      results = !asked && units ? beside(index) : find(index, input.value);
+      if (units) results = results.filter(({ href }) => /^layers\/[^/]+\/\d+\.html$/.test(href));
       chosen = 0;
       list.replaceChildren(
         ...results.map((result, place) => {
@@ -253,7 +281,8 @@
           return row;
         }),
       );
-      said.textContent = results.length ? "" : "Nothing of that name.";
+      const hint = [asked ? "Nothing of that name. " : "", ...howToAsk(index, units)];
+      said.replaceChildren(...(results.length ? [] : hint));
       mark();
     }
 
@@ -270,6 +299,7 @@
     loadIndex().then(
       (index) => {
         ready = true;
+        input.placeholder = units ? example(index) : `${example(index)}, a layer, a class, an image …`;
         answer(index);
         if (hasty) take(chosen);
         input.addEventListener("input", () => answer(index));
@@ -451,12 +481,37 @@
     window.location.assign(`${root}compare.html#${[...before, unit].join(",")}`);
   }
 
+  /**
+   * Offer what may be put beside the units that are compared: the favourites, and each one's neighbours in its layer.
+   * @param {Index} index
+   * @returns {Found[]}
+   */
+  function beside(index) {
+    const shown = compared();
+    /** @type {Map<string, Found>} */
+    const found = new Map();
+    /** @param {string} path @param {string} text @param {string} kind */
+    const offer = (path, text, kind) => {
+      if (!shown.includes(path) && !found.has(path)) found.set(path, { text, kind, href: `layers/${path}.html` });
+    };
+    for (const [path, kept] of Object.entries(favourites())) {
+      if (isUnit(path)) offer(path, kept.title, kept.favourite ? "favourite" : "note");
+    }
+    for (const path of shown) {
+      const [, folder, number] = /** @type {RegExpExecArray} */ (/^(.*)\/(\d+)$/.exec(path));
+      const layer = index.layers.find(([, base]) => base === `layers/${folder}/`);
+      for (const near of layer ? [Number(number) + 1, Number(number) - 1] : []) {
+        if (layer && near >= 0 && near < layer[2]) offer(`${folder}/${near}`, `${layer[0]} ${near}`, "unit");
+      }
+    }
+    // with nothing to go by, the first unit of each layer
+    if (!found.size) for (const [name, base] of index.layers) offer(`${base.slice(7)}0`, `${name} 0`, "unit");
+    return [...found.values()].slice(0, MOST);
+  }
+
   /** Add a unit on the page of comparison. */
   function addPane() {
-    search(
-      (found) => choosePanes([...compared(), found.href.replace(/^layers\//, "").replace(/\.html$/, "")]),
-      (found) => found.kind === "unit" || found.kind === "note",
-    );
+    search((found) => choosePanes([...compared(), found.href.replace(/^layers\/|\.html$/g, "")]), true);
   }
 
   // --- a unit's page
