@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret import plots, results
-from interpret.gallery import subjects, write_gallery
+from interpret.gallery import numbers, subjects, write_gallery
 from interpret.results import Result
 from interpret.study import Study, layer_path
 
@@ -122,8 +122,11 @@ def test_image_page_tells_what_it_excites(study: Path, gallery: Path) -> None:
         prefix = f"../layers/{layer_path(name).replace('%', '%25')}"
         if share[strongest] > 0:
             assert f"{prefix}/{strongest}.html" in set(page.links)
-        for unit in np.flatnonzero((data.sources == 0).any(1)).tolist():
-            assert f"{prefix}/{unit}.html" in set(page.links)
+        hits = sorted((j, -float(data.values[unit, j]), unit) for unit, j in np.argwhere(data.sources == 0).tolist())
+        expected = [f"{prefix}/{unit}.html#hit-{j + 1}" for j, _, unit in hits]
+        assert [link for link in page.links if link.startswith(prefix) and "#hit" in link] == expected
+        for _, value, unit in hits:
+            assert f"{unit} {numbers.value(-value)}" in " ".join(page.text.split())
 
 
 def test_nearest_images_are_those_of_the_last_hidden_layer(study: Path, gallery: Path) -> None:
@@ -138,6 +141,55 @@ def test_nearest_images_are_those_of_the_last_hidden_layer(study: Path, gallery:
     nearest = int(np.argsort([-1 if j == 0 else value for j, value in enumerate(cosine)])[-1])
     text = words(Page(gallery / "images" / "0.html"))
     assert f"{NAMES[nearest]} {cosine[nearest]:.2f}" in text
+
+
+def test_image_page_shows_its_own_patch_of_each_unit(browser: Any, gallery: Path, study: Path) -> None:
+    """The tile that is seen is the hit's, cut out of the sprite of the unit's patches."""
+    data = Study.open(study).mined("odd/layer <b> 100%")  # 15 × 15 pixels of an input of 64 × 64
+    with opened(browser, gallery, "images/0.html") as page:
+        links = page.locator("a[href*='odd'][href*='#hit-']")
+        assert links.count() == (data.sources == 0).sum() > 0
+        for link in links.all():
+            unit, rank = re.findall(r"/(\d+)\.html#hit-(\d+)$", str(link.get_attribute("href")))[0]
+            tile = link.locator(".tile")
+            tile.scroll_into_view_if_needed()
+            page.wait_for_function("() => [...document.images].every((one) => !one.src || one.complete)")
+            with (
+                Image.open(BytesIO(tile.screenshot())) as shown,
+                Image.open(Study.open(study).patch_sprite("odd/layer <b> 100%", int(unit))) as sprite,
+            ):
+                row, column = divmod(int(rank) - 1, 3)
+                patch = sprite.convert("RGB").crop((15 * column, 15 * row, 15 * column + 15, 15 * row + 15))
+                expected = np.asarray(patch.resize(shown.size, Image.Resampling.NEAREST)).astype(int)
+                inner = np.s_[8:-8, 8:-8]
+                difference = np.abs(np.asarray(shown.convert("RGB")).astype(int) - expected)[inner]
+                other = np.abs(np.asarray(shown.convert("RGB")).astype(int) - expected[:, ::-1])[inner]
+                assert difference.mean() < other.mean() / 2
+
+
+def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: Path, tmp_path: Path) -> None:
+    """A picture that is not in the sample: its page shows a few units, more on demand, and counts the rest."""
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    samples = json.loads((copy / "samples.json").read_text())
+    samples.pop(next(item for item, record in samples.items() if record["source"] == 2))
+    (copy / "samples.json").write_text(json.dumps(samples))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(subjects, "FIRST", 2)
+        patched.setattr(subjects, "LISTED", 4)
+        out = write_gallery(copy, tmp_path / "gallery").parent
+    data = Study.open(copy).mined("features.0")
+    count = int((data.sources == 2).any(1).sum())
+    assert count > 4
+    page = Page(out / "images" / "2.html")
+    assert "not in the sample" in words(page) and "What it excites" not in words(page)
+    assert f"2 of the {count - 2} others" in words(page)
+    with opened(browser, out, "images/2.html") as shown:
+        links = shown.locator("a[href*='features.0'][href*='#hit-']")
+        assert [one.is_visible() for one in links.all()] == [True, True, False, False]
+        shown.locator("summary").first.focus()
+        shown.keyboard.press("Enter")
+        assert all(one.is_visible() for one in links.all())
 
 
 def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
