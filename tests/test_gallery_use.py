@@ -249,7 +249,7 @@ def test_network_page_says_how_often_it_is_right(study: Path, tmp_path: Path) ->
     labels = [sample["label"] for sample in samples.values() if sample["label"] >= 0]
     assert f"{labels.count(0) / len(labels):.0%}".replace(
         "%", " %"
-    ) + f" of the sample’s {len(labels)} images" in words(Page(write_gallery(copy, tmp_path / "second")))
+    ) + f" of the sample’s {len(labels)} inputs" in words(Page(write_gallery(copy, tmp_path / "second")))
 
 
 def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> None:
@@ -887,6 +887,23 @@ def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:
 
 
 # reading it otherwise
+
+
+def test_nothing_is_squashed_or_cut_on_a_phone(browser: Any, gallery: Path) -> None:
+    for path in ("index.html", "layers/features.0/index.html"):
+        with opened(browser, gallery, path, viewport={"width": 390, "height": 844}) as page:
+            filters = page.locator(".filters img")
+            filters.scroll_into_view_if_needed()
+            filters.evaluate("image => image.decode()")
+            drawn, natural = filters.evaluate(
+                "image => [image.clientWidth / image.clientHeight, image.naturalWidth / image.naturalHeight]"
+            )
+            assert drawn == pytest.approx(natural, rel=0.03)  # whole pixels
+    for path in ("index.html", "layers/fc/index.html"):
+        with opened(browser, gallery, path, viewport={"width": 390, "height": 844}) as page:
+            named = page.locator(".answer")
+            assert EVIL_CLASS in named.all_text_contents()
+            assert not named.evaluate_all("names => names.filter((name) => name.scrollWidth > name.clientWidth).length")
 
 
 def from_npm(package: str, folder: Path) -> Path:
