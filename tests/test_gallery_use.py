@@ -669,6 +669,19 @@ def test_keyboard_tour(browser: Any, gallery: Path) -> None:
         page.wait_for_url("**/classes/1.html")
 
 
+def test_list_of_keys_has_numbers_where_they_choose_something(browser: Any, gallery: Path) -> None:
+    for path, expected in (
+        ("index.html", ["1", "2", "3"]),
+        ("layers/features.0/0.html", ["1", "2"]),  # projected by two rules
+        ("layers/fc/0.html", []),
+        ("images/0.html", []),
+    ):
+        with opened(browser, gallery, path) as page:
+            page.keyboard.press("?")
+            listed = page.locator("dialog kbd").all_inner_texts()
+            assert [key for key in listed if key.isdigit()] == expected and listed[-1] == "?"
+
+
 def test_keyboard_alone_reaches_everything(browser: Any, gallery: Path) -> None:
     """Tab comes by every link and control that is shown, in the order of the page."""
     for path in EACH_TYPE:

@@ -598,14 +598,12 @@
     ["f", "favourite this unit, or no longer"],
     ["c", "compare this unit with those chosen before"],
     ["n", "write a note on this unit"],
-    ["1 2 3", "show patches, projections, both; on a unit’s page, the rule of the projections"],
-    ["?", "this list"],
   ];
 
   function showKeys() {
     const close = make("button", { type: "button", class: "close" }, "Close");
     const list = make("dl", { class: "keys" });
-    for (const [keys, meaning] of KEYS) {
+    for (const [keys, meaning] of [...KEYS, ...numberKeys(), ["?", "this list"]]) {
       list.append(
         make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])),
         make("dd", {}, meaning),
@@ -623,11 +621,7 @@
   };
 
   /** Choose a radio button by its number. @param {number} number */
-  function chooseView(number) {
-    const group = document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]");
-    const input = group?.querySelectorAll("input")[number - 1];
-    input?.click();
-  }
+  const chooseView = (number) => views()?.querySelectorAll("input")[number - 1]?.click();
 
   /** @type {Record<string, () => unknown>} */
   const actions = {
@@ -648,6 +642,14 @@
     2: () => chooseView(2),
     3: () => chooseView(3),
   };
+  /** What the numbers choose on this page, if it has a switch. @returns {string[][]} */
+  function numberKeys() {
+    const labels = [...(views()?.querySelectorAll("label") ?? [])].slice(0, NUMBERED);
+    const names = labels.map((label) => label.textContent?.trim());
+    const what = views()?.dataset.switch === "rule" ? "show the projections by" : "show";
+    return names.length ? [[names.map((_, place) => place + 1).join(" "), `${what} ${names.join(", ")}`]] : [];
+  }
+
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
@@ -668,6 +670,14 @@
     event.preventDefault();
     action();
   }
+  const NUMBERED = 3;
+
+  /** The switch that numbers work. */
+  const views = () =>
+    /** @type {HTMLFieldSetElement | null} */ (
+      document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]")
+    );
+
 
   // --- start
 
