@@ -782,7 +782,23 @@ def test_compare_key_collects_units(browser: Any, gallery: Path) -> None:
         page.wait_for_url("**/compare.html#features.0/2")
         page.goto((gallery / "layers/fc/2.html").as_uri())
         page.keyboard.press("c")
-        page.wait_for_url("**/compare.html#features.0/2,fc/2")
+        page.wait_for_url("**/compare.html#fc/2,features.0/2")
+        assert page.locator("iframe").first.get_attribute("title") == "fc unit 2"  # the one just chosen is in view
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_unit_that_is_added_comes_into_view(browser: Any, gallery: Path, width: int) -> None:
+    start = "compare.html#features.0/0,features.0/1,features.0/4,features.0/5"
+    with opened(browser, gallery, start, viewport={"width": width, "height": 844}) as page:
+        assert page.evaluate("document.querySelector('#panes').scrollLeft") == 0
+        page.get_by_role("button", name="Add a unit").click()
+        page.get_by_role("combobox").fill("fc 1")
+        page.locator("[role=option]").first.wait_for()
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            """() => { const pane = document.querySelector('.pane:nth-child(5)')?.getBoundingClientRect();
+                return pane && pane.left >= 0 && pane.right <= window.innerWidth + 1; }"""
+        )
 
 
 def test_favourites_and_notes_are_kept_and_exported(browser: Any, gallery: Path, tmp_path: Path) -> None:

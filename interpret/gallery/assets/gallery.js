@@ -462,6 +462,8 @@
         );
       }),
     );
+    const last = panes.lastElementChild;
+    if (open.size && last && !open.has(paths[paths.length - 1])) last.scrollIntoView({ inline: "nearest" });
     const empty = document.querySelector("#empty");
     if (empty instanceof HTMLElement) empty.hidden = paths.length > 1;
     memory.write(`compare.${html.dataset.gallery}`, paths.join(","));
@@ -472,13 +474,13 @@
     window.location.hash = paths.join(",");
   }
 
-  /** Put this page's unit beside those chosen before. */
+  /** Put this page's unit beside those chosen before, as the first: that is where one looks. */
   function compareThis() {
     if (!unit) return;
     const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "")
       .split(",")
       .filter((path) => path && path !== unit);
-    window.location.assign(`${root}compare.html#${[...before, unit].join(",")}`);
+    window.location.assign(`${root}compare.html#${[unit, ...before].join(",")}`);
   }
 
   /**
