@@ -885,9 +885,16 @@ def test_pictures_are_downloaded_as_png_from_a_host(browser: Any, served: str, s
     download.value.save_as(file)
     context.close()
     with Image.open(file) as picture, Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
-        assert picture.format == "PNG" and picture.size == (2 * patches.width + 4, patches.height)
-        shown = np.asarray(picture.convert("RGB"))[:, : patches.width].astype(int)
-        assert np.abs(shown - np.asarray(patches.convert("RGB"))).mean() < 4  # decoders of WebP differ a little
+        zoom = -(-160 // patches.height)
+        large = patches.convert("RGB").resize((zoom * patches.width, zoom * patches.height), Image.Resampling.NEAREST)
+        assert picture.format == "PNG" and picture.width == 2 * large.width + 4
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+        shown, title = pixels[-large.height :, : large.width], pixels[: -large.height]
+        assert np.abs(shown - np.asarray(large)).mean() < 4  # decoders of WebP differ a little
+        assert title.max() == 255 and title.min() < 100  # dark on white
+        dark = np.argwhere(title.min(axis=2) < 128)
+        assert dark[:, 0].min() > 0 and dark[:, 0].max() < len(title) - 1  # nothing of it is cut
+        assert dark[:, 1].max() < title.shape[1] - 1
     assert wrong == []
 
 
@@ -899,8 +906,9 @@ def test_pictures_are_shown_as_one_to_save_from_disk(browser: Any, gallery: Path
         picture = dialog.get_by_role("img")
         assert dialog.get_by_text("Save image as").is_visible() and "features.0" in picture.get_attribute("aria-label")
         with Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
-            size = [2 * patches.width + 4, patches.height]
-        assert picture.evaluate("canvas => [canvas.width, canvas.height]") == size
+            side = patches.height * -(-160 // patches.height)
+        width, height = picture.evaluate("canvas => [canvas.width, canvas.height]")
+        assert width == 2 * side + 4 and height > side + 14  # two blocks, and a title above them
         with Image.open(BytesIO(picture.screenshot())) as shown:
             assert len(np.unique(np.asarray(shown.convert("L")))) > 20
         page.keyboard.press("Escape")
@@ -908,6 +916,30 @@ def test_pictures_are_shown_as_one_to_save_from_disk(browser: Any, gallery: Path
         links = page.locator("a[download]").evaluate_all("links => links.map(link => link.getAttribute('href'))")
         kinds = ("patches", "projections/deconvnet", "projections/guided")
         assert links == [f"../../{kind}/features.0/0000.webp" for kind in kinds]
+        with page.context.expect_page() as beside:  # a browser shows it: not in the place of the page
+            page.locator("a[download]").first.click()
+        assert beside.value.url.endswith("/patches/features.0/0000.webp") and page.url.endswith("/features.0/0.html")
+
+
+@pytest.mark.parametrize("name", ["net", "a " * 60, "long" * 40])
+def test_title_of_a_picture_fits(browser: Any, study: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    info = json.loads((copy / "study.json").read_text())
+    info["model"]["name"] = name.strip()
+    (copy / "study.json").write_text(json.dumps(info))
+    out = write_gallery(copy, tmp_path / "gallery").parent
+    drawn = """window.drawn = []; const pen = CanvasRenderingContext2D.prototype, fill = pen.fillText;
+        pen.fillText = function (text, x, y) {
+            window.drawn.push([text, x + this.measureText(text).width, y, this.canvas.width]);
+            return fill.call(this, text, x, y); };"""
+    with opened(browser, out, "layers/features.0/0.html", init=drawn) as page:
+        page.get_by_role("button", name="PNG").click()
+        page.locator("canvas").wait_for()
+        lines = page.evaluate("window.drawn")
+        title = f"{name.strip()}, features.0, unit 0; patches | deconvnet"
+        assert " ".join(line[0] for line in lines) == title
+        assert all(right <= width for _, right, _, width in lines)
 
 
 def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:

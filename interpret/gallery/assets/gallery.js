@@ -518,6 +518,9 @@
 
   // --- a unit's page
 
+  /** Least height of a block in a picture to save, in pixels. */
+  const LEAST_SIDE = 160;
+
   /** Go to any unit of the network. */
   function random() {
     loadIndex().then((index) => {
@@ -529,19 +532,60 @@
     });
   }
 
-  /** Save the blocks that are shown, side by side, as one picture. */
+  /** What this page knows of its unit as numbers. @returns {Record<string, any>} */
+  const record = () => JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
+
+  /**
+   * Set words in lines no wider than this; a word that is wider has a line of its own.
+   * @param {CanvasRenderingContext2D} pen
+   * @param {string} text
+   * @param {number} width
+   */
+  function inLines(pen, text, width) {
+    /** @type {string[]} */
+    const lines = [];
+    for (const word of text.split(" ")) {
+      const longer = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+      if (lines.length && pen.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+      else lines.push(word);
+    }
+    return lines;
+  }
+
+  /** Save the blocks that are shown, side by side under a title, as one picture. */
   async function savePicture() {
     const images = [...document.querySelectorAll(".nine image")].filter((image) => image.checkVisibility());
     const canvas = document.createElement("canvas");
-    const sizes = images.map((image) => [Number(image.getAttribute("width")), Number(image.getAttribute("height"))]);
-    canvas.width = sizes.reduce((sum, [width]) => sum + width + 4, -4);
-    canvas.height = Math.max(...sizes.map(([, height]) => height));
+    const pen = canvas.getContext("2d");
+    if (!pen || !images.length) return;
     const addresses = images.map((image) => root + (image.getAttribute("href") ?? "").slice(root.length));
     const pictures = await Promise.all(addresses.map(loaded));
-    const pen = canvas.getContext("2d");
+    const kinds = images.map((image) => image.closest("figure")?.dataset.kind ?? "");
+    const { network, layer, unit: number } = record();
+    const title = `${network}, ${layer}, unit ${number}; ${kinds.join(" | ")}`;
+    // small pictures by a whole factor, so that their pixels stay squares and the title has room
+    const zoom = Math.ceil(LEAST_SIDE / Math.max(...pictures.map((picture) => picture.naturalHeight)));
+    const sizes = pictures.map((picture) => [zoom * picture.naturalWidth, zoom * picture.naturalHeight]);
+    const width = sizes.reduce((sum, [one]) => sum + one + 4, -4);
+    const family = window.getComputedStyle(document.body).fontFamily;
+    let size = Math.max(14, Math.round(width / 50));
+    pen.font = `${size}px ${family}`;
+    const widest = Math.max(...title.split(" ").map((word) => pen.measureText(word).width));
+    if (widest > width - 8) size *= (width - 8) / widest;
+    pen.font = `${size}px ${family}`;
+    const lines = inLines(pen, title, width - 8);
+    const top = Math.ceil(1.35 * size * lines.length + 0.4 * size);
+    canvas.width = width;
+    canvas.height = top + Math.max(...sizes.map(([, height]) => height));
+    // a canvas that changes its size forgets how it was to be drawn on
+    Object.assign(pen, { font: `${size}px ${family}`, textBaseline: "top", imageSmoothingEnabled: false });
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.fillStyle = "#1b1b1b";
+    lines.forEach((line, place) => pen.fillText(line, 4, (0.2 + 1.35 * place) * size));
     let left = 0;
     pictures.forEach((picture, place) => {
-      pen?.drawImage(picture, left, 0);
+      pen.drawImage(picture, left, top, sizes[place][0], sizes[place][1]);
       left += sizes[place][0] + 4;
     });
     // of a page opened from disk, a script may not read the pictures: its user may, by the browser's own menu
@@ -602,6 +646,14 @@
     ["n", "write a note on this unit"],
   ];
 
+  /** What the numbers choose on this page, if it has a switch. @returns {string[][]} */
+  function numberKeys() {
+    const labels = [...(views()?.querySelectorAll("label") ?? [])].slice(0, NUMBERED);
+    const names = labels.map((label) => label.textContent?.trim());
+    const what = views()?.dataset.switch === "rule" ? "show the projections by" : "show";
+    return names.length ? [[names.map((_, place) => place + 1).join(" "), `${what} ${names.join(", ")}`]] : [];
+  }
+
   function showKeys() {
     const close = make("button", { type: "button", class: "close" }, "Close");
     const list = make("dl", { class: "keys" });
@@ -621,6 +673,14 @@
     if (target instanceof HTMLElement) target.click();
     return target !== null;
   };
+
+  const NUMBERED = 3;
+
+  /** The switch that numbers work. */
+  const views = () =>
+    /** @type {HTMLFieldSetElement | null} */ (
+      document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]")
+    );
 
   /** Choose a radio button by its number. @param {number} number */
   const chooseView = (number) => views()?.querySelectorAll("input")[number - 1]?.click();
@@ -644,14 +704,6 @@
     2: () => chooseView(2),
     3: () => chooseView(3),
   };
-  /** What the numbers choose on this page, if it has a switch. @returns {string[][]} */
-  function numberKeys() {
-    const labels = [...(views()?.querySelectorAll("label") ?? [])].slice(0, NUMBERED);
-    const names = labels.map((label) => label.textContent?.trim());
-    const what = views()?.dataset.switch === "rule" ? "show the projections by" : "show";
-    return names.length ? [[names.map((_, place) => place + 1).join(" "), `${what} ${names.join(", ")}`]] : [];
-  }
-
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
@@ -672,14 +724,6 @@
     event.preventDefault();
     action();
   }
-  const NUMBERED = 3;
-
-  /** The switch that numbers work. */
-  const views = () =>
-    /** @type {HTMLFieldSetElement | null} */ (
-      document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]")
-    );
-
 
   // --- start
 
@@ -698,6 +742,11 @@
   }
   for (const link of document.querySelectorAll("a[data-copy]")) {
     copyOnClick(/** @type {HTMLAnchorElement} */ (link));
+  }
+  // from disk a browser shows a picture rather than saving it: beside the page, not in its place
+  for (const link of window.location.protocol === "file:" ? document.querySelectorAll(".saves a") : []) {
+    link.setAttribute("target", "_blank");
+    link.setAttribute("rel", "noopener");
   }
   const asks = make("button", { type: "button", "aria-keyshortcuts": "/" }, "Search ", make("kbd", {}, "/"));
   asks.addEventListener("click", () => search(go));
@@ -721,8 +770,7 @@
     else if (act === "clear") choosePanes([]);
     else if (act === "png") savePicture();
     else if (act === "json") {
-      const record = JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
-      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record }, null, 1);
+      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record() }, null, 1);
       download(fileName("json"), new Blob([text], { type: "application/json" }));
     } else if (act === "export") {
       const all = { gallery: html.dataset.gallery, kept: favourites() };
