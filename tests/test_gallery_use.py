@@ -648,6 +648,35 @@ def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Pat
         page.wait_for_url("**/images/5.html")
 
 
+def test_search_puts_the_own_layer_first_whatever_its_name(browser: Any, gallery: Path) -> None:
+    odd = "odd/layer <b> 100%"
+    address = f"layers/{layer_path(odd).replace('%', '%25')}/3.html"
+    with opened(browser, gallery, address) as page:
+        page.keyboard.press("/")
+        page.get_by_role("combobox").fill("4")
+        assert page.locator("[role=option]").first.inner_text() == f"{odd} 4\nunit"
+        assert str(page.get_by_role("combobox").get_attribute("placeholder")).startswith(f"{odd} 5, ")
+
+
+def test_units_to_compare_are_offered(browser: Any, gallery: Path) -> None:
+    with opened(browser, gallery, "layers/features.0/2.html") as page:
+        page.goto((gallery / "compare.html").as_uri())
+        page.get_by_role("button", name="Add a unit").click()
+        offered = page.locator("[role=option]")
+        offered.first.wait_for()
+        assert [str(one).split("\n")[0] for one in offered.all_inner_texts()] == [
+            f"{name} 0" for name, *_, mined in LAYERS if mined
+        ]
+        page.goto((gallery / "layers/features.0/2.html").as_uri())
+        page.keyboard.press("f")
+        page.goto(f"{(gallery / 'compare.html').as_uri()}#fc/3")
+        page.get_by_role("button", name="Add a unit").click()
+        offered.first.wait_for()
+        assert offered.all_inner_texts() == ["features.0 · unit 2\nfavourite", "fc 2\nunit"]
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/compare.html#fc/3,features.0/2")
+
+
 def test_keyboard_tour(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "layers/features.0/3.html") as page:
         page.keyboard.press("?")
