@@ -238,6 +238,7 @@ EACH_TYPE = (
     "compare.html#features.0/0,features.0/2",
     "layers/features.0/index.html",
     "layers/features.0/0.html",
+    "images/index.html",
     "images/0.html",
     "classes/0.html",
 )

@@ -93,7 +93,7 @@ def test_unit_page_tells_the_facts(study: Path, gallery: Path) -> None:
     for j in range(9):
         row, column = mined.positions[0, j]
         assert NAMES[mined.sources[0, j]] in text
-        assert f"row {row}, column {column}" in text
+        assert f"map row {row}, column {column}" in text
         assert f"{mined.values[0, j]:.1f}" in text
     assert "interpret.project(model, image[None], 'features.0', 0, positions=" in text
     assert sum(tag == "use" for tag, _ in page.tags) == 27  # nine patches, nine projections by each of two rules

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret import plots, results
-from interpret.gallery import write_gallery
+from interpret.gallery import numbers, subjects, write_gallery
 from interpret.results import Result
 from interpret.study import Study, layer_path
 
@@ -122,8 +122,11 @@ def test_image_page_tells_what_it_excites(study: Path, gallery: Path) -> None:
         prefix = f"../layers/{layer_path(name).replace('%', '%25')}"
         if share[strongest] > 0:
             assert f"{prefix}/{strongest}.html" in set(page.links)
-        for unit in np.flatnonzero((data.sources == 0).any(1)).tolist():
-            assert f"{prefix}/{unit}.html" in set(page.links)
+        hits = sorted((j, -float(data.values[unit, j]), unit) for unit, j in np.argwhere(data.sources == 0).tolist())
+        expected = [f"{prefix}/{unit}.html#hit-{j + 1}" for j, _, unit in hits]
+        assert [link for link in page.links if link.startswith(prefix) and "#hit" in link] == expected
+        for _, value, unit in hits:
+            assert f"{unit} {numbers.value(-value)}" in " ".join(page.text.split())
 
 
 def test_nearest_images_are_those_of_the_last_hidden_layer(study: Path, gallery: Path) -> None:
@@ -138,6 +141,73 @@ def test_nearest_images_are_those_of_the_last_hidden_layer(study: Path, gallery:
     nearest = int(np.argsort([-1 if j == 0 else value for j, value in enumerate(cosine)])[-1])
     text = words(Page(gallery / "images" / "0.html"))
     assert f"{NAMES[nearest]} {cosine[nearest]:.2f}" in text
+
+
+def test_image_page_shows_its_own_patch_of_each_unit(browser: Any, gallery: Path, study: Path) -> None:
+    """The tile that is seen is the hit's, cut out of the sprite of the unit's patches."""
+    data = Study.open(study).mined("odd/layer <b> 100%")  # 15 × 15 pixels of an input of 64 × 64
+    with opened(browser, gallery, "images/0.html") as page:
+        links = page.locator("a[href*='odd'][href*='#hit-']")
+        assert links.count() == (data.sources == 0).sum() > 0
+        for link in links.all():
+            unit, rank = re.findall(r"/(\d+)\.html#hit-(\d+)$", str(link.get_attribute("href")))[0]
+            tile = link.locator(".tile")
+            tile.scroll_into_view_if_needed()
+            page.wait_for_function("() => [...document.images].every((one) => !one.src || one.complete)")
+            with (
+                Image.open(BytesIO(tile.screenshot())) as shown,
+                Image.open(Study.open(study).patch_sprite("odd/layer <b> 100%", int(unit))) as sprite,
+            ):
+                row, column = divmod(int(rank) - 1, 3)
+                patch = sprite.convert("RGB").crop((15 * column, 15 * row, 15 * column + 15, 15 * row + 15))
+                expected = np.asarray(patch.resize(shown.size, Image.Resampling.NEAREST)).astype(int)
+                inner = np.s_[8:-8, 8:-8]
+                difference = np.abs(np.asarray(shown.convert("RGB")).astype(int) - expected)[inner]
+                other = np.abs(np.asarray(shown.convert("RGB")).astype(int) - expected[:, ::-1])[inner]
+                assert difference.mean() < other.mean() / 2
+
+
+def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: Path, tmp_path: Path) -> None:
+    """A picture that is not in the sample: its page shows a few units, more on demand, and counts the rest."""
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    samples = json.loads((copy / "samples.json").read_text())
+    samples.pop(next(item for item, record in samples.items() if record["source"] == 2))
+    (copy / "samples.json").write_text(json.dumps(samples))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(subjects, "FIRST", 2)
+        patched.setattr(subjects, "LISTED", 4)
+        out = write_gallery(copy, tmp_path / "gallery").parent
+    data = Study.open(copy).mined("features.0")
+    count = int((data.sources == 2).any(1).sum())
+    assert count > 4
+    page = Page(out / "images" / "2.html")
+    assert "not in the sample" in words(page) and "What it excites" not in words(page)
+    assert f"2 of the {count - 2} others" in words(page)
+    with opened(browser, out, "images/2.html") as shown:
+        links = shown.locator("a[href*='features.0'][href*='#hit-']")
+        assert [one.is_visible() for one in links.all()] == [True, True, False, False]
+        shown.locator("summary").first.focus()
+        shown.keyboard.press("Enter")
+        assert all(one.is_visible() for one in links.all())
+
+
+def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "TO_A_PAGE", 5)
+    out = write_gallery(study, tmp_path / "gallery").parent
+    assert "images/index.html" in set(Page(out / "index.html").links)
+    assert "index.html" in set(Page(out / "images" / "0.html").links)
+    listed: list[int] = []
+    for name, count in (("index.html", 5), ("index-2.html", 5), ("index-3.html", 2)):
+        page = Page(out / "images" / name)
+        numbers = [int(link[10:-5]) for link in page.links if re.fullmatch(r"\.\./images/\d+\.html", link)]
+        pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+        assert [one["src"] for one in pictures] == [f"../sources/{number}.jpg" for number in numbers]
+        assert all(one["loading"] == "lazy" for one in pictures) and len(numbers) == count
+        listed += numbers
+    assert listed == list(range(len(NAMES)))
+    beside = {attributes["rel"]: attributes["href"] for _, attributes in page.tags if attributes.get("rel") == "prev"}
+    assert beside == {"prev": "../images/index-2.html"}
 
 
 def test_class_page_shows_the_units_that_prefer_it(study: Path, gallery: Path) -> None:
@@ -179,7 +249,7 @@ def test_network_page_says_how_often_it_is_right(study: Path, tmp_path: Path) ->
     labels = [sample["label"] for sample in samples.values() if sample["label"] >= 0]
     assert f"{labels.count(0) / len(labels):.0%}".replace(
         "%", " %"
-    ) + f" of the sample’s {len(labels)} images" in words(Page(write_gallery(copy, tmp_path / "second")))
+    ) + f" of the sample’s {len(labels)} inputs" in words(Page(write_gallery(copy, tmp_path / "second")))
 
 
 def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> None:
@@ -568,10 +638,43 @@ def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Pat
         page.wait_for_url("**/features.0/7.html")
     with opened(browser, gallery, "index.html") as page:
         page.get_by_role("button", name="Search").click()
+        example = str(page.get_by_role("combobox").get_attribute("placeholder")).partition(",")[0]
+        assert ask(page, example)[0] == f"{example}\nunit"  # what is offered as an example is there
+        assert ask(page, "no such thing") == []
+        assert page.locator("dialog [role=status] a").get_attribute("href") == "images/index.html"
         ask(page, "photo")
         page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
         page.wait_for_url("**/images/5.html")
+
+
+def test_search_puts_the_own_layer_first_whatever_its_name(browser: Any, gallery: Path) -> None:
+    odd = "odd/layer <b> 100%"
+    address = f"layers/{layer_path(odd).replace('%', '%25')}/3.html"
+    with opened(browser, gallery, address) as page:
+        page.keyboard.press("/")
+        page.get_by_role("combobox").fill("4")
+        assert page.locator("[role=option]").first.inner_text() == f"{odd} 4\nunit"
+        assert str(page.get_by_role("combobox").get_attribute("placeholder")).startswith(f"{odd} 5, ")
+
+
+def test_units_to_compare_are_offered(browser: Any, gallery: Path) -> None:
+    with opened(browser, gallery, "layers/features.0/2.html") as page:
+        page.goto((gallery / "compare.html").as_uri())
+        page.get_by_role("button", name="Add a unit").click()
+        offered = page.locator("[role=option]")
+        offered.first.wait_for()
+        assert [str(one).split("\n")[0] for one in offered.all_inner_texts()] == [
+            f"{name} 0" for name, *_, mined in LAYERS if mined
+        ]
+        page.goto((gallery / "layers/features.0/2.html").as_uri())
+        page.keyboard.press("f")
+        page.goto(f"{(gallery / 'compare.html').as_uri()}#fc/3")
+        page.get_by_role("button", name="Add a unit").click()
+        offered.first.wait_for()
+        assert offered.all_inner_texts() == ["features.0 · unit 2\nfavourite", "fc 2\nunit"]
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/compare.html#fc/3,features.0/2")
 
 
 def test_keyboard_tour(browser: Any, gallery: Path) -> None:
@@ -593,6 +696,19 @@ def test_keyboard_tour(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "classes/0.html") as page:
         page.keyboard.press("j")
         page.wait_for_url("**/classes/1.html")
+
+
+def test_list_of_keys_has_numbers_where_they_choose_something(browser: Any, gallery: Path) -> None:
+    for path, expected in (
+        ("index.html", ["1", "2", "3"]),
+        ("layers/features.0/0.html", ["1", "2"]),  # projected by two rules
+        ("layers/fc/0.html", []),
+        ("images/0.html", []),
+    ):
+        with opened(browser, gallery, path) as page:
+            page.keyboard.press("?")
+            listed = page.locator("dialog kbd").all_inner_texts()
+            assert [key for key in listed if key.isdigit()] == expected and listed[-1] == "?"
 
 
 def test_keyboard_alone_reaches_everything(browser: Any, gallery: Path) -> None:
@@ -669,6 +785,12 @@ def test_units_side_by_side(browser: Any, gallery: Path, init: str | None) -> No
     with opened(browser, gallery, "compare.html#features.0/0", init=init) as page:
         assert page.locator("iframe").count() == 1
         page.get_by_role("button", name="Add a unit").click()
+        offered = page.locator("[role=option]")
+        offered.first.wait_for()
+        assert offered.all_inner_texts() == ["features.0 1\nunit"]  # the neighbour of the one that is there
+        assert not page.get_by_role("status").inner_text()
+        page.get_by_role("combobox").fill("cat")  # a class, and so no unit to compare
+        assert offered.count() == 0 and "number" in page.get_by_role("status").inner_text()
         page.get_by_role("combobox").fill("fc 1")
         page.keyboard.press("Enter")
         page.wait_for_url("**/compare.html#features.0/0,fc/1")
@@ -689,7 +811,23 @@ def test_compare_key_collects_units(browser: Any, gallery: Path) -> None:
         page.wait_for_url("**/compare.html#features.0/2")
         page.goto((gallery / "layers/fc/2.html").as_uri())
         page.keyboard.press("c")
-        page.wait_for_url("**/compare.html#features.0/2,fc/2")
+        page.wait_for_url("**/compare.html#fc/2,features.0/2")
+        assert page.locator("iframe").first.get_attribute("title") == "fc unit 2"  # the one just chosen is in view
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_unit_that_is_added_comes_into_view(browser: Any, gallery: Path, width: int) -> None:
+    start = "compare.html#features.0/0,features.0/1,features.0/4,features.0/5"
+    with opened(browser, gallery, start, viewport={"width": width, "height": 844}) as page:
+        assert page.evaluate("document.querySelector('#panes').scrollLeft") == 0
+        page.get_by_role("button", name="Add a unit").click()
+        page.get_by_role("combobox").fill("fc 1")
+        page.locator("[role=option]").first.wait_for()
+        page.keyboard.press("Enter")
+        page.wait_for_function(
+            """() => { const pane = document.querySelector('.pane:nth-child(5)')?.getBoundingClientRect();
+                return pane && pane.left >= 0 && pane.right <= window.innerWidth + 1; }"""
+        )
 
 
 def test_favourites_and_notes_are_kept_and_exported(browser: Any, gallery: Path, tmp_path: Path) -> None:
@@ -776,9 +914,16 @@ def test_pictures_are_downloaded_as_png_from_a_host(browser: Any, served: str, s
     download.value.save_as(file)
     context.close()
     with Image.open(file) as picture, Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
-        assert picture.format == "PNG" and picture.size == (2 * patches.width + 4, patches.height)
-        shown = np.asarray(picture.convert("RGB"))[:, : patches.width].astype(int)
-        assert np.abs(shown - np.asarray(patches.convert("RGB"))).mean() < 4  # decoders of WebP differ a little
+        zoom = -(-160 // patches.height)
+        large = patches.convert("RGB").resize((zoom * patches.width, zoom * patches.height), Image.Resampling.NEAREST)
+        assert picture.format == "PNG" and picture.width == 2 * large.width + 4
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+        shown, title = pixels[-large.height :, : large.width], pixels[: -large.height]
+        assert np.abs(shown - np.asarray(large)).mean() < 4  # decoders of WebP differ a little
+        assert title.max() == 255 and title.min() < 100  # dark on white
+        dark = np.argwhere(title.min(axis=2) < 128)
+        assert dark[:, 0].min() > 0 and dark[:, 0].max() < len(title) - 1  # nothing of it is cut
+        assert dark[:, 1].max() < title.shape[1] - 1
     assert wrong == []
 
 
@@ -790,8 +935,9 @@ def test_pictures_are_shown_as_one_to_save_from_disk(browser: Any, gallery: Path
         picture = dialog.get_by_role("img")
         assert dialog.get_by_text("Save image as").is_visible() and "features.0" in picture.get_attribute("aria-label")
         with Image.open(Study.open(study).patch_sprite("features.0", 0)) as patches:
-            size = [2 * patches.width + 4, patches.height]
-        assert picture.evaluate("canvas => [canvas.width, canvas.height]") == size
+            side = patches.height * -(-160 // patches.height)
+        width, height = picture.evaluate("canvas => [canvas.width, canvas.height]")
+        assert width == 2 * side + 4 and height > side + 14  # two blocks, and a title above them
         with Image.open(BytesIO(picture.screenshot())) as shown:
             assert len(np.unique(np.asarray(shown.convert("L")))) > 20
         page.keyboard.press("Escape")
@@ -799,6 +945,30 @@ def test_pictures_are_shown_as_one_to_save_from_disk(browser: Any, gallery: Path
         links = page.locator("a[download]").evaluate_all("links => links.map(link => link.getAttribute('href'))")
         kinds = ("patches", "projections/deconvnet", "projections/guided")
         assert links == [f"../../{kind}/features.0/0000.webp" for kind in kinds]
+        with page.context.expect_page() as beside:  # a browser shows it: not in the place of the page
+            page.locator("a[download]").first.click()
+        assert beside.value.url.endswith("/patches/features.0/0000.webp") and page.url.endswith("/features.0/0.html")
+
+
+@pytest.mark.parametrize("name", ["net", "a " * 60, "long" * 40])
+def test_title_of_a_picture_fits(browser: Any, study: Path, tmp_path: Path, name: str) -> None:
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy)
+    info = json.loads((copy / "study.json").read_text())
+    info["model"]["name"] = name.strip()
+    (copy / "study.json").write_text(json.dumps(info))
+    out = write_gallery(copy, tmp_path / "gallery").parent
+    drawn = """window.drawn = []; const pen = CanvasRenderingContext2D.prototype, fill = pen.fillText;
+        pen.fillText = function (text, x, y) {
+            window.drawn.push([text, x + this.measureText(text).width, y, this.canvas.width]);
+            return fill.call(this, text, x, y); };"""
+    with opened(browser, out, "layers/features.0/0.html", init=drawn) as page:
+        page.get_by_role("button", name="PNG").click()
+        page.locator("canvas").wait_for()
+        lines = page.evaluate("window.drawn")
+        title = f"{name.strip()}, features.0, unit 0; patches | deconvnet"
+        assert " ".join(line[0] for line in lines) == title
+        assert all(right <= width for _, right, _, width in lines)
 
 
 def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:
@@ -807,6 +977,23 @@ def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:
 
 
 # reading it otherwise
+
+
+def test_nothing_is_squashed_or_cut_on_a_phone(browser: Any, gallery: Path) -> None:
+    for path in ("index.html", "layers/features.0/index.html"):
+        with opened(browser, gallery, path, viewport={"width": 390, "height": 844}) as page:
+            filters = page.locator(".filters img")
+            filters.scroll_into_view_if_needed()
+            filters.evaluate("image => image.decode()")
+            drawn, natural = filters.evaluate(
+                "image => [image.clientWidth / image.clientHeight, image.naturalWidth / image.naturalHeight]"
+            )
+            assert drawn == pytest.approx(natural, rel=0.03)  # whole pixels
+    for path in ("index.html", "layers/fc/index.html"):
+        with opened(browser, gallery, path, viewport={"width": 390, "height": 844}) as page:
+            named = page.locator(".answer")
+            assert EVIL_CLASS in named.all_text_contents()
+            assert not named.evaluate_all("names => names.filter((name) => name.scrollWidth > name.clientWidth).length")
 
 
 def from_npm(package: str, folder: Path) -> Path:

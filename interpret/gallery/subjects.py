@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from interpret.gallery.pages import LayerView, NetworkView, Sample, Source, UnitLink
+from interpret.gallery.pages import LayerView, NetworkView, Picture, Sample, Source, UnitLink
 
 STRONGEST = 4
 NEIGHBOURS = 6
-LISTED = 24
-"""How many units of a layer an image's page lists as having it among their hits."""
+FIRST, LISTED = 6, 24
+"""How many units of a layer an image's page shows as having it among their hits: at once, and at most."""
+CUT = 8
+"""Most columns of a sprite that the style sheet can show a single tile of."""
 OF_CLASS = 8
+TO_A_PAGE = 240
+"""How many images a page of their index shows."""
 
 
 @dataclass
@@ -28,6 +32,38 @@ class SamplePart:
     """The most similar inputs of the sample and how similar they are, by the cosine."""
 
 
+@dataclass(frozen=True)
+class HitLink:
+    """A unit among whose hits an image is."""
+
+    unit: int
+    value: float
+    rank: int
+    """The hit's place among the unit's, from 0."""
+    picture: Picture | None
+    tile: tuple[int, int] | None
+    """Column and row in the picture of the hit's own patch; None where the picture is shown as a whole."""
+
+
+@dataclass(frozen=True)
+class LayerHits:
+    """The units of a layer among whose hits an image is: those of which it is the first hit come first."""
+
+    layer: LayerView
+    links: list[HitLink]
+    count: int
+    """How many there are, shown or not."""
+
+    @property
+    def first(self) -> list[HitLink]:
+        """Those that are shown at once: a few, or all if no more than one would be left."""
+        return self.links if self.count == FIRST + 1 else self.links[:FIRST]
+
+    @property
+    def more(self) -> list[HitLink]:
+        return self.links[len(self.first) :]
+
+
 @dataclass
 class ImagePage:
     """All that the page of one picture shows."""
@@ -35,8 +71,32 @@ class ImagePage:
     source: Source
     label: str | None
     parts: list[SamplePart]
-    hits: list[tuple[LayerView, list[int], int]]
-    """Of each layer, the units that have it among their hits, and how many more there are."""
+    hits: list[LayerHits]
+
+
+@dataclass(frozen=True)
+class IndexPage:
+    """A page of the index of the images."""
+
+    number: int
+    last: int
+    sources: list[Source]
+
+    @property
+    def href(self) -> str:
+        """Its address, relative to the gallery's root."""
+        return self._at(self.number)
+
+    @property
+    def before(self) -> str | None:
+        return self._at(self.number - 1) if self.number > 1 else None
+
+    @property
+    def after(self) -> str | None:
+        return self._at(self.number + 1) if self.number < self.last else None
+
+    def _at(self, number: int) -> str:
+        return "images/index.html" if number == 1 else f"images/index-{number}.html"
 
 
 @dataclass
@@ -60,7 +120,7 @@ class Subjects:
     def __init__(self, network: NetworkView) -> None:
         self.network = network
         self._parts = {item: SamplePart(sample) for item, sample in network.samples.items()}
-        self._hits: dict[int, list[tuple[LayerView, list[int], int]]] = defaultdict(list)
+        self._hits: dict[int, list[LayerHits]] = defaultdict(list)
         self._preferring: dict[int, list[tuple[LayerView, list[UnitLink], int]]] = defaultdict(list)
         self._answers: dict[str, tuple[UnitLink, list[UnitLink]]] = {}
         self._features: tuple[Any, Any] | None = None
@@ -104,13 +164,23 @@ class Subjects:
 
     def _take_hits(self, layer: LayerView) -> None:
         units, ranks = np.nonzero(layer.data.images >= 0)
-        sources = layer.data.sources[units, ranks]
-        order = np.lexsort((units, ranks, sources))
-        sources, units = sources[order], units[order]
+        sources, values = layer.data.sources[units, ranks], layer.data.values[units, ranks]
+        order = np.lexsort((units, -values, ranks, sources))
+        sources, units, ranks, values = (array[order] for array in (sources, units, ranks, values))
         bounds = np.flatnonzero(np.diff(sources, prepend=-2))
+        # where units see the whole image, their patches of it would all be the same
+        cut = not layer.whole and layer.columns <= CUT and layer.tile[0] == layer.tile[1]
         for start, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(sources)], strict=True):
-            listed = units[start : min(end, start + LISTED)].tolist()
-            self._hits[int(sources[start])].append((layer, listed, end - start - len(listed)))
+            if int(sources[start]) not in self.network.paged:
+                continue
+            part = slice(start, min(end, start + LISTED))
+            links = [
+                HitLink(unit, value, rank, layer.picture_of(unit), divmod(rank, layer.columns)[::-1] if cut else None)
+                for unit, value, rank in zip(
+                    units[part].tolist(), values[part].tolist(), ranks[part].tolist(), strict=True
+                )
+            ]
+            self._hits[int(sources[start])].append(LayerHits(layer, links, end - start))
 
     def images(self) -> Iterator[ImagePage]:
         """Yield the page of each picture that has one."""
@@ -122,6 +192,14 @@ class Subjects:
             source = self.network.source(number)
             label = self.network.class_name(source.label)
             yield ImagePage(source, label, parts.get(number, []), self._hits.get(number, []))
+
+    def index(self) -> Iterator[IndexPage]:
+        """Yield the pages of the index of all images that have a page."""
+        numbers = sorted(self.network.paged)
+        starts = range(0, len(numbers), TO_A_PAGE)
+        for place, start in enumerate(starts):
+            sources = [self.network.source(number) for number in numbers[start : start + TO_A_PAGE]]
+            yield IndexPage(place + 1, len(starts), sources)
 
     def _find_neighbours(self) -> None:
         """By the cosine of the largest values in the last layer before the answers; other crops of a picture aside."""

@@ -234,6 +234,8 @@ class _Writer:
             for image in self.subjects.images():
                 self._text(image.source.href, template.render(root="../", image=image))
                 bar.update()
+        for index in self.subjects.index():
+            self._page(index.href, "images.html", root="../", page=index)
         for page in self.subjects.classes(self.classes):
             self._page(f"classes/{page.label}.html", "class.html", root="../", page=page, last=len(self.classes) - 1)
 
