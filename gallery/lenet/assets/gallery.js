@@ -17,6 +17,8 @@
   const here = /layers\/([^/]+)\/(\d+)\.html$/.exec(window.location.pathname);
   /** The unit of this page, as it stands in addresses: "conv1/3". */
   const unit = here ? `${here[1]}/${here[2]}` : null;
+  /** The folder of its layer, as the index names it. */
+  const own = here ? `layers/${here[1]}/` : null;
 
   /** Whether this can be a unit's address, and leads nowhere else. @param {string} path */
   const isUnit = (path) => /^[^/:?#\\]+\/\d+$/.test(path) && !/^(\.|%2e)+\//i.test(path);
@@ -47,7 +49,12 @@
     },
   };
 
-  /** Make an element. @param {string} tag @param {Record<string, string>} [attributes] @param {(Node | string)[]} children */
+  /**
+   * Make an element.
+   * @param {string} tag
+   * @param {Record<string, string>} [attributes]
+   * @param {(Node | string)[]} children
+   */
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -63,7 +70,8 @@
   }
 
   /** Name a file after this unit. @param {string} ending */
-  const fileName = (ending) => `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
+  const fileName = (ending) =>
+    `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
 
   // --- sorting and choosing on a layer's sheet
 
@@ -99,7 +107,8 @@
       shown += one.hidden ? 0 : 1;
     }
     const said = document.querySelector("#shown");
-    if (said) said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";
+    if (said)
+      {said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";}
   }
 
   /** Let a group of radio buttons remember what was chosen. @param {HTMLFieldSetElement} group */
@@ -139,18 +148,29 @@
 
   const MOST = 30;
 
-  /** Find what a question may mean: "conv2 17", "17", a layer, a class, an image. @param {Index} index @param {string} question @returns {Found[]} */
+  /**
+   * Find what a question may mean: "conv2 17", "17", a layer, a class, an image.
+   * @param {Index} index
+   * @param {string} question
+   * @returns {Found[]}
+   */
   function find(index, question) {
-    const words = question.toLowerCase().split(/[\s:/]+/).filter(Boolean);
-    if (!words.length) return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));
+    const words = question
+      .toLowerCase()
+      .split(/[\s:/]+/)
+      .filter(Boolean);
+    if (!words.length)
+      {return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));}
     /** @type {Found[]} */
     const found = [];
     const last = words[words.length - 1];
     if (/^\d+$/.test(last)) {
       const number = Number(last);
-      const named = index.layers.filter(([name]) => words.slice(0, -1).every((word) => name.toLowerCase().includes(word)));
+      const named = index.layers.filter(([name]) =>
+        words.slice(0, -1).every((word) => name.toLowerCase().includes(word)),
+      );
       // the layer of this page first
-      named.sort((a, b) => Number(here !== null && decodeURI(b[1]).includes(`/${here[1]}/`)) - Number(here !== null && decodeURI(a[1]).includes(`/${here[1]}/`)));
+      named.sort((a, b) => Number(b[1] === own) - Number(a[1] === own));
       for (const [name, base, count] of named) {
         if (number < count) found.push({ text: `${name} ${number}`, kind: "unit", href: `${base}${number}.html` });
         if (found.length >= MOST) break;
@@ -181,10 +201,51 @@
     return [...found, ...within].slice(0, MOST);
   }
 
-  /** Ask for something of the gallery. @param {(found: Found) => void} choose @param {(found: Found) => boolean} [admits] */
-  function search(choose, admits = () => true) {
+  /** A question that this gallery can answer, in the layer of this page if it has one. @param {Index} index */
+  function example({ layers }) {
+    const [name, , count] = layers.find(([, base]) => base === own) ?? layers[Math.min(1, layers.length - 1)];
+    return `${name} ${Math.min(17, count - 1)}`;
+  }
+
+  const SHEETS = "Units have no names: to find one by what it shows, look at its layer’s sheet.";
+
+  /**
+   * Say how to ask.
+   * @param {Index} index
+   * @param {boolean} units  whether for units alone
+   * @returns {(Node | string)[]}
+   */
+  function howToAsk(index, units) {
+    if (units)
+      {return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SHEETS}`];}
+    const images = index.images.length
+      ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by the name of its file"]
+      : [];
+    return [
+      `Search knows a layer, a unit by its layer and number (“${example(index)}”)`,
+      ...(index.classes.length ? [", a class"] : []),
+      ...images,
+      ` and the words of your notes. ${SHEETS}`,
+    ];
+  }
+
+  /**
+   * Ask for something of the gallery.
+   * @param {(found: Found) => void} choose
+   * @param {boolean} [units]  whether for units alone
+   */
+  function search(choose, units = false) {
     const input = /** @type {HTMLInputElement} */ (
-      make("input", { type: "search", role: "combobox", "aria-expanded": "true", "aria-controls": "results", "aria-label": "Search units, layers, classes and images", placeholder: "conv2 17, a layer, a class, an image …", autocomplete: "off", spellcheck: "false" })
+      make("input", {
+        type: "search",
+        role: "combobox",
+        "aria-expanded": "true",
+        "aria-controls": "results",
+        "aria-label": "Search units, layers, classes and images",
+        placeholder: units ? "a unit" : "a unit, a layer, a class, an image …",
+        autocomplete: "off",
+        spellcheck: "false",
+      })
     );
     const list = make("ul", { id: "results", role: "listbox", "aria-label": "Results" });
     const said = make("p", { class: "quiet", role: "status" });
@@ -204,16 +265,24 @@
 
     /** @param {Index} index */
     function answer(index) {
-      results = find(index, input.value).filter(admits);
+      const asked = input.value.trim() !== "";
+      results = !asked && units ? beside(index) : find(index, input.value);
+      if (units) results = results.filter(({ href }) => /^layers\/[^/]+\/\d+\.html$/.test(href));
       chosen = 0;
       list.replaceChildren(
         ...results.map((result, place) => {
-          const row = make("li", { role: "option", id: `result-${place}` }, make("span", { dir: "auto" }, result.text), make("span", { class: "quiet" }, result.kind));
+          const row = make(
+            "li",
+            { role: "option", id: `result-${place}` },
+            make("span", { dir: "auto" }, result.text),
+            make("span", { class: "quiet" }, result.kind),
+          );
           row.addEventListener("click", () => take(place));
           return row;
         }),
       );
-      said.textContent = results.length ? "" : "Nothing of that name.";
+      const hint = [asked ? "Nothing of that name. " : "", ...howToAsk(index, units)];
+      said.replaceChildren(...(results.length ? [] : hint));
       mark();
     }
 
@@ -225,11 +294,12 @@
       choose(result);
     }
 
-    let loaded = false;
+    let ready = false;
     let hasty = false; // Enter came before there was anything to take
     loadIndex().then(
       (index) => {
-        loaded = true;
+        ready = true;
+        input.placeholder = units ? example(index) : `${example(index)}, a layer, a class, an image …`;
         answer(index);
         if (hasty) take(chosen);
         input.addEventListener("input", () => answer(index));
@@ -239,7 +309,7 @@
     input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
       else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
-      else if (event.key === "Enter" && loaded) take(chosen);
+      else if (event.key === "Enter" && ready) take(chosen);
       else if (event.key === "Enter") hasty = true;
       else if (event.key === "Escape") dialog.close();
       else return;
@@ -249,7 +319,12 @@
     input.focus();
   }
 
-  /** Open a dialog that Escape closes and that leaves nothing behind. @param {string} kind @param {string} title @param {Node[]} content */
+  /**
+   * Open a dialog that Escape closes and that leaves nothing behind.
+   * @param {string} kind
+   * @param {string} title
+   * @param {Node[]} content
+   */
   function openDialog(kind, title, ...content) {
     const dialog = /** @type {HTMLDialogElement} */ (make("dialog", { class: kind, "aria-label": title }, ...content));
     document.body.append(dialog);
@@ -316,16 +391,23 @@
     list.replaceChildren(
       ...all.map(([path, kept]) => {
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, kept.title);
-        const picture = kept.picture && /^(patches|projections)\/[^?#:\\]+\.webp$/.test(kept.picture) && !kept.picture.includes("..") ? make("img", { src: kept.picture, alt: "", loading: "lazy" }) : make("span");
+        const picture =
+          kept.picture && /^(patches|projections)\/[^?#:\\]+\.webp$/.test(kept.picture) && !kept.picture.includes("..")
+            ? make("img", { src: kept.picture, alt: "", loading: "lazy" })
+            : make("span");
         return make("li", {}, picture, make("div", {}, link, make("p", { dir: "auto" }, kept.note)));
       }),
     );
     const where = document.querySelector("#kept-where");
-    if (where && !memory.lasting) where.textContent = "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";
-    else if (where && !all.length) where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";
+    if (where && !memory.lasting)
+      {where.textContent =
+        "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";}
+    else if (where && !all.length)
+      {where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";}
     const compare = all.filter(([, kept]) => kept.favourite).map(([path]) => path);
     const acts = document.querySelector(".acts");
-    if (acts && compare.length > 1 && !acts.querySelector("a")) acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));
+    if (acts && compare.length > 1 && !acts.querySelector("a"))
+      {acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));}
   }
 
   /** @param {HTMLInputElement} input */
@@ -341,7 +423,12 @@
         window.alert("That file holds no favourites.");
       }
       for (const [path, kept] of Object.entries(/** @type {Record<string, any>} */ (given))) {
-        all[path] = { title: String(kept?.title ?? path), note: String(kept?.note ?? ""), favourite: Boolean(kept?.favourite), picture: typeof kept?.picture === "string" ? kept.picture : null };
+        all[path] = {
+          title: String(kept?.title ?? path),
+          note: String(kept?.note ?? ""),
+          favourite: Boolean(kept?.favourite),
+          picture: typeof kept?.picture === "string" ? kept.picture : null,
+        };
       }
       memory.write(shelf, JSON.stringify(all));
       showFavourites();
@@ -367,9 +454,16 @@
         const close = make("button", { type: "button", "aria-label": `Take away ${name}` }, "Take away");
         close.addEventListener("click", () => choosePanes(compared().filter((other) => other !== path)));
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, name);
-        return make("div", { class: "pane", "data-path": path }, make("p", {}, link, close), make("iframe", { src: `layers/${path}.html`, title: name }));
+        return make(
+          "div",
+          { class: "pane", "data-path": path },
+          make("p", {}, link, close),
+          make("iframe", { src: `layers/${path}.html`, title: name }),
+        );
       }),
     );
+    const last = panes.lastElementChild;
+    if (open.size && last && !open.has(paths[paths.length - 1])) last.scrollIntoView({ inline: "nearest" });
     const empty = document.querySelector("#empty");
     if (empty instanceof HTMLElement) empty.hidden = paths.length > 1;
     memory.write(`compare.${html.dataset.gallery}`, paths.join(","));
@@ -380,22 +474,52 @@
     window.location.hash = paths.join(",");
   }
 
-  /** Put this page's unit beside those chosen before. */
+  /** Put this page's unit beside those chosen before, as the first: that is where one looks. */
   function compareThis() {
     if (!unit) return;
-    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "").split(",").filter((path) => path && path !== unit);
-    window.location.assign(`${root}compare.html#${[...before, unit].join(",")}`);
+    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "")
+      .split(",")
+      .filter((path) => path && path !== unit);
+    window.location.assign(`${root}compare.html#${[unit, ...before].join(",")}`);
+  }
+
+  /**
+   * Offer what may be put beside the units that are compared: the favourites, and each one's neighbours in its layer.
+   * @param {Index} index
+   * @returns {Found[]}
+   */
+  function beside(index) {
+    const shown = compared();
+    /** @type {Map<string, Found>} */
+    const found = new Map();
+    /** @param {string} path @param {string} text @param {string} kind */
+    const offer = (path, text, kind) => {
+      if (!shown.includes(path) && !found.has(path)) found.set(path, { text, kind, href: `layers/${path}.html` });
+    };
+    for (const [path, kept] of Object.entries(favourites())) {
+      if (isUnit(path)) offer(path, kept.title, kept.favourite ? "favourite" : "note");
+    }
+    for (const path of shown) {
+      const [, folder, number] = /** @type {RegExpExecArray} */ (/^(.*)\/(\d+)$/.exec(path));
+      const layer = index.layers.find(([, base]) => base === `layers/${folder}/`);
+      for (const near of layer ? [Number(number) + 1, Number(number) - 1] : []) {
+        if (layer && near >= 0 && near < layer[2]) offer(`${folder}/${near}`, `${layer[0]} ${near}`, "unit");
+      }
+    }
+    // with nothing to go by, the first unit of each layer
+    if (!found.size) for (const [name, base] of index.layers) offer(`${base.slice(7)}0`, `${name} 0`, "unit");
+    return [...found.values()].slice(0, MOST);
   }
 
   /** Add a unit on the page of comparison. */
   function addPane() {
-    search(
-      (found) => choosePanes([...compared(), found.href.replace(/^layers\//, "").replace(/\.html$/, "")]),
-      (found) => found.kind === "unit" || found.kind === "note",
-    );
+    search((found) => choosePanes([...compared(), found.href.replace(/^layers\/|\.html$/g, "")]), true);
   }
 
   // --- a unit's page
+
+  /** Least height of a block in a picture to save, in pixels. */
+  const LEAST_SIDE = 160;
 
   /** Go to any unit of the network. */
   function random() {
@@ -408,22 +532,75 @@
     });
   }
 
-  /** Save the blocks that are shown, side by side, as one picture. */
-  function savePicture() {
+  /** What this page knows of its unit as numbers. @returns {Record<string, any>} */
+  const record = () => JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
+
+  /**
+   * Set words in lines no wider than this; a word that is wider has a line of its own.
+   * @param {CanvasRenderingContext2D} pen
+   * @param {string} text
+   * @param {number} width
+   */
+  function inLines(pen, text, width) {
+    /** @type {string[]} */
+    const lines = [];
+    for (const word of text.split(" ")) {
+      const longer = lines.length ? `${lines[lines.length - 1]} ${word}` : word;
+      if (lines.length && pen.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+      else lines.push(word);
+    }
+    return lines;
+  }
+
+  /** Save the blocks that are shown, side by side under a title, as one picture. */
+  async function savePicture() {
     const images = [...document.querySelectorAll(".nine image")].filter((image) => image.checkVisibility());
     const canvas = document.createElement("canvas");
-    const sizes = images.map((image) => [Number(image.getAttribute("width")), Number(image.getAttribute("height"))]);
-    canvas.width = sizes.reduce((sum, [width]) => sum + width + 4, -4);
-    canvas.height = Math.max(...sizes.map(([, height]) => height));
     const pen = canvas.getContext("2d");
+    if (!pen || !images.length) return;
+    const addresses = images.map((image) => root + (image.getAttribute("href") ?? "").slice(root.length));
+    const pictures = await Promise.all(addresses.map(loaded));
+    const kinds = images.map((image) => image.closest("figure")?.dataset.kind ?? "");
+    const { network, layer, unit: number } = record();
+    const title = `${network}, ${layer}, unit ${number}; ${kinds.join(" | ")}`;
+    // small pictures by a whole factor, so that their pixels stay squares and the title has room
+    const zoom = Math.ceil(LEAST_SIDE / Math.max(...pictures.map((picture) => picture.naturalHeight)));
+    const sizes = pictures.map((picture) => [zoom * picture.naturalWidth, zoom * picture.naturalHeight]);
+    const width = sizes.reduce((sum, [one]) => sum + one + 4, -4);
+    const family = window.getComputedStyle(document.body).fontFamily;
+    let size = Math.max(14, Math.round(width / 50));
+    pen.font = `${size}px ${family}`;
+    const widest = Math.max(...title.split(" ").map((word) => pen.measureText(word).width));
+    if (widest > width - 8) size *= (width - 8) / widest;
+    pen.font = `${size}px ${family}`;
+    const lines = inLines(pen, title, width - 8);
+    const top = Math.ceil(1.35 * size * lines.length + 0.4 * size);
+    canvas.width = width;
+    canvas.height = top + Math.max(...sizes.map(([, height]) => height));
+    // a canvas that changes its size forgets how it was to be drawn on
+    Object.assign(pen, { font: `${size}px ${family}`, textBaseline: "top", imageSmoothingEnabled: false });
+    pen.fillStyle = "#fff";
+    pen.fillRect(0, 0, canvas.width, canvas.height);
+    pen.fillStyle = "#1b1b1b";
+    lines.forEach((line, place) => pen.fillText(line, 4, (0.2 + 1.35 * place) * size));
     let left = 0;
-    Promise.all(images.map((image) => loaded(root + (image.getAttribute("href") ?? "").slice(root.length)))).then((pictures) => {
-      pictures.forEach((picture, place) => {
-        pen?.drawImage(picture, left, 0);
-        left += sizes[place][0] + 4;
-      });
-      canvas.toBlob((blob) => blob && download(fileName("png"), blob));
+    pictures.forEach((picture, place) => {
+      pen.drawImage(picture, left, top, sizes[place][0], sizes[place][1]);
+      left += sizes[place][0] + 4;
     });
+    // of a page opened from disk, a script may not read the pictures: its user may, by the browser's own menu
+    if (window.location.protocol === "file:") showPicture(canvas);
+    else canvas.toBlob((blob) => blob && download(fileName("png"), blob));
+  }
+
+  /** Show a picture for the user to save. @param {HTMLCanvasElement} canvas */
+  function showPicture(canvas) {
+    const close = make("button", { type: "button", class: "close" }, "Close");
+    const how = make("p", {}, "Right-click the picture, or press and hold it, and choose “Save image as…”.");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `The pictures of ${document.querySelector("h1")?.textContent?.trim()}`);
+    const dialog = openDialog("picture", "Save as PNG", make("h2", {}, "Save as PNG"), close, how, canvas);
+    close.addEventListener("click", () => dialog.close());
   }
 
   /** @param {string} address @returns {Promise<HTMLImageElement>} */
@@ -467,15 +644,24 @@
     ["f", "favourite this unit, or no longer"],
     ["c", "compare this unit with those chosen before"],
     ["n", "write a note on this unit"],
-    ["1 2 3", "show patches, projections, both; on a unit’s page, the rule of the projections"],
-    ["?", "this list"],
   ];
+
+  /** What the numbers choose on this page, if it has a switch. @returns {string[][]} */
+  function numberKeys() {
+    const labels = [...(views()?.querySelectorAll("label") ?? [])].slice(0, NUMBERED);
+    const names = labels.map((label) => label.textContent?.trim());
+    const what = views()?.dataset.switch === "rule" ? "show the projections by" : "show";
+    return names.length ? [[names.map((_, place) => place + 1).join(" "), `${what} ${names.join(", ")}`]] : [];
+  }
 
   function showKeys() {
     const close = make("button", { type: "button", class: "close" }, "Close");
     const list = make("dl", { class: "keys" });
-    for (const [keys, meaning] of KEYS) {
-      list.append(make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])), make("dd", {}, meaning));
+    for (const [keys, meaning] of [...KEYS, ...numberKeys(), ["?", "this list"]]) {
+      list.append(
+        make("dt", {}, ...keys.split(" ").flatMap((key) => [make("kbd", {}, key), " "])),
+        make("dd", {}, meaning),
+      );
     }
     const dialog = openDialog("help", "Keys", make("h2", {}, "Keys"), close, list);
     close.addEventListener("click", () => dialog.close());
@@ -488,12 +674,16 @@
     return target !== null;
   };
 
+  const NUMBERED = 3;
+
+  /** The switch that numbers work. */
+  const views = () =>
+    /** @type {HTMLFieldSetElement | null} */ (
+      document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]")
+    );
+
   /** Choose a radio button by its number. @param {number} number */
-  function chooseView(number) {
-    const group = document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]");
-    const input = group?.querySelectorAll("input")[number - 1];
-    input?.click();
-  }
+  const chooseView = (number) => views()?.querySelectorAll("input")[number - 1]?.click();
 
   /** @type {Record<string, () => unknown>} */
   const actions = {
@@ -507,7 +697,9 @@
     r: random,
     f: () => press("[data-act=favourite]"),
     c: compareThis,
-    n: () => document.querySelector("#note") instanceof HTMLElement && /** @type {HTMLElement} */ (document.querySelector("#note")).focus(),
+    n: () =>
+      document.querySelector("#note") instanceof HTMLElement &&
+      /** @type {HTMLElement} */ (document.querySelector("#note")).focus(),
     1: () => chooseView(1),
     2: () => chooseView(2),
     3: () => chooseView(3),
@@ -515,7 +707,14 @@
 
   /** @param {KeyboardEvent} event */
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented || document.querySelector("dialog[open]")) return;
+    if (
+      event.ctrlKey ||
+      event.metaKey ||
+      event.altKey ||
+      event.defaultPrevented ||
+      document.querySelector("dialog[open]")
+    )
+      {return;}
     if (event.shiftKey && event.key !== "?" && event.key !== "/") return;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest("textarea, select, input:not([type=radio])")) return;
@@ -544,6 +743,11 @@
   for (const link of document.querySelectorAll("a[data-copy]")) {
     copyOnClick(/** @type {HTMLAnchorElement} */ (link));
   }
+  // from disk a browser shows a picture rather than saving it: beside the page, not in its place
+  for (const link of window.location.protocol === "file:" ? document.querySelectorAll(".saves a") : []) {
+    link.setAttribute("target", "_blank");
+    link.setAttribute("rel", "noopener");
+  }
   const asks = make("button", { type: "button", "aria-keyshortcuts": "/" }, "Search ", make("kbd", {}, "/"));
   asks.addEventListener("click", () => search(go));
   const keys = make("button", { type: "button", "aria-label": "Keys", "aria-keyshortcuts": "?" }, make("kbd", {}, "?"));
@@ -551,9 +755,6 @@
   document.querySelector(".site")?.prepend(asks);
   document.querySelector(".site")?.append(keys);
   for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
-  // a page opened from disk may show its pictures but not read them: there, the files themselves can be saved
-  const png = document.querySelector("[data-act=png]");
-  if (png instanceof HTMLElement && window.location.protocol === "file:") png.hidden = true;
   for (const filter of document.querySelectorAll("[data-filter]")) filter.addEventListener("change", filterSheet);
   filterSheet(); // a browser may have kept what was chosen
   startKeeping();
@@ -569,8 +770,7 @@
     else if (act === "clear") choosePanes([]);
     else if (act === "png") savePicture();
     else if (act === "json") {
-      const record = JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
-      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record }, null, 1);
+      const text = JSON.stringify({ gallery: html.dataset.gallery, ...record() }, null, 1);
       download(fileName("json"), new Blob([text], { type: "application/json" }));
     } else if (act === "export") {
       const all = { gallery: html.dataset.gallery, kept: favourites() };
