@@ -627,6 +627,15 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+def first_shape(images: Images) -> tuple[int, ...]:
+    """Return the shape of the first image that decodes: of tensors, it need not be what the preprocessing makes.
+
+    >>> first_shape(open_images(torch.zeros(5, 1, 4, 3), nn.Conv2d(1, 1, 3)))
+    (1, 4, 3)
+    """
+    return tuple(next(batches(images, 1)).images[0].shape)
+
+
 def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int = 0) -> Iterator[Batch]:
     """Read items from `start` on, in order, in batches.
 

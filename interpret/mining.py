@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, UnreadableImage, batches, open_images
+from interpret.data import Batch, Images, batches, first_shape, open_images
 from interpret.errors import InterpretError, unknown
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
@@ -198,15 +199,11 @@ class Miner:
     def unseen(self, device: torch.device, batch_size: int | None = None, workers: int = 0) -> Iterator[Batch]:
         """Return the batches to go on with, of a size that suits the device unless one is given."""
         if batch_size is None:
-            batch_size = self._suitable_batch_size(device)
+            batch_size = MOST_AT_ONCE
+            if device.type == "cpu":
+                pixels = math.prod(first_shape(self.data)[1:])
+                batch_size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
         return batches(self.data, batch_size, workers, start=self.seen_items)
-
-    def _suitable_batch_size(self, device: torch.device) -> int:
-        for item in range(self.seen_items, len(self.data) if device.type == "cpu" else 0):
-            with suppress(UnreadableImage):
-                height, width = (1, 1, *self.data[item][0].shape)[-2:]
-                return max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // (height * width)))
-        return MOST_AT_ONCE
 
     def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:
         """Run batches, several at once on a processor, and yield in their order what there is to `take` from each."""

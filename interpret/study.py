@@ -716,9 +716,10 @@ def _version(package: str) -> str:
 
 def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
     """Return what study.json says of a study before anything is computed."""
+    from interpret.data import first_shape
     from interpret.tracing import trace
 
-    shape = _first_shape(data)
+    shape = first_shape(data)
     layers = trace(model, shape)
     return {
         "format": FORMAT,
@@ -746,14 +747,6 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
         "settings": {"dtype": dtype},
         "layers": [_layer_record(layer) for layer in layers.values()],
     }
-
-
-def _first_shape(data: Images) -> tuple[int, int, int]:
-    """Return the shape of the first image that decodes: of tensors, it need not be what the preprocessing makes."""
-    from interpret.data import batches
-
-    channels, height, width = next(batches(data, 1)).images[0].shape
-    return channels, height, width
 
 
 def _layer_record(layer: Any) -> dict[str, Any]:

@@ -212,7 +212,11 @@ class Warp(Transform):
 
         Both in pixels of the input, whose top left one is at (0, 0).
         """
-        return _projected(_shifted(size, 1) @ self.matrix(value, size) @ _shifted(size, -1), rows, columns)
+        return _projected(self._in_pixels(value, size), rows, columns)
+
+    def _in_pixels(self, value: float, size: Size) -> NDArray[np.float64]:
+        """Return the homography of `matrix` between the input's own pixels."""
+        return _shifted(size, 1) @ self.matrix(value, size) @ _shifted(size, -1)
 
     def reach(self, values: Iterable[float], size: Size) -> Box:
         # a homography takes straight edges to straight edges: the corners reach furthest
@@ -231,8 +235,8 @@ class Warp(Transform):
         scales = 2 / np.maximum(np.array(scene.canvas.shape[:1:-1]) - 1, 1)
         offsets = scales * scene.corner[::-1] - 1
         counted = np.array([[scales[0], 0, offsets[0]], [0, scales[1], offsets[1]], [0, 0, 1]])
-        matrix = counted @ _shifted(scene.size, 1) @ self.matrix(value, scene.size) @ _shifted(scene.size, -1)
-        places = _projected(matrix, rows, columns, np.float64 if scene.canvas.dtype == torch.float64 else np.float32)
+        kind = np.float64 if scene.canvas.dtype == torch.float64 else np.float32
+        places = _projected(counted @ self._in_pixels(value, scene.size), rows, columns, kind)
         grid = torch.from_numpy(places).to(scene.canvas).expand(len(scene.canvas), -1, -1, -1)
         sampled = F.grid_sample(scene.canvas, grid, "bilinear", "border", align_corners=True)
         return F.avg_pool2d(sampled, times) if times > 1 else sampled

@@ -107,8 +107,9 @@
       shown += one.hidden ? 0 : 1;
     }
     const said = document.querySelector("#shown");
-    if (said)
-      {said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";}
+    if (said) {
+      said.textContent = filters.some((filter) => filter.value) ? `${shown} of ${sheet.children.length} shown` : "";
+    }
   }
 
   /** Let a group of radio buttons remember what was chosen. @param {HTMLFieldSetElement} group */
@@ -159,8 +160,9 @@
       .toLowerCase()
       .split(/[\s:/]+/)
       .filter(Boolean);
-    if (!words.length)
-      {return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));}
+    if (!words.length) {
+      return index.layers.slice(0, MOST).map(([text, base]) => ({ text, kind: "layer", href: `${base}index.html` }));
+    }
     /** @type {Found[]} */
     const found = [];
     const last = words[words.length - 1];
@@ -216,8 +218,9 @@
    * @returns {(Node | string)[]}
    */
   function howToAsk(index, units) {
-    if (units)
-      {return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SHEETS}`];}
+    if (units) {
+      return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SHEETS}`];
+    }
     const images = index.images.length
       ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by the name of its file"]
       : [];
@@ -399,15 +402,17 @@
       }),
     );
     const where = document.querySelector("#kept-where");
-    if (where && !memory.lasting)
-      {where.textContent =
-        "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";}
-    else if (where && !all.length)
-      {where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";}
+    if (where && !memory.lasting) {
+      where.textContent =
+        "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";
+    } else if (where && !all.length) {
+      where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";
+    }
     const compare = all.filter(([, kept]) => kept.favourite).map(([path]) => path);
     const acts = document.querySelector(".acts");
-    if (acts && compare.length > 1 && !acts.querySelector("a"))
-      {acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));}
+    if (acts && compare.length > 1 && !acts.querySelector("a")) {
+      acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));
+    }
   }
 
   /** @param {HTMLInputElement} input */
@@ -713,8 +718,9 @@
       event.altKey ||
       event.defaultPrevented ||
       document.querySelector("dialog[open]")
-    )
-      {return;}
+    ) {
+      return;
+    }
     if (event.shiftKey && event.key !== "?" && event.key !== "/") return;
     const target = event.target instanceof Element ? event.target : null;
     if (target?.closest("textarea, select, input:not([type=radio])")) return;
