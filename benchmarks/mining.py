@@ -1,11 +1,12 @@
 """What mining costs over the bare forward pass, and beside zennit-crp's feature visualisation.
 
-    python benchmarks/mining.py [--images 2048] [--peer]
+    python benchmarks/mining.py [--images 2048] [--batch-sizes 8 32] [--peer]
 
 The same module, in inference mode and channels-last, runs the same batches from memory; bare pass and mining take
 turns batch by batch, so that a change in the machine's speed meets both. The first images cost more, since most of
 them enter the hits: "later" is the ratio over the second half. "mine()" is the ratio of the whole call, which runs
-batches side by side, to the same bare loop. `--peer` needs `pip install zennit-crp`.
+batches side by side, to the same bare loop. Batches of 8 are what `mine` takes of such images unless asked otherwise.
+`--peer` needs `pip install zennit-crp`.
 """
 
 from __future__ import annotations
@@ -24,19 +25,17 @@ from interpret.data import open_images
 from interpret.mining import Miner, mine, on_device
 from interpret.model import as_model
 
-BATCH = 32
 
-
-def bare_and_mined(module: nn.Module, images: Tensor) -> tuple[list[float], list[float]]:
+def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[float], list[float]]:
     """Return seconds of each batch's bare forward pass and of mining all convolutional layers."""
     convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     miner = Miner(as_model(module), open_images(images, module), convolutions, k=9)
-    labels = torch.full((BATCH,), -1)
+    labels = torch.full((size,), -1)
     bare, mined = [], []
     with on_device(module, None):
-        for turn, start in enumerate(range(0, len(images) - BATCH + 1, BATCH)):
-            batch = images[start : start + BATCH].contiguous(memory_format=torch.channels_last)
-            items = torch.arange(start, start + BATCH)
+        for turn, start in enumerate(range(0, len(images) - size + 1, size)):
+            batch = images[start : start + size].contiguous(memory_format=torch.channels_last)
+            items = torch.arange(start, start + size)
             if turn == 0:  # warm up
                 with torch.inference_mode():
                     module(batch)
@@ -61,23 +60,23 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def whole_call(module: nn.Module, images: Tensor, rounds: int = 2) -> float:
+def whole_call(module: nn.Module, images: Tensor, size: int, rounds: int = 2) -> float:
     """Return the time of `mine` over that of a loop of bare forward passes."""
     convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
 
     def loop() -> None:
         with on_device(module, None), torch.inference_mode():
-            for batch in images.split(BATCH):
+            for batch in images.split(size):
                 module(batch.contiguous(memory_format=torch.channels_last))
 
     bare = mined = 0.0
     for _ in range(rounds):
         bare += seconds(loop)
-        mined += seconds(lambda: mine(module, images, convolutions, batch_size=BATCH))
+        mined += seconds(lambda: mine(module, images, convolutions, batch_size=size))
     return mined / bare
 
 
-def peer(module: nn.Module, images: Tensor) -> float:
+def peer(module: nn.Module, images: Tensor, size: int) -> float:
     """Return seconds that zennit-crp takes for the same layers; it needs gradients, hence its own pass."""
     from crp.attribution import CondAttribution
     from crp.concepts import ChannelConcept
@@ -95,27 +94,33 @@ def peer(module: nn.Module, images: Tensor) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         visualisation = FeatureVisualization(CondAttribution(module), WithLabels(), layers, path=folder)
-        return seconds(lambda: visualisation.run(EpsilonPlusFlat(), 0, len(images), BATCH, 100))
+        return seconds(lambda: visualisation.run(EpsilonPlusFlat(), 0, len(images), size, 100))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--peer", action="store_true", help="beside zennit-crp, on 64 images")
     arguments = parser.parse_args()
     images = torch.randn(arguments.images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    titles = f"{'network':16} {'bare img/s':>10} {'mined img/s':>11} {'ratio':>6} {'later':>6} {'mine()':>6}"
-    print(f"{titles} {'zennit-crp img/s':>16}")
+    titles = (
+        f"{'network':16} {'batch':>5} {'bare img/s':>10} {'mined img/s':>11} {'ratio':>6} {'later':>6} {'mine()':>6}"
+    )
+    print(titles + (f" {'zennit-crp img/s':>16}" if arguments.peer else ""))
     for name in ("resnet18", "squeezenet1_1"):
         torch.manual_seed(0)
         module = torchvision.models.get_model(name, weights=None).eval()
-        bare, mined = bare_and_mined(module, images)
-        count, half = len(bare) * BATCH, len(bare) // 2
-        beside = f"{64 / peer(module, images[:64]):16.1f}" if arguments.peer and name == "resnet18" else f"{'':16}"
-        speeds = f"{count / sum(bare):10.1f} {count / sum(mined):11.1f}"
-        ratios = f"{sum(mined) / sum(bare):6.3f} {sum(mined[half:]) / sum(bare[half:]):6.3f}"
-        ratios += f" {whole_call(module, images):6.3f}"
-        print(f"{name:16} {speeds} {ratios} {beside}", flush=True)
+        for size in arguments.batch_sizes:
+            bare, mined = bare_and_mined(module, images, size)
+            count, half = len(bare) * size, len(bare) // 2
+            beside = ""
+            if arguments.peer and name == "resnet18":
+                beside = f" {64 / peer(module, images[:64], size):16.1f}"
+            speeds = f"{count / sum(bare):10.1f} {count / sum(mined):11.1f}"
+            ratios = f"{sum(mined) / sum(bare):6.3f} {sum(mined[half:]) / sum(bare[half:]):6.3f}"
+            ratios += f" {whole_call(module, images, size):6.3f}"
+            print(f"{name:16} {size:5} {speeds} {ratios}{beside}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ MOST_AT_ONCE = 32
 BINS = 64
 SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
-MANY = 1 / 16
-"""The share of a batch's maps from which on it is faster to look for the position in all of them at once."""
+TAKEN_TOGETHER = 64
+"""How many images' maxima are sorted in at once."""
 
 
 @dataclass
@@ -193,6 +193,8 @@ class Miner:
         self._above_zero: dict[str, Tensor] = {}
         self._statistics: Statistics | None = None
         self._image_shape: torch.Size | None = None
+        self._waiting: list[Look] = []
+        """What was taken and is not sorted in yet."""
         self.seen_items = 0
         """Where in the data to go on: one past the last item that was taken in."""
 
@@ -227,16 +229,16 @@ class Miner:
             for row, item in enumerate(batch.items.tolist())
             if self._sample_rank.get(item, SAMPLE_SIZE) < DENSITY_SAMPLE_SIZE
         ]
-        look = Look(batch.items, batch.labels)
-
-        top = self._top
+        maxima: dict[str, Tensor] = {}
+        places: dict[str, Tensor] = {}
+        shapes: dict[str, torch.Size] = {}
+        above_zero: dict[str, Tensor] = {}
 
         def receive(name: str, output: Tensor) -> None:
-            strongest = look.maxima[name] = _strongest(name, output)
-            threshold = None if top is None else top.threshold[self._columns[name]]
-            look.candidates[name] = _candidates(strongest, output, threshold)
+            maxima[name], places[name] = strongest_places(name, output)
+            shapes[name] = output.shape[1:]
             if probe:
-                look.above_zero[name] = _above_zero(output[probe])
+                above_zero[name] = _above_zero(output[probe])
 
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         autocast = torch.autocast(images.device.type, dtype) if dtype not in (None, torch.float32) else nullcontext()
@@ -246,25 +248,42 @@ class Miner:
         except RuntimeError:
             trace(module, tuple(images.shape[1:]))  # says which layer cannot take such images, if it is that
             raise
-        return look
+        ran = [name for name in self.layers if name in shapes]
+        return Look(
+            batch.items,
+            batch.labels,
+            {name: shapes[name] for name in ran},
+            torch.cat([maxima[name] for name in ran], 1).cpu() if ran else torch.empty(0),
+            torch.cat([places[name] for name in ran], 1).cpu() if ran else torch.empty(0),
+            above_zero,
+        )
 
     def take(self, look: Look) -> None:
         """Take in what was seen in a batch; batches come in the order of the data."""
-        self._leave_out([name for name in self.layers if name not in look.maxima])
+        self._leave_out([name for name in self.layers if name not in look.shapes])
         if self._top is None or self._statistics is None:
-            units = self._lay_out({name: look.maxima[name].shape[1] for name in self.layers})
+            units = self._lay_out({name: look.shapes[name][0] for name in self.layers})
             self._statistics = self._no_statistics(units)
             self._top = TopK(units, self.k)
-        together = torch.cat([look.maxima[name].float() for name in self.layers], 1)
-        if not bool(torch.isfinite(together).all()):
-            raise self._not_finite(look.maxima, look.items)
-        found = Candidates.of_all([(self._columns[name].start, look.candidates[name]) for name in self.layers])
-        self._top.insert(found, look.items.numpy(), self.data.sources[look.items.numpy()])
+        self._waiting.append(look)
+        self.seen_items = int(look.items[-1]) + 1
+        if sum(len(look.items) for look in self._waiting) >= TAKEN_TOGETHER:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Sort in what was taken and waits, several batches at once, which costs little more than one."""
+        if not self._waiting or self._top is None or self._statistics is None:
+            return
+        look, self._waiting = Look.of_all(self._waiting), []
+        if not math.isfinite(float(look.maxima.float().sum(dtype=torch.float64))):  # float32 is what is kept
+            raise self._not_finite(look)
+        found = look.above(self._top.threshold)
+        items = look.items.numpy()
+        self._top.insert(found, items, self.data.sources[items])
         for name, above in look.above_zero.items():
             self._above_zero[name] = self._above_zero.get(name, 0) + above
         rows = [self._sample_rank.get(item, -1) for item in look.items.tolist()]
-        self._statistics.update(together, look.labels, torch.tensor(rows))
-        self.seen_items = int(look.items[-1]) + 1
+        self._statistics.update(look.maxima.float(), look.labels, torch.tensor(rows))
 
     def _leave_out(self, idle: list[str]) -> None:
         """Forget layers that do not run, such as auxiliary classifiers, if nobody asked for them by name."""
@@ -304,6 +323,7 @@ class Miner:
 
     def state(self) -> dict[str, Tensor]:
         """Return all that was found up to now as tensors, for `restore` to go on from."""
+        self._settle()
         if self._top is None or self._statistics is None:
             return {}
         state = {f"statistics/{name}": value.clone() for name, value in self._statistics.tensors().items()}
@@ -327,19 +347,19 @@ class Miner:
         self._statistics = self._no_statistics(units)
         self._statistics.restore({key: state[f"statistics/{key}"] for key in self._statistics.tensors()})
 
-    def _not_finite(self, maxima: Mapping[str, Tensor], items: Tensor) -> InterpretError:
-        # as float32, which is what is kept
-        bad = {name: (~torch.isfinite(maxima[name].float())).nonzero() for name in self.layers}
-        name = next(name for name in self.layers if len(bad[name]))
-        row, unit = bad[name][0].tolist()
-        source = self.data.source_name(int(self.data.sources[items[row]]))
+    def _not_finite(self, look: Look) -> InterpretError:
+        bad = ~torch.isfinite(look.maxima.float())
+        name = next(name for name in self.layers if bool(bad[:, self._columns[name]].any()))
+        row, unit = bad[:, self._columns[name]].nonzero()[0].tolist()
+        source = self.data.source_name(int(self.data.sources[look.items[row]]))
         return InterpretError(
-            f"layer {name!r} gives {maxima[name][row, unit].item()} in unit {unit} on image {int(items[row])} "
-            f"({source}): mend the weights or leave the image out"
+            f"layer {name!r} gives {look.maxima[:, self._columns[name]][row, unit].item()} in unit {unit} on image "
+            f"{int(look.items[row])} ({source}): mend the weights or leave the image out"
         )
 
     def result(self) -> Mined:
         """Return what was found up to now."""
+        self._settle()
         if self._top is None or self._statistics is None:
             raise InterpretError("data holds no image that can be read: give at least one")
         layers: dict[str, MinedLayer] = {}
@@ -403,23 +423,19 @@ def sample_by_hash(count: int, size: int, seed: int) -> NDArray[np.int64]:
     return np.argsort(z, kind="stable")[:size].astype(np.int64)
 
 
-def _strongest(name: str, output: Tensor) -> Tensor:
-    """Return each unit's strongest activation on each image, [B, C]."""
-    if output.dim() == 4:
-        # amax is the faster, but on a processor and in channels-last not vectorised where vectors do not divide C
-        return (
-            F.adaptive_max_pool2d(output, 1).flatten(1)
-            if _pools(output) and output.shape[1] % 32
-            else output.amax((2, 3))
-        )
+def strongest_places(name: str, output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each unit's strongest activation on each image, and its first place, counted row by row; both [B, C]."""
     if output.dim() == 2:
-        return output.clone()  # what comes after may rectify it in place
-    raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
-
-
-def _pools(output: Tensor) -> bool:
-    """Whether pooling to 1 × 1 is vectorised, its indices included, and so nearly as fast as amax."""
-    return output.device.type == "cpu" and output.is_contiguous(memory_format=torch.channels_last)
+        return output.clone(), torch.zeros_like(output, dtype=torch.int64)  # what comes after may rectify it in place
+    if output.dim() != 4:
+        raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
+    if output.device.type != "cpu":
+        return output.flatten(2).max(2)
+    # one window over the whole map: of all that finds a maximum with its place, the one that processors vectorise,
+    # and as fast as amax, which finds no place; on GPUs a single thread would take each map
+    output = output.contiguous(memory_format=torch.channels_last)
+    values, places = F.max_pool2d(output, output.shape[2:], return_indices=True)
+    return values.flatten(1), places.flatten(1)
 
 
 def _above_zero(output: Tensor) -> Tensor:
@@ -430,56 +446,70 @@ def _above_zero(output: Tensor) -> Tensor:
     return torch.stack([above, torch.full_like(above, output[:, 0].numel())])
 
 
+EMPTY = {"values": -np.inf, "images": -1, "sources": -1, "positions": 0}
+"""What stands where a unit has fewer than k hits."""
+
+
 class TopK:
     """The k strongest hits of each of C units so far, no two from one source."""
 
-    STATE = ("values", "images", "sources", "positions")
+    STATE = tuple(EMPTY)
 
     def __init__(self, units: int, k: int) -> None:
         self.k = k
-        self.values = np.full((units, k), -np.inf, np.float64)
-        self.images = np.full((units, k), -1, np.int64)
-        self.sources = np.full((units, k), -1, np.int64)
-        self.positions = np.zeros((units, k, 2), np.int64)
+        self.values = np.full((units, k), EMPTY["values"], np.float64)
+        self.images = np.full((units, k), EMPTY["images"], np.int64)
+        self.sources = np.full((units, k), EMPTY["sources"], np.int64)
+        self.positions = np.full((units, k, 2), EMPTY["positions"], np.int64)
         self.threshold = torch.full((units,), -torch.inf, dtype=torch.float64)
         """[C] what a value must beat to enter."""
 
     def insert(self, found: Candidates, items: NDArray[np.int64], item_sources: NDArray[np.int64]) -> None:
         """Take in the candidates of a batch of items [B] and their sources [B]; items ascend from batch to batch."""
-        found = found[found.values > self.threshold.numpy()[found.units]]  # which may have risen since they were found
-        if not len(found.units):
+        touched, starts, counts = np.unique(found.units, return_index=True, return_counts=True)
+        if not len(touched):
             return
-        touched = np.unique(found.units)
-        units = np.concatenate([np.repeat(touched, self.k), found.units])
-        values = np.concatenate([self.values[touched].ravel(), found.values])
-        images = np.concatenate([self.images[touched].ravel(), items[found.rows]])
-        sources = np.concatenate([self.sources[touched].ravel(), item_sources[found.rows]])
-        positions = np.concatenate([self.positions[touched].reshape(-1, 2), found.positions])
-        filled = images >= 0
-        units, values = units[filled], values[filled]
-        images, sources, positions = images[filled], sources[filled], positions[filled]
-        # the best of each unit and source …
-        order = np.lexsort((images, -values, sources, units))
-        first = np.ones(len(order), bool)
-        first[1:] = (np.diff(units[order]) != 0) | (np.diff(sources[order]) != 0)
-        order = order[first]
-        # … and of those the k best of each unit
-        order = order[np.lexsort((images[order], -values[order], units[order]))]
-        starts = np.searchsorted(units[order], touched)
-        rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-        order, rank = order[rank < self.k], rank[rank < self.k]
-        self.values[touched], self.images[touched], self.sources[touched] = -np.inf, -1, -1
-        self.positions[touched] = 0
-        self.values[units[order], rank] = values[order]
-        self.images[units[order], rank] = images[order]
-        self.sources[units[order], rank] = sources[order]
-        self.positions[units[order], rank] = positions[order]
+        # a row for each unit, with the hits so far and the candidates after them, in the order of their images
+        place = np.repeat(np.arange(len(touched)), counts), self.k + np.arange(counts.sum()) - np.repeat(starts, counts)
+        new = {
+            "values": found.values,
+            "images": items[found.rows],
+            "sources": item_sources[found.rows],
+            "positions": found.positions,
+        }
+        hits = {key: self._with_room(key, touched, int(counts.max())) for key in self.STATE}
+        for key, values in new.items():
+            hits[key][place] = values
+        # the best first and, as the sort is stable, the earlier image of equals; of each source that one alone
+        order = np.argsort(-hits["values"], 1, kind="stable")
+        repeated = _repeated(np.take_along_axis(hits["sources"], order, 1))
+        kept = np.argsort(repeated, 1, kind="stable")[:, : self.k]
+        rows = np.arange(len(touched))[:, None]
+        best = rows, order[rows, kept]
+        gone = repeated[rows, kept]
+        for key in self.STATE:
+            own = getattr(self, key)
+            own[touched] = np.where(gone.reshape(*gone.shape, *[1] * (own.ndim - 2)), EMPTY[key], hits[key][best])
         self.threshold = torch.from_numpy(self.values[:, -1].copy())
+
+    def _with_room(self, key: str, units: NDArray[np.int64], room: int) -> NDArray[Any]:
+        """Return what units have of one kind, [n, k + room, …]."""
+        own = getattr(self, key)[units]
+        return np.concatenate([own, np.full((len(own), room, *own.shape[2:]), EMPTY[key], own.dtype)], 1)
+
+
+def _repeated(sources: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return what of each row stands further left as well; −1 is no source."""
+    order = np.argsort(sources, 1, kind="stable")
+    ascending = np.take_along_axis(sources, order, 1)
+    repeated = np.zeros(sources.shape, bool)
+    np.put_along_axis(repeated, order[:, 1:], (ascending[:, 1:] == ascending[:, :-1]) & (ascending[:, 1:] >= 0), 1)
+    return repeated
 
 
 @dataclass
 class Candidates:
-    """What of a layer's batch may enter the hits: n places, each a unit on a row of the batch."""
+    """What of a batch may enter the hits: n places, each a unit on a row of the batch, in the order of the units."""
 
     units: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -487,56 +517,45 @@ class Candidates:
     positions: NDArray[np.int64]
     """[n, 2] rows and columns in the feature map."""
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> Candidates:
-        return Candidates(self.units[chosen], self.rows[chosen], self.values[chosen], self.positions[chosen])
-
-    @classmethod
-    def of_all(cls, parts: list[tuple[int, Candidates]]) -> Candidates:
-        """Return the candidates of several layers as one, each layer's units counted from its start."""
-        return cls(
-            np.concatenate([start + part.units for start, part in parts]),
-            *(np.concatenate([getattr(part, name) for _, part in parts]) for name in ("rows", "values", "positions")),
-        )
-
 
 @dataclass
 class Look:
-    """What `Miner.take` needs to know of a batch that ran, layer by layer."""
+    """What `Miner.take` needs to know of a batch that ran, of all layers' units side by side."""
 
     items: Tensor
+    """[B]"""
     labels: Tensor
-    maxima: dict[str, Tensor] = field(default_factory=dict)
-    candidates: dict[str, Candidates] = field(default_factory=dict)
-    above_zero: dict[str, Tensor] = field(default_factory=dict)
+    """[B]"""
+    shapes: dict[str, torch.Size]
+    """Of each layer that ran, (C, H, W) or (C,)."""
+    maxima: Tensor
+    """[B, units] each unit's strongest activation on each image."""
+    places: Tensor
+    """[B, units] where it lies in the feature map, counted row by row."""
+    above_zero: dict[str, Tensor]
+    """At how many positions units are above zero, and at how many they are at all, [2, C], on images of the sample."""
 
+    @classmethod
+    def of_all(cls, looks: list[Look]) -> Look:
+        """Return the looks at several batches as one."""
+        items, labels, maxima, places = (
+            torch.cat([getattr(look, name) for look in looks]) for name in ("items", "labels", "maxima", "places")
+        )
+        above_zero: dict[str, Tensor] = {}
+        for look in looks:
+            for name, above in look.above_zero.items():
+                above_zero[name] = above_zero.get(name, 0) + above
+        return cls(items, labels, looks[0].shapes, maxima, places, above_zero)
 
-def _candidates(strongest: Tensor, output: Tensor, threshold: Tensor | None) -> Candidates:
-    """Return what beats the units' thresholds in strongest [B, C] of output [B, C, …].
-
-    Its position is looked for only then, which becomes rare. An old threshold is as good: what is below the new one
-    finds no place later.
-    """
-    least = strongest.new_full((), -torch.inf) if threshold is None else threshold.to(strongest)
-    rows, units = (strongest > least).nonzero(as_tuple=True)
-    if output.dim() == 4:
-        flat = argmax_of_maps(output, rows, units)
-        positions = torch.stack([flat // output.shape[3], flat % output.shape[3]], 1)
-    else:
-        positions = rows.new_zeros(len(rows), 2)
-    values = strongest[rows, units].double()
-    return Candidates(units.cpu().numpy(), rows.cpu().numpy(), values.cpu().numpy(), positions.cpu().numpy())
-
-
-def argmax_of_maps(output: Tensor, rows: Tensor, units: Tensor) -> Tensor:
-    """Return the first position of the maximum of each chosen map, counted row by row."""
-    if _pools(output) and len(rows) > MANY * output.shape[0] * output.shape[1]:
-        return F.adaptive_max_pool2d(output, 1, return_indices=True)[1][rows, units].flatten()
-    flat = torch.empty_like(rows)
-    chunk = max(1, 2**22 // output[0, 0].numel())  # gathered maps stay a small part of the output
-    for start in range(0, len(rows), chunk):
-        part = slice(start, start + chunk)
-        flat[part] = output[rows[part], units[part]].flatten(1).argmax(1)
-    return flat
+    def above(self, threshold: Tensor) -> Candidates:
+        """Return what beats the units' thresholds, by units and of a unit by images."""
+        units, rows = (self.maxima > threshold.to(self.maxima)).t().nonzero(as_tuple=True)
+        maps = self.shapes.values()
+        widths = torch.tensor([shape[-1] if len(shape) == 3 else 1 for shape in maps])
+        widths = widths.repeat_interleave(torch.tensor([shape[0] for shape in maps]))[units]
+        places = self.places[rows, units]
+        positions = torch.stack([places // widths, places % widths], 1)
+        return Candidates(units.numpy(), rows.numpy(), self.maxima[rows, units].double().numpy(), positions.numpy())
 
 
 class Statistics:

@@ -569,7 +569,7 @@ def _look_again(
     import torch
 
     from interpret.layers import first_outputs
-    from interpret.mining import argmax_of_maps
+    from interpret.mining import strongest_places
     from interpret.predictions import as_probabilities
 
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
@@ -581,8 +581,8 @@ def _look_again(
         units, groups, places = np.nonzero(np.isin(items, batch.items.numpy()))
         if not len(units):
             return
-        rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()], device=output.device)
-        flat = argmax_of_maps(output, rows, torch.from_numpy(units).to(output.device)).cpu().numpy()
+        rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()])
+        flat = strongest_places(name, output)[1].cpu()[rows, torch.from_numpy(units)].numpy()
         positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
 
     images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
