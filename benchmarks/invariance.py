@@ -1,12 +1,15 @@
 """The invariance probe beside a loop with torchvision's `affine`, one image and one value at a time.
 
-    python benchmarks/invariance.py [--images 4] [--values 61] [--memory]
+    python benchmarks/invariance.py [--images 8] [--values 61] [--networks lenet …] [--memory]
 
 Both measure the distance of every convolution's features to those of the untransformed image, and the probability of a
 label, and both fill with black, so that their numbers can be compared: the last column is the largest difference of a
 relative distance. The loop's forward passes may use all cores for each operation; it is also run with the network laid
 out channels-last, as the probe lays it out. The probe measures units and the equivariance error besides. The rounds
 take turns, so that a change in the machine's speed meets all.
+
+"pass" is the bare forward pass in the probe's batches, laid out channels-last: as every input goes through the network,
+the loop's time over that ("most") is what no probe could exceed.
 
 `--memory` prints the peak memory of a process that probes few images, and of one that probes ten times as many.
 """
@@ -18,7 +21,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -32,10 +35,12 @@ import interpret
 
 RANGES = {"translation": (-60 / 224, 60 / 224), "scale": (1, 1.8), "rotation": (0, 354)}
 """The values' ends; of a translation as shares of the side."""
-NETWORKS = ("lenet", "squeezenet1_1", "alexnet", "resnet18", "vgg11")
-"""The project's own modern LeNet, which takes 28 × 28 pixels, and torchvision's, with random weights."""
-MORE_DIGITS = 25
-"""How many times as many images for LeNet, whose passes take next to nothing."""
+SHIPPED = ("lenet", "emoji_alexnet")
+"""The project's own, which take 28 × 28 and 64 × 64 pixels."""
+NETWORKS = (*SHIPPED, "squeezenet1_1", "alexnet", "resnet18", "vgg11")
+"""And torchvision's, with random weights."""
+MORE = 10
+"""How many times as many images for small networks, whose passes take next to nothing."""
 
 
 def affine(image: Tensor, transform: str, value: float) -> Tensor:
@@ -94,15 +99,27 @@ def smooth_images(count: int, channels: int = 3, side: int = 224) -> Tensor:
     return nn.functional.interpolate(noise, (side, side), mode="bicubic")
 
 
-def compare(images_of_each: int, count: int) -> None:
+def bare_pass(module: nn.Module, images: Tensor, inputs: int) -> None:
+    """Run so many inputs through the network, in batches of as many as 8 images of 224 × 224 pixels."""
+    size = 8 * 224 * 224 // images[0, 0].numel()
+    batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        for start in range(0, inputs, size):
+            module(batch[: inputs - start])
+
+
+def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
     threads = torch.get_num_threads()
     print(f"{images_of_each} images, {count} values, {threads} threads; milliseconds for one input")
-    names = ("loop", "…c.-last", "probe", "times", "…", "differ")
+    names = ("loop", "…c.-last", "probe", "pass", "times", "…c.-last", "most", "differ")
     print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
-    for network in NETWORKS:
+    for network in networks:
         torch.manual_seed(0)
-        if network == "lenet":
-            module, images = interpret.load(network).module.eval(), smooth_images(MORE_DIGITS * images_of_each, 1, 28)
+        if network in SHIPPED:
+            model = interpret.load(network)
+            assert model.preprocess is not None
+            channels, side = len(model.preprocess.channels), model.preprocess.size[0]
+            module, images = model.module.eval(), smooth_images(MORE * images_of_each, channels, side)
         else:
             module = torchvision.models.get_model(network, weights=None).eval()
             images = smooth_images(images_of_each)
@@ -112,7 +129,7 @@ def compare(images_of_each: int, count: int) -> None:
         for transform, ends in RANGES.items():
             values = np.linspace(*ends, count)
             values = (values * images.shape[-1]).round() if transform == "translation" else values
-            spent = {"loop": 0.0, "last": 0.0, "probe": 0.0}
+            spent = {"loop": 0.0, "last": 0.0, "probe": 0.0, "pass": 0.0}
             differ = 0.0
             for some in images.split(-(-len(images) // 2)):
                 here = (module, layers, some, transform, values)
@@ -122,12 +139,14 @@ def compare(images_of_each: int, count: int) -> None:
                 spent["loop"] += took
                 module.to(memory_format=torch.channels_last)
                 spent["last"] += seconds(partial(loop, *here))[0]
+                spent["pass"] += seconds(partial(bare_pass, module, some, len(some) * count))[0]
                 module.to(memory_format=torch.contiguous_format)
                 differ = max(differ, *(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs))
             each = {name: 1000 * total / len(images) / count for name, total in spent.items()}
             print(
-                f"{network:14} {transform:12} {each['loop']:8.1f} {each['last']:8.1f} {each['probe']:8.1f} "
-                f"{each['loop'] / each['probe']:8.2f} {each['last'] / each['probe']:8.2f} {differ:8.0e}",
+                f"{network:14} {transform:12} {each['loop']:8.2f} {each['last']:8.2f} {each['probe']:8.2f} "
+                f"{each['pass']:8.2f} {each['loop'] / each['probe']:8.2f} {each['last'] / each['probe']:8.2f} "
+                f"{each['loop'] / each['pass']:8.2f} {differ:8.0e}",
                 flush=True,
             )
 
@@ -157,8 +176,9 @@ def measure(count: int, values: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=4)
+    parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--values", type=int, default=61)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--memory", action="store_true", help="peak memory of --images and of ten times as many")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -171,7 +191,7 @@ def main() -> None:
             f"{few:.0f} MB for {arguments.images} images, {many:.0f} MB for ten times as many: {many / few:.2f} times"
         )
     else:
-        compare(arguments.images, arguments.values)
+        compare(arguments.networks, arguments.images, arguments.values)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from interpret.folder import UnreadableImage
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.mining import layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
+from interpret.parallel import PIXELS_AT_ONCE, most_workers, run_side_by_side
 from interpret.progress import progress
 from interpret.results.invariance import InvarianceCurves, quotient
 from interpret.rules import frozen
@@ -360,13 +360,21 @@ class _Prober:
         self.outputs = _count_outputs(module, first)
 
     def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
-        """Return how many images go together, and the columns of the values of each job."""
+        """Return how many images go together, and the columns of the values of each job.
+
+        Images that go together share what a transform works out of a value, and values what is kept of an image; the
+        more of one, the fewer of the other fit a pass. About this many of both were fastest, on small networks and
+        large ones.
+        """
         if batch_size is not None and batch_size < 1:
             raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size = batch_size or max(1, PIXELS_AT_ONCE // (self.size[0] * self.size[1]))
         moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
         spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
-        return max(1, self.batch_size // max(1, len(moving))), [span.astype(int).tolist() for span in spans]
+        some = round(math.sqrt(2 * self.batch_size))
+        fair = len(self.items) * len(spans) // most_workers()  # so that each has something to do
+        group = max(1, min(some, fair), self.batch_size // max(1, len(moving)))
+        return group, [span.astype(int).tolist() for span in spans]
 
     def scene(self, canvas: Tensor, rows: Iterable[int]) -> Scene:
         corner = (-self.box[0], -self.box[1])

@@ -41,7 +41,7 @@ def run_side_by_side(
     workers. On a GPU, or where a network cannot be copied, the jobs run one after the other.
     """
     threads = torch.get_num_threads()
-    workers = min(threads, MOST_WORKERS) if device.type == "cpu" else 1
+    workers = most_workers() if device.type == "cpu" else 1
     copies = _copies(module, workers)
     if len(copies) < 2:
         yield from (job(module) for job in jobs)
@@ -88,6 +88,11 @@ def run_side_by_side(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def most_workers() -> int:
+    """Return how many jobs run at once on a processor."""
+    return min(torch.get_num_threads(), MOST_WORKERS)
 
 
 def _share_one_heap() -> None:
