@@ -44,12 +44,10 @@ from interpret.transforms import (
 
 VALUES_AT_ONCE = 32
 """How many values of one image are one job, which runs the untransformed image once more; jobs run side by side."""
-NUMBERS_AT_ONCE = 2**21
-"""How many activations are compared together."""
+NUMBERS_AT_ONCE = 2**20
+"""How many activations are compared together: their differences stay in a processor's cache."""
 NO_REDUCTION = 0
 """That of torch's losses, by its number."""
-MOST_PARTS = 32
-"""How many translations by parts of a stride are remembered at once."""
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
 """Images, values and pixels of the pictures that a figure shows."""
 
@@ -370,6 +368,9 @@ class _Prober:
             raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
         self.batch_size = batch_size or max(1, PIXELS_AT_ONCE // (self.size[0] * self.size[1]))
         moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
+        # values that move layers by the same part of their strides follow each other, from the finest stride on
+        strides = sorted(set(self.strides.values()))
+        moving.sort(key=lambda column: [part % 1 for stride in strides for part in self._shift(stride, column)])
         spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
         some = round(math.sqrt(2 * self.batch_size))
         fair = len(self.items) * len(spans) // most_workers()  # so that each has something to do
@@ -398,14 +399,17 @@ class _Prober:
         def keep(name: str, output: Tensor) -> None:
             references[name] = output.clone()  # what comes after may rectify it in place
             if name in self.strides:
-                movers[name] = _Mover(references[name], scratch)
+                movers[name] = _Mover(references[name])
 
         def compare(name: str, output: Tensor) -> None:
             output = output.unflatten(0, (len(rows), len(together)))
-            squares[name].append(_squares(output, references[name], scratch))
+            squares[name].append(scratch.squared_distances(output, references[name][:, None]))
             if name in self.strides:
-                shifts = [self._shift(name, column) for column in together]
-                moved[name].append(movers[name].squares(output, shifts))
+                pairs = zip(output.split(1, 1), together, strict=True)
+                far_and_near = [
+                    movers[name].squares(one, self._shift(self.strides[name], column), scratch) for one, column in pairs
+                ]
+                moved[name].append(torch.cat(far_and_near, 2))
 
         with torch.inference_mode():
             outputs = [self._run(module, scene.window(), keep)[:, None]]
@@ -433,10 +437,11 @@ class _Prober:
             outputs = module(images)
         return outputs if self.outputs is not None else images.new_zeros(len(images), 1)
 
-    def _shift(self, name: str, column: int) -> Shift:
+    def _shift(self, stride: tuple[int, int], column: int) -> Shift:
+        """Return by how many positions of a layer a value moves."""
         assert isinstance(self.change, Translation)
         down, right = self.change.shift(float(self.values[column]))
-        return down / self.strides[name][0], right / self.strides[name][1]
+        return down / stride[0], right / stride[1]
 
 
 def _in_order(module: nn.Module, layers: str | Iterable[str] | None, traced: Mapping[str, Layer]) -> list[str]:
@@ -478,92 +483,106 @@ class _Scratch:
     def __init__(self) -> None:
         self._memory = torch.empty(0)
 
-    def squared_difference(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return (left − right)² of [..., P, C], laid out as `left` is, until the next call."""
+    def squared_distances(self, far: Tensor, near: Tensor) -> Tensor:
+        """Return squared distances [n, v, C] of far [n, v, C, …] to near [n, 1, C, …], summed over positions."""
+        if far.dim() == 3:
+            far, near = far[..., None], near[..., None]
+        # units last, as channels-last has them in memory, for sums over positions to add up whole rows
+        far, near = far.movedim(2, -1), near.movedim(2, -1)
+        return self._summed(far, near.expand_as(far))
+
+    def _summed(self, far: Tensor, near: Tensor) -> Tensor:
+        """Return the sums over … of (far − near)², both [n, v, …, C], half by half where they are large."""
+        splits = [axis for axis in (0, 1, 2) if far.shape[axis] > 1]
+        if far.numel() <= NUMBERS_AT_ONCE or not splits:
+            return self._squared_difference(far, near).sum(tuple(range(2, far.dim() - 1))).double()
+        axis = splits[0]
+        halves = zip(far.tensor_split(2, axis), near.tensor_split(2, axis), strict=True)
+        first, second = (self._summed(*both) for both in halves)
+        return torch.cat([first, second], axis) if axis < 2 else first + second
+
+    def _squared_difference(self, left: Tensor, right: Tensor) -> Tensor:
+        """Return (left − right)², laid out as `left` is, until the next call."""
         count = left.numel()
         if self._memory.numel() < count or self._memory.dtype != left.dtype:
             self._memory = left.new_empty(count)
-        *others, places, units = left.shape
-        channels_first = left.stride(-1) > left.stride(-2)
-        memory = self._memory[:count].view(*others, *((units, places) if channels_first else (places, units)))
+        n, v, *positions, units = left.shape
+        if left.stride(-1) > left.stride(-2):  # channels first
+            memory = self._memory[:count].view(n, v, units, *positions).movedim(2, -1)
+        else:
+            memory = self._memory[:count].view(left.shape)
         # the difference and its square in one pass over both
-        squared: Tensor = torch.ops.aten.mse_loss.out(
-            left, right, NO_REDUCTION, out=memory.mT if channels_first else memory
-        )
+        squared: Tensor = torch.ops.aten.mse_loss.out(left, right, NO_REDUCTION, out=memory)
         return squared
 
 
-def _by_position(features: Tensor, units: int) -> Tensor:
-    """Return features [..., C, h, w] or [..., C], whose dimension of units is given, as [..., P, C]."""
-    return features.flatten(units + 1).mT if features.dim() > units + 1 else features.unsqueeze(units)
-
-
-def _squares(outputs: Tensor, reference: Tensor, scratch: _Scratch) -> Tensor:
-    """Return squared distances [n, v, C], summed over positions, of outputs [n, v, C, …] to references [n, C, …]."""
-    far, near = _by_position(outputs, 2), _by_position(reference, 1)[:, None]
-    # few calls: each waits for its turn in the interpreter, where several threads run
-    step = max(1, NUMBERS_AT_ONCE // near.numel())
-    return torch.cat([scratch.squared_difference(some, near).sum(2).double() for some in far.split(step, 1)], 1)
-
-
 class _Mover:
-    """Moves the features of untransformed images [n, C, h, w], and remembers what several values have in common."""
+    """Moves the features of untransformed images [n, C, h, w], and remembers what lies between positions."""
 
-    def __init__(self, maps: Tensor, scratch: _Scratch) -> None:
-        self.maps, self.scratch = maps, scratch
-        self._between: dict[Shift, tuple[Tensor, Tensor]] = {}
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
+        self._between = _Between((0.0, 0.0), maps)
 
-    def squares(self, outputs: Tensor, shifts: Iterable[Shift]) -> Tensor:
-        """Return [2, n, v, C]: squared distances of outputs to the moved maps, and the squared norms of these.
+    def squares(self, output: Tensor, shift: Shift, scratch: _Scratch) -> Tensor:
+        """Return [2, n, 1, C]: squared distances of the output to the moved maps, and the squared norms of these.
 
         Args:
-            outputs: [n, v, C, h, w]
-            shifts: v times, by how many positions down and to the right the maps move.
+            output: [n, 1, C, h, w]
+            shift: by how many positions the maps move down and to the right.
+            scratch: memory for the differences.
         """
-        found = []
-        for output, shift in zip(outputs.unbind(1), shifts, strict=True):
-            moved, squares, (rows, columns) = self.moved(shift)
-            if moved.numel() == 0:
-                found.append(outputs.new_full((2, *output.shape[:2]), math.nan, dtype=torch.float64))
-                continue
-            far = self.scratch.squared_difference(_by_position(output[:, :, rows, columns], 1), _by_position(moved, 1))
-            found.append(torch.stack([far.sum(1), squares.sum((2, 3))]).double())
-        return torch.stack(found, 2)
+        known, norms, (rows, columns) = self.moved(shift)
+        if known.numel() == 0:
+            return output.new_full((2, *output.shape[:3]), math.nan, dtype=torch.float64)
+        far = scratch.squared_distances(output[..., rows, columns], known[:, None])
+        return torch.stack([far, norms[:, None]])
 
     def moved(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
-        """Return what is known of the moved maps, its squares, and where it lies.
+        """Return what is known of the moved maps, its squared norms [n, C], and where it lies.
 
-        >>> mover = _Mover(torch.tensor([[[[1.0, 2.0, 4.0]]]]), _Scratch())
+        >>> mover = _Mover(torch.tensor([[[[1.0, 2.0, 4.0]]]]))
         >>> mover.moved((0, 1))
-        (tensor([[[[1., 2.]]]]), tensor([[[[1., 4.]]]]), (slice(0, 1, None), slice(1, 3, None)))
+        (tensor([[[[1., 2.]]]]), tensor([[5.]], dtype=torch.float64), (slice(0, 1, None), slice(1, 3, None)))
         >>> mover.moved((0, -0.5))[0]
         tensor([[[[1.5000, 3.0000]]]])
         """
         whole = math.floor(shift[0]), math.floor(shift[1])
-        moved, squares = self._interpolated((shift[0] - whole[0], shift[1] - whole[1]))
-        places = []
+        part = shift[0] - whole[0], shift[1] - whole[1]
+        if self._between.part != part:
+            self._between = _Between(part, self.maps)
+        there, known = [], []
         for axis, steps in zip((2, 3), whole, strict=True):
-            length, known = self.maps.shape[axis], moved.shape[axis]
-            first = steps + length - known  # what lies between positions is known from the second one on
-            low, high = max(0, first), min(length, first + known)
-            count = max(0, high - low)
-            places.append(slice(low, low + count))
-            moved, squares = (maps.narrow(axis, low - first if count else 0, count) for maps in (moved, squares))
-        return moved, squares, (places[0], places[1])
+            length, count = self.maps.shape[axis], self._between.maps.shape[axis]
+            first = steps + length - count  # what lies between positions is known from the second one on
+            low = max(0, first)
+            high = max(low, min(length, first + count))
+            there.append(slice(low, high))
+            known.append(slice(low - first, high - first))
+        return *self._between.cut(known[0], known[1]), (there[0], there[1])
 
-    def _interpolated(self, part: Shift) -> tuple[Tensor, Tensor]:
-        """Return the maps, moved by less than one position, where they are known, and their squares."""
-        if part not in self._between:
-            if len(self._between) >= MOST_PARTS:
-                self._between.clear()
-            maps = self.maps
-            for axis, share in zip((2, 3), part, strict=True):
-                if share > 0:
-                    # moved by half a position, a value lies between its own and the one before
-                    length = maps.shape[axis] - 1
-                    maps = torch.lerp(maps.narrow(axis, 1, length), maps.narrow(axis, 0, length), share)
-            self._between[part] = maps, maps.square()
-        return self._between[part]
+
+class _Between:
+    """Maps [n, C, h, w], moved down and to the right by less than one position, where they are known."""
+
+    def __init__(self, part: Shift, maps: Tensor) -> None:
+        self.part = part
+        for axis, share in zip((2, 3), part, strict=True):
+            if share > 0:
+                # moved by half a position, a value lies between its own and the one before
+                length = maps.shape[axis] - 1
+                maps = torch.lerp(maps.narrow(axis, 1, length), maps.narrow(axis, 0, length), share)
+        self.maps = maps
+        squares = maps.square()
+        self.row_norms, self.column_norms = squares.sum(3).double(), squares.sum(2).double()
+
+    def cut(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
+        """Return some rows and columns, and their squared norms [n, C]."""
+        maps = self.maps[:, :, rows, columns]
+        if maps.shape[3] == self.maps.shape[3]:
+            return maps, self.row_norms[:, :, rows].sum(2)
+        if maps.shape[2] == self.maps.shape[2]:
+            return maps, self.column_norms[:, :, columns].sum(2)
+        return maps, maps.square().sum((2, 3)).double()
 
 
 def _summarise(look: _Look, name: str, lengths: Tensor, squares: list[Tensor], moved: list[Tensor]) -> None:
