@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from interpret import mining
 from interpret.data import Images, batches, open_images
 from interpret.errors import InterpretError
 from interpret.folder import UnreadableImage
-from interpret.mining import BINS, DyadicHistogram, Mined, Miner, mine, sample_by_hash
+from interpret.mining import BINS, DyadicHistogram, Mined, Miner, mine, sample_by_hash, strongest_places
 from interpret.model import Model, as_model
 
 FEW = settings(max_examples=20, deadline=None)
@@ -162,13 +163,16 @@ def activations(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
 
 
 @MANY
-@given(activations(), st.integers(1, 6), st.integers(1, 9))
-@example((torch.zeros(3, 1, 2, 2, dtype=torch.float64), [5, 5, 2]), 4, 2)
-@example((torch.tensor([1.0, 3, 2, 3, 5], dtype=torch.float64).reshape(5, 1, 1, 1), [0, 1, 0, 2, 0]), 2, 1)
-def test_hits_equal_a_literal_loop(drawn: tuple[Tensor, list[int]], k: int, batch_size: int) -> None:
+@given(activations(), st.integers(1, 6), st.integers(1, 9), st.integers(1, 9))
+@example((torch.zeros(3, 1, 2, 2, dtype=torch.float64), [5, 5, 2]), 4, 2, 1)
+@example((torch.tensor([1.0, 3, 2, 3, 5], dtype=torch.float64).reshape(5, 1, 1, 1), [0, 1, 0, 2, 0]), 2, 1, 1)
+def test_hits_equal_a_literal_loop(
+    drawn: tuple[Tensor, list[int]], k: int, batch_size: int, taken_together: int
+) -> None:
     output, sources = drawn
     data = Items(output, sources)
-    mined = mine(nn.Sequential(nn.Identity()), data, "0", k, batch_size=batch_size)
+    with mock.patch.object(mining, "TAKEN_TOGETHER", taken_together):
+        mined = mine(nn.Sequential(nn.Identity()), data, "0", k, batch_size=batch_size)
     assert_hits(mined["0"], output, range(len(output)), data.sources, k)
 
 
@@ -179,6 +183,8 @@ def test_every_layer_of_a_network_equals_a_literal_loop_at_every_batch_size(seed
     data = Items(images, [item // tiles for item in range(9)], [item % 3 for item in range(9)], ("a", "b", "c"))
     outputs = outputs_of(network, images)
     found = [mine(network, data, "*", k, batch_size=size) for size in (1, 2, 4, 9)]
+    with mock.patch.object(mining, "TAKEN_TOGETHER", 3):
+        found += [mine(network, data, "*", k, batch_size=size) for size in (1, 2, 4)]
     # a rectifier's name stands for what is rectified, that of the layer before it for the raw values
     assert min(outputs["0"].min(), outputs["6"].min()) < 0 <= min(outputs["1"].min(), outputs["7"].min())
     for name in ("0", "1", "2", "3", "4", "6", "7", "8"):
@@ -458,8 +464,9 @@ def test_a_result_taken_midway_stays_as_it_is() -> None:
 def test_what_is_held_does_not_grow_with_the_number_of_images() -> None:
     def held(count: int) -> int:
         miner = Miner(as_model(integer_network()), Items(integers(count, 2, 6, 6)))
-        for batch in batches(miner.data, 256):
+        for batch in batches(miner.data, 100):
             miner.update(batch.images, batch.items, batch.labels)
+            assert not miner._waiting  # a batch of so many is sorted in at once
         return sum(tensor.numel() * tensor.element_size() for tensor in miner.state().values())
 
     assert held(2000) == held(300)
@@ -669,3 +676,17 @@ def test_batches_suit_a_processors_cache() -> None:
     assert sizes(224, device="cuda") == [32, 8]  # reading needs none
     assert sizes(224, batch_size=20) == [20, 20]
     assert sizes(1000) == [1] * 40
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 4, 7), (3, 64, 9, 9), (1, 1, 6, 1), (2, 3, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_first_of_equal_maxima_is_the_place(
+    shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool
+) -> None:
+    few = torch.randint(-3, 0, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    output = few.contiguous(memory_format=torch.channels_last) if channels_last else few
+    values, places = strongest_places("layer", output)
+    maps = few.double().flatten(2).numpy()
+    np.testing.assert_array_equal(values.double().numpy(), maps.max(2))
+    np.testing.assert_array_equal(places.numpy(), maps.argmax(2))

@@ -17,6 +17,7 @@ from interpret.cli.options import (
     ImageCount,
     Layers,
     Methods,
+    OwnBatchSize,
     OwnData,
     Picture,
     Pictures,
@@ -66,6 +67,7 @@ def probe(
     crops: Crops = None,
     device: Device = None,
     workers: Workers = None,
+    batch_size: OwnBatchSize = None,
     seed: Annotated[int, typer.Option(help="Chooses the noise.")] = 0,
 ) -> None:
     """Measure how far features move as images are moved, scaled, turned or lit otherwise.
@@ -99,6 +101,7 @@ def probe(
             direction=direction if name == "translation" else None,  # type: ignore[arg-type]
             fill=fill,  # type: ignore[arg-type]
             items=items,
+            batch_size=batch_size,
             workers=worker_count(workers),
             seed=seed,
             device=find_device(device),
