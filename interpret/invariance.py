@@ -21,7 +21,7 @@ from interpret.folder import UnreadableImage
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.mining import layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import PIXELS_AT_ONCE, most_workers, run_side_by_side
+from interpret.parallel import images_at_once, most_workers, run_side_by_side
 from interpret.progress import progress
 from interpret.results.invariance import InvarianceCurves, quotient
 from interpret.rules import frozen
@@ -366,7 +366,7 @@ class _Prober:
         """
         if batch_size is not None and batch_size < 1:
             raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
-        self.batch_size = batch_size or max(1, PIXELS_AT_ONCE // (self.size[0] * self.size[1]))
+        self.batch_size = batch_size or images_at_once(self.size[0] * self.size[1])
         moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
         # values that move layers by the same part of their strides follow each other, from the finest stride on
         strides = sorted(set(self.strides.values()))

@@ -19,7 +19,7 @@ from interpret.data import Batch, Images, batches, first_shape, open_images
 from interpret.errors import InterpretError, unknown
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
-from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
+from interpret.parallel import images_at_once, run_side_by_side
 from interpret.progress import progress
 from interpret.rules import frozen
 from interpret.tracing import Layer, trace
@@ -203,8 +203,7 @@ class Miner:
         if batch_size is None:
             batch_size = MOST_AT_ONCE
             if device.type == "cpu":
-                pixels = math.prod(first_shape(self.data)[1:])
-                batch_size = max(1, min(MOST_AT_ONCE, PIXELS_AT_ONCE // pixels))
+                batch_size = min(MOST_AT_ONCE, images_at_once(math.prod(first_shape(self.data)[1:])))
         return batches(self.data, batch_size, workers, start=self.seen_items)
 
     def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:

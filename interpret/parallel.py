@@ -19,7 +19,7 @@ from torch import nn
 Result = TypeVar("Result")
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""How many pixels of input go through a network together: on processors, what fits the cache is fastest."""
+"""How many pixels of input fit a processor's cache with what networks make of them, which is fastest."""
 _M_ARENA_MAX = -8
 """The number of that option in <malloc.h>."""
 TRIM_EVERY = 1.0
@@ -88,6 +88,15 @@ def run_side_by_side(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def images_at_once(pixels: int) -> int:
+    """Return how many images of so many pixels go through a network together.
+
+    >>> images_at_once(224 * 224), images_at_once(4000 * 3000)
+    (8, 1)
+    """
+    return max(1, PIXELS_AT_ONCE // pixels)
 
 
 def most_workers() -> int:

@@ -19,7 +19,7 @@ from interpret.errors import InterpretError, unknown
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import PIXELS_AT_ONCE, run_side_by_side
+from interpret.parallel import images_at_once, run_side_by_side
 from interpret.progress import progress
 from interpret.rules import BackwardRule, Overlap, Rule, frozen
 from interpret.tracing import Layer, trace
@@ -219,7 +219,7 @@ class Crop:
 
     @property
     def batch_size(self) -> int:
-        return max(1, min(1024, PIXELS_AT_ONCE // (self.size[0] * self.size[1])))
+        return min(1024, images_at_once(self.size[0] * self.size[1]))
 
     def corners(self, positions: Tensor) -> Tensor:
         """Return where the parts for neurons at positions [B, 2] begin, [B, 2]."""
@@ -441,7 +441,7 @@ def _together(
     """Yield batches of images with about as many hits each: a place whose hits are done runs on, empty."""
     pool = sorted(pool, key=lambda entry: -len(entry[1]))
     while pool:
-        size = max(1, PIXELS_AT_ONCE // pool[0][0][0].numel())
+        size = images_at_once(pool[0][0][0].numel())
         least = EVEN * len(pool[0][1])
         together = [entry for entry in pool[:size] if len(entry[1]) >= least]
         yield together
@@ -571,7 +571,7 @@ def _project_image(
 def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop) -> Tensor:
     """Return where each image's channel is strongest, [B, 2]; one image serves all channels."""
     found: list[Tensor] = []
-    for part in torch.arange(len(images)).split(max(1, PIXELS_AT_ONCE // (crop.image[0] * crop.image[1]))):
+    for part in torch.arange(len(images)).split(images_at_once(crop.image[0] * crop.image[1])):
         outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True):
             module(images[part].clone())

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from interpret import projection
+from interpret import parallel, projection
 from interpret.errors import InterpretError
 from interpret.mining import mine
 from interpret.projection import Crop, Projections, project, project_hits
@@ -711,8 +711,8 @@ def test_mined_hits_are_projected_as_one_by_one(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # so many batches run side by side
     if pixels is not None:  # so that every batch is cut short somewhere
-        monkeypatch.setattr(projection, "PIXELS_AT_ONCE", pixels, raising=False)
-        monkeypatch.setattr(projection, "POOL", pool, raising=False)
+        monkeypatch.setattr(parallel, "PIXELS_AT_ONCE", pixels)
+        monkeypatch.setattr(projection, "POOL", pool)
     network, images = small(), random(7, 3, 20, 16)
     mined = mine(network, images, ["0", "1", "2", "3", "4", "6", "7", "8"], k=3)
     found = gather(project_hits(network, images, mined, rule=rule))
