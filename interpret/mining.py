@@ -264,6 +264,8 @@ class Miner:
             units = self._lay_out({name: look.shapes[name][0] for name in self.layers})
             self._statistics = self._no_statistics(units)
             self._top = TopK(units, self.k)
+        for name, above in look.above_zero.items():
+            self._above_zero[name] = self._above_zero.get(name, 0) + above
         self._waiting.append(look)
         self.seen_items = int(look.items[-1]) + 1
         if sum(len(look.items) for look in self._waiting) >= TAKEN_TOGETHER:
@@ -279,8 +281,6 @@ class Miner:
         found = look.above(self._top.threshold)
         items = look.items.numpy()
         self._top.insert(found, items, self.data.sources[items])
-        for name, above in look.above_zero.items():
-            self._above_zero[name] = self._above_zero.get(name, 0) + above
         rows = [self._sample_rank.get(item, -1) for item in look.items.tolist()]
         self._statistics.update(look.maxima.float(), look.labels, torch.tensor(rows))
 
@@ -531,20 +531,16 @@ class Look:
     """[B, units] each unit's strongest activation on each image."""
     places: Tensor
     """[B, units] where it lies in the feature map, counted row by row."""
-    above_zero: dict[str, Tensor]
+    above_zero: dict[str, Tensor] = field(default_factory=dict)
     """At how many positions units are above zero, and at how many they are at all, [2, C], on images of the sample."""
 
     @classmethod
     def of_all(cls, looks: list[Look]) -> Look:
-        """Return the looks at several batches as one."""
+        """Return the looks at several batches as one, without the counts of what is above zero."""
         items, labels, maxima, places = (
             torch.cat([getattr(look, name) for look in looks]) for name in ("items", "labels", "maxima", "places")
         )
-        above_zero: dict[str, Tensor] = {}
-        for look in looks:
-            for name, above in look.above_zero.items():
-                above_zero[name] = above_zero.get(name, 0) + above
-        return cls(items, labels, looks[0].shapes, maxima, places, above_zero)
+        return cls(items, labels, looks[0].shapes, maxima, places)
 
     def above(self, threshold: Tensor) -> Candidates:
         """Return what beats the units' thresholds, by units and of a unit by images."""
