@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +42,7 @@ from interpret.transforms import (
     named_transform,
     surround,
 )
+from interpret.unfinished import Unfinished, pack, unpack
 
 VALUES_AT_ONCE = 32
 """How many values of one image are one job, which runs the untransformed image once more; jobs run side by side."""
@@ -69,6 +71,7 @@ def probe(
     workers: int = 0,
     seed: int = 0,
     device: str | torch.device | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
 ) -> InvarianceCurves:
     """Measure how far each layer's features move under a transform, and how sure the network stays.
 
@@ -106,6 +109,8 @@ def probe(
         workers: processes that decode images; 0: this one.
         seed: chooses the noise.
         device: where the network runs; None: where its parameters are.
+        resume_from: a file that keeps what is done, from time to time and at the end, an interrupt's, too, so that the
+            same call goes on from there; it stays until you delete it. None: nothing is kept.
 
     Returns:
         Distances, norms, probabilities and the rest, with rows for the images that decode, in their order.
@@ -145,18 +150,35 @@ def probe(
     prober = _Prober(model.module, first, change, wanted, layers, levels, box, chosen, seed)
     labelling = _Labelling(labels, chosen, data, model, prober.outputs)
     group, spans = prober.plan(batch_size)
-    curves = _Curves(prober, len(chosen))
+    curves = _Curves(prober, surrounded, group, len(spans))
+    unfinished = Unfinished.of(
+        resume_from,
+        model,
+        data,
+        transform=[type(change).__qualname__, {key: repr(value) for key, value in vars(change).items()}],
+        values=wanted.tolist(),
+        layers=prober.layers,
+        labels=labelling.settings,
+        fill=filled,
+        items=chosen,
+        seed=seed,
+    )
+    curves.restore(unfinished.load())
 
     def jobs(target: torch.device) -> Iterator[Callable[[nn.Module], _Look]]:
-        for batch in batches(surrounded, group, workers):
+        for batch in batches(surrounded, group, workers, start=curves.seen_items):
             said = labelling.of(batch)
             for span in spans:
                 yield partial(prober.look, batch=batch, labels=said, span=span, device=target)
 
-    with on_device(model.module, device) as target, progress(len(chosen) * len(wanted), "probing", "img") as bar:
-        for look in run_side_by_side(model.module, jobs(target), target):
+    total, done = len(chosen) * len(wanted), curves.seen_items * len(wanted)
+    with on_device(model.module, device) as target, progress(total, "probing", "img", done) as bar:
+
+        def take(look: _Look) -> None:
             curves.take(look)
             bar.update(look.distances[prober.layers[0]].size)
+
+        unfinished.take_all(run_side_by_side(model.module, jobs(target), target), take, curves.state)
     data.skipped.update(surrounded.skipped)
     result = curves.result()
     result.direction = change.direction if isinstance(change, Translation) else ""
@@ -280,6 +302,11 @@ class _Labelling:
             raise InterpretError(f"labels must be one for each of the {len(chosen)} images, not {len(given)}")
         self._check(given)
         self.given = torch.tensor(given)
+
+    @property
+    def settings(self) -> list[int] | bool | None:
+        """What tells one labelling from another, on the same data."""
+        return self.predicted or (None if self.given is None else self.given.tolist())
 
     def of(self, batch: Batch) -> Tensor | None:
         """Return the labels of a batch, −1 for none; None where the network says them itself."""
@@ -621,24 +648,66 @@ def _read_classes(look: _Look, outputs: Tensor, labels: Tensor | None) -> None:
 class _Curves:
     """The curves as the looks come in."""
 
-    def __init__(self, prober: _Prober, images: int) -> None:
-        self.prober = prober
-        self.seen = np.zeros(images, bool)
-        shape, layers = (images, len(prober.values)), prober.layers
+    BY_IMAGE = ("seen", "labels", "probabilities", "top", "invented")
+    BY_LAYER = ("distances", "norms", "equivariance", "units", "unit_norms", "units_moved")
+
+    def __init__(self, prober: _Prober, images: Images, group: int, jobs: int) -> None:
+        self.prober, self.images = prober, images
+        self.group, self.jobs = group, jobs
+        """How many images go together, and how many looks there are at them."""
+        self.first = 0
+        """Where the first group begins."""
+        self.seen_items = 0
+        """Where to go on: one past the last group that has been taken in."""
+        self._waiting: list[_Look] = []
+        self.seen = np.zeros(len(images), bool)
+        shape, layers = (len(images), len(prober.values)), prober.layers
         self.still = [column for column, value in enumerate(prober.values) if prober.change.is_identity(value)]
         self.distances = {name: np.zeros(shape, prober.kind) for name in layers}
-        self.norms = {name: np.zeros(images, prober.kind) for name in layers}
+        self.norms = {name: np.zeros(len(images), prober.kind) for name in layers}
         self.equivariance = {name: np.zeros(shape, prober.kind) for name in prober.strides}
         # of the units, sums over the images: of distances and of norms
         self.units: dict[str, NDArray[np.float64]] = {}
         self.unit_norms: dict[str, NDArray[np.float64]] = {}
         self.units_moved: dict[str, NDArray[np.float64]] = {}
-        self.labels = np.full(images, -1, np.int64)
+        self.labels = np.full(len(images), -1, np.int64)
         self.probabilities = np.full(shape, np.nan, prober.kind)
         self.top = np.zeros(shape, np.int64)
         self.invented = np.zeros(shape)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return all that was taken in up to now as tensors, for `restore` to go on from."""
+        if not self.seen_items:
+            return {}
+        arrays = {key: getattr(self, key) for key in self.BY_IMAGE}
+        arrays |= {f"{key}/{name}": array for key in self.BY_LAYER for name, array in getattr(self, key).items()}
+        state = {key: torch.tensor(array) for key, array in arrays.items()}
+        return state | {"seen_items": torch.tensor(self.seen_items), "skipped": pack(self.images.skipped)}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up the state of other curves of the same model, data and settings."""
+        if not state:
+            return
+        self.first = self.seen_items = int(state.pop("seen_items"))
+        self.images.skipped.update(unpack(state.pop("skipped")))
+        for key, tensor in state.items():
+            kind, of_layer, name = key.partition("/")
+            if of_layer:
+                getattr(self, kind)[name] = tensor.numpy().copy()
+            else:
+                setattr(self, kind, tensor.numpy().copy())
+
     def take(self, look: _Look) -> None:
+        """Take a look in, together with the others at the same images, so that these are done wholly or not at all."""
+        self._waiting.append(look)
+        if len(self._waiting) == self.jobs:
+            for one in self._waiting:
+                self._add(one)
+            self._waiting = []
+            groups = (look.rows[-1] - self.first) // self.group + 1
+            self.seen_items = min(self.first + groups * self.group, len(self.images))
+
+    def _add(self, look: _Look) -> None:
         first = not self.seen[look.rows[0]]
         self.seen[look.rows] = True
         places = np.ix_(look.rows, look.columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -23,6 +24,7 @@ from interpret.parallel import images_at_once, run_side_by_side
 from interpret.progress import progress
 from interpret.rules import frozen
 from interpret.tracing import Layer, trace
+from interpret.unfinished import Unfinished, pack, unpack
 
 MOST_AT_ONCE = 32
 """How many images go through the network together, unless asked otherwise."""
@@ -105,6 +107,7 @@ def mine(
     seed: int = 0,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
 ) -> Mined:
     """Find for every unit the k images that excite it most, in one pass over the data.
 
@@ -133,6 +136,8 @@ def mine(
         seed: chooses the sample on which density and the sample maxima are taken.
         device: where the network runs; None: where its parameters are.
         dtype: `torch.bfloat16` runs the network under autocast, faster and less exact; None or float32: as it is.
+        resume_from: a file that keeps what is done, from time to time and at the end, an interrupt's, too, so that the
+            same call goes on from there; it stays until you delete it. None: nothing is kept.
 
     Raises:
         InterpretError: an unknown layer, k or batch size below 1, no image that decodes, images that do not fit the
@@ -142,10 +147,8 @@ def mine(
     """
     model = as_model(model)
     miner = Miner(model, open_images(data, model), layers, k, seed=seed)
-    with on_device(model.module, device) as target, progress(len(miner.data), "mining", "img") as bar:
-        for look in miner.looks(miner.unseen(target, batch_size, workers), target, dtype):
-            miner.take(look)
-            bar.update(len(look.items))
+    settings = {"layers": miner.layers, "k": k, "seed": seed, "dtype": str(dtype)}
+    miner.run(Unfinished.of(resume_from, model, miner.data, **settings), batch_size, workers, device, dtype)
     return miner.result()
 
 
@@ -197,6 +200,28 @@ class Miner:
         """What was taken and is not sorted in yet."""
         self.seen_items = 0
         """Where in the data to go on: one past the last item that was taken in."""
+
+    def run(
+        self,
+        unfinished: Unfinished,
+        batch_size: int | None = None,
+        workers: int = 0,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Go through the data, from where unfinished mining stopped."""
+        self.restore(unfinished.load())
+        with (
+            on_device(self.module, device) as target,
+            progress(len(self.data), "mining", "img", self.seen_items) as bar,
+        ):
+
+            def take(look: Look) -> None:
+                self.take(look)
+                bar.update(len(look.items))
+
+            looks = self.looks(self.unseen(target, batch_size, workers), target, dtype)
+            unfinished.take_all(looks, take, self.state)
 
     def unseen(self, device: torch.device, batch_size: int | None = None, workers: int = 0) -> Iterator[Batch]:
         """Return the batches to go on with, of a size that suits the device unless one is given."""
@@ -329,6 +354,8 @@ class Miner:
         state |= {f"top/{key}": torch.tensor(getattr(self._top, key)) for key in TopK.STATE}
         state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
         state |= {f"above_zero/{name}": value.clone() for name, value in self._above_zero.items()}
+        # what reading told: labels that come with the images, and what does not decode
+        state |= {"labels": torch.from_numpy(self.data.labels), "skipped": pack(self.data.skipped)}
         return state | {"seen_items": torch.tensor(self.seen_items)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -336,6 +363,8 @@ class Miner:
         if "seen_items" not in state:  # nothing had been taken in yet
             return
         self.seen_items = int(state["seen_items"])
+        self.data.labels[: self.seen_items] = state["labels"][: self.seen_items].numpy()
+        self.data.skipped.update(unpack(state["skipped"]))
         self.layers = [name for name in self.layers if f"units/{name}" in state]
         units = self._lay_out({name: int(state[f"units/{name}"]) for name in self.layers})
         self._top = TopK(units, self.k)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from interpret.data import Images
-    from interpret.mining import Mined, MinedLayer, Miner
+    from interpret.mining import Mined, MinedLayer
     from interpret.model import Model
     from interpret.results import Result
     from interpret.rules import Overlap, Rule
@@ -42,8 +38,6 @@ GROUPS = 5
 """Of each unit's range on the sample: its four quarters by rank, strongest first, and the weakest."""
 GROUP_SIZE = 4
 PREDICTIONS = 5
-SAVE_EVERY = 60.0
-"""Seconds between two savings of unfinished mining."""
 TILES_AT_ONCE = 2**30
 """Bytes of tiles that are held until their units are complete."""
 
@@ -254,8 +248,8 @@ class Study:
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
         from interpret.layers import select_layers
-        from interpret.mining import Miner, on_device
-        from interpret.progress import progress
+        from interpret.mining import Miner
+        from interpret.unfinished import Unfinished
 
         model, data = self._able()
         settings = self.info["settings"]
@@ -269,25 +263,10 @@ class Study:
         if not missing:
             return
         miner = Miner(model, data, missing, k, seed=seed)
-        unfinished = _Unfinished(self.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed})
-        state = unfinished.load()
-        miner.restore(state)
-        data.labels[: miner.seen_items] = state.get("labels", data.labels)[: miner.seen_items]
-        with (
-            on_device(model.module, self.device) as device,
-            progress(len(data), "mining", "img", miner.seen_items) as bar,
-        ):
-            try:
-                arriving = miner.unseen(device, self.batch_size, self.workers)
-                for look in miner.looks(arriving, device, self.dtype):
-                    with _interrupts_waiting():
-                        miner.take(look)
-                    bar.update(len(look.items))
-                    if unfinished.is_due:
-                        self._save_unfinished(unfinished, miner)
-            except KeyboardInterrupt:
-                self._save_unfinished(unfinished, miner)
-                raise
+        unfinished = Unfinished(
+            self.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed}, self._write_info
+        )
+        miner.run(unfinished, self.batch_size, self.workers, self.device, self.dtype)
         self._store(miner.result(), k, seed)
         unfinished.forget()
 
@@ -421,14 +400,6 @@ class Study:
                     f"{self.path} holds results of other {what} ({part} {self.info[part].get('name', '')!r}): "
                     "choose another folder"
                 )
-
-    def _save_unfinished(self, unfinished: _Unfinished, miner: Miner) -> None:
-        import torch
-
-        # whoever goes on does not meet these again
-        self.info["data"]["skipped"] |= miner.data.skipped
-        self._write_info()
-        unfinished.save(miner.state() | {"labels": torch.from_numpy(miner.data.labels)})
 
     def _store(self, mined: Mined, k: int, seed: int) -> None:
         """Write what was mined; a layer's own file comes last, because it says that the layer is done."""
@@ -627,60 +598,6 @@ def _write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:
             (new / f"{unit:04d}.webp").write_bytes(webp(sheet(tiles[unit]), side))
 
         list(pool.map(write, range(len(tiles))))
-
-
-@contextmanager
-def _interrupts_waiting() -> Iterator[None]:
-    """Let an interrupt wait for the end of the block: a batch is taken in as a whole, or not at all."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if waiting:
-        signal.raise_signal(signal.SIGINT)
-
-
-class _Unfinished:
-    """A state on disk from which unfinished work goes on, if it is of the same settings."""
-
-    def __init__(self, file: Path, settings: Mapping[str, Any]) -> None:
-        self.file = file
-        self.settings = json.dumps(settings, sort_keys=True)
-        self._saved = time.monotonic()
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() - self._saved > SAVE_EVERY
-
-    def load(self) -> dict[str, Any]:
-        from safetensors import SafetensorError, safe_open
-
-        if not self.file.exists():
-            return {}
-        try:
-            with safe_open(self.file, "pt") as stored:
-                if (stored.metadata() or {}).get("settings") != self.settings:
-                    return {}
-                return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError:  # damaged: it is all in the data still
-            return {}
-
-    def save(self, state: Mapping[str, Any]) -> None:
-        from safetensors.torch import save as to_bytes
-
-        if state:
-            tensors = {key: value.contiguous() for key, value in state.items()}
-            with replacing(self.file) as new:
-                new.write_bytes(to_bytes(tensors, {"settings": self.settings}))
-        self._saved = time.monotonic()
-
-    def forget(self) -> None:
-        self.file.unlink(missing_ok=True)
 
 
 def _read_info(path: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 import interpret
-from interpret import InterpretError, probe
+from interpret import InterpretError, probe, unfinished
 from interpret.cli import main
 from interpret.data import open_images
 from interpret.model import Model
@@ -440,6 +440,86 @@ def test_default_fill(photographs: Path) -> None:
         probe(squash, photographs, "translation", [1], fill="context")
     pad = Model(Recorder(3), "recorder", Preprocess((30, 40), rule="pad"))
     assert probe(pad, photographs, "rotation", [0, 45]).fill == "reflect"
+
+
+class Torn(Dataset[Any]):
+    """Pictures of which some do not decode, read by someone who loses patience at one of them."""
+
+    def __init__(self) -> None:
+        self.stop: int | None = None
+        self.by: type[BaseException] = KeyboardInterrupt
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        self.read.append(item)
+        if item == self.stop:
+            raise self.by()
+        if item in (1, 5, 6, 7, 8, 9, 11):
+            raise OSError("torn")
+        return random(2, H, W, seed=item), item % 6
+
+
+def written(curves: InvarianceCurves, folder: Path) -> bytes:
+    curves.save(folder / "curves.safetensors")
+    return (folder / "curves.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("by", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("stop", [1, 2, 4, 9, 10])
+def test_an_interrupted_probe_goes_on_to_the_same_bytes(
+    tmp_path: Path, stop: int, by: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished, "SAVE_EVERY", 0.0 if by is SystemExit else 60.0)
+    module, file = network(), tmp_path / "unfinished.safetensors"
+
+    def run(data: Torn, resume_from: Path | None, stop: int | None = None) -> bytes:
+        images = open_images(data, module)
+        _ = images.fingerprint  # which reads all of them
+        data.read.clear()
+        data.stop, data.by = stop, by
+        # two images go together, and the 33 values that move are two jobs
+        values = np.arange(-17, 17)
+        curves = probe(module, images, "translation", values, fill="edge", batch_size=2, resume_from=resume_from)
+        assert list(images.skipped) == [f"image {item}" for item in (1, 5, 6, 7, 8, 9, 11)]
+        return written(curves, tmp_path)
+
+    whole = run(Torn(), None)
+    with pytest.raises(by):
+        run(Torn(), file, stop)
+    data = Torn()
+    assert run(data, file) == whole
+    done = max([0, *(item // 2 * 2 + 2 for item in (0, 2, 3, 4, 10) if item < stop // 2 * 2)])
+    # but for the first input and the pictures, what was done is not read again
+    assert sorted(set(data.read)) == sorted({0, 2, 3, 4, 10} | set(range(done, 12)))
+    # nor anything of what is whole
+    data = Torn()
+    assert run(data, file) == whole and 1 not in data.read
+
+
+def test_an_unfinished_probe_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
+    module, file, images = network(), tmp_path / "unfinished.safetensors", random(3, 2, H, W)
+    probe(module, images, "rotation", [0, 30], fill="edge", resume_from=file)
+    for transform, values, other in [
+        ("rotation", [0, 40], {}),
+        ("viewpoint", [0, 30], {}),
+        ("rotation", [0, 30], {"labels": [0, 1, 2]}),
+        ("rotation", [0, 30], {"labels": "predicted"}),
+        ("rotation", [0, 30], {"fill": "black"}),
+        ("rotation", [0, 30], {"items": [2, 1]}),
+        ("rotation", [0, 30], {"layers": "0"}),
+        ("rotation", [0, 30], {"seed": 1}),
+    ]:
+        how: dict[str, Any] = {"fill": "edge", **other}
+        fresh = probe(module, images, transform, values, **how)
+        found = probe(module, images, transform, values, **how, resume_from=file)
+        assert written(found, tmp_path) == written(fresh, tmp_path)
+    fresh = probe(module, 1 - images, "rotation", [0, 30])
+    assert written(probe(module, 1 - images, "rotation", [0, 30], resume_from=file), tmp_path) == written(
+        fresh, tmp_path
+    )
 
 
 def test_images_that_do_not_decode_are_left_out(photographs: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from interpret import study as study_module
+from interpret import unfinished as unfinished_module
 from interpret.data import open_images
 from interpret.display import contrast, to_bytes
 from interpret.errors import InterpretError
@@ -549,8 +550,8 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     with pytest.raises(KeyboardInterrupt):
         study.mine(k=3)
     assert signal.getsignal(signal.SIGINT) is handler
-    saved = load_file(tmp_path / "mining.safetensors")
-    assert int(saved.get("seen_items", np.zeros(()))) % 3 == 0  # whole batches alone
+    if (tmp_path / "mining.safetensors").exists():  # it does not before a first batch has been taken in
+        assert load_file(tmp_path / "mining.safetensors")["seen_items"] % 3 == 0  # whole batches alone
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
     assert files(tmp_path) == uninterrupted
 
@@ -558,7 +559,7 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
 def test_what_dies_goes_on_from_what_was_saved_now_and_then(
     tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(unfinished_module, "SAVE_EVERY", 0.0)
     data = Interrupted(by=SystemExit)
     study = Study(tmp_path, model(), data, batch_size=3)
     data.stop = 10
@@ -642,7 +643,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_rest_can_be_done_later(
             break
         assert not path.exists() or not litter(path)
         for name, content in files(path).items():
-            assert content == whole[name] or name == "study.json", (room, name)
+            assert content == whole.get(name) or name in ("study.json", "mining.safetensors"), (room, name)
         if (path / "study.json").exists():
             Study.open(path)
         everything(path)
@@ -660,7 +661,7 @@ def test_a_full_disk_while_saving_unfinished_work_keeps_the_older_state(
     with pytest.raises(KeyboardInterrupt):
         study.mine(k=3)
     before = files(tmp_path)
-    monkeypatch.setattr(study_module, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(unfinished_module, "SAVE_EVERY", 0.0)
     study = Study(tmp_path, model(), Interrupted(), batch_size=3)
     with monkeypatch.context() as patch:
         FullDisk(patch, 0)

@@ -1,0 +1,129 @@
+"""Unfinished work: what is done is kept in a file, so that the same call goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from interpret.data import Images
+from interpret.files import replacing
+from interpret.model import Model
+
+SAVE_EVERY = 60.0
+"""Seconds between two savings."""
+
+Part = TypeVar("Part")
+
+
+class Unfinished:
+    """A state in a file, from which work of the same settings goes on; without a file, nothing is kept.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "sum.safetensors")
+    >>> total = torch.zeros(1)
+    >>> Unfinished(file, {"start": 0}).take_all([3, 4], total.add_, lambda: {"total": total})
+    >>> Unfinished(file, {"start": 0}).load(), Unfinished(file, {"start": 1}).load()
+    ({'total': tensor([7.])}, {})
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        before_saving: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.file = None if file is None else Path(file)
+        self._before_saving = before_saving
+        self.settings = json.dumps(settings, sort_keys=True)
+        self._saved = time.monotonic()
+
+    @classmethod
+    def of(cls, file: str | os.PathLike[str] | None, model: Model, data: Images, **settings: Any) -> Unfinished:
+        """Return the state of work on a model and data, whose hashes are among the settings."""
+        if file is None:
+            return cls(None, {})
+        return cls(file, settings | {"weights": model.weights_hash, "data": data.fingerprint})
+
+    def load(self) -> dict[str, Tensor]:
+        """Return the state; empty where there is none of these settings."""
+        if self.file is None or not self.file.exists():
+            return {}
+        try:
+            with safe_open(self.file, "pt") as stored:
+                if (stored.metadata() or {}).get("settings") != self.settings:
+                    return {}
+                return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError:  # damaged: it is all in the data still
+            return {}
+
+    def save(self, state: Mapping[str, Tensor]) -> None:
+        if self.file is not None and state:
+            self._before_saving()
+            tensors = {key: value.contiguous() for key, value in state.items()}
+            with replacing(self.file) as new:
+                new.write_bytes(save(tensors, {"settings": self.settings}))
+        self._saved = time.monotonic()
+
+    def take_all(
+        self, parts: Iterable[Part], take: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
+    ) -> None:
+        """Take parts in as they come, each whole or not at all, and save the state: now and then, and at the end.
+
+        An interrupt is an end, too.
+        """
+        try:
+            for part in parts:
+                with _interrupts_waiting():
+                    take(part)
+                if self.file is not None and time.monotonic() - self._saved > SAVE_EVERY:
+                    self.save(state())
+        except KeyboardInterrupt:
+            self.save(state())
+            raise
+        self.save(state())
+
+    def forget(self) -> None:
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _interrupts_waiting() -> Iterator[None]:
+    """Let an interrupt wait for the end of the block."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if waiting:
+        signal.raise_signal(signal.SIGINT)
+
+
+def pack(value: Any) -> Tensor:
+    """Return what JSON can write as a tensor, to be kept beside others.
+
+    >>> unpack(pack({"torn.png": "it is no picture"}))
+    {'torn.png': 'it is no picture'}
+    """
+    return torch.from_numpy(np.frombuffer(json.dumps(value).encode(), np.uint8).copy())
+
+
+def unpack(packed: Tensor) -> Any:
+    return json.loads(packed.numpy().tobytes())
