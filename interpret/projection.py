@@ -345,6 +345,8 @@ class _Hits:
     items: NDArray[np.int64]
     positions: NDArray[np.int64]
     values: NDArray[np.float64]
+    scales: NDArray[np.float64]
+    """The largest value of all in the hit's layer."""
 
     @classmethod
     def of(cls, mined: Mapping[str, Any], names: list[str]) -> _Hits:
@@ -352,6 +354,7 @@ class _Hits:
         for index, name in enumerate(names):
             found = mined[name]
             units, ranks = np.nonzero(found.images >= 0)
+            values = found.values[units, ranks].astype(np.float64)
             columns.append(
                 [
                     np.full(len(units), index),
@@ -359,14 +362,12 @@ class _Hits:
                     ranks,
                     found.images[units, ranks],
                     found.positions[units, ranks],
-                    found.values[units, ranks].astype(np.float64),
+                    values,
+                    np.full(len(units), np.abs(values).max(initial=0)),
                 ]
             )
-        layer, units, ranks, items, positions, values = (
-            np.concatenate(column) for column in zip(*columns, strict=True)
-        )
-        table = cls(names, layer, units, ranks, items, positions, values)
-        return table[np.argsort(items, kind="stable")]
+        table = cls(names, *(np.concatenate(column) for column in zip(*columns, strict=True)))
+        return table[np.argsort(table.items, kind="stable")]
 
     def __getitem__(self, rows: Any) -> _Hits:
         return _Hits(
@@ -377,6 +378,7 @@ class _Hits:
             self.items[rows],
             self.positions[rows],
             self.values[rows],
+            self.scales[rows],
         )
 
     def by_item(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -505,7 +507,7 @@ def _check_shape(found: Any, layer: Layer) -> None:
 def _check_values(name: str, hits: _Hits, values: Tensor) -> None:
     """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
     found = values.detach().double().cpu().numpy()
-    if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * np.abs(hits.values).max()):
+    if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):
         worst = int(np.abs(found - hits.values).argmax())
         raise InterpretError(
             f"layer {name!r} gives {found[worst]:.4g} on item {hits.items[worst]} where {hits.values[worst]:.4g} was "

@@ -795,7 +795,7 @@ def test_the_network_is_left_as_it_was(tmp_path: Path) -> None:
 
 
 def test_reduced_precision_is_mined_and_projected(tmp_path: Path) -> None:
-    images = torch.rand(5, 3, SIDE, SIDE)
+    images = torch.rand(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     study = Study(tmp_path / "study", network(), images, dtype="bfloat16")
     study.mine(k=2)
     study.project()
