@@ -47,6 +47,7 @@ def evolve(
     workers: int = 0,
     seed: int = 0,
     device: str | torch.device | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
 ) -> Evolution:
     """Follow units and features through training: at each kept epoch, what excites a unit most, and what has moved.
 
@@ -79,6 +80,8 @@ def evolve(
         sample: how many images, chosen by hash, the movement is measured on.
         batch_size, workers, device: how the network runs; see `interpret.mine`.
         seed: chooses units and sample.
+        resume_from: a folder that keeps what was mined, from time to time and at an interrupt, so that the same call
+            goes on from there; it stays until you delete it. None: nothing is kept.
 
     Returns:
         An `Evolution`, to be drawn by `interpret.plots.plot`.
@@ -107,7 +110,8 @@ def evolve(
     how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed, "device": device}
     for epoch in kept:
         _fill(network, kept, epoch)
-        mined[epoch] = mine(network, images, layers, 1, **how)
+        kept_in = None if resume_from is None else Path(resume_from) / f"{epoch}.safetensors"
+        mined[epoch] = mine(network, images, layers, 1, **how, resume_from=kept_in)
     last = mined[max(kept)]
     chosen = _choose(units, last, seed)
 

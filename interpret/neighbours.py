@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch import Tensor, nn
 from interpret.data import Batch, Images, batches, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
-from interpret.files import replacing
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -27,6 +27,7 @@ from interpret.predictions import PICTURES, check_items
 from interpret.progress import progress
 from interpret.results.neighbours import Neighbours
 from interpret.tracing import trace
+from interpret.unfinished import Unfinished, pack, unpack
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -225,7 +226,8 @@ def index_features(
     ['features.npy', 'index.json', 'items.npy']
 
     An index is a folder of its own, named after the layer, that appears whole or not at all: `features.npy` [M, D],
-    `items.npy` [M], and `index.json`, which says of what weights and data it is.
+    `items.npy` [M], and `index.json`, which says of what weights and data it is. What is done of one lies beside it in
+    a folder whose name ends in ".unfinished", from which the same call goes on after an interrupt.
 
     Raises:
         InterpretError: an index of other weights or data, a layer that returns no tensor, images of several shapes.
@@ -239,16 +241,19 @@ def index_features(
     }
     parts = partial(_features, model, images, layer, average, batch_size, workers, device)
     if folder is None:
-        found = list(parts())
+        found = list(parts(0))
         return FeatureIndex(np.concatenate([one for _, one in found]), np.concatenate([items for items, _ in found]))
     from interpret.study import layer_path
 
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
     if not place.exists():
-        with replacing(place) as new:
-            new.mkdir()
-            _write(new, parts(), len(images))
-            (new / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        begun = place.with_name(f"{place.name}.unfinished")
+        try:
+            _write(begun, parts, about, images)
+        except InterpretError:
+            shutil.rmtree(begun, ignore_errors=True)
+            raise
+        begun.rename(place)
     return _open(place, about)
 
 
@@ -269,28 +274,49 @@ def _open(place: Path, about: Mapping[str, Any]) -> FeatureIndex:
     return FeatureIndex(features, items)
 
 
-def _write(folder: Path, parts: Iterator[tuple[NDArray[np.int64], NDArray[Any]]], count: int) -> None:
+def _write(
+    folder: Path,
+    parts: Callable[[int], Iterator[tuple[NDArray[np.int64], NDArray[Any]]]],
+    about: Mapping[str, Any],
+    images: Images,
+) -> None:
     """Write features as they come, to an array whose length is known when the last has come."""
-    items: list[NDArray[np.int64]] = []
+    unfinished = Unfinished(folder / "unfinished.safetensors", about)
+    whole = folder / "all.npy"
+    items: list[int] = []
     kept: Any = None
-    for numbers, features in parts:
+    if (begun := unfinished.load()) and whole.exists():
+        items, kept = begun["items"].tolist(), np.load(whole, mmap_mode="r+")
+        images.skipped.update(unpack(begun["skipped"]))
+
+    def take(part: tuple[NDArray[np.int64], NDArray[Any]]) -> None:
+        nonlocal kept
+        numbers, features = part
         if kept is None:
-            kept = np.lib.format.open_memmap(folder / "all.npy", "w+", features.dtype, (count, features.shape[1]))
-        done = sum(map(len, items))
-        kept[done : done + len(features)] = features
-        items.append(numbers)
-    assert kept is not None  # `batches` raises an error where no image decodes
-    known = np.concatenate(items)
-    if len(known) == count:
+            folder.mkdir(parents=True, exist_ok=True)
+            shape = (about["items"], features.shape[1])
+            kept = np.lib.format.open_memmap(whole, "w+", features.dtype, shape)
+        kept[len(items) : len(items) + len(features)] = features
+        items.extend(numbers.tolist())
+
+    def state() -> dict[str, Tensor]:
+        if kept is None:
+            return {}
         kept.flush()
-        (folder / "all.npy").rename(folder / "features.npy")
+        return {"items": torch.tensor(items), "skipped": pack(images.skipped)}
+
+    unfinished.take_all(parts(items[-1] + 1 if items else 0), take, state)
+    if len(items) == about["items"]:
+        whole.rename(folder / "features.npy")
     else:  # some did not decode
-        shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(known), kept.shape[1]))
+        shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(items), kept.shape[1]))
         for rows in _blocks(shorter):
             shorter[rows] = kept[rows]
         shorter.flush()
-        (folder / "all.npy").unlink()
-    np.save(folder / "items.npy", known)
+        whole.unlink()
+    np.save(folder / "items.npy", np.array(items))
+    (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    unfinished.forget()
 
 
 def _features(
@@ -301,8 +327,9 @@ def _features(
     batch_size: int,
     workers: int,
     device: str | torch.device | None,
+    start: int,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-    """Yield items [b] and their features [b, D], batch by batch."""
+    """Yield items [b] from `start` on and their features [b, D], batch by batch."""
 
     def run(module: nn.Module, batch: Batch, target: torch.device) -> tuple[NDArray[np.int64], NDArray[Any]]:
         found: list[Tensor] = []
@@ -316,8 +343,8 @@ def _features(
             module(batch.images.to(target))
         return batch.items.numpy(), found[0].cpu().numpy()
 
-    with on_device(model.module, device) as target, progress(len(images), "indexing", "img") as bar:
-        arriving = batches(images, batch_size, workers)
+    with on_device(model.module, device) as target, progress(len(images), "indexing", "img", start) as bar:
+        arriving = batches(images, batch_size, workers, start)
 
         def jobs() -> Iterator[Any]:
             width = None

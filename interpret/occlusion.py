@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -45,6 +46,7 @@ def occlude(
     rule: Rule = "deconvnet",
     batch_size: int = 32,
     device: str | torch.device | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
 ) -> Occlusion:
     """Move an occluder over images and measure what the network makes of each place.
 
@@ -73,6 +75,8 @@ def occlude(
         rule: the backward rule of the projections.
         batch_size: occluded images in one forward pass, at most.
         device: where the network runs; None: where its parameters are.
+        resume_from: a file that keeps what is found in `others`, from time to time and at the end, an interrupt's, too,
+            so that the same call goes on from there; it stays until you delete it. None: nothing is kept.
 
     Raises:
         InterpretError: an occluder larger than the image, a stride below 1, labels that are not classes of the
@@ -132,7 +136,7 @@ def occlude(
         clean_activations=None if followed is None else _numpy(sums[own, strongest]),
         pictures=inputs_to_bytes(images, model.preprocess),
         projections=None if followed is None else _projections(model, images, followed, strongest, rule),
-        others={} if followed is None else _other_projections(model, others, followed, strongest, rule),
+        others={} if followed is None else _other_projections(model, others, followed, strongest, rule, resume_from),
         classes=list(model.classes) if model.classes is not None else None,
         model=model.name,
         settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
@@ -292,13 +296,18 @@ def _projections(model: Model, images: Tensor, layer: str, channels: Tensor, rul
 
 
 def _other_projections(
-    model: Model, others: Any, layer: str, channels: Tensor, rule: Rule
+    model: Model,
+    others: Any,
+    layer: str,
+    channels: Tensor,
+    rule: Rule,
+    resume_from: str | os.PathLike[str] | None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Return, for each image's feature map, projections from the other images that excite it most."""
     if others is None:
         return {}
     data = open_images(others, model)
-    found = mine(model, data, layer, k=OTHERS)[layer].only(np.unique(channels.cpu().numpy()))
+    found = mine(model, data, layer, k=OTHERS, resume_from=resume_from)[layer].only(np.unique(channels.cpu().numpy()))
     tiles: dict[tuple[int, int], NDArray[np.uint8]] = {}
     for batch in project_hits(model, data, {layer: found}, rule=rule):
         hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)

@@ -38,6 +38,8 @@ GROUPS = 5
 """Of each unit's range on the sample: its four quarters by rank, strongest first, and the weakest."""
 GROUP_SIZE = 4
 PREDICTIONS = 5
+BEGUN = ("unfinished", "features")
+"""What an interrupted analysis leaves of a study that has no result yet."""
 TILES_AT_ONCE = 2**30
 """Bytes of tiles that are held until their units are complete."""
 
@@ -118,7 +120,9 @@ class Study:
             self.info = _read_info(self.path)
             self._refuse_others(begun)
         else:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and not (
+                self.path.is_dir() and all(one.name in BEGUN for one in self.path.iterdir())
+            ):
                 raise InterpretError(f"{self.path} exists and is no study: choose another folder")
             self.info = begun | {"made_from": dict(made_from or {})}  # written with the first result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from PIL import Image
 
 from interpret.cli import main
 from interpret.cli.subjects import lasting
+from interpret.data import FileImages
 from interpret.model_files import shipped_models
 from interpret.study import Study
 
@@ -160,6 +162,60 @@ def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path,
     assert Study.open(study).result("occlusion", "conv2").probabilities.shape == (2, 5, 5)
     assert run("plot", study, "occlusion", "--out", tmp_path / "again.png").returncode == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "occlusion.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "probe --transform rotation,translation --images all --labels predicted --batch-size 2 --layers conv*",
+        "evolve --layers conv2 --units 2 --batch-size 2",
+        "occlude --size 9 --stride 6 --images 2 --layer conv2",
+        "neighbours --queries 0,5 -k 3 --batch-size 2",
+    ],
+)
+def test_an_interrupted_analysis_goes_on_to_the_same_study(
+    arguments: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By someone who presses Ctrl-C after ever more pictures have been read, until none are left."""
+    read, verb, *options = FileImages._read, *arguments.split()
+    patience, left = math.inf, math.inf
+
+    def impatient(self: FileImages, source: int) -> Image.Image:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        return read(self, source)
+
+    monkeypatch.setattr(FileImages, "_read", impatient)
+
+    def outcome(study: Path) -> int | str | None:
+        nonlocal left
+        left = patience
+        where = ["--workers", "0"] if verb != "occlude" else []
+        where += ["--study", str(study), "--out", str(tmp_path / "figure.png")]
+        monkeypatch.setattr(sys, "argv", ["interpret", verb, "lenet", str(pictures), *options, *where])
+        try:
+            main()
+        except SystemExit as exit_:
+            return exit_.code
+        return 0
+
+    def files(study: Path) -> dict[str, bytes]:
+        return {str(file.relative_to(study)): file.read_bytes() for file in study.rglob("*") if file.is_file()}
+
+    assert not outcome(tmp_path / "whole")
+    whole = files(tmp_path / "whole")
+    assert not any("unfinished" in name for name in whole)
+    kept: set[str] = set()
+    patience, attempts = 5.0, 0
+    while status := outcome(tmp_path / "study"):
+        assert status == 130
+        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interpret: Interrupted. What a study")
+        kept |= {name for name in files(tmp_path / "study") if "unfinished" in name}
+        attempts, patience = attempts + 1, patience + 6
+    assert attempts > 1 and (kept or verb == "occlude"), kept
+    assert files(tmp_path / "study") == whole
 
 
 def test_filters_and_summary(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset
 import interpret
 from interpret import neighbours
 from interpret.errors import InterpretError
-from interpret.model import Model
-from interpret.neighbours import find_neighbours, nearest
+from interpret.model import Model, as_model
+from interpret.neighbours import find_neighbours, index_features, nearest
 from interpret.plots import plot
 from interpret.plots.neighbours import plot_krizhevsky_figure4
 from interpret.preprocess import Preprocess
@@ -231,26 +231,79 @@ def test_an_index_is_kept_mapped_and_used_again(tmp_path: Path, monkeypatch: pyt
         find_neighbours(model, [0], folder, k=4, index=study.path / "features")
 
 
-def test_an_interrupted_index_leaves_nothing(tmp_path: Path) -> None:
-    class Failing(Dataset[Tensor]):
-        def __len__(self) -> int:
-            return 12
+class Torn(Dataset[Tensor]):
+    """Pictures of which some do not decode, read by someone who loses patience at one of them."""
 
-        def __getitem__(self, item: int) -> Tensor:
-            if item == 7 and self.armed:
-                raise KeyboardInterrupt
-            return pictures()[item]
+    stop: int | None = None
 
-        armed = False
+    def __init__(self) -> None:
+        self.read: list[int] = []
 
-    data = Failing()
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, item: int) -> Tensor:
+        self.read.append(item)
+        if item == self.stop:
+            raise KeyboardInterrupt
+        if item in (1, 11):
+            raise OSError("torn")
+        return pictures()[item]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 7, 11])
+def test_an_interrupted_index_goes_on_to_the_same_bytes(tmp_path: Path, stop: int) -> None:
+    def run(data: Torn, folder: Path, stop: int | None = None) -> None:
+        images = interpret.open_images(data, build())
+        _ = images.fingerprint  # which reads all of them
+        data.read, data.stop = [], stop
+        index_features(as_model(build()), images, "0", folder=folder, batch_size=2)
+        assert list(images.skipped) == ["image 1", "image 11"]
+
+    run(Torn(), tmp_path / "whole")
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "whole" / "0").iterdir()}
+    assert set(whole) == {"features.npy", "items.npy", "index.json"}
+    kept = tmp_path / "kept"
+    with pytest.raises(KeyboardInterrupt):
+        run(Torn(), kept, stop)
+    begun = [] if stop < 2 else ["0.unfinished"]
+    assert [path.name for path in kept.glob("*")] == begun
+    data = Torn()
+    run(data, kept)
+    done = {0: 0, 1: 0, 2: 1, 7: 6, 11: 10}[stop]
+    assert data.read == list(range(done, 12))
+    assert [path.name for path in kept.iterdir()] == ["0"]
+    assert {file.name: file.read_bytes() for file in (kept / "0").iterdir()} == whole
+
+
+@pytest.mark.parametrize("damage", ["features", "state", "weights"])
+def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, damage: str) -> None:
+    data = Torn()
     images = interpret.open_images(data, build())
     _ = images.fingerprint
-    images.__dict__["fingerprint"] = images.fingerprint
-    data.armed = True
+    data.stop = 7
     with pytest.raises(KeyboardInterrupt):
-        find_neighbours(build(), [0], images, k=2, index=tmp_path / "features", batch_size=2)
-    assert list((tmp_path / "features").iterdir()) == []
+        index_features(as_model(build()), images, "0", folder=tmp_path, batch_size=2)
+    begun = tmp_path / "0.unfinished"
+    module = build()
+    if damage == "features":
+        (begun / "all.npy").unlink()
+    elif damage == "state":
+        (begun / "unfinished.safetensors").write_bytes(b"half")
+    else:
+        module[0].weight.data *= 2  # type: ignore[operator]
+    data.stop = None
+    found = index_features(as_model(module), images, "0", folder=tmp_path, batch_size=2)
+    fresh = index_features(as_model(module), images, "0", batch_size=2)
+    np.testing.assert_array_equal(found.features, fresh.features)
+    np.testing.assert_array_equal(found.items, fresh.items)
+
+
+def test_what_cannot_be_indexed_leaves_nothing(tmp_path: Path) -> None:
+    images = [torch.rand(1, 8, 8).double()] * 3 + [torch.rand(1, 9, 9).double()]
+    with pytest.raises(InterpretError, match="must have one shape"):
+        index_features(as_model(build()), interpret.open_images(images, build()), "0", folder=tmp_path, batch_size=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_is_drawn_and_so_is_the_whole_figure() -> None:

@@ -78,17 +78,21 @@ def probe(
     from interpret.invariance import probe as run
     from interpret.plots import check_figure_path, write_figure
     from interpret.plots.invariance import plot_invariance
+    from interpret.transforms import named_transform
 
     check_figure_path(out, "--out")
     names = [name.strip() for name in transform.split(",") if name.strip()]
     if not names:
         raise InterpretError("--transform is empty: name at least one")
+    for name in names:
+        named_transform(name)
     asked = None if values is None else read_values(values)
     if asked is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
     told = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
     subject = open_subject(model, data, study, weights, crops, device, workers)
     items = spread(subject.images, images)
+    kept_in = subject.unfinished("probe")
     found = []
     for name in names:
         curves = run(
@@ -105,6 +109,7 @@ def probe(
             workers=worker_count(workers),
             seed=seed,
             device=find_device(device),
+            resume_from=kept_in and kept_in / f"{name}.safetensors",
         )
         found.append(curves)
     if all(curves.probabilities is None for curves in found):
@@ -112,6 +117,7 @@ def probe(
     for curves in found:
         subject.keep(curves, curves.name)
     write_figure(plot_invariance(*found), out)
+    subject.finish("probe")
     say(f"Open {out}")
 
 
@@ -151,6 +157,7 @@ def occlude(
     chosen = read_items(subject.images, spread(subject.images, images) or range(len(subject.images)))
     if told is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
         told = chosen.labels.tolist()
+    kept_in = subject.unfinished("occlude")
     found = run(
         subject.model,
         chosen.images,
@@ -162,8 +169,10 @@ def occlude(
         others=subject.images if others else None,
         batch_size=batch_size,
         device=find_device(device),
+        resume_from=kept_in and kept_in / "others.safetensors",
     )
     subject.publish(found, out, found.layer or "")
+    subject.finish("occlude")
 
 
 def evolve(
@@ -204,8 +213,10 @@ def evolve(
         workers=worker_count(workers),
         seed=seed,
         device=find_device(device),
+        resume_from=subject.unfinished("evolve"),
     )
     subject.publish(found, out, layers or "")
+    subject.finish("evolve")
 
 
 def neighbours(

@@ -10,6 +10,9 @@ import typer
 from interpret.cli import analyses, main_job, publishing
 from interpret.cli.answers import fail
 
+INTERRUPTED = 130
+"""The exit status, as shells have it."""
+
 app = typer.Typer(
     help="Look inside convolutional networks: what every unit answers to, as pictures.",
     epilog="A MODEL is a shipped name (lenet, lenet5, emoji_alexnet, squeezenet1_1, efficientnet_lite0 …), "
@@ -43,9 +46,13 @@ for verb in (
 def main() -> None:
     """Run the command: a user's mistake is one sentence and exit status 2."""
     try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        fail("Interrupted; what was done is kept, and the same command goes on from there.", 130)
+        if app(standalone_mode=False) == INTERRUPTED:  # typer makes this of it, or an Abort
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
+        fail(
+            "Interrupted. What a study or a model folder holds is kept, and the same command goes on from there.",
+            130,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

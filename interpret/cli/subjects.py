@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -21,6 +22,18 @@ class Opened(NamedTuple):
     model: Any
     images: Any
     study: Study | None
+
+    def unfinished(self, verb: str) -> Path | None:
+        """Return where in the study a verb keeps what is done of it, if there is a study."""
+        return None if self.study is None else self.study.path / "unfinished" / verb
+
+    def finish(self, verb: str) -> None:
+        """Delete what a verb kept: it is done."""
+        folder = self.unfinished(verb)
+        if folder is not None and folder.exists():
+            shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
 
     def keep(self, result: Any, name: str = "") -> None:
         """Keep a result in the study, if there is one, and say how to read it."""
