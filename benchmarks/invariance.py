@@ -2,11 +2,12 @@
 
     python benchmarks/invariance.py [--images 8] [--values 61] [--networks lenet …] [--memory]
 
-Both measure the distance of every convolution's features to those of the untransformed image, and the probability of a
-label, and both fill with black, so that their numbers can be compared: the last column is the largest difference of a
-relative distance. The loop's forward passes may use all cores for each operation; it is also run with the network laid
-out channels-last, as the probe lays it out. The probe measures units and the equivariance error besides. The rounds
-take turns, so that a change in the machine's speed meets all.
+Both measure the same: how far every convolution's features, and those of each of its units, are from those of the
+untransformed image, and, of a translation, from these moved by as much; and the probability of a label. Both fill with
+black, so that their numbers can be compared: the last column is the largest difference of a relative distance or a
+probability. The loop's forward passes may use all cores for each operation. It is also run with the network laid out
+channels-last, as the probe lays it out ("…c.-last"), and for the layers' distances and the probability alone
+("…layers"). The rounds take turns, so that a change in the machine's speed meets all.
 
 "pass" is the bare forward pass in the probe's batches, laid out channels-last: as every input goes through the network,
 the loop's time over that ("most") is what no probe could exceed.
@@ -17,10 +18,12 @@ the loop's time over that ("most") is what no probe could exceed.
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -54,9 +57,18 @@ def affine(image: Tensor, transform: str, value: float) -> Tensor:
     return TF.affine(image, **arguments, interpolation=TF.InterpolationMode.BILINEAR)
 
 
-def loop(module: nn.Module, layers: list[str], images: Tensor, transform: str, values: Any) -> dict[str, Any]:
-    """Return relative distances [B, V] of each layer, and probabilities of class 0."""
-    found: dict[str, Any] = {name: np.zeros((len(images), len(values))) for name in [*layers, "probability"]}
+def loop(
+    module: nn.Module,
+    strides: dict[str, int],
+    images: Tensor,
+    transform: str,
+    values: Any,
+    layers_alone: bool = False,
+) -> dict[str, Any]:
+    """Return relative distances [B, V] of each layer and [C, V] of its units, of moved features as well where they
+    move, and probabilities of class 0."""
+    found: dict[str, Any] = defaultdict(partial(np.zeros, (len(images), len(values))))
+    sums: dict[str, Any] = {}  # [2, C, V] over the images: of a layer's units, distances and norms
 
     def features(image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         kept: dict[str, Tensor] = {}
@@ -64,27 +76,62 @@ def loop(module: nn.Module, layers: list[str], images: Tensor, transform: str, v
             module.get_submodule(name).register_forward_hook(
                 lambda _module, _inputs, output, name=name: kept.__setitem__(name, output.clone())
             )
-            for name in layers
+            for name in strides
         ]
         outputs = module(image)
         for hook in hooks:
             hook.remove()
         return kept, outputs
 
+    def record(name: str, b: int, v: int, distances: Tensor, norms: Tensor) -> None:
+        found[name][b, v] = distances.norm() / norms.norm()
+        if name not in sums:
+            sums[name] = np.zeros((2, len(norms), len(values)))
+        sums[name][0, :, v] += distances.numpy()
+        sums[name][1, :, v] += norms.numpy()
+
     with torch.inference_mode():
         for b, image in enumerate(images[:, None]):
             before, _ = features(image)
+            norms = {name: of_units(output) for name, output in before.items()}
             for v, value in enumerate(values):
                 after, outputs = features(affine(image, transform, float(value)))
                 found["probability"][b, v] = float(outputs.softmax(1)[0, 0])
-                for name in layers:
-                    found[name][b, v] = float((after[name] - before[name]).norm() / before[name].norm())
-    return found
+                for name, stride in strides.items():
+                    if layers_alone:
+                        found[name][b, v] = (after[name] - before[name]).norm() / norms[name].norm()
+                        continue
+                    record(name, b, v, of_units(after[name] - before[name]), norms[name])
+                    if transform == "translation":
+                        known, rows = move(before[name], float(value) / stride)
+                        distances = of_units(after[name][:, :, rows] - known)
+                        record(f"{name} moved", b, v, distances, of_units(known))
+    return {**found, **{f"units of {name}": distances / norms for name, (distances, norms) in sums.items()}}
 
 
-def probed(module: nn.Module, layers: list[str], images: Tensor, transform: str, values: Any) -> dict[str, Any]:
-    curves = interpret.probe(module, images, transform, values, layers, [0] * len(images), fill="black")
-    return {**curves.relative, "probability": curves.probabilities}
+def of_units(maps: Tensor) -> Tensor:
+    """Return the norms [C] of maps [1, C, H, W]."""
+    return torch.linalg.vector_norm(maps[0], dim=(1, 2))
+
+
+def move(maps: Tensor, steps: float) -> tuple[Tensor, slice]:
+    """Return what is known of maps that move down, between positions linearly, and the rows where that lies."""
+    whole = math.floor(steps)
+    height = maps.shape[2]
+    if share := steps - whole:
+        maps = torch.lerp(maps[:, :, 1:], maps[:, :, :-1], share)
+    first = whole + height - maps.shape[2]  # between positions there is one row less
+    low, high = max(0, first), min(height, whole + height)
+    return maps[:, :, low - first : high - first], slice(low, high)
+
+
+def probed(module: nn.Module, strides: dict[str, int], images: Tensor, transform: str, values: Any) -> dict[str, Any]:
+    curves = interpret.probe(module, images, transform, values, list(strides), [0] * len(images), fill="black")
+    assert curves.probabilities is not None
+    found = {**curves.relative, "probability": curves.probabilities}
+    found |= {f"{name} moved": errors for name, errors in curves.equivariance.items()}
+    found |= {f"units of {name}": distances for name, distances in curves.unit_distances.items()}
+    return found | {f"units of {name} moved": errors for name, errors in curves.unit_equivariance.items()}
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -111,7 +158,7 @@ def bare_pass(module: nn.Module, images: Tensor, inputs: int) -> None:
 def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
     threads = torch.get_num_threads()
     print(f"{images_of_each} images, {count} values, {threads} threads; milliseconds for one input")
-    names = ("loop", "…c.-last", "probe", "pass", "times", "…c.-last", "most", "differ")
+    names = ("loop", "…c.-last", "…layers", "probe", "pass", "times", "…c.-last", "…layers", "most", "differ")
     print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
     for network in networks:
         torch.manual_seed(0)
@@ -123,30 +170,36 @@ def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
         else:
             module = torchvision.models.get_model(network, weights=None).eval()
             images = smooth_images(images_of_each)
-        layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
-        probed(module, layers, images[:1], "rotation", [0, 90])  # warm up
-        loop(module, layers, images[:1], "rotation", [0, 90])
+        strides = {
+            name: layer.receptive_field.stride[0]
+            for name, layer in interpret.trace(module, tuple(images.shape[1:])).items()
+            if layer.kind == "Conv2d" and layer.receptive_field is not None
+        }
+        probed(module, strides, images[:1], "rotation", [0, 90])  # warm up
+        loop(module, strides, images[:1], "rotation", [0, 90])
         for transform, ends in RANGES.items():
             values = np.linspace(*ends, count)
             values = (values * images.shape[-1]).round() if transform == "translation" else values
-            spent = {"loop": 0.0, "last": 0.0, "probe": 0.0, "pass": 0.0}
+            spent = dict.fromkeys(("loop", "last", "layers", "probe", "pass"), 0.0)
             differ = 0.0
             for some in images.split(-(-len(images) // 2)):
-                here = (module, layers, some, transform, values)
+                here = (module, strides, some, transform, values)
                 took, ours = seconds(partial(probed, *here))
                 spent["probe"] += took
                 took, theirs = seconds(partial(loop, *here))
                 spent["loop"] += took
+                spent["layers"] += seconds(partial(loop, *here, layers_alone=True))[0]
                 module.to(memory_format=torch.channels_last)
                 spent["last"] += seconds(partial(loop, *here))[0]
                 spent["pass"] += seconds(partial(bare_pass, module, some, len(some) * count))[0]
                 module.to(memory_format=torch.contiguous_format)
-                differ = max(differ, *(float(np.abs(ours[name] - theirs[name]).max()) for name in theirs))
+                assert set(ours) == set(theirs)
+                differ = max(differ, *(float(np.nanmax(np.abs(ours[name] - theirs[name]))) for name in theirs))
             each = {name: 1000 * total / len(images) / count for name, total in spent.items()}
+            ratios = [each[name] / each["probe"] for name in ("loop", "last", "layers")]
+            numbers = [*each.values(), *ratios, each["loop"] / each["pass"]]
             print(
-                f"{network:14} {transform:12} {each['loop']:8.2f} {each['last']:8.2f} {each['probe']:8.2f} "
-                f"{each['pass']:8.2f} {each['loop'] / each['probe']:8.2f} {each['last'] / each['probe']:8.2f} "
-                f"{each['loop'] / each['pass']:8.2f} {differ:8.0e}",
+                f"{network:14} {transform:12} " + " ".join(f"{n:8.2f}" for n in numbers) + f" {differ:8.0e}",
                 flush=True,
             )
 
