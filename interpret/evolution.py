@@ -22,7 +22,7 @@ from interpret.errors import InterpretError
 from interpret.folder import UnreadableImage
 from interpret.layers import first_outputs
 from interpret.loading import load
-from interpret.mining import Mined, MinedLayer, mine, on_device, sample_by_hash
+from interpret.mining import Mined, MinedLayer, mine, on_device, sample_by_hash, suitable_batch_size
 from interpret.model import Model, as_model
 from interpret.model_files import model_folder
 from interpret.progress import progress
@@ -43,7 +43,7 @@ def evolve(
     model: str | os.PathLike[str] | Model | nn.Module | None = None,
     rule: Rule = "deconvnet",
     sample: int = 256,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -268,7 +268,7 @@ def _movement(
     layers: list[str],
     sample: int,
     seed: int,
-    batch_size: int,
+    batch_size: int | None,
     device: str | torch.device | None,
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]], int]:
     """Return for each layer the mean movement from each kept epoch to the next, its standard error, and of how many.
@@ -286,7 +286,7 @@ def _movement(
             _fill(later, kept, after)
             parts: dict[str, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
             with on_device(earlier.module, device) as target, on_device(later.module, device):
-                for batch in _read(images, chosen, batch_size):
+                for batch in _read(images, chosen, batch_size or suitable_batch_size(images, target)):
                     for layer, moved in _moved(earlier.module, later.module, batch.to(target), layers).items():
                         parts[layer].append(moved)
                     bar.update(len(batch))

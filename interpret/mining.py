@@ -152,6 +152,13 @@ def mine(
     return miner.result()
 
 
+def suitable_batch_size(data: Images, device: torch.device) -> int:
+    """Return how many images go through a network together, where nobody said."""
+    if device.type != "cpu":
+        return MOST_AT_ONCE
+    return min(MOST_AT_ONCE, images_at_once(math.prod(first_shape(data)[1:])))
+
+
 @contextmanager
 def on_device(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
     """Put a network on a device, with constant parameters laid out channels-last, and back as it was at the end.
@@ -225,11 +232,8 @@ class Miner:
 
     def unseen(self, device: torch.device, batch_size: int | None = None, workers: int = 0) -> Iterator[Batch]:
         """Return the batches to go on with, of a size that suits the device unless one is given."""
-        if batch_size is None:
-            batch_size = MOST_AT_ONCE
-            if device.type == "cpu":
-                batch_size = min(MOST_AT_ONCE, images_at_once(math.prod(first_shape(self.data)[1:])))
-        return batches(self.data, batch_size, workers, start=self.seen_items)
+        size = suitable_batch_size(self.data, device) if batch_size is None else batch_size
+        return batches(self.data, size, workers, start=self.seen_items)
 
     def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:
         """Run batches, several at once on a processor, and yield in their order what there is to `take` from each."""

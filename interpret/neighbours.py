@@ -20,7 +20,7 @@ from interpret.data import Batch, Images, batches, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.layers import WITH_UNITS, first_outputs
-from interpret.mining import on_device, refuse_other_type
+from interpret.mining import on_device, refuse_other_type, suitable_batch_size
 from interpret.model import Model, as_model
 from interpret.parallel import run_side_by_side
 from interpret.predictions import PICTURES, check_items
@@ -47,7 +47,7 @@ def find_neighbours(
     metric: Metric = "euclidean",
     average: bool = False,
     index: str | os.PathLike[str] | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     device: str | torch.device | None = None,
 ) -> Neighbours:
@@ -210,7 +210,7 @@ def index_features(
     average: bool = False,
     folder: str | os.PathLike[str] | None = None,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int = 0,
     device: str | torch.device | None = None,
 ) -> FeatureIndex:
@@ -324,7 +324,7 @@ def _features(
     images: Images,
     layer: str,
     average: bool,
-    batch_size: int,
+    batch_size: int | None,
     workers: int,
     device: str | torch.device | None,
     start: int,
@@ -344,7 +344,8 @@ def _features(
         return batch.items.numpy(), found[0].cpu().numpy()
 
     with on_device(model.module, device) as target, progress(len(images), "indexing", "img", start) as bar:
-        arriving = batches(images, batch_size, workers, start)
+        size = suitable_batch_size(images, target) if batch_size is None else batch_size
+        arriving = batches(images, size, workers, start)
 
         def jobs() -> Iterator[Any]:
             width = None

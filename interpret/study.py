@@ -351,7 +351,7 @@ class Study:
         import torch
 
         from interpret.data import Batch
-        from interpret.mining import MOST_AT_ONCE, on_device
+        from interpret.mining import on_device, suitable_batch_size
         from interpret.progress import progress
 
         model, data = self._able()
@@ -363,7 +363,8 @@ class Study:
         items = np.sort(self.mined(missing[0]).sample_images)
         known: dict[int, dict[str, Any]] = {}
         with on_device(model.module, self.device) as device, progress(len(items), "sampling", "img") as bar:
-            for start in range(0, len(items), size := self.batch_size or MOST_AT_ONCE):
+            size = self.batch_size or suitable_batch_size(data, device)
+            for start in range(0, len(items), size):
                 part = items[start : start + size]
                 read = [data[item] for item in part.tolist()]
                 images = torch.stack([image for image, _ in read])

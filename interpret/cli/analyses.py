@@ -190,7 +190,7 @@ def evolve(
     device: Device = None,
     workers: Workers = None,
     seed: Seed = 0,
-    batch_size: BatchSize = 32,
+    batch_size: OwnBatchSize = None,
 ) -> None:
     """Follow units and features through the kept epochs of a training."""
     from interpret.evolution import evolve as run
@@ -236,7 +236,7 @@ def neighbours(
     crops: Crops = None,
     device: Device = None,
     workers: Workers = None,
-    batch_size: BatchSize = 32,
+    batch_size: OwnBatchSize = None,
 ) -> None:
     """Find the images that a network finds most like others; a study keeps the features for the next search."""
     from interpret.neighbours import find_neighbours
