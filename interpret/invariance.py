@@ -746,7 +746,7 @@ class _Curves:
             norms={name: lengths[rows] for name, lengths in self.norms.items()},
             unit_distances={
                 name: quotient(self.units[name], self.unit_norms[name][:, None]).astype(self.prober.kind)
-                for name in self.units
+                for name in self.prober.layers
             },
             equivariance={name: errors[rows] for name, errors in self.equivariance.items()},
             probabilities=self.probabilities[rows] if has_labels else None,
@@ -755,8 +755,8 @@ class _Curves:
             invented=self.invented[rows].mean(0).round(6),  # the weights of four neighbours only nearly add up to 1
             items=np.array([self.prober.items[row] for row in rows], np.int64),
         )
-        for name, (far, near) in self.units_moved.items():
-            errors = quotient(far, near)
+        for name in [name for name in self.prober.strides if name in self.units_moved]:
+            errors = quotient(*self.units_moved[name])
             errors[:, self.still] = np.where(self.unit_norms[name] > 0, 0, np.nan)[:, None]
             result.unit_equivariance[name] = errors.astype(self.prober.kind)
         return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -473,7 +474,9 @@ def test_an_interrupted_probe_goes_on_to_the_same_bytes(
     tmp_path: Path, stop: int, by: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unfinished, "SAVE_EVERY", 0.0 if by is SystemExit else 60.0)
-    module, file = network(), tmp_path / "unfinished.safetensors"
+    # names that do not sort as the layers run
+    module = nn.Sequential(OrderedDict(zip("gfedcba", network(), strict=True)))
+    file = tmp_path / "unfinished.safetensors"
 
     def run(data: Torn, resume_from: Path | None, stop: int | None = None) -> bytes:
         images = open_images(data, module)
