@@ -388,8 +388,8 @@ class _Prober:
         """Return how many images go together, and the columns of the values of each job.
 
         Images that go together share what a transform works out of a value, and values what is kept of an image; the
-        more of one, the fewer of the other fit a pass. About this many of both were fastest, on small networks and
-        large ones.
+        more of one, the fewer of the other fit a pass. About twice as many images as values were fastest, on small
+        networks and large ones; but no more than a quarter of a pass, for what is kept of them not to take more.
         """
         if batch_size is not None and batch_size < 1:
             raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
@@ -399,7 +399,7 @@ class _Prober:
         strides = sorted(set(self.strides.values()))
         moving.sort(key=lambda column: [part % 1 for stride in strides for part in self._shift(stride, column)])
         spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
-        some = round(math.sqrt(2 * self.batch_size))
+        some = min(round(math.sqrt(2 * self.batch_size)), self.batch_size // 4)
         fair = len(self.items) * len(spans) // most_workers()  # so that each has something to do
         group = max(1, min(some, fair), self.batch_size // max(1, len(moving)))
         return group, [span.astype(int).tolist() for span in spans]

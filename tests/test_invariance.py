@@ -485,7 +485,7 @@ def test_an_interrupted_probe_goes_on_to_the_same_bytes(
         data.stop, data.by = stop, by
         # two images go together, and the 33 values that move are two jobs
         values = np.arange(-17, 17)
-        curves = probe(module, images, "translation", values, fill="edge", batch_size=2, resume_from=resume_from)
+        curves = probe(module, images, "translation", values, fill="edge", batch_size=8, resume_from=resume_from)
         assert list(images.skipped) == [f"image {item}" for item in (1, 5, 6, 7, 8, 9, 11)]
         return written(curves, tmp_path)
 
