@@ -283,6 +283,8 @@ class _Labelling:
         self.known = outputs is not None and (
             None in (data.classes, model.classes) or tuple(data.classes or ()) == tuple(model.classes or ())
         )
+        self.settings: Any = [self.known, data.labels[list(chosen)].tolist()]
+        """What tells one labelling from another."""
         if labels is None:
             return
         if outputs is None:
@@ -292,7 +294,7 @@ class _Labelling:
         if isinstance(labels, str):
             if labels != "predicted":
                 raise InterpretError(f"labels must be indices of classes, 'predicted' or None, not {labels!r}")
-            self.predicted = True
+            self.predicted, self.settings = True, labels
             return
         try:
             given = [int(label) for label in labels]
@@ -301,12 +303,7 @@ class _Labelling:
         if len(given) != len(chosen):
             raise InterpretError(f"labels must be one for each of the {len(chosen)} images, not {len(given)}")
         self._check(given)
-        self.given = torch.tensor(given)
-
-    @property
-    def settings(self) -> list[int] | bool | None:
-        """What tells one labelling from another, on the same data."""
-        return self.predicted or (None if self.given is None else self.given.tolist())
+        self.given, self.settings = torch.tensor(given), given
 
     def of(self, batch: Batch) -> Tensor | None:
         """Return the labels of a batch, −1 for none; None where the network says them itself."""

@@ -519,6 +519,11 @@ def test_an_unfinished_probe_of_other_settings_is_not_taken_up(tmp_path: Path) -
         fresh = probe(module, images, transform, values, **how)
         found = probe(module, images, transform, values, **how, resume_from=file)
         assert written(found, tmp_path) == written(fresh, tmp_path)
+    for labels in ([0, 1, 2], [3, 1, 2]):  # which belong to the data
+        labelled = TensorDataset(images, torch.tensor(labels))
+        fresh, found = (probe(module, labelled, "rotation", [0, 30], resume_from=kept) for kept in (None, file))
+        assert found.labels is not None and found.labels.tolist() == labels
+        assert written(found, tmp_path) == written(fresh, tmp_path)
     fresh = probe(module, 1 - images, "rotation", [0, 30])
     assert written(probe(module, 1 - images, "rotation", [0, 30], resume_from=file), tmp_path) == written(
         fresh, tmp_path

@@ -51,7 +51,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         fail(
             "Interrupted. What a study or a model folder holds is kept, and the same command goes on from there.",
-            130,
+            INTERRUPTED,
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
