@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -34,6 +32,7 @@ from interpret.folder import (
     read_size,
     why_unreadable,
 )
+from interpret.interrupts import deaf_to_interrupts, interrupts_held
 from interpret.model import Model, as_model
 from interpret.preprocess import Cut, Preprocess, upright
 from interpret.progress import progress
@@ -657,12 +656,13 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
     loader: DataLoader[Any] = DataLoader(
         _Reader(images), batch_size, sampler=items, num_workers=workers, collate_fn=_collate
     )
-    with _deaf_to_interrupts() if workers else nullcontext():
+    with deaf_to_interrupts() if workers else nullcontext():
         arriving = iter(loader)
     read = 0
     try:
         while True:
-            with _interrupts_held() if workers else nullcontext():
+            # so that none tears a batch that a worker is handing over
+            with interrupts_held() if workers else nullcontext():
                 batch, errors = next(arriving, (None, None))
             if errors is None:
                 break
@@ -738,42 +738,3 @@ def _collate(read: list[tuple[int, Tensor, int] | InterpretError]) -> tuple[Batc
             mismatch = f"items {items[0]} and {item} are {list(tensors[0].shape)} and {list(tensor.shape)}"
             return None, [InterpretError(f"images of one data set must have one shape: {mismatch}")]
     return Batch(torch.stack(tensors), torch.tensor(items), torch.tensor(labels)), errors
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C, and have the processes that start now ignore it for good: the main one ends them."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let a first Ctrl-C wait for the end of the block, so that it does not tear a batch that a worker is handing over.
-
-    A second one does not wait.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.getsignal(signal.SIGINT)
-    came = False
-
-    def hold(number: int, frame: object) -> None:
-        nonlocal came
-        came = True
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if came:
-        signal.raise_signal(signal.SIGINT)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +17,7 @@ from torch import Tensor
 
 from interpret.data import Images
 from interpret.files import replacing
+from interpret.interrupts import interrupts_held
 from interpret.model import Model
 
 SAVE_EVERY = 60.0
@@ -69,14 +67,6 @@ class Unfinished:
         except SafetensorError:  # damaged: it is all in the data still
             return {}
 
-    def save(self, state: Mapping[str, Tensor]) -> None:
-        if self.file is not None and state:
-            self._before_saving()
-            tensors = {key: value.contiguous() for key, value in state.items()}
-            with replacing(self.file) as new:
-                new.write_bytes(save(tensors, {"settings": self.settings}))
-        self._saved = time.monotonic()
-
     def take_all(
         self, parts: Iterable[Part], take: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
     ) -> None:
@@ -86,34 +76,26 @@ class Unfinished:
         """
         try:
             for part in parts:
-                with _interrupts_waiting():
+                with interrupts_held(second_too=True):
                     take(part)
-                if self.file is not None and time.monotonic() - self._saved > SAVE_EVERY:
-                    self.save(state())
+                if time.monotonic() - self._saved > SAVE_EVERY:
+                    self._save(state)
         except KeyboardInterrupt:
-            self.save(state())
+            self._save(state)
             raise
-        self.save(state())
+        self._save(state)
+
+    def _save(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
+        if self.file is not None and (found := state()):
+            self._before_saving()
+            tensors = {key: value.contiguous() for key, value in found.items()}
+            with replacing(self.file) as new:
+                new.write_bytes(save(tensors, {"settings": self.settings}))
+        self._saved = time.monotonic()
 
     def forget(self) -> None:
         if self.file is not None:
             self.file.unlink(missing_ok=True)
-
-
-@contextmanager
-def _interrupts_waiting() -> Iterator[None]:
-    """Let an interrupt wait for the end of the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, _: waiting.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if waiting:
-        signal.raise_signal(signal.SIGINT)
 
 
 def pack(value: Any) -> Tensor:

@@ -6,6 +6,7 @@ import errno
 import inspect
 import os
 import pickle
+import signal
 import stat
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 import interpret
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing, write_text
+from interpret.interrupts import interrupts_held
 from interpret.layers import first_outputs, select_layers, units_first
 from interpret.model import Model, as_model, hash_weights
 from interpret.preprocess import Preprocess
@@ -378,3 +380,14 @@ def test_a_module_is_a_model_of_its_class() -> None:
     assert as_model(model) is model
     with pytest.raises(InterpretError, match=r"model must be a Model or an nn\.Module, not str: use interpret\.load"):
         as_model("lenet")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("second_too", [False, True])
+def test_a_second_interrupt_waits_only_where_nothing_may_tear(second_too: bool) -> None:
+    before, done = signal.getsignal(signal.SIGINT), []
+    with pytest.raises(KeyboardInterrupt), interrupts_held(second_too):
+        for count in (1, 2):
+            signal.raise_signal(signal.SIGINT)
+            done.append(count)
+    assert done == ([1, 2] if second_too else [1])
+    assert signal.getsignal(signal.SIGINT) is before
