@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from interpret.errors import InterpretError
 from interpret.imagenet import class_names, wnids
@@ -146,10 +147,12 @@ def read_size(root: str | os.PathLike[str], name: str) -> tuple[int, int]:
 
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    orientation = 1
+    orientation, (width, height) = 1, picture.size
     with suppress(Exception):  # damaged EXIF: as in `upright`
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return (picture.width, picture.height) if orientation in (5, 6, 7, 8) else (picture.height, picture.width)
+        if isinstance(picture, TiffImageFile):  # which may tell the size turned already
+            width, height = (picture.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
+    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
 def _open(root: str | os.PathLike[str], name: str, read: Callable[[Image.Image], Result]) -> Result:

@@ -278,13 +278,18 @@ def test_windows_of_central_crops(tmp_path) -> None:
     assert resized.window(0) == (2 / 20, 12 / 40, 18 / 20, 28 / 40)
 
 
-def test_windows_of_turned_photographs_are_those_of_the_upright_picture(tmp_path) -> None:
+@pytest.mark.parametrize("file", ["a.jpg", "a.tif"])
+def test_windows_of_turned_photographs_are_those_of_the_upright_picture(tmp_path, file) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    noise(40, 80).save(tmp_path / "a.jpg", exif=exif)
+    noise(40, 80).save(tmp_path / file, exif=exif)
     images = open_images(tmp_path, model())
     assert images.source_picture(0).size == (40, 80)
     assert images.window(0) == (8 / 32, 0, 24 / 32, 1)
+    tiled = open_images(tmp_path, model(), crops="tiles", scales=(40,))
+    assert tiled.cuts[0, :2].tolist() == [80, 40]
+    part = tiled.source_picture(0).crop((24, 64, 40, 80))
+    assert torch.equal(tiled[len(tiled) - 1][0], Preprocess((16, 16))(part))
 
 
 @pytest.mark.skipif(not HAS_PHOTOGRAPHS, reason="needs the demo packages")
