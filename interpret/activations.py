@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
+from interpret.forward import call_network
 from interpret.layers import first_outputs, select_layers
 from interpret.mining import on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -81,7 +82,7 @@ def feature_maps(
 
     passing = first_outputs(model.module, chosen, receive, stop=True)
     with on_device(model.module, device) as target, torch.inference_mode(), passing:
-        model.module(batch.to(target))
+        call_network(model.module, batch.to(target))
     return FeatureMaps(
         model=model.name,
         picture=inputs_to_bytes(batch, model.preprocess)[0],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interpret.display import to_bytes, to_rgb
 from interpret.errors import InterpretError, unknown
+from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
@@ -222,10 +223,10 @@ class Head(nn.Module):
         found: dict[str, Any] = {}
         # a copy: the first operation may be in place
         if self.layer is None:
-            found[""] = self.network(images.clone())
+            found[""] = call_network(self.network, images.clone())
         else:
             with first_outputs(self.network, [self.layer], found.__setitem__, stop=True):
-                self.network(images.clone())
+                call_network(self.network, images.clone())
         output = found.get(self.layer or "")
         if not isinstance(output, Tensor) or output.dim() not in (2, 4):
             what = "nothing" if output is None else type(output).__name__

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
+from interpret.forward import call_network
 from interpret.layers import first_outputs, select_layers
 from interpret.mining import on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -294,7 +295,7 @@ def _features(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, 
         found[name] = output.flatten(1).clone()  # what comes after may rectify it in place
 
     with first_outputs(module, names, receive, stop=True):
-        module(images)
+        call_network(module, images)
     return found
 
 

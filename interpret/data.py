@@ -505,7 +505,7 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
             )
         return ArrayImages("array", data, np.full(len(data), -1, np.int64), None, _preprocess(model), tiled)
     images = _inputs(data, model, crops)
-    _check_channels(images, model)
+    _check_first(images, model)
     return images
 
 
@@ -528,18 +528,18 @@ def _inputs(data: object, model: Model, crops: Crops | None) -> Images:
     )
 
 
-def _check_channels(images: Images, model: Model) -> None:
-    """Refuse inputs of another number of channels than the network takes."""
-    wanted = None if model.preprocess is None else len(model.preprocess.channels)
-    if wanted is None:
-        first = next((m for m in model.module.modules() if isinstance(m, nn.Conv2d)), None)
-        wanted = None if first is None else first.in_channels
-    if wanted is None or len(images) == 0:
+def _check_first(images: Images, model: Model) -> None:
+    """Refuse a first item that is no input, or has other channels than the preprocessing makes.
+
+    What a network without a preprocessing takes, it says itself when it runs.
+    """
+    if len(images) == 0:
         return
     try:
         found = len(images[0][0])
     except UnreadableImage:
         return
+    wanted = found if model.preprocess is None else len(model.preprocess.channels)
     if found != wanted:
         raise InterpretError(
             f"data {images.name!r} has images of {found} channels, and model {model.name!r} takes {wanted}"

@@ -20,6 +20,7 @@ from interpret.data import Images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
 from interpret.folder import UnreadableImage
+from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.loading import load
 from interpret.mining import Mined, MinedLayer, mine, on_device, sample_by_hash, suitable_batch_size
@@ -329,7 +330,7 @@ def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[st
         moved[layer] = (distance / norm).cpu().numpy()
 
     with first_outputs(earlier, layers, keep, stop=True):
-        earlier(images)
+        call_network(earlier, images)
     with first_outputs(later, layers, compare, stop=True):
-        later(images)
+        call_network(later, images)
     return moved

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, tensors_in
 from interpret.model import Model, as_model
 from interpret.progress import progress
@@ -93,7 +94,7 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
     module.eval()
     try:
         with torch.inference_mode(False), torch.no_grad(), tracker.watching(module), tracker:
-            module(image)
+            call_network(module, image)
     finally:
         for part, was in training.items():
             part.training = was

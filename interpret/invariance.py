@@ -19,6 +19,7 @@ from interpret.data import Batch, Images, batches, open_images
 from interpret.display import shrink, to_bytes, to_rgb
 from interpret.errors import InterpretError, unknown
 from interpret.folder import UnreadableImage
+from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.mining import layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -458,7 +459,7 @@ class _Prober:
         """Run inputs, of which the last channel says where they are filled."""
         images = inputs[:, :-1].contiguous(memory_format=torch.channels_last)
         with first_outputs(module, self.layers, receive):
-            outputs = module(images)
+            outputs = call_network(module, images)
         return outputs if self.outputs is not None else images.new_zeros(len(images), 1)
 
     def _shift(self, stride: tuple[int, int], column: int) -> Shift:
@@ -497,7 +498,7 @@ def _count_outputs(module: nn.Module, first: Tensor) -> int | None:
     """Return how many classes the network has; None where its output is no row of them."""
     parameter = next(module.parameters(), first)
     with frozen(module), torch.inference_mode():
-        outputs = module(first[None].to(parameter.device))
+        outputs = call_network(module, first[None].to(parameter.device))
     return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else None
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interpret.data import Batch, Images, batches, first_shape, open_images
 from interpret.errors import InterpretError, unknown
+from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
 from interpret.parallel import images_at_once, run_side_by_side
@@ -270,12 +271,8 @@ class Miner:
 
         images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         autocast = torch.autocast(images.device.type, dtype) if dtype not in (None, torch.float32) else nullcontext()
-        try:
-            with torch.inference_mode(), autocast, first_outputs(module, self.layers, receive, stop=True):
-                module(images)
-        except RuntimeError:
-            trace(module, tuple(images.shape[1:]))  # says which layer cannot take such images, if it is that
-            raise
+        with torch.inference_mode(), autocast, first_outputs(module, self.layers, receive, stop=True):
+            call_network(module, images)
         ran = [name for name in self.layers if name in shapes]
         return Look(
             batch.items,

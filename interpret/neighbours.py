@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from interpret.data import Batch, Images, batches, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
+from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import on_device, refuse_other_type, suitable_batch_size
 from interpret.model import Model, as_model
@@ -340,7 +341,7 @@ def _features(
             found.append(output.flatten(1).clone())  # what comes after may rectify it in place
 
         with torch.inference_mode(), first_outputs(module, [layer], receive, stop=True):
-            module(batch.images.to(target))
+            call_network(module, batch.images.to(target))
         return batch.items.numpy(), found[0].cpu().numpy()
 
     with on_device(model.module, device) as target, progress(len(images), "indexing", "img", start) as bar:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interpret.data import open_images
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
+from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -218,7 +219,7 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
             sums = own.clamp(min=0).sum((1, 2))
 
     with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive):
-        outputs = module(images)
+        outputs = call_network(module, images)
     if isinstance(outputs, Windowed):
         outputs = outputs.whole()
     if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from interpret.data import Images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
+from interpret.forward import call_network
 from interpret.mining import on_device, refuse_other_type
 from interpret.model import Model, as_model
 from interpret.progress import progress
@@ -76,7 +77,7 @@ def predict(
             batch = torch.stack([images[item][0] for item in chosen[start : start + batch_size]])
             refuse_other_type(model.module, batch)
             with torch.inference_mode():
-                probabilities.append(as_probabilities(model.module(batch.to(target))).cpu())
+                probabilities.append(as_probabilities(call_network(model.module, batch.to(target))).cpu())
             if start < PICTURES:
                 inputs.append(batch[: PICTURES - start].clone())
             bar.update(len(batch))

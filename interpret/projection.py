@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from interpret.data import open_images
 from interpret.errors import InterpretError, unknown
+from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, on_device, refuse_other_type
 from interpret.model import Model, as_model
@@ -526,7 +527,7 @@ def _forward(module: nn.Module, images: Tensor, names: list[str], how: _How) -> 
 
     with torch.enable_grad(), BackwardRule(module, how.rule, overlap=how.overlap, strict=how.strict) as rule:
         with first_outputs(module, names, receive, stop=True):
-            module(x.clone())
+            call_network(module, x.clone())
         for name, output in outputs.items():
             if not output.requires_grad:
                 raise InterpretError(f"layer {name!r} does not depend on the image: choose another")
@@ -576,7 +577,7 @@ def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels
     for part in torch.arange(len(images)).split(images_at_once(crop.image[0] * crop.image[1])):
         outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True):
-            module(images[part].clone())
+            call_network(module, images[part].clone())
         output = outputs[layer]
         own = channels[part] if len(images) > 1 else channels
         if output.dim() == 2:

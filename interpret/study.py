@@ -544,6 +544,7 @@ def _look_again(
 
     import torch
 
+    from interpret.forward import call_network
     from interpret.layers import first_outputs
     from interpret.mining import strongest_places
     from interpret.predictions import as_probabilities
@@ -564,7 +565,7 @@ def _look_again(
     images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
     autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
     with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive):
-        outputs = model.module(images)
+        outputs = call_network(model.module, images)
     if model.classes is None or not isinstance(outputs, torch.Tensor) or outputs.shape[1:] != (len(model.classes),):
         return None
     best = as_probabilities(outputs).topk(min(PREDICTIONS, outputs.shape[1]))

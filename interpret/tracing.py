@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError
+from interpret.forward import call_network
 from interpret.layers import StopForward
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
@@ -113,7 +114,7 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
     shape = _checked(model.input_shape if input_shape is None else input_shape)
     run = _Run(model.module, shape)
     if run.failure is not None:
-        raise _explained(run) from run.failure
+        raise run.failure
     croppable = _find_croppable(model.module, run)
     traced = Trace((name, replace(layer, croppable=name in croppable)) for name, layer in run.layers.items())
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
@@ -137,8 +138,8 @@ class _Run:
         self.shape = shape
         self._waiting = set(until)
         self.layers: dict[str, Layer] = {}
-        self.failure: Exception | None = None
-        self.running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
+        self.failure: InterpretError | None = None
+        self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and the count before it, of each module that is running, outermost first."""
         self._macs: dict[str, int] = {}
         parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
@@ -149,10 +150,10 @@ class _Run:
         modes = torch.inference_mode(False), torch.no_grad()
         with modes[0], modes[1], _evaluating(module), self._watched(module), self._counter, self._tracker:
             try:
-                module(image)
+                call_network(module, image, "input_shape")
             except StopForward:
                 pass
-            except (RuntimeError, ValueError, IndexError, AssertionError) as failure:
+            except InterpretError as failure:
                 self.failure = failure
         self.macs = self._counter.total
         self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
@@ -173,13 +174,13 @@ class _Run:
         def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
             first = inputs[0] if inputs else None
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
-            self.running.append((name, module, shape, self._counter.total))
+            self._running.append((name, module, shape, self._counter.total))
 
         return hook
 
     def _leave(self, name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, _inputs: object, output: object) -> None:
-            _, _, input_shape, before = self.running.pop()
+            _, _, input_shape, before = self._running.pop()
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
                 return
@@ -255,20 +256,3 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
         for name, field in fields.items()
         if name in larger and larger[name].receptive_field == field and larger[name].output_shape == expected(name)
     }
-
-
-def _explained(run: _Run) -> InterpretError:
-    """Return the error that says where and why a forward pass failed."""
-    name, module, shape, _ = run.running[-1]
-    where = f"layer {name!r} ({type(module).__name__})" if name else "the network"
-    channels = getattr(module, "in_channels", None)
-    if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == run.shape[0]:
-        return InterpretError(
-            f"input_shape {run.shape} has {shape[0]} channel{'s' * (shape[0] > 1)}, but {where} takes {channels}"
-        )
-    reason = str(run.failure).strip().split("\n")[0]
-    small = any(phrase in reason for phrase in ("too small", "greater than actual input", "must be greater than zero"))
-    return InterpretError(
-        f"input_shape {run.shape} {'is too small for' if small else 'does not fit'} the network: {where} fails on "
-        f"{'an input of ' + '×'.join(map(str, shape)) if shape else 'its input'} ({reason})"
-    )

@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 from interpret.datasets import load_dataset
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing, write_text
+from interpret.forward import call_network
 from interpret.model import Model
 from interpret.model_files import build_from_file, model_folder, shipped_models
 from interpret.preprocess import Preprocess
@@ -198,11 +199,8 @@ class _Run:
             )
         images = torch.zeros(2, *self.recipe.input.input_shape, device=self.device)
         self.module.eval()
-        try:
-            with torch.inference_mode():
-                answer = list(self.module(images).shape)
-        except RuntimeError as error:
-            raise InterpretError(f"the network does not take images {list(images.shape)}: {error}") from None
+        with torch.inference_mode():
+            answer = list(call_network(self.module, images).shape)
         if answer != [2, len(data.classes)]:
             raise InterpretError(
                 f"the network answers {answer} to 2 images of data set {data.name!r}, not [2, {len(data.classes)}]: "
@@ -219,7 +217,7 @@ class _Run:
             for start in range(0, len(order), self.recipe.train.batch_size):
                 images, labels = self._load(order[start : start + self.recipe.train.batch_size])
                 images = torch.stack([self.augment(image) for image in images])
-                outputs = self.module(images.to(self.device))
+                outputs = call_network(self.module, images.to(self.device))
                 loss = self.loss(outputs, labels)
                 if not loss.isfinite():
                     raise InterpretError(f"the loss is {loss.item()} in epoch {number}: lower [train] lr in the recipe")
@@ -241,7 +239,7 @@ class _Run:
         self.module.eval()
         for start in range(0, len(items), 500):
             images, labels = self._load(items[start : start + 500])
-            outputs = self.module(images.to(self.device))
+            outputs = call_network(self.module, images.to(self.device))
             loss_sum += self.loss(outputs, labels).item() * len(labels)
             correct += int((outputs.argmax(1) == labels).sum())
         return Score(len(items), correct, loss_sum / len(items))
