@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
 from interpret.model import Model, as_model
+from interpret.plots.style import Figure
 
 Scale = Literal["filter", "shared"]
 Pictures = NDArray[np.float32]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from interpret.plots.style import ACCENT, CATEGORIES, QUIET, WIDTH, figure_grid, in_style, shorten
+from interpret.plots.style import ACCENT, CATEGORIES, QUIET, WIDTH, Figure, figure_grid, in_style, shorten
 from interpret.results.correspondence import Correspondence
 
 NAMES = ("this part", "random, a place of each image's own", "random, one place for all images")

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from interpret.plots.labels import label_points
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, figure_grid, in_style
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, Figure, figure_grid, in_style
 from interpret.results.costs import NetworkCosts
 
 FAMILIES = {

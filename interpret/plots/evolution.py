@@ -6,14 +6,13 @@ import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from interpret.errors import unknown
 from interpret.plots.pictures import mosaic, signals_as_pictures
-from interpret.plots.style import ACCENT, QUIET, WIDTH, by_depth, in_style, shorten
+from interpret.plots.style import ACCENT, QUIET, WIDTH, Figure, by_depth, in_style, shorten
 from interpret.results.evolution import Evolution
 
 BLOCKS_ACROSS = 2

@@ -9,12 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from interpret.errors import InterpretError
 from interpret.plots.pictures import mosaic
-from interpret.plots.style import HAIRLINE, WIDTH, in_style, show
+from interpret.plots.style import HAIRLINE, WIDTH, Figure, in_style, show
 from interpret.results.feature_maps import FeatureMaps
 
 TALLEST = 1.5

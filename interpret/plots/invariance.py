@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, WIDTH, by_depth, in_style, shorten
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, WIDTH, Figure, by_depth, in_style, shorten
 from interpret.results.invariance import InvarianceCurves
 
 ROW = 1.95

@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, show
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, Figure, in_style, show
 from interpret.results.methods import METHODS, MethodComparison
 from interpret.similarity import scaled
 

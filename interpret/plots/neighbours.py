@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from interpret.plots.predictions import draw_predictions
-from interpret.plots.style import ACCENT, QUIET, WIDTH, in_style, show
+from interpret.plots.style import ACCENT, QUIET, WIDTH, Figure, in_style, show
 from interpret.results.neighbours import Neighbours
 from interpret.results.predictions import Predictions
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, in_style, shorten, show
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, Figure, in_style, shorten, show
 from interpret.results.occlusion import Occlusion
 
 NAMED_CLASSES = 6

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from interpret.plots.style import ACCENT, INK, QUIET, WIDTH, in_style, show
+from interpret.plots.style import ACCENT, INK, QUIET, WIDTH, Figure, in_style, show
 from interpret.results.predictions import Predictions
 
 COLUMNS = 4

@@ -6,10 +6,9 @@ import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, in_style, show
+from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, Figure, in_style, show
 from interpret.results.methods import METHODS
 from interpret.results.sanity import MEASURES, SanityCheck
 
