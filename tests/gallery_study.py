@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -287,3 +288,46 @@ def opened(browser: Any, gallery: Path, path: str, **options: Any) -> Iterator[A
     page.wait_for_load_state()
     context.close()
     assert wrong == []
+
+
+HOLLOW = """async () => {
+    document.querySelectorAll('[loading=lazy]').forEach((image) => image.loading = 'eager');
+    document.querySelectorAll('details').forEach((one) => one.open = true);
+    const pictures = [...document.querySelectorAll('img, svg image')].filter((one) => one.checkVisibility());
+    const found = [];
+    for (const picture of pictures) {
+        const name = picture.getAttribute('src') ?? picture.getAttribute('href');
+        await picture.decode().catch(() => found.push(`broken ${name}`));
+        if (picture.localName === 'img' && !picture.naturalWidth) found.push(`no width ${name}`);
+    }
+    // what holds neither a word nor a picture, or a heading alone
+    const frames = 'main ul, main ol, main dl, main table, main figure, main section, main p, .pair, .block, .hero, '
+        + '.ways, .way, .subject > div, .mat, .groups li, .hits li, .curves';
+    for (const frame of document.querySelectorAll(frames)) {
+        if (!frame.checkVisibility() || frame.closest('.scripted, #panes, #kept')) continue;
+        const copy = frame.cloneNode(true);
+        if (frame.localName === 'section') copy.querySelectorAll('h1, h2').forEach((one) => one.remove());
+        const title = frame.localName === 'section' && frame.classList.contains('title');
+        const filled = copy.textContent.trim() || copy.matches('img, svg') || copy.querySelector('img, svg, iframe');
+        if (!filled && !title) found.push(`empty ${frame.localName}.${frame.className}`);
+    }
+    return found;
+}"""
+
+
+def crawl(browser: Any, gallery: Path) -> int:
+    """Look at every page from disk: no dead link, no broken picture, no empty frame; return how many there are."""
+    files = pages(gallery)
+    anchors = {file.resolve(): Page(file).anchors for file in files}
+    for file in files:
+        for link in Page(file).links:
+            parts = urlsplit(link)
+            assert not parts.scheme and not parts.netloc, f"{file}: {link}"
+            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file.resolve()
+            assert target.is_file() and target.is_relative_to(gallery.resolve()), f"{file}: {link}"
+            assert not parts.fragment or parts.fragment in anchors[target], f"{file}: {link}"
+    with opened(browser, gallery, "index.html") as page:
+        for file in files:
+            page.goto(file.as_uri())
+            assert page.evaluate(HOLLOW) == [], file
+    return len(files)

@@ -109,6 +109,10 @@ class UnitLine:
     patches: Picture | None
     projections: Picture | None
 
+    @property
+    def pictured(self) -> bool:
+        return self.patches is not None or self.projections is not None
+
 
 @dataclass(frozen=True)
 class UnitLink:
@@ -300,6 +304,11 @@ class LayerView:
             for folder in folders
             if folder.is_dir()
         }
+
+    @property
+    def pictured(self) -> bool:
+        """Whether pictures of its units have been made."""
+        return any(self._sprites.values())
 
     @cached_property
     def _folders(self) -> dict[str, str]:
@@ -509,7 +518,7 @@ class LayerView:
     @cached_property
     def liveliest(self) -> list[UnitLine]:
         """Its units with the largest values, strongest first, the dead left out."""
-        lively = [unit for unit in self.units if not unit.dead and unit.patches]
+        lively = [unit for unit in self.units if not unit.dead and (unit.pictured or not self.pictured)]
         return sorted(lively, key=lambda unit: unit.rank)[:LIVELIEST]
 
     def unit_page(self, unit: int) -> UnitPage:
@@ -746,6 +755,11 @@ class NetworkView:
         """The rules by which any layer was projected, the deconvnet first."""
         found = {rule for layer in self.mined_layers for rule in layer.rules}
         return sorted(found, key=lambda rule: (rule != "deconvnet", rule))
+
+    @property
+    def pictured(self) -> bool:
+        """Whether pictures of any unit have been made."""
+        return any(layer.pictured for layer in self.mined_layers)
 
     @cached_property
     def _layer_at(self) -> dict[int, LayerView]:

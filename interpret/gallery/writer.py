@@ -125,6 +125,8 @@ class _Writer:
     def write(self) -> None:
         network = self.network
         self._assets()
+        for layer in network.filtered_layers:
+            self._picture(layer.filters)
         self.found += findings(network.study, network.context)
         self._correlate()
         self._choose_subjects()
