@@ -26,7 +26,7 @@ from interpret.projection import project, project_hits
 from interpret.results.occlusion import Occlusion
 from interpret.rules import Rule
 from interpret.tracing import trace
-from interpret.windows import Windowed
+from interpret.windows import Windowed, layout_of
 
 OTHERS = 3
 """Projections of the same feature map from other images: as many as the paper's figure shows."""
@@ -102,6 +102,7 @@ def occlude(
         predicted = labels is None
         labels = _labels(labels, outputs)
         strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
+        in_windows = _answers_windows_alike(model.module, on_target[0], occluder, followed, int(strongest[0]))
         # batches of one size, so that no worker waits for another's longer ones
         size_of_batch = -(-len(occluder.places) // -(-len(occluder.places) // batch_size))
 
@@ -110,7 +111,7 @@ def occlude(
                 for start in range(0, len(occluder.places), size_of_batch):
                     yield partial(
                         _run, image=image, row=row, start=start, count=size_of_batch,
-                        occluder=occluder, layer=followed, channel=int(strongest[row]),
+                        occluder=occluder, layer=followed, channel=int(strongest[row]), in_windows=in_windows,
                     )  # fmt: skip
 
         answers = outputs.new_zeros(len(images), len(occluder.places), outputs.shape[1])
@@ -176,7 +177,7 @@ class _Occluder:
         corners = [(min(top, rows - height), min(left, columns - width)) for top, left in places]
         patches = torch.stack(
             [image[0, :, top : top + height, left : left + width] for top, left in corners]
-        ).contiguous(memory_format=torch.channels_last)
+        ).contiguous(memory_format=layout_of(image))
         for patch, (top, left), (own_top, own_left) in zip(patches, places, corners, strict=True):
             patch[:, top - own_top :, left - own_left :] = self.fill[row].to(patch)
         return Windowed.of(image, patches, corners)
@@ -196,11 +197,33 @@ def _run(
     occluder: _Occluder,
     layer: str | None,
     channel: int,
+    in_windows: bool,
 ) -> tuple[int, int, Tensor, Tensor]:
     """Answer a batch of places of one image."""
-    image = image.clone(memory_format=torch.channels_last)  # which the network may rectify in place
+    image = image.clone()  # which the network may rectify in place
     hidden = occluder.hide(image, row, occluder.places[start : start + count])
-    return row, start, *_answer(module, hidden, layer, channel)
+    return row, start, *_answer(module, hidden if in_windows else hidden.whole(), layer, channel)
+
+
+def _answers_windows_alike(
+    module: nn.Module, image: Tensor, occluder: _Occluder, layer: str | None, channel: int
+) -> bool:
+    """Whether a network answers windows as it answers whole images, on a few places; what it does to them may differ.
+
+    Code of its own may look at more of a tensor than `Windowed` shows: its memory, or what is no operation of torch's.
+    """
+    places = [occluder.places[place] for place in {0, len(occluder.places) // 2, len(occluder.places) - 1}]
+    hidden = occluder.hide(image.clone(), 0, places)
+    expected = _answer(module, hidden.whole(), layer, channel)
+    try:
+        found = _answer(module, hidden, layer, channel)
+    except Exception:  # whatever the user's code raises there
+        return False
+    tolerance = torch.finfo(image.dtype).eps ** 0.5
+    return all(
+        torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance * float(other.abs().max()))
+        for one, other in zip(found, expected, strict=True)
+    )
 
 
 def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int | None = None) -> tuple[Tensor, Tensor]:
@@ -222,6 +245,8 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
         outputs = call_network(module, images)
     if isinstance(outputs, Windowed):
         outputs = outputs.whole()
+    if isinstance(outputs, Tensor) and outputs.dim() == 1 and len(images) == 1:  # which a `squeeze` has made of one
+        outputs = outputs[None]
     if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:
         shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise InterpretError(f"the network returns {shape}, not one value for each class: occlusion needs a classifier")

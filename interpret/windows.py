@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from interpret.convolutions import pair
+from interpret.layers import tensors_in
 
 LARGE = 0.75
 """The share of a map from which on all of it is as fast as the window."""
@@ -23,7 +24,7 @@ LARGE = 0.75
 # operations that treat every position alike, by their names in aten without the underscore of the in-place form
 POINTWISE = frozenset(
     """relu relu6 hardtanh leaky_relu elu celu selu silu gelu mish softplus hardswish hardsigmoid sigmoid tanh
-    threshold clamp clamp_min clamp_max neg exp log sqrt rsqrt reciprocal abs square pow clone detach alias
+    threshold clamp clamp_min clamp_max neg exp log sqrt rsqrt reciprocal abs square pow clone
     _prelu_kernel add sub rsub mul div maximum minimum native_batch_norm _native_batch_norm_legit_no_training
     _native_batch_norm_legit cudnn_batch_norm miopen_batch_norm _to_copy""".split()
 )
@@ -35,7 +36,9 @@ Box = tuple[int, int]
 class Windowed(Tensor):
     """B images [B, C, H, W] that are one clean image but in a window each.
 
-    Operations that keep the change local act on the window alone; every other one sees the whole images.
+    Operations that keep the change local act on the window alone; every other one sees the whole images, laid out in
+    memory as PyTorch lays them out unless told otherwise. What looks into the images (a view) or writes into them turns
+    them into whole images for good, which both then share.
 
     >>> clean = torch.zeros(1, 1, 8, 8)
     >>> images = Windowed.of(clean, torch.ones(2, 1, 2, 2), [(0, 0), (3, 4)])
@@ -52,6 +55,9 @@ class Windowed(Tensor):
     """[B, C, h, w] what stands in the windows."""
     corners: list[tuple[int, int]]
     """B (row, column) of the windows' top left corners."""
+    images: Tensor | None
+    """[B, C, H, W] the whole images, once something looks into them or writes into them; the window is of no more
+    use then."""
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
@@ -62,14 +68,14 @@ class Windowed(Tensor):
         made: Windowed = Tensor._make_wrapper_subclass(
             Windowed, size, dtype=clean.dtype, device=clean.device, requires_grad=False
         )
-        made.clean, made.patch, made.corners = clean, patch, list(corners)
+        made.clean, made.patch, made.corners, made.images = clean, patch, list(corners), None
         return made
 
     def whole(self) -> Tensor:
-        """Return the images as a tensor of their own."""
-        images = self.clean.repeat(len(self.patch), 1, 1, 1)
-        if _is_channels_last(self.clean):
-            images = images.contiguous(memory_format=torch.channels_last)
+        """Return the images as a tensor of their own, laid out as the clean image is."""
+        if self.images is not None:
+            return self.images.clone()
+        images = self.clean.repeat(len(self.patch), 1, 1, 1).contiguous(memory_format=layout_of(self.clean))
         height, width = self.patch.shape[2:]
         for image, patch, (top, left) in zip(images, self.patch, self.corners, strict=True):
             image[:, top : top + height, left : left + width] = patch
@@ -77,6 +83,8 @@ class Windowed(Tensor):
 
     def channel(self, index: int) -> Tensor:
         """Return one channel of the whole images, [B, H, W]."""
+        if self.images is not None:
+            return self.images[:, index]
         one = slice(index, index + 1)
         return Windowed.of(self.clean[:, one], self.patch[:, one], self.corners).whole()[:, 0]
 
@@ -86,9 +94,8 @@ class Windowed(Tensor):
         Corners are in coordinates of `around`, which is the clean image with its border: shifted by so much.
         """
         count, channels = len(self.patch), self.patch.shape[1]
-        layout = torch.channels_last if _is_channels_last(self.clean) else torch.contiguous_format
         windows = torch.empty(
-            (count, channels, *size), dtype=self.dtype, device=self.patch.device, memory_format=layout
+            (count, channels, *size), dtype=self.dtype, device=self.patch.device, memory_format=layout_of(self.clean)
         )
         height, width = self.patch.shape[2:]
         for window, patch, (top, left), (own_top, own_left) in zip(
@@ -105,31 +112,57 @@ class Windowed(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        args, kwargs = _opened(args), _opened(kwargs or {})
+        if not any(map(_is, tensors_in((args, kwargs)))):
+            return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        rule = _RULES.get(name)
-        result = NotImplemented
-        if rule is not None:
-            result = rule(func, args, kwargs)
-        elif name.rstrip("_") in POINTWISE or name in POINTWISE:
-            result = _pointwise(func, args, kwargs)
+        rule = _RULES.get(name) or (_pointwise if name in POINTWISE or name.rstrip("_") in POINTWISE else None)
+        result = NotImplemented if rule is None else rule(func, args, kwargs)
         if result is not NotImplemented:
             return result
-        return func(*_whole(args), **_whole(kwargs))
+        return _on_whole_images(func, args, kwargs, any_layout=rule is not None)
+
+    def _open(self) -> Tensor:
+        """Become whole images, which whoever looks into them or writes into them shares."""
+        if self.images is None:
+            self.images = self.whole().contiguous()
+        return self.images
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+def _on_whole_images(func: Any, args: Any, kwargs: Any, any_layout: bool) -> Any:
+    """Run what sees the whole images, in plain memory unless it does the same in any."""
+
+    def whole(argument: Any, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(whole(argument, one) for one in value)
+        if not _is(value):
+            return value
+        if argument.alias_info is not None:  # looked into, or written into
+            return value._open()
+        return value.whole() if any_layout else value.whole().contiguous()
+
+    arguments = func._schema.arguments
+    named = {argument.name: argument for argument in arguments}
+    return func(
+        *(whole(argument, value) for argument, value in zip(arguments, args, strict=False)),
+        **{key: whole(named[key], value) for key, value in kwargs.items()},
+    )
 
 
-def _whole(value: Any) -> Any:
-    """Return the arguments of a call with every windowed one as a tensor of its own."""
-    if isinstance(value, Windowed):
-        return value.whole()
+def layout_of(tensor: Tensor) -> torch.memory_format:
+    """Return whether a tensor [B, C, H, W] lies channels-last in memory, or plainly."""
+    last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _opened(value: Any) -> Any:
+    """Return the arguments of a call with the images in place of those that are whole already."""
+    if isinstance(value, Windowed) and value.images is not None:
+        return value.images
     if isinstance(value, (list, tuple)):
-        return type(value)(_whole(one) for one in value)
+        return type(value)(_opened(one) for one in value)
     if isinstance(value, dict):
-        return {key: _whole(one) for key, one in value.items()}
+        return {key: _opened(one) for key, one in value.items()}
     return value
 
 
@@ -147,7 +180,10 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     in_place = func.overloadpacket.__name__.endswith("_") and not func.overloadpacket.__name__.startswith("_")
     if (in_place and not _is(args[0])) or any(_is(value) for value in kwargs.values()):
         return NotImplemented
-    if not all(_is_alike_everywhere(value) for value in others) and "batch_norm" not in func.overloadpacket.__name__:
+    normalises = "batch_norm" in func.overloadpacket.__name__
+    if normalises and _argument(func, args, "training"):  # by what stands in the images
+        return NotImplemented
+    if not normalises and not all(_is_alike_everywhere(value) for value in others):
         return NotImplemented
     if len({tuple(one.shape) for one in windowed}) > 1:
         return NotImplemented
@@ -167,6 +203,11 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _is(value: Any) -> bool:
     return isinstance(value, Windowed)
+
+
+def _argument(func: Any, args: tuple[Any, ...], name: str) -> Any:
+    """Return what an operator was given as an argument; None where it has none of that name."""
+    return next((value for one, value in zip(func._schema.arguments, args, strict=False) if one.name == name), None)
 
 
 def _is_alike_everywhere(value: Tensor) -> bool:

@@ -114,6 +114,49 @@ def test_what_differs_from_place_to_place_is_not_applied_to_a_window() -> None:
         torch.testing.assert_close(images * value, images.whole() * value, rtol=0, atol=0)
 
 
+def rectify_a_part(x: Tensor) -> Tensor:
+    x = x * 1
+    x[:, :2].relu_()
+    x[:, 0] += 1
+    return x + 0
+
+
+def change_by_name(x: Tensor) -> Tensor:
+    x = x * 1
+    x.add_(torch.arange(24, dtype=x.dtype))  # whose value is not looked at
+    return x * 2
+
+
+def change_through_a_view(x: Tensor) -> Tensor:
+    x = x * 1
+    flat, halves = x.view(x.size(0), -1), x.chunk(2, 2)
+    x.mul_(2)
+    halves[1].neg_()
+    return flat + 0
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "network",
+    [
+        rectify_a_part, change_by_name, change_through_a_view,
+        lambda x: x.view(len(x), -1), lambda x: x.reshape(len(x), 72, 24).flatten(1), lambda x: x.permute(0, 2, 3, 1),
+        lambda x: x.detach().mul_(2), lambda x: torch.cat([x[:, :1], x[:, 1:]], 1).as_strided((3, 4), (4, 1)),
+        lambda x: F.batch_norm(x, None, None, training=True), lambda x: x.sum((2, 3)).unsqueeze(1).squeeze(),
+        lambda x: torch.stack(x.unbind(1), 1).view(len(x), -1), lambda x: torch.clamp(x, 0, out=x.new_empty(0)) + x,
+    ],
+)  # fmt: skip
+def test_what_looks_into_images_or_writes_into_them_does_as_with_plain_ones(network: Any, layout: Any) -> None:
+    images = images_in_windows()
+    clean, patch = (part.contiguous(memory_format=layout) for part in (images.clean, images.patch))
+    expected = network(images.whole())
+    with torch.no_grad():
+        found = network(Windowed.of(clean, patch, images.corners))
+    torch.testing.assert_close(
+        found.whole() if isinstance(found, Windowed) else found, expected, rtol=1e-12, atol=1e-12
+    )
+
+
 def test_the_clean_image_is_never_changed_by_the_network() -> None:
     images = images_in_windows()
     before = images.clean.clone()
