@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.errors import InterpretError
 from interpret.layers import tensors_in
+from interpret.rules import NORMALISATIONS
 
 Pair = tuple[int, int]
 
@@ -92,6 +93,10 @@ class FieldTracker(TorchFunctionMode):
     Operations that it knows keep windows exact; any other gives `EVERYTHING`, as does a tensor of unknown origin. It
     does not follow values that leave their tensor (`item`) and return as numbers.
 
+    Beside what can influence a tensor, it follows from where the signal comes to it: through whatever requires a
+    gradient, if the image does. Inside it a `BackwardRule` holds gates constant, and so decides, here as it does when
+    it projects, which paths the signal takes; the statistics of a normalisation are constants, too.
+
     >>> image, conv = torch.zeros(1, 3, 32, 32), nn.Conv2d(3, 8, 5, stride=2)
     >>> with torch.no_grad(), FieldTracker(conv, image) as tracker:
     ...     output = conv(image).relu()
@@ -101,47 +106,88 @@ class FieldTracker(TorchFunctionMode):
     ...     maximum = output.amax()
     >>> tracker.sees(maximum)
     <Reach.EVERYTHING: 'possibly every pixel'>
+    >>> from interpret.rules import BackwardRule
+    >>> with FieldTracker(conv, image.requires_grad_()) as tracker, BackwardRule(conv):
+    ...     output = conv(image)
+    ...     output = output * output.mean((2, 3), keepdim=True).sigmoid()
+    >>> tracker.sees(output), tracker.local(output).field.size
+    (<Reach.EVERYTHING: 'possibly every pixel'>, (5, 5))
     """
 
     def __init__(self, module: nn.Module, image: Tensor) -> None:
         super().__init__()
-        self._sees = WeakTensorKeyDictionary()
+        self._has_signal = image.requires_grad
+        self._sights = WeakTensorKeyDictionary()
         for part in module.modules():
             for constant in tensors_in(list(vars(part).values())):
-                self._sees[constant] = NOTHING
-        self._sees[image] = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
+                self._sights[constant] = Sight(NOTHING, NOTHING)
+        pixel = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
+        self._sights[image] = Sight(pixel, pixel)
 
     def sees(self, tensor: Tensor) -> Sees:
         """Return what `tensor` sees of the image."""
-        return self._sees.get(tensor, EVERYTHING)
+        return self._sight(tensor).full
+
+    def local(self, tensor: Tensor) -> Sees:
+        """Return from where the signal comes to `tensor`; what it sees, if the image sends no signal."""
+        sight = self._sight(tensor)
+        if not self._has_signal:
+            return sight.full
+        return sight.local if tensor.requires_grad else NOTHING
+
+    def _sight(self, tensor: Tensor) -> Sight:
+        sight: Sight = self._sights.get(tensor, Sight(EVERYTHING, EVERYTHING))
+        return sight
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        operands = [Operand(tensor, tuple(tensor.shape), self.sees(tensor)) for tensor in tensors_in([args, kwargs])]
+        if getattr(func, "__self__", None) in _QUESTIONS:  # of which there are many
+            return func(*args, **kwargs)
+        operands = [
+            Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor))
+            for tensor in tensors_in([args, kwargs])
+        ]
         result = func(*args, **kwargs)
         call = Call(func, args, kwargs, operands, list(tensors_in(result)))
-        if call.name in ("setitem", "set"):
-            self._write(operands[0].tensor, _after(call)[0])
+        if call.name in _WRITING:
+            self._write(operands[0].tensor, self._after(call)[0])
         if not call.results:
             return result
-        for tensor, seen in zip(call.results, _after(call), strict=False):
+        for tensor, sight in zip(call.results, self._after(call), strict=False):
             if any(tensor is operand.tensor for operand in operands):
-                self._write(tensor, seen)
+                self._write(tensor, sight)
             else:
-                self._sees[tensor] = seen
+                self._sights[tensor] = sight
         return result
 
-    def _write(self, tensor: Tensor, seen: Sees) -> None:
+    def _after(self, call: Call) -> list[Sight]:
+        """Return what each of the results sees, and from where the signal comes to it."""
+        full = _after(call)
+        local = _after_locally(call, full) if self._has_signal else full
+        return [Sight(*both) for both in zip(full, local, strict=True)]
+
+    def _write(self, tensor: Tensor, sight: Sight) -> None:
         """Note what an in-place operation made of `tensor`, and that others share the memory it changed."""
-        if self.sees(tensor) == seen:
+        before = self._sight(tensor)
+        if before == sight:
             return
         storage = tensor.untyped_storage()._cdata
-        for other in list(self._sees):
+        for other, seen in list(self._sights.items()):
             if other.layout is torch.strided and other.untyped_storage()._cdata == storage:
-                self._sees[other] = EVERYTHING
-        self._sees[tensor] = seen
+                self._sights[other] = Sight(
+                    seen.full if before.full == sight.full else EVERYTHING,
+                    seen.local if before.local == sight.local else EVERYTHING,
+                )
+        self._sights[tensor] = sight
+
+
+class Sight(NamedTuple):
+    """Of a tensor: what it sees of the image, and from where the signal comes to it."""
+
+    full: Sees
+    local: Sees
 
 
 class Operand(NamedTuple):
@@ -150,6 +196,7 @@ class Operand(NamedTuple):
     tensor: Tensor
     shape: tuple[int, ...]
     sees: Sees
+    local: Sees
 
 
 class Call(NamedTuple):
@@ -165,8 +212,9 @@ class Call(NamedTuple):
     def name(self) -> str:
         """The operation's name without what marks it as in-place, private, reversed or a property."""
         name = getattr(self.func, "__name__", "")
-        if name == "__get__":
-            name = getattr(getattr(self.func, "__self__", None), "__name__", "")
+        if name in ("__get__", "__set__"):
+            written = "set " if name == "__set__" else ""
+            name = written + getattr(getattr(self.func, "__self__", None), "__name__", "")
         name = name.strip("_")
         return _OPERATORS.get(name, name)
 
@@ -194,6 +242,19 @@ def _after(call: Call) -> list[Sees]:
         return _rearranged(call)
     rule = _RULES.get(call.name)
     return [rule(call) if rule else EVERYTHING] * count
+
+
+def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
+    """Return from where the signal comes to each of the results; `full` is what they see."""
+    operands = [operand._replace(sees=operand.local) for operand in call.operands]
+    if call.func in NORMALISATIONS:
+        return [_pointwise(call._replace(operands=operands))] * len(full)
+    if operands == call.operands:
+        return full
+    places = () if call.name.endswith("_as") else call.operands[1:]
+    if call.name in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
+        return [EVERYTHING] * len(full)  # a constant to the signal, but each image moves the elements elsewhere
+    return _after(call._replace(operands=operands))
 
 
 # ---- operations that treat every position alike --------------------------------------------------------------------
@@ -242,7 +303,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
     views = [operand for operand in operands if isinstance(operand.sees, View)]
     whole = views[0].sees
     assert isinstance(whole, View)
-    for _, own, sees in views:
+    for _, own, sees, _ in views:
         assert isinstance(sees, View)
         if sees.axes != whole.axes or sees.field.stride != whole.field.stride:
             return EVERYTHING
@@ -255,7 +316,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
             mirrored=_pair(max, whole.mirrored, sees.mirrored),
         )
     # a constant that differs from place to place, such as a position embedding, has the size of the whole image
-    constants = [own for _, own, sees in operands if sees is NOTHING]
+    constants = [operand.shape for operand in operands if operand.sees is NOTHING]
     sized = any(len(own) >= -axis and own[axis] > 1 for own in constants for axis in whole.axes)
     return replace(whole, crops=whole.crops and not sized)
 
@@ -521,6 +582,17 @@ def _settled(found: tuple[int | None, int | None], before: Pair, shape: Sequence
 
 
 # ---- which rule for which operation ----------------------------------------------------------------------------------
+
+_QUESTIONS = {
+    Tensor.shape,
+    Tensor.grad_fn,
+    Tensor.requires_grad,
+    Tensor._base,
+    Tensor.is_leaf,
+    Tensor.device,
+    Tensor.dtype,
+}
+_WRITING = {"setitem", "set", "set data", "set real", "set imag"}
 
 _SHAPE_ONLY = set(
     "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full".split()

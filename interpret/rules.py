@@ -591,3 +591,6 @@ _SCALES: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
     F.instance_norm: _instance_norm_scale,
     F.batch_norm: _batch_norm_scale,
 }
+
+NORMALISATIONS = frozenset(_SCALES)
+"""The functions whose statistics are held constant."""

@@ -17,7 +17,8 @@ from interpret.forward import call_network
 from interpret.layers import StopForward
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
-from interpret.receptive_field import FieldTracker, ReceptiveField, View
+from interpret.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
+from interpret.rules import BackwardRule
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
 
@@ -47,6 +48,9 @@ class Layer:
     """Multiply-accumulates of convolutions and matrix products executed inside the module for one image."""
     receptive_field: ReceptiveField | None
     """What each position of the output sees; None where it may see the whole image, or has no position."""
+    local_field: ReceptiveField | None
+    """From where the signal comes to each position, with gates, the statistics of normalisations and the like held
+    constant, as the rules of projection hold them; the receptive field where there are none."""
     axes: tuple[int, int] | None
     """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last."""
     croppable: bool
@@ -66,6 +70,8 @@ class Trace(dict[str, Layer]):
     input_shape: tuple[int, int, int]
     params: int
     macs: int
+    has_signal: bool
+    """Whether the network could run under a rule of projection; if not, each local field is the receptive field."""
 
 
 def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
@@ -93,6 +99,14 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
     >>> layers.params, layers.macs
     (431080, 2293000)
 
+    A gate, as in squeeze-and-excitation, sees the whole image, and so does all behind it. But it only weighs what
+    passes; with the gate held constant, the signal still comes from a window, the local field:
+
+    >>> from torchvision.ops import SqueezeExcitation
+    >>> gated = trace(nn.Sequential(nn.Conv2d(3, 8, 5), SqueezeExcitation(8, 2), nn.Conv2d(8, 8, 3)), (3, 32, 32))
+    >>> gated["2"].receptive_field is None, gated["2"].local_field.size
+    (True, (7, 7))
+
     The network runs in eval mode on an image of zeros, with its own type and on its own device (`meta`, too), then
     once more on a larger image to see which layers grow with it: those are `croppable`.
 
@@ -112,13 +126,22 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
     if input_shape is None and model.preprocess is None:
         raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
     shape = _checked(model.input_shape if input_shape is None else input_shape)
-    run = _Run(model.module, shape)
-    if run.failure is not None:
-        raise run.failure
+    run = _run(model.module, shape)
     croppable = _find_croppable(model.module, run)
     traced = Trace((name, replace(layer, croppable=name in croppable)) for name, layer in run.layers.items())
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
+    traced.has_signal = run.has_signal
     return traced
+
+
+def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
+    """Run a network with the signal that a rule of projection passes back; without, where it cannot run so."""
+    run = _Run(module, shape, signal=True)
+    if run.failure is not None:
+        run = _Run(module, shape)
+    if run.failure is not None:
+        raise run.failure
+    return run
 
 
 def _checked(shape: object) -> tuple[int, int, int]:
@@ -133,9 +156,15 @@ def _checked(shape: object) -> tuple[int, int, int]:
 class _Run:
     """One forward pass, and what it showed of each layer before it ended or failed."""
 
-    def __init__(self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = ()) -> None:
-        """Run `module` on one image; with `until`, no further than to the last of those layers."""
+    def __init__(
+        self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = (), signal: bool = False
+    ) -> None:
+        """Run `module` on one image; with `until`, no further than to the last of those layers.
+
+        With `signal`, it runs under a rule of projection: what this holds constant brings no signal from the image.
+        """
         self.shape = shape
+        self.has_signal = signal
         self._waiting = set(until)
         self.layers: dict[str, Layer] = {}
         self.failure: InterpretError | None = None
@@ -143,14 +172,14 @@ class _Run:
         """Name, module, input shape and the count before it, of each module that is running, outermost first."""
         self._macs: dict[str, int] = {}
         parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-        image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
-        self._tracker = FieldTracker(module, image)
         self._counter = MacCounter()
         # operators that consist of others reach the counter in their parts, but not in inference mode
-        modes = torch.inference_mode(False), torch.no_grad()
-        with modes[0], modes[1], _evaluating(module), self._watched(module), self._counter, self._tracker:
+        with torch.inference_mode(False), _evaluating(module), self._watched(module), self._counter:
+            image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device, requires_grad=signal)
+            self._tracker = FieldTracker(module, image)
             try:
-                call_network(module, image, "input_shape")
+                with self._tracker, _signalling(module) if signal else torch.no_grad():
+                    call_network(module, image.clone(), "input_shape")  # a copy, which may be written into
             except StopForward:
                 pass
             except InterpretError as failure:
@@ -184,9 +213,8 @@ class _Run:
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
                 return
-            sees = self._tracker.sees(output)
-            # where a reflecting padding shows, border neurons see more than their window
-            view = sees if isinstance(sees, View) and not any(sees.mirrored) else None
+            sees, local = self._tracker.sees(output), self._tracker.local(output)
+            view, near = _window(sees), _window(sees if local is NOTHING else local)
             self.layers[name] = Layer(
                 name=name,
                 kind=type(module).__name__,
@@ -195,7 +223,8 @@ class _Run:
                 params=_count(module),
                 macs=0,
                 receptive_field=view.field if view else None,
-                axes=view.axes if view else None,
+                local_field=near.field if near else None,
+                axes=near.axes if near else None,
                 croppable=view.crops if view else False,
                 leaf=not any(True for _ in module.children()),
             )
@@ -205,6 +234,23 @@ class _Run:
                     raise StopForward
 
         return hook
+
+
+@contextmanager
+def _signalling(module: nn.Module) -> Iterator[None]:
+    """Let a signal pass as a rule of projection lets it pass, and keep nothing for the way back."""
+    keep_nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
+    with torch.enable_grad(), keep_nothing, BackwardRule(module) as rule:
+        try:
+            yield
+        finally:
+            rule.uncovered.clear()  # of which a projection warns
+
+
+def _window(sees: Sees) -> View | None:
+    """Return the view of a tensor whose elements each see no more than their window."""
+    # where a reflecting padding shows, border neurons see more
+    return sees if isinstance(sees, View) and not any(sees.mirrored) else None
 
 
 @contextmanager
