@@ -14,6 +14,7 @@ from captum._utils.models.model import Model as InterpretableModel
 from captum.attr import InputXGradient, IntegratedGradients, KernelShap, LayerGradCam, NoiseTunnel, Occlusion, Saliency
 from torch import Tensor, nn
 
+from interpret.answers import main_output, scores_of
 from interpret.display import to_bytes, to_rgb
 from interpret.errors import InterpretError, unknown
 from interpret.forward import call_network
@@ -223,7 +224,9 @@ class Head(nn.Module):
         found: dict[str, Any] = {}
         # a copy: the first operation may be in place
         if self.layer is None:
-            found[""] = call_network(self.network, images.clone())
+            output = main_output(call_network(self.network, images.clone()))[1]
+            # one score for each image, or one image that a `squeeze` has taken the dimension of
+            found[""] = output if not isinstance(output, Tensor) or output.dim() > 1 else scores_of(output, len(images))
         else:
             with first_outputs(self.network, [self.layer], found.__setitem__, stop=True):
                 call_network(self.network, images.clone())

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from interpret.answers import NoScores, Reading, find_reading, scores_of
 from interpret.data import Batch, Images, batches, open_images
 from interpret.display import shrink, to_bytes, to_rgb
 from interpret.errors import InterpretError, unknown
@@ -133,8 +134,8 @@ def probe(
     and are left out, in both; NaN where none is left. Layers without positions have no such error. The stride is
     that of the receptive field, or, after an operation that sees the whole image, the ratio of sizes, rounded.
 
-    Probabilities are the softmax of the network's outputs, or the outputs themselves where they are probabilities
-    already.
+    How the network's outputs become probabilities, `interpret.answers` finds out on the first image, or the model's
+    `outputs` says. One output for each image is the score of the second of two classes.
     """
     model = as_model(model)
     data = open_images(images, model)
@@ -148,8 +149,8 @@ def probe(
     filled = _checked_fill(fill, data, chosen, size)
     levels = Levels.of(model.preprocess, len(first))
     surrounded = _Surrounded(data, chosen, first.shape, box, filled, levels.black)
-    prober = _Prober(model.module, first, change, wanted, layers, levels, box, chosen, seed)
-    labelling = _Labelling(labels, chosen, data, model, prober.outputs)
+    prober = _Prober(model, first, change, wanted, layers, levels, box, chosen, seed)
+    labelling = _Labelling(labels, chosen, data, model, None if prober.reading is None else prober.reading.classes)
     group, spans = prober.plan(batch_size)
     curves = _Curves(prober, surrounded, group, len(spans))
     unfinished = Unfinished.of(
@@ -185,6 +186,8 @@ def probe(
     result.direction = change.direction if isinstance(change, Translation) else ""
     result.predicted = labelling.predicted
     result.model, result.data, result.seed = model.name, data.name, seed
+    if prober.reading is not None:
+        result.outputs, result.part = prober.reading.outputs, prober.reading.part
     if not isinstance(change, Photometric):  # which leaves all pixels where they are
         result.fill, result.interpolation = filled, INTERPOLATION
     _illustrate(result, model, data, surrounded, prober)
@@ -360,7 +363,7 @@ class _Prober:
 
     def __init__(
         self,
-        module: nn.Module,
+        model: Model,
         first: Tensor,
         change: Transform,
         values: NDArray[np.float64],
@@ -374,13 +377,13 @@ class _Prober:
         self.box, self.items = box, items
         self.size = (first.shape[1], first.shape[2])
         self.kind: Any = np.float64 if first.dtype == torch.float64 else np.float32
-        traced = trace(module, tuple(first.shape))
-        self.layers = _in_order(module, layers, traced)
+        traced = trace(model, tuple(first.shape))
+        self.layers = _in_order(model.module, layers, traced)
         self.strides: dict[str, tuple[int, int]] = {}
         if isinstance(change, Translation):
             found = {name: _stride(traced[name], self.size) for name in self.layers}
             self.strides = {name: stride for name, stride in found.items() if stride is not None}
-        self.outputs = _count_outputs(module, first)
+        self.reading = _find_reading(model, first)
 
     def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
         """Return how many images go together, and the columns of the values of each job.
@@ -450,8 +453,8 @@ class _Prober:
                     else reference.square().double()
                 )
                 _summarise(look, name, lengths, squares[name], moved.get(name, []))
-            if self.outputs is not None:
-                _read_classes(look, torch.cat(outputs, 1), labels)
+            if self.reading is not None:
+                _read_classes(look, torch.cat(outputs, 1), self.reading, labels)
         look.invented = torch.cat(invented, 1).cpu().numpy()
         return look
 
@@ -460,7 +463,7 @@ class _Prober:
         images = inputs[:, :-1].contiguous(memory_format=torch.channels_last)
         with first_outputs(module, self.layers, receive):
             outputs = call_network(module, images)
-        return outputs if self.outputs is not None else images.new_zeros(len(images), 1)
+        return scores_of(outputs, len(images)) if self.reading is not None else images.new_zeros(len(images), 1)
 
     def _shift(self, stride: tuple[int, int], column: int) -> Shift:
         """Return by how many positions of a layer a value moves."""
@@ -494,12 +497,14 @@ def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
     return max(1, round(size[0] / positions[0])), max(1, round(size[1] / positions[1]))
 
 
-def _count_outputs(module: nn.Module, first: Tensor) -> int | None:
-    """Return how many classes the network has; None where its output is no row of them."""
-    parameter = next(module.parameters(), first)
-    with frozen(module), torch.inference_mode():
-        outputs = call_network(module, first[None].to(parameter.device))
-    return outputs.shape[1] if isinstance(outputs, Tensor) and outputs.dim() == 2 else None
+def _find_reading(model: Model, first: Tensor) -> Reading | None:
+    """Return how the network's outputs are read as probabilities; None where they are no row of classes."""
+    parameter = next(model.module.parameters(), first)
+    with frozen(model.module), torch.inference_mode():
+        try:
+            return find_reading(model, first[None].to(parameter.device))
+        except NoScores:
+            return None
 
 
 class _Scratch:
@@ -630,13 +635,12 @@ def _summarise(look: _Look, name: str, lengths: Tensor, squares: list[Tensor], m
         look.unit_moved[name] = pair.sqrt().sum(1).mT.cpu().numpy()
 
 
-def _read_classes(look: _Look, outputs: Tensor, labels: Tensor | None) -> None:
+def _read_classes(look: _Look, outputs: Tensor, reading: Reading, labels: Tensor | None) -> None:
     """Take the most probable class and the label's probability from outputs [n, 1 + v, K]."""
-    outputs = outputs.double()
-    look.top = outputs.argmax(2).cpu().numpy()
+    flat = outputs.flatten(0, 1)
+    look.top = reading.best(flat).unflatten(0, outputs.shape[:2]).cpu().numpy()
     told = torch.from_numpy(look.top[:, 0]) if labels is None else labels
-    are_probabilities = (outputs >= 0).all(2) & ((outputs.sum(2) - 1).abs() < 1e-4)
-    shares = torch.where(are_probabilities[:, :, None], outputs, outputs.softmax(2)).cpu()
+    shares = reading.probabilities(flat).unflatten(0, outputs.shape[:2]).cpu()
     index = told.clamp(min=0)[:, None, None].expand(-1, shares.shape[1], 1)
     chosen = shares.gather(2, index)[:, :, 0]
     chosen[told < 0] = math.nan
@@ -733,7 +737,7 @@ class _Curves:
 
     def result(self) -> InvarianceCurves:
         change, rows = self.prober.change, np.flatnonzero(self.seen).tolist()
-        has_classes = self.prober.outputs is not None
+        has_classes = self.prober.reading is not None
         has_labels = has_classes and bool((self.labels[rows] >= 0).any())
         result = InvarianceCurves(
             change.name,

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from interpret.checkpoints import load_state, read_state, with_plain_names
-from interpret.errors import InterpretError
+from interpret.errors import InterpretError, unknown
 from interpret.libraries import timm_source, torchvision_names, torchvision_source
 from interpret.model import Model, as_model
 from interpret.model_files import file_source, folder_source, model_folder, shipped_models
 from interpret.packages import PACKAGED
 from interpret.preprocess import Preprocess
+from interpret.results.readings import READINGS
 from interpret.sources import SEED, Source
 
 RANDOM = ("random", "none")
@@ -30,6 +31,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
+    outputs: str | None = None,
 ) -> Model:
     """Load a network, ready to be fed and in evaluation mode.
 
@@ -52,6 +54,8 @@ def load(
             replace all of the network's.
         preprocess: how pictures become its input, instead of what is known of that.
         classes: what its outputs stand for, instead of what is known of that.
+        outputs: how its outputs become probabilities, "softmax", "sigmoid" (one score a label, or one for two classes),
+            "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.answers`.
 
     Returns:
         A model whose `origin` says where its weights come from.
@@ -62,6 +66,8 @@ def load(
     """
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         raise InterpretError(f"preprocess must be a Preprocess, not a {type(preprocess).__name__}")
+    if outputs is not None and outputs not in READINGS:
+        raise unknown("reading of outputs", outputs, READINGS)
     if isinstance(classes, str):
         raise InterpretError(f"classes must be a list of names, not the text {classes!r}")
     if isinstance(spec, str | os.PathLike):
@@ -75,6 +81,8 @@ def load(
         model = replace(model, preprocess=preprocess)
     if classes is not None:
         model = replace(model, classes=tuple(classes))
+    if outputs is not None:
+        model = replace(model, outputs=outputs)
     return model
 
 

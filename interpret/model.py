@@ -28,7 +28,10 @@ class Model:
     preprocess: Preprocess | None = None
     """How a picture becomes the module's input, and back; None where nobody said."""
     classes: tuple[str, ...] | None = None
-    """What the outputs stand for, in their order."""
+    """What the outputs stand for, in their order; of a network with one output, the two classes that it tells apart."""
+    outputs: str | None = None
+    """How outputs become probabilities: "softmax", "sigmoid" (one score a label, or one for two classes),
+    "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.answers`."""
     spec: str | None = None
     """What `interpret.load` takes to make this model again; None for a module made in memory."""
     origin: str = ""

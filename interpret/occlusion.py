@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.answers import Reading, find_reading, main_output, scores_of
 from interpret.data import open_images
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
@@ -20,7 +21,6 @@ from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
 from interpret.model import Model, as_model
 from interpret.parallel import run_side_by_side
-from interpret.predictions import as_probabilities
 from interpret.progress import progress
 from interpret.projection import project, project_hits
 from interpret.results.occlusion import Occlusion
@@ -63,7 +63,9 @@ def occlude(
     changes a window of each feature map, and only that is computed again (`interpret.windows`).
 
     Args:
-        model: the network; its outputs [B, classes] become probabilities by a softmax, unless they are already.
+        model: the network; how its outputs [B, classes] become probabilities, `interpret.answers` finds out on the
+            clean image, or the model's `outputs` says. One output for each image is the score of the second of two
+            classes.
         images: [B, C, H, W] as the module takes them.
         labels: [B] the true classes; None: each image's most probable one.
         size, stride: the occluder's and its step, in pixels, or as (height, width).
@@ -97,10 +99,12 @@ def occlude(
     followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
     with on_device(model.module, device) as target, progress(len(images) * len(occluder.places), "occluding") as bar:
         on_target = [image[None].to(target, memory_format=torch.channels_last) for image in images]
+        with torch.no_grad():
+            reading = find_reading(model, on_target[0])
         clean = [_answer(model.module, image.clone(), followed) for image in on_target]
         outputs, sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
         predicted = labels is None
-        labels = _labels(labels, outputs)
+        labels = _labels(labels, outputs, reading)
         strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
         in_windows = _answers_windows_alike(model.module, on_target[0], occluder, followed, int(strongest[0]))
         # batches of one size, so that no worker waits for another's longer ones
@@ -122,16 +126,17 @@ def occlude(
             bar.update(len(found))
     grid = (len(images), len(occluder.tops), len(occluder.lefts))
     own = torch.arange(len(images))
-    probabilities = as_probabilities(answers.flatten(0, 1)).reshape(answers.shape)[own, :, labels.to(answers.device)]
+    flat = answers.flatten(0, 1)
+    probabilities = reading.probabilities(flat).unflatten(0, answers.shape[:2])[own, :, labels.to(answers.device)]
     return Occlusion(
         tops=np.array(occluder.tops),
         lefts=np.array(occluder.lefts),
         size=list(occluder.size),
         labels=labels.numpy(),
         probabilities=_numpy(probabilities.reshape(grid)),
-        clean_probabilities=_numpy(as_probabilities(outputs)[own, labels.to(outputs.device)]),
-        predictions=answers.argmax(2).reshape(grid).cpu().numpy(),
-        clean_predictions=outputs.argmax(1).cpu().numpy(),
+        clean_probabilities=_numpy(reading.probabilities(outputs)[own, labels.to(outputs.device)]),
+        predictions=reading.best(flat).reshape(grid).cpu().numpy(),
+        clean_predictions=reading.best(outputs).cpu().numpy(),
         layer=followed,
         channels=None if followed is None else strongest.cpu().numpy(),
         activations=None if followed is None else _numpy(totals.reshape(grid)),
@@ -143,6 +148,8 @@ def occlude(
         model=model.name,
         settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
         predicted=predicted,
+        outputs=reading.outputs,
+        part=reading.part,
     )
 
 
@@ -243,14 +250,8 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
 
     with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive):
         outputs = call_network(module, images)
-    if isinstance(outputs, Windowed):
-        outputs = outputs.whole()
-    if isinstance(outputs, Tensor) and outputs.dim() == 1 and len(images) == 1:  # which a `squeeze` has made of one
-        outputs = outputs[None]
-    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:
-        shape = list(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InterpretError(f"the network returns {shape}, not one value for each class: occlusion needs a classifier")
-    return outputs.flatten(1), sums
+    output = main_output(outputs)[1]
+    return scores_of(output.whole() if isinstance(output, Windowed) else output, len(images)), sums
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
@@ -292,16 +293,16 @@ def _fill(model: Model, images: Tensor, fill: Any) -> Tensor:
     return values.expand(channels).reshape(1, channels, 1, 1).expand(count, -1, -1, -1)
 
 
-def _labels(labels: Any, outputs: Tensor) -> Tensor:
+def _labels(labels: Any, outputs: Tensor, reading: Reading) -> Tensor:
     if labels is None:
-        return outputs.argmax(1).cpu()
+        return reading.best(outputs).cpu()
     given = torch.as_tensor(labels).cpu()
     if given.is_floating_point() or given.shape != (len(outputs),):
         raise InterpretError(f"labels must be {len(outputs)} whole numbers, one for each image, not {labels!r}")
-    bad = (given < 0) | (given >= outputs.shape[1])
+    bad = (given < 0) | (given >= reading.classes)
     if bool(bad.any()):
         raise InterpretError(
-            f"label {int(given[bad][0])} is no class of the network, whose classes are 0 to {outputs.shape[1] - 1}"
+            f"label {int(given[bad][0])} is no class of the network, whose classes are 0 to {reading.classes - 1}"
         )
     return given.long()
 

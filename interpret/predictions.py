@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.answers import Reading, find_reading, scores_of
 from interpret.data import Images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
@@ -27,7 +28,7 @@ def predict(
     model: Model | nn.Module,
     data: Any,
     items: Sequence[int] | None = None,
-    k: int = 5,
+    k: int | None = None,
     *,
     labels: Sequence[int] | None = None,
     batch_size: int = 32,
@@ -46,7 +47,7 @@ def predict(
         model: the network, whose output is one score a class; it runs in evaluation mode and is left as it was.
         data: the images, as `interpret.open_images` takes them.
         items: which of them, in this order; None: all. The result keeps the pictures of the first 64.
-        k: how many classes, at most as many as the network has.
+        k: how many classes, at most as many as the network has; None: 5, or all if there are fewer.
         labels: the right class of each of the items, −1 where it is not known; None: those of the data, if they are
             labels of the network's classes.
         batch_size: images in one forward pass.
@@ -59,7 +60,8 @@ def predict(
         InterpretError: k or an item out of range, labels that are no classes or not one an item, an output that is no
             finite score a class.
 
-    The network's outputs become probabilities by a softmax, unless each image's already are: none below 0, sum 1.
+    The network's outputs become probabilities as `interpret.answers` finds, or as the model's `outputs` says; the
+    result tells which way. One output for each image is the score of the second of two classes.
 
     Source: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
     Fig. 4 (left).
@@ -72,16 +74,22 @@ def predict(
         raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
+    reading: Reading | None = None
     with on_device(model.module, device) as target, progress(len(chosen), "predicting", "img") as bar:
         for start in range(0, len(chosen), batch_size):
             batch = torch.stack([images[item][0] for item in chosen[start : start + batch_size]])
             refuse_other_type(model.module, batch)
             with torch.inference_mode():
-                probabilities.append(as_probabilities(call_network(model.module, batch.to(target))).cpu())
+                reading = reading or find_reading(model, batch.to(target))
+                outputs = call_network(model.module, batch.to(target))
+                probabilities.append(reading.probabilities(scores_of(outputs, len(batch))).cpu())
             if start < PICTURES:
                 inputs.append(batch[: PICTURES - start].clone())
             bar.update(len(batch))
+    assert reading is not None
     scores = torch.cat(probabilities).numpy()
+    if k is None:
+        k = min(5, scores.shape[1])
     if not 1 <= k <= scores.shape[1]:
         raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
     truth = _truth(model, images, chosen, labels, scores.shape[1])
@@ -98,30 +106,9 @@ def predict(
         truth=truth,
         true_probabilities=of_truth,
         classes=None if model.classes is None else list(model.classes),
+        outputs=reading.outputs,
+        part=reading.part,
     )
-
-
-def as_probabilities(outputs: object) -> Tensor:
-    """Return a network's outputs [B, K] as probabilities, float64, each row with the sum 1.
-
-    >>> as_probabilities(torch.tensor([[0.0, 0.0]]))
-    tensor([[0.5000, 0.5000]], dtype=torch.float64)
-    >>> as_probabilities(torch.tensor([[0.25, 0.75]]))  # which they are
-    tensor([[0.2500, 0.7500]], dtype=torch.float64)
-
-    Raises:
-        InterpretError: outputs that are no tensor of one finite score a class.
-    """
-    if not isinstance(outputs, Tensor) or outputs.dim() < 2 or outputs[0].numel() != outputs.shape[1]:
-        found = f"shape {list(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
-        raise InterpretError(f"the network must answer one score a class, [B, K], not {found}: wrap what it returns")
-    scores = outputs.flatten(1).double()
-    if not bool(scores.isfinite().all()):
-        raise InterpretError("the network answers NaN or infinity: mend the weights or leave the image out")
-    # of float32 or of bfloat16, whose sums are further off
-    rounding = 8 * torch.finfo(outputs.dtype).eps * scores.shape[1] ** 0.5
-    are = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() <= rounding).all())
-    return scores if are else scores.softmax(1)
 
 
 def check_items(what: str, items: Sequence[int], images: Images) -> None:

@@ -23,6 +23,7 @@ from interpret.files import replacing, write_text
 if TYPE_CHECKING:
     from torch import nn
 
+    from interpret.answers import Reading
     from interpret.data import Images
     from interpret.mining import Mined, MinedLayer
     from interpret.model import Model
@@ -369,8 +370,10 @@ class Study:
                 read = [data[item] for item in part.tolist()]
                 images = torch.stack([image for image, _ in read])
                 batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
-                likeliest = _look_again(model, batch, chosen, positions, device, self.dtype)
-                self._store_samples(batch, likeliest, known)
+                if start == 0:
+                    reading = _reading(model, images.to(device))
+                likeliest = _look_again(model, batch, chosen, positions, reading, device, self.dtype)
+                self._store_samples(batch, likeliest, reading, known)
                 bar.update(len(part))
         for name in missing:
             boxes = self._boxes_in_input(name, positions[name])
@@ -458,7 +461,9 @@ class Study:
         fractions = np.clip(boxes / np.array([height, width, height, width]), 0, 1)
         return fractions.astype(np.float32).reshape(*positions.shape[:-1], 4)
 
-    def _store_samples(self, batch: Any, likeliest: list[Any] | None, known: dict[int, dict[str, Any]]) -> None:
+    def _store_samples(
+        self, batch: Any, likeliest: list[Any] | None, reading: Reading | None, known: dict[int, dict[str, Any]]
+    ) -> None:
         """Keep the inputs of the sample as pictures, and what is known of them; `known` collects it."""
         from interpret.display import inputs_to_bytes, webp
 
@@ -467,8 +472,9 @@ class Study:
         for row, (item, label) in enumerate(zip(batch.items.tolist(), batch.labels.tolist(), strict=True)):
             source = int(data.sources[item])
             known[item] = {"source": source, "name": data.source_name(source), "label": int(label)}
-            if likeliest is not None:
+            if likeliest is not None and reading is not None:
                 known[item] |= {"classes": likeliest[row][0], "probabilities": likeliest[row][1]}
+                known[item] |= {"outputs": reading.outputs, "part": reading.part}
             with replacing(self.sample_picture(item)) as new:
                 new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
         write_text(self.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n")
@@ -531,11 +537,23 @@ def _spread(mined: StudyLayer) -> dict[str, NDArray[Any]]:
     return {"items": chosen, "values": values}
 
 
+def _reading(model: Model, images: Any) -> Reading | None:
+    """Return how the network's outputs are read; None where they are not the classes of its model."""
+    from interpret.answers import NoScores, find_reading
+
+    try:
+        found = find_reading(model, images)
+    except NoScores:
+        return None
+    return found if model.classes is not None and found.classes == len(model.classes) else None
+
+
 def _look_again(
     model: Model,
     batch: Any,
     chosen: Mapping[str, Mapping[str, NDArray[Any]]],
     positions: Mapping[str, NDArray[np.int64]],
+    reading: Reading | None,
     device: Any,
     dtype: Any,
 ) -> list[Any] | None:
@@ -544,10 +562,10 @@ def _look_again(
 
     import torch
 
+    from interpret.answers import scores_of
     from interpret.forward import call_network
     from interpret.layers import first_outputs
     from interpret.mining import strongest_places
-    from interpret.predictions import as_probabilities
 
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
 
@@ -566,9 +584,9 @@ def _look_again(
     autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
     with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive):
         outputs = call_network(model.module, images)
-    if model.classes is None or not isinstance(outputs, torch.Tensor) or outputs.shape[1:] != (len(model.classes),):
+    if reading is None:
         return None
-    best = as_probabilities(outputs).topk(min(PREDICTIONS, outputs.shape[1]))
+    best = reading.probabilities(scores_of(outputs, len(images))).topk(min(PREDICTIONS, reading.classes))
     shares = [[round(share, 4) for share in row] for row in best.values.tolist()]
     return list(zip(best.indices.tolist(), shares, strict=True))
 

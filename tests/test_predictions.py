@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpret
+from interpret.answers import Reading
 from interpret.errors import InterpretError
 from interpret.model import Model
 from interpret.plots import plot
 from interpret.plots.style import ACCENT
-from interpret.predictions import as_probabilities, predict
+from interpret.predictions import predict
 from interpret.preprocess import Preprocess
 from interpret.results.predictions import Predictions
 
@@ -60,15 +61,10 @@ def test_it_is_the_softmax_of_the_outputs() -> None:
 )
 def test_probabilities_are_such_and_do_not_depend_on_a_shift(scores: list[list[float]], shift: float) -> None:
     raw = torch.tensor(scores, dtype=torch.float64)
-    raw[:, 0] = -1.0  # so that these are no probabilities already
-    found = as_probabilities(raw)
+    reading = Reading("softmax", raw.shape[1])
+    found = reading.probabilities(raw)
     assert bool((found >= 0).all()) and torch.allclose(found.sum(1), torch.ones(len(found), dtype=torch.float64))
-    shifted = as_probabilities(raw + shift)
-    if not (bool((raw + shift >= 0).all()) and bool(((raw + shift).sum(1) - 1).abs().max() < 1e-12)):
-        torch.testing.assert_close(shifted, found, rtol=1e-9, atol=1e-12)
-    # what are probabilities stay so, in single precision, too
-    torch.testing.assert_close(as_probabilities(found), found)
-    torch.testing.assert_close(as_probabilities(found.float()), found, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(reading.probabilities(raw + shift), found, rtol=1e-9, atol=1e-12)
 
 
 def test_a_network_that_ends_in_a_softmax_gets_no_second_one() -> None:
@@ -129,7 +125,7 @@ def test_it_is_kept_and_drawn_with_the_right_class_marked(tmp_path: Path) -> Non
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"labels": [1, 2]}, "labels must be one for each of the 7 items, not 2"),
         ({"labels": [0, 1, 2, 3, 4, 5, 6]}, "labels must be from 0 to 5, or -1 for none, not 6"),
-        ({"model": nn.Conv2d(1, 3, 3).double()}, r"must answer one score a class, \[B, K\], not shape \[7, 3, 6, 6\]"),
+        ({"model": nn.Conv2d(1, 3, 3).double()}, r"must answer one score a class, \[B, K\], not shape \[2, 3, 6, 6\]"),
         ({"data": torch.full((2, 1, 8, 8), torch.nan, dtype=torch.float64)}, "answers NaN or infinity"),
         ({"data": pictures().float()}, "images are torch.float32"),
     ],

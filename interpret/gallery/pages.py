@@ -28,6 +28,7 @@ from interpret.gallery.drawings import (
 )
 from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
 from interpret.gallery.relations import Correlates, Selectivity, select
+from interpret.results.readings import in_words
 from interpret.study import Study, layer_path
 
 LIVELIEST = 8
@@ -702,6 +703,8 @@ class Sample:
     picture: Picture | None
     likeliest: list[tuple[str, float]]
     """The network's likeliest classes with their probabilities; empty where it has no classes."""
+    reading: str = ""
+    """How the network's outputs became probabilities."""
 
 
 @dataclass(frozen=True)
@@ -913,6 +916,7 @@ class NetworkView:
                     )
                     if probability >= LEAST_LIKELY
                 ],
+                in_words(record.get("outputs", ""), record.get("part", "")),
             )
             for item, record in self._sampled.items()
         }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from interpret.errors import unknown
 from interpret.results import Result
+from interpret.results.readings import in_words
 
 Numbers = NDArray[np.floating[Any]]
 
@@ -78,6 +79,11 @@ class InvarianceCurves(Result):
     """How values between pixels are found."""
     seed: int = 0
     """Of the noise."""
+    outputs: str = ""
+    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"; "" where they
+    are no row of classes."""
+    part: str = ""
+    """Which of several outputs that was."""
 
     @property
     def name(self) -> str:
@@ -156,7 +162,7 @@ class InvarianceCurves(Result):
             labelled = int((self.labels >= 0).sum()) if self.labels is not None else count
             what = "class predicted for the untransformed image" if self.predicted else "true label"
             only = f" ({labelled:,} of them have one)" if labelled < count else ""
-            parts.append(f"Right: the probability of the {what}{only}.")
+            parts += [f"Right: the probability of the {what}{only}.", in_words(self.outputs, self.part)]
         if self.fill:
             parts.append(_FILLS.get(self.fill, self.fill))
         if self.invented is not None and self.invented.max() > 0:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.results import Result
+from interpret.results.readings import in_words
 
 
 @dataclass
@@ -57,6 +58,10 @@ class Occlusion(Result):
     settings: dict[str, Any]
     predicted: bool = False
     """Whether the labels are what the network says of the image without the occluder."""
+    outputs: str = ""
+    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
+    part: str = ""
+    """Which of several outputs that was."""
 
     @property
     def title(self) -> str:
@@ -72,7 +77,8 @@ class Occlusion(Result):
             f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
             f"answers again. Each map shows at the square's place what was measured with the square there: "
             f"{followed if self.layer else ''}the probability of the {which}, and the most probable class. "
-            f"Where a map is dark, the network needs what the square hides. {projected if self.layer else ''}"
+            f"Where a map is dark, the network needs what the square hides. {in_words(self.outputs, self.part)} "
+            f"{projected if self.layer else ''}"
             f"Measured on {len(self.labels)} image{'s' * (len(self.labels) > 1)} with {self.model}, after Zeiler & "
             "Fergus 2014, Fig. 7."
         )

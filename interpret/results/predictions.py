@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.results import Result
+from interpret.results.readings import in_words
 
 
 @dataclass
@@ -33,6 +34,10 @@ class Predictions(Result):
     """[N] the probability of the right class; NaN where it is not known."""
     classes: list[str] | None
     """What the classes are called; None: by their number."""
+    outputs: str = ""
+    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
+    part: str = ""
+    """Which of several outputs that was."""
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
@@ -56,5 +61,5 @@ class Predictions(Result):
         )
         return (
             f"Images of {self.data}, each with the {self.top.shape[1]} classes that {self.model} finds most probable; "
-            f"bars are probabilities from 0 to 1.{told if known else ''}"
+            f"bars are probabilities from 0 to 1. {in_words(self.outputs, self.part)}{told if known else ''}"
         )
