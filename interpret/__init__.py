@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from interpret.activations import feature_maps
-    from interpret.attribution import Attribution, attribute
+    from interpret.attribution import attribute
     from interpret.correspondence import correspond
     from interpret.costs import compare_costs
     from interpret.data import Images, open_images
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from interpret.invariance import probe
     from interpret.loading import load
     from interpret.methods import compare_methods
-    from interpret.mining import Mined, mine
+    from interpret.mining import mine
     from interpret.model import Model
     from interpret.neighbours import find_neighbours
     from interpret.occlusion import occlude
@@ -35,10 +35,14 @@ if TYPE_CHECKING:
     from interpret.plots.occlusion import plot_occlusion
     from interpret.predictions import predict
     from interpret.preprocess import Preprocess
-    from interpret.projection import Projections, project
+    from interpret.projection import project
     from interpret.report import write_report
+    from interpret.results.attribution import Attribution
     from interpret.results.invariance import InvarianceCurves
+    from interpret.results.mined import Mined
     from interpret.results.occlusion import Occlusion
+    from interpret.results.projections import Projections
+    from interpret.results.result import Result
     from interpret.rules import BackwardRule, UncoveredOperation
     from interpret.sanity import sanity_check
     from interpret.study import Study
@@ -48,18 +52,19 @@ if TYPE_CHECKING:
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
-    "Attribution": "attribution",
+    "Attribution": "results.attribution",
     "BackwardRule": "rules",
     "Images": "data",
     "InterpretError": "errors",
     "InvarianceCurves": "results.invariance",
     "Layer": "tracing",
-    "Mined": "mining",
+    "Mined": "results.mined",
     "Model": "model",
     "Occlusion": "results.occlusion",
     "Preprocess": "preprocess",
-    "Projections": "projection",
+    "Projections": "results.projections",
     "ReceptiveField": "tracing",
+    "Result": "results.result",
     "Study": "study",
     "UncoveredOperation": "rules",
     "attribute": "attribution",
@@ -103,6 +108,7 @@ __all__ = [
     "Preprocess",
     "Projections",
     "ReceptiveField",
+    "Result",
     "Study",
     "UncoveredOperation",
     "attribute",

@@ -22,6 +22,7 @@ from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
 from interpret.progress import progress
+from interpret.results.attribution import Attribution
 from interpret.results.methods import METHODS
 from interpret.rules import BackwardRule, Rule, frozen
 from interpret.superpixels import superpixels
@@ -84,20 +85,6 @@ class Settings:
             raise InterpretError(
                 f"stride must be at most the window's {self.window} pixels, not {self.stride}: pixels would be left out"
             )
-
-
-@dataclass
-class Attribution:
-    """Maps of B images for one target each."""
-
-    maps: Tensor
-    """[B, C, H, W] as the images; [B, 1, H, W] of Grad-CAM, occlusion and KernelSHAP, which know places, no colours."""
-    channels: Tensor
-    """[B] the class, or the channel of the layer."""
-    positions: Tensor | None
-    """[B, 2] the neuron's row and column; None where the target has no positions."""
-    scores: Tensor
-    """[B] the target's value on the image."""
 
 
 @torch.inference_mode(False)  # whose caller may be in it
@@ -167,7 +154,17 @@ def attribute(
         aim = find_aim(model, head, images, target, position)
         with progress(len(images), METHODS[method], "img") as bar:
             maps = maps_of(model, head, images, aim, method, chosen, bar.update)
-        return Attribution(maps, aim.channels, aim.positions, aim.scores)
+    return Attribution(
+        maps,
+        aim.channels,
+        aim.positions,
+        aim.scores,
+        method=method,
+        layer=layer,
+        model=model.name,
+        target_names=names_of(model, layer, aim),
+        pictures=picture_of(model, images),
+    )
 
 
 def check_method(method: str) -> None:
@@ -567,6 +564,18 @@ def windows_of(model: Model, head: Head, images: Tensor, aim: Aim) -> list[Windo
         (slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width)))
         for top, left, bottom, right in seen
     ]
+
+
+def names_of(model: Model, layer: str | None, aim: Aim) -> list[str]:
+    """Return what each image's target is called."""
+    channels = aim.channels.tolist()
+    if layer is None and model.classes is not None:
+        return [model.classes[channel] for channel in channels]
+    what = "class" if layer is None else "unit"
+    places = [""] * len(channels)
+    if aim.positions is not None:
+        places = [f" at\u00a0{row},\u00a0{column}" for row, column in aim.positions.tolist()]
+    return [f"{what} {channel}{place}" for channel, place in zip(channels, places, strict=True)]
 
 
 def picture_of(model: Model, images: Tensor) -> Any:

@@ -19,6 +19,7 @@ from interpret.attribution import (
     chosen_methods,
     find_aim,
     maps_of,
+    names_of,
     picture_of,
     settings_of,
     windows_of,
@@ -131,15 +132,3 @@ def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any) -> Ai
     values = values.clone()
     values[at, aim.channels] = -torch.inf
     return find_aim(model, head, images, values.argmax(1), aim.positions)
-
-
-def names_of(model: Model, layer: str | None, aim: Aim) -> list[str]:
-    """Return what each image's target is called."""
-    channels = aim.channels.tolist()
-    if layer is None and model.classes is not None:
-        return [model.classes[channel] for channel in channels]
-    what = "class" if layer is None else "unit"
-    places = [""] * len(channels)
-    if aim.positions is not None:
-        places = [f" at\u00a0{row},\u00a0{column}" for row, column in aim.positions.tolist()]
-    return [f"{what} {channel}{place}" for channel, place in zip(channels, places, strict=True)]

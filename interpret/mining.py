@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_pat
 from interpret.model import Model, as_model
 from interpret.parallel import images_at_once, run_side_by_side
 from interpret.progress import progress
+from interpret.results.mined import Mined, MinedLayer, Subject
 from interpret.rules import frozen
 from interpret.tracing import Layer, trace
 from interpret.unfinished import Unfinished, pack, unpack
@@ -34,67 +35,6 @@ SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
 TAKEN_TOGETHER = 64
 """How many images' maxima are sorted in at once."""
-
-
-@dataclass
-class MinedLayer:
-    """The hits and the statistics of one layer's C units."""
-
-    values: NDArray[np.float32]
-    """[C, k] activations of the hits, strongest first; −inf where there are fewer than k."""
-    images: NDArray[np.int64]
-    """[C, k] items of the data; −1 where there are fewer than k."""
-    positions: NDArray[np.int64]
-    """[C, k, 2] rows and columns in the feature map; 0 where the output has none."""
-    dead: NDArray[np.bool_]
-    """[C] whether the unit was above zero on no image at all."""
-    histogram: NDArray[np.int64]
-    """[C, 64] how many images have their maximum in each bin."""
-    histogram_start: NDArray[np.float64]
-    """[C] where bin 0 begins."""
-    histogram_width: NDArray[np.float64]
-    """[C] how wide a bin is, a power of two."""
-    density: NDArray[np.float32]
-    """[C] share of positions above zero, on the first 32 images of the sample; NaN where none of them decodes."""
-    sample_maxima: NDArray[np.float32]
-    """[n, C] the units' maxima on the sample."""
-    class_means: NDArray[np.float32] | None = None
-    """[K, C] mean of the units' maxima over each class's images, NaN for a class without any; None without labels."""
-
-    @property
-    def maximum(self) -> NDArray[np.float32]:
-        """[C] the strongest activation."""
-        return self.values[:, 0]
-
-    def only(self, units: NDArray[np.int64]) -> MinedLayer:
-        """Return the layer without the hits of other units, which are then not projected."""
-        images = np.full_like(self.images, -1)
-        images[units] = self.images[units]
-        return replace(self, images=images)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that it holds by name, to be stored."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
-
-
-@dataclass
-class Mined(Mapping[str, MinedLayer]):
-    """What `mine` found, layer by layer; `mined["features.3"].values` is [C, k]."""
-
-    layers: dict[str, MinedLayer]
-    sample_images: NDArray[np.int64]
-    """[n] the items of the sample, chosen by hash, the same for all units."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """The files that did not decode, with the reason."""
-
-    def __getitem__(self, layer: str) -> MinedLayer:
-        return self.layers[layer]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
 
 
 def mine(
@@ -190,7 +130,7 @@ class Miner:
     ) -> None:
         if k < 1:
             raise InterpretError(f"k must be at least 1, not {k}")
-        self.module = model.module
+        self.model, self.module = model, model.module
         self.data = data
         patterns = None if layers is None else split_patterns(layers)
         self.layers = select_layers(model.module, patterns)
@@ -403,7 +343,14 @@ class Miner:
                 density=(above / counted).float().numpy(),
                 **self._statistics.of(columns),
             )
-        return Mined(layers, self.sample[self._statistics.sampled.numpy()], dict(self.data.skipped))
+        return Mined(
+            layers,
+            self.sample[self._statistics.sampled.numpy()],
+            dict(self.data.skipped),
+            self.model.name,
+            self.data.name,
+            subject=Subject(self.model, self.data),
+        )
 
 
 def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) -> Layer:
@@ -625,10 +572,10 @@ class Statistics:
         bins = ("counts", "exponent", "first", "low", "high")
         return dict.fromkeys(own, self) | dict.fromkeys(bins, self.histogram)
 
-    def of(self, columns: slice) -> dict[str, NDArray[Any]]:
+    def of(self, columns: slice) -> dict[str, Any]:
         """Return the statistics of some units under the names that `MinedLayer` has for them."""
         counts, starts, widths = self.histogram.of(columns)
-        found: dict[str, NDArray[Any]] = {
+        found: dict[str, Any] = {
             "histogram": counts,
             "histogram_start": starts,
             "histogram_width": widths,

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import open_images
+from interpret.data import Images, open_images
+from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.forward import call_network
 from interpret.layers import first_outputs
@@ -22,6 +23,7 @@ from interpret.mining import Mined, layer_with_units, on_device, refuse_other_ty
 from interpret.model import Model, as_model
 from interpret.parallel import images_at_once, run_side_by_side
 from interpret.progress import progress
+from interpret.results.projections import Projections
 from interpret.rules import BackwardRule, Overlap, Rule, frozen
 from interpret.tracing import Layer, trace
 
@@ -33,33 +35,6 @@ EVEN = 0.75
 """How many hits an image needs, as a share of the most, to run together with the one that has the most."""
 POOL = 128
 """How many whole images wait to be sorted by their number of hits."""
-
-
-@dataclass
-class Projections:
-    """Projections of B neurons, each in the window of the image that its neuron sees."""
-
-    pixels: Tensor
-    """[B, C, h, w] the signal in the window, in units of activation per unit of input; raw, not scaled for display."""
-    boxes: Tensor
-    """[B, 4] the windows in the image: top, left, bottom, right. At a border the window is moved into the image."""
-    values: Tensor
-    """[B] the neurons' activations."""
-    positions: Tensor
-    """[B, 2] the neurons' rows and columns in the feature map."""
-
-    def full(self, size: tuple[int, int]) -> Tensor:
-        """Return the projections in the whole image of a size (H, W), [B, C, H, W], zero outside the windows.
-
-        >>> one = Projections(torch.ones(1, 1, 1, 1), torch.tensor([[1, 0, 2, 1]]), torch.ones(1), torch.zeros(1, 2))
-        >>> one.full((2, 2))
-        tensor([[[[0., 0.],
-                  [1., 0.]]]])
-        """
-        whole = self.pixels.new_zeros(*self.pixels.shape[:2], *size)
-        for row, (top, left, bottom, right) in enumerate(self.boxes.tolist()):
-            whole[row, :, top:bottom, left:right] = self.pixels[row]
-        return whole
 
 
 @torch.inference_mode(False)  # whose caller may be in it
@@ -143,7 +118,29 @@ def project(
             signal, value = run(model.module, inputs, layer, channel_of[part], local, how)
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
-    return Projections(torch.cat(signals), crop.boxes(at), torch.cat(values), at)
+    boxes = crop.boxes(at)
+    return Projections(
+        torch.cat(signals),
+        boxes,
+        torch.cat(values),
+        at,
+        channels=channel_of,
+        images=torch.arange(len(images)).expand(count),
+        layer=layer,
+        rule=rule,
+        model=model.name,
+        colours=model.colours,
+        pictures=_pictures(model, images, boxes, crop),
+    )
+
+
+def _pictures(model: Model, images: Tensor, boxes: Tensor, crop: Crop) -> NDArray[np.uint8]:
+    """Return what neurons see of their images, as pictures; one image serves all neurons."""
+    if len(images) == 1 and crop.field == crop.image:
+        shown = inputs_to_bytes(images.detach(), model.preprocess)
+        return np.broadcast_to(shown, (len(boxes), *shown.shape[1:]))
+    windows = crop.window(images.detach().expand(len(boxes), -1, -1, -1), boxes, torch.zeros_like(boxes[:, :2]))
+    return inputs_to_bytes(windows, model.preprocess)
 
 
 def _trace_quickly(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:
@@ -311,22 +308,9 @@ def project_hits(
     """
     model = as_model(model)
     images = open_images(data, model)
-    names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
-    for name in names:
-        if name not in mined:
-            raise unknown("mined layer", name, mined)
-    if not names:
+    hits, crops = locate_hits(model, images, mined, layers, overlap)
+    if not len(hits.items):
         return
-    last = max(int(mined[name].images.max()) for name in names)
-    if last >= len(images):
-        raise InterpretError(f"data has {len(images)} items, and item {last} was mined: project with the same data")
-    shape = tuple(images[last][0].shape)
-    traced = _trace_quickly(model.module, shape)
-    layers_of = {name: layer_with_units(model.module, traced, name) for name in names}
-    for name, layer in layers_of.items():
-        _check_shape(mined[name], layer)
-    crops = {name: Crop.of(layer, shape[1:], overlap) for name, layer in layers_of.items()}
-    hits = _Hits.of(mined, names)
     how = _How(rule, "activation", overlap, strict)
     with on_device(model.module, device) as target, progress(len(hits.items), "projecting", "hit") as bar:
         for finished in run_side_by_side(model.module, _jobs(images, hits, crops, how, target), target):
@@ -335,8 +319,34 @@ def project_hits(
                 yield batch
 
 
+def locate_hits(
+    model: Model,
+    images: Images,
+    mined: Mapping[str, Any],
+    layers: str | Iterable[str] | None = None,
+    overlap: Overlap = "add",
+) -> tuple[Hits, dict[str, Crop]]:
+    """Return the mined hits of some layers as a table, and of each layer what its neurons see of an image."""
+    names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    for name in names:
+        if name not in mined:
+            raise unknown("mined layer", name, mined)
+    last = max((int(mined[name].images.max()) for name in names), default=-1)
+    if last < 0:
+        return Hits.of(mined, []), {}
+    if last >= len(images):
+        raise InterpretError(f"data has {len(images)} items, and item {last} was mined: project with the same data")
+    shape = tuple(images[last][0].shape)
+    traced = _trace_quickly(model.module, shape)
+    layers_of = {name: layer_with_units(model.module, traced, name) for name in names}
+    for name, layer in layers_of.items():
+        _check_shape(mined[name], layer)
+    crops = {name: Crop.of(layer, shape[1:], overlap) for name, layer in layers_of.items()}
+    return Hits.of(mined, names), crops
+
+
 @dataclass
-class _Hits:
+class Hits:
     """Hits of several layers as a table, ordered by item."""
 
     layers: list[str]
@@ -350,8 +360,9 @@ class _Hits:
     """The largest value of all in the hit's layer."""
 
     @classmethod
-    def of(cls, mined: Mapping[str, Any], names: list[str]) -> _Hits:
-        columns: list[list[NDArray[Any]]] = []
+    def of(cls, mined: Mapping[str, Any], names: list[str]) -> Hits:
+        none, whole = np.zeros(0), np.zeros(0, np.int64)
+        columns: list[list[NDArray[Any]]] = [[whole, whole, whole, whole, np.zeros((0, 2), np.int64), none, none]]
         for index, name in enumerate(names):
             found = mined[name]
             units, ranks = np.nonzero(found.images >= 0)
@@ -364,14 +375,15 @@ class _Hits:
                     found.images[units, ranks],
                     found.positions[units, ranks],
                     values,
-                    np.full(len(units), np.abs(values).max(initial=0)),
+                    # of all units, even if only some are projected
+                    np.full(len(units), np.abs(found.values[np.isfinite(found.values)]).max(initial=0)),
                 ]
             )
         table = cls(names, *(np.concatenate(column) for column in zip(*columns, strict=True)))
         return table[np.argsort(table.items, kind="stable")]
 
-    def __getitem__(self, rows: Any) -> _Hits:
-        return _Hits(
+    def __getitem__(self, rows: Any) -> Hits:
+        return Hits(
             self.layers,
             self.layer[rows],
             self.units[rows],
@@ -392,7 +404,7 @@ class _Hits:
 _Job = Callable[[nn.Module], list[HitBatch]]
 
 
-def _jobs(images: Any, hits: _Hits, crops: Mapping[str, Crop], how: _How, device: torch.device) -> Iterator[_Job]:
+def _jobs(images: Any, hits: Hits, crops: Mapping[str, Crop], how: _How, device: torch.device) -> Iterator[_Job]:
     """Read the data once, and yield what there is to run as soon as a batch of it is together."""
     waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
     pool: list[tuple[Tensor, NDArray[np.int64]]] = []
@@ -421,7 +433,7 @@ def _jobs(images: Any, hits: _Hits, crops: Mapping[str, Crop], how: _How, device
 
 
 def _run_parts(
-    module: nn.Module, waiting: list[tuple[int, Tensor]], hits: _Hits, crop: Crop, how: _How, device: torch.device
+    module: nn.Module, waiting: list[tuple[int, Tensor]], hits: Hits, crop: Crop, how: _How, device: torch.device
 ) -> list[HitBatch]:
     """Project hits of one layer on parts of their images."""
     chosen = hits[np.array([row for row, _ in waiting])]
@@ -454,7 +466,7 @@ def _together(
 def _run_whole(
     module: nn.Module,
     together: list[tuple[Tensor, NDArray[np.int64]]],
-    hits: _Hits,
+    hits: Hits,
     crops: Mapping[str, Crop],
     how: _How,
     device: torch.device,
@@ -505,7 +517,7 @@ def _check_shape(found: Any, layer: Layer) -> None:
         )
 
 
-def _check_values(name: str, hits: _Hits, values: Tensor) -> None:
+def _check_values(name: str, hits: Hits, values: Tensor) -> None:
     """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
     found = values.detach().double().cpu().numpy()
     if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):

@@ -22,12 +22,13 @@ from interpret.attribution import (
     find_aim,
     find_cam_layer,
     maps_of,
+    names_of,
     picture_of,
     settings_of,
     windows_of,
 )
 from interpret.errors import InterpretError
-from interpret.methods import magnitude, names_of
+from interpret.methods import magnitude
 from interpret.model import Model, as_model
 from interpret.progress import progress
 from interpret.results.sanity import SanityCheck

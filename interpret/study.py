@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +19,13 @@ from safetensors.numpy import load_file, save
 
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing, write_text
+from interpret.results.mined import Mined, MinedLayer, Subject
 
 if TYPE_CHECKING:
     from torch import nn
 
     from interpret.answers import Reading
     from interpret.data import Images
-    from interpret.mining import Mined, MinedLayer
     from interpret.model import Model
     from interpret.results import Result
     from interpret.rules import Overlap, Rule
@@ -52,23 +52,6 @@ def layer_path(name: str) -> str:
     'features.3%2Fa%20b'
     """
     return quote(name, safe="")
-
-
-@dataclass
-class StudyLayer:
-    """What a study holds on the hits of one layer; arrays as in `MinedLayer`, and of each hit [C, k]:"""
-
-    arrays: dict[str, NDArray[Any]]
-
-    def __getattr__(self, name: str) -> NDArray[Any]:
-        """Arrays by name: those of `MinedLayer`, and sources, labels [C, k] and boxes [C, k, 4]."""
-        if name.startswith("_") or name not in self.arrays:
-            raise AttributeError(name)
-        return self.arrays[name]
-
-    @property
-    def class_means(self) -> NDArray[np.float32] | None:
-        return self.arrays.get("class_means")
 
 
 class Study:
@@ -154,11 +137,21 @@ class Study:
         """The layers that have been mined, in the order of execution."""
         return [layer["name"] for layer in self.layers if self._mined_file(layer["name"]).exists()]
 
-    def mined(self, name: str) -> StudyLayer:
-        """Return the hits and statistics of a mined layer."""
+    def mined(self, name: str) -> MinedLayer:
+        """Return the hits and statistics of a mined layer, with sources, labels and boxes of the hits."""
         if not self._mined_file(name).exists():
             raise unknown("mined layer", name, self.mined_layers)
-        return StudyLayer(load_file(self._mined_file(name)))
+        arrays: dict[str, Any] = load_file(self._mined_file(name))
+        return MinedLayer(name=name, subject=self._subject, **arrays)
+
+    def all_mined(self) -> Mined:
+        """Return what was mined of all layers, as `interpret.mine` does."""
+        layers = {name: self.mined(name) for name in self.mined_layers}
+        if not layers:
+            raise InterpretError(f"{self.path} has no mined layer: mine it first")
+        sample = next(iter(layers.values())).sample_images
+        model, data = self.info["model"], self.info["data"]
+        return Mined(layers, sample, dict(data["skipped"]), model["name"], data["name"], subject=self._subject)
 
     def rules(self, name: str) -> list[str]:
         """Return the rules by which a layer's hits have been projected."""
@@ -382,6 +375,10 @@ class Study:
 
     # how
 
+    @property
+    def _subject(self) -> Subject:
+        return Subject(self.model, self.data, self.info["data"]["fingerprint"])
+
     def _able(self) -> tuple[Model, Images]:
         if self.model is None or self.data is None:
             raise InterpretError(f"{self.path} was opened to read: use Study(path, model, data) to compute")
@@ -414,14 +411,12 @@ class Study:
         self.info["settings"] |= {"k": k, "seed": seed}
         self.info["data"]["skipped"] |= mined.skipped
         self._write_info()
-        found = {name: layer.arrays() | self._places(name, layer) for name, layer in mined.items()}
-        self._store_sources(found.values())
-        for name, arrays in found.items():
-            stored = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
-            with replacing(self._mined_file(name)) as new:
-                new.write_bytes(save(stored | {"sample_images": mined.sample_images}))
+        places = {name: self._places(name, layer) for name, layer in mined.items()}
+        self._store_sources(places.values())
+        for name, layer in mined.items():
+            replace(layer, **places[name]).save(self._mined_file(name))
 
-    def _places(self, name: str, layer: MinedLayer) -> dict[str, NDArray[Any]]:
+    def _places(self, name: str, layer: MinedLayer) -> dict[str, Any]:
         """Return for each hit its source, its label, and where in the source the neuron looks."""
         import torch
 
@@ -503,7 +498,7 @@ class Study:
         listed = {str(source): known[source] for source in sorted(known)}
         write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n")
 
-    def _groups(self, mined: Mapping[str, StudyLayer]) -> Iterator[list[str]]:
+    def _groups(self, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]]:
         """Yield layers in groups whose tiles fit into memory together: each group reads the data once."""
         group: list[str] = []
         held = 0
@@ -518,7 +513,7 @@ class Study:
             yield group
 
 
-def _spread(mined: StudyLayer) -> dict[str, NDArray[Any]]:
+def _spread(mined: MinedLayer) -> dict[str, NDArray[Any]]:
     """Return which items of the sample show each unit's range: items and values [C, 5, 4], −1 and NaN where few."""
     maxima, items = mined.sample_maxima, mined.sample_images
     count, units = maxima.shape

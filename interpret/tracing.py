@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from interpret.layers import StopForward
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
 from interpret.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
+from interpret.results.result import Result, count
+from interpret.results.tables import as_html, as_text
 from interpret.rules import BackwardRule
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
@@ -59,19 +61,100 @@ class Layer:
     """Whether no module is inside it."""
 
 
-class Trace(dict[str, Layer]):
+class Trace(Result, dict[str, Layer]):
     """The layers by name, in the order in which they finished, and the network's totals.
 
     >>> layers = trace(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4))
     >>> layers.params, layers.macs
     (74, 176)
+    >>> layers
+    <Trace: Layers of a network, 3 layers, 74 parameters, 176 multiply-accumulates>
+    layer  kind        output  parameters  MACs  receptive field  stride
+    0      Conv2d   4 × 2 × 2          40   144            3 × 3   1 × 1
+    1      Flatten         16           0     0
+    2      Linear           2          34    32
     """
+
+    kind = "trace"
 
     input_shape: tuple[int, int, int]
     params: int
     macs: int
     has_signal: bool
     """Whether the network could run under a rule of projection; if not, each local field is the receptive field."""
+
+    @property
+    def title(self) -> str:
+        return "Layers of a network"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self), 'layer')}, {self.params:,} parameters, {self.macs:,} multiply-accumulates"
+
+    @property
+    def reading(self) -> str:
+        shape = " × ".join(map(str, self.input_shape))
+        return (
+            "The layers with parameters or multiply-accumulates, in the order in which they run, on an input of "
+            f"{shape}: how many multiply-accumulates and parameters each has, and how many pixels a neuron sees along "
+            "the shorter side, all of them where it has no window."
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer, with the fields of `Layer`; of receptive and local fields size and stride."""
+        layers = list(self.values())
+        found: dict[str, Any] = {
+            name: [getattr(layer, name) for layer in layers]
+            for name in ("name", "kind", "leaf", "input_shape", "output_shape", "params", "macs", "croppable")
+        }
+        for kind in ("receptive_field", "local_field"):
+            fields = [getattr(layer, kind) for layer in layers]
+            for name in ("size", "stride"):
+                found[f"{kind}_{name}"] = [None if field is None else getattr(field, name) for field in fields]
+        return found
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), as_text(_HEADINGS, [_line(layer) for layer in self.values()])])
+
+    def _repr_png_(self) -> None:
+        return None
+
+    def _repr_html_(self) -> str:
+        return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.")
+
+    def _kept(self) -> dict[str, Any]:
+        return vars(self) | {"layers": [asdict(layer) for layer in self.values()]}
+
+    @classmethod
+    def _of(cls, kept: dict[str, Any]) -> Self:
+        layers = [_untold(told) for told in kept.pop("layers")]
+        traced = cls((layer.name, layer) for layer in layers)
+        for name, value in kept.items():
+            setattr(traced, name, tuple(value) if isinstance(value, list) else value)
+        return traced
+
+
+_HEADINGS = ["layer", "kind", "output", "parameters", "MACs", "receptive field", "stride"]
+
+
+def _line(layer: Layer) -> list[str]:
+    field = layer.receptive_field or layer.local_field
+    window = ["", ""] if field is None else [f"{y} × {x}" for y, x in (field.size, field.stride)]
+    if layer.receptive_field is None and field is not None:
+        window[0] = f"local {window[0]}"
+    output = " × ".join(map(str, layer.output_shape))
+    return [layer.name, layer.kind, output, f"{layer.params:,}", f"{layer.macs:,}", *window]
+
+
+def _untold(told: Mapping[str, Any]) -> Layer:
+    """Return the layer that was written as JSON, which has no tuples."""
+
+    def value(one: Any) -> Any:
+        if isinstance(one, dict):
+            return ReceptiveField(**{name: value(part) for name, part in one.items()})
+        return tuple(one) if isinstance(one, list) else one
+
+    return Layer(**{name: value(one) for name, one in told.items()})
 
 
 def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Trace:

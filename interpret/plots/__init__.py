@@ -27,6 +27,12 @@ DRAWN_BY: dict[str, str] = {
     "methods": "interpret.plots.methods:plot_methods",
     "sanity": "interpret.plots.sanity:plot_sanity",
     "costs": "interpret.plots.costs:plot_costs",
+    "trace": "interpret.plots.trace:plot_trace",
+    "mined": "interpret.plots.mined:plot_mined",
+    "mined-layer": "interpret.plots.mined:plot_mined_layer",
+    "unit": "interpret.plots.mined:plot_unit",
+    "projections": "interpret.plots.projections:plot_projections",
+    "attribution": "interpret.plots.attribution:plot_attribution",
 }
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interpret.errors import unknown
-from interpret.results import Result
+from interpret.results.result import Result, count, crossed
 
 MASKS = ("part", "random", "shared")
 """What is hidden: the part; a box of its size at a random place of each image's own; one at a random place that all
 images share."""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Correspondence(Result):
     """Δ of each layer for P parts and for random masks of their size, over B images."""
 
@@ -68,6 +69,18 @@ class Correspondence(Result):
     @property
     def title(self) -> str:
         return f"Correspondence of parts in {self.model}"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self.parts), 'part')}, {count(len(self.layers), 'layer')}, {count(self.images, 'image')}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer, part and mask (see `MASKS`): score and error."""
+        columns = crossed(layer=self.layers, mask=MASKS, part=self.parts)
+        return columns | {
+            name: np.concatenate([of[layer].ravel() for layer in self.layers])
+            for name, of in (("score", self.scores), ("error", self.errors))
+        }
 
     @property
     def reading(self) -> str:

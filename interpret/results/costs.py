@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
+from interpret.results.result import Result, count
 
 
-@dataclass(eq=False)
+@dataclass(repr=False, eq=False)
 class NetworkCosts(Result):
     """Accuracy and cost of several networks, as `interpret.compare_costs` returns it.
 
@@ -41,6 +41,15 @@ class NetworkCosts(Result):
     @property
     def title(self) -> str:
         return "Accuracy against operations"
+
+    @property
+    def extent(self) -> str:
+        return count(len(self.names), "network")
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each network, with the fields of this class."""
+        numbers = ("top1", "macs", "published_macs", "params", "published_params")
+        return {"name": self.names} | {name: getattr(self, name) for name in numbers} | {"side": self.sides}
 
     @property
     def reading(self) -> str:

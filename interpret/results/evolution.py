@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
+from interpret.results.result import Result, count, crossed, stacked
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Evolution(Result):
     """Of U units of each layer, the strongest activation at each of E kept epochs; and how far the features move."""
 
@@ -62,6 +63,28 @@ class Evolution(Result):
     @property
     def title(self) -> str:
         return f"Evolution of {self.model} during training"
+
+    @property
+    def extent(self) -> str:
+        units = sum(len(one) for one in self.units.values())
+        return f"{count(len(self.layers), 'layer')}, {count(units, 'unit')}, {count(len(self.epochs), 'epoch')}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer, unit and epoch: value, image, row, column, jump."""
+        jumps = self.jumps
+        return stacked(
+            [
+                crossed(layer=[layer], unit=units, epoch=self.epochs)
+                | {
+                    "value": self.values[layer].ravel(),
+                    "image": self.images[layer].ravel(),
+                    "row": self.positions[layer][..., 0].ravel(),
+                    "column": self.positions[layer][..., 1].ravel(),
+                    "jump": jumps[layer].ravel(),
+                }
+                for layer, units in self.units.items()
+            ]
+        )
 
     @property
     def reading(self) -> str:

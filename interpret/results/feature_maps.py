@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
+from interpret.results.result import Result, count, crossed, stacked
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class FeatureMaps(Result):
     """Every unit's activations on one image, layer by layer."""
 
@@ -28,6 +29,22 @@ class FeatureMaps(Result):
     @property
     def title(self) -> str:
         return f"Feature maps of one image in {self.model}"
+
+    @property
+    def extent(self) -> str:
+        units = sum(len(maps) for maps in self.maps.values())
+        return f"{count(len(self.maps), 'layer')}, {count(units, 'unit')}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer and unit: its largest and mean activation, and its share of places above zero."""
+        flat = {layer: maps.reshape(len(maps), -1) for layer, maps in self.maps.items()}
+        return stacked(
+            [
+                crossed(layer=[layer], unit=range(len(maps)))
+                | {"maximum": maps.max(1), "mean": maps.mean(1), "density": (maps > 0).mean(1)}
+                for layer, maps in flat.items()
+            ]
+        )
 
     @property
     def reading(self) -> str:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.errors import unknown
-from interpret.results import Result
 from interpret.results.readings import in_words
+from interpret.results.result import Result, count, crossed, stacked
 
 Numbers = NDArray[np.floating[Any]]
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class InvarianceCurves(Result):
     """Curves of V values of a transform for B images, layer by layer, as `interpret.probe` returns them.
 
@@ -145,6 +145,29 @@ class InvarianceCurves(Result):
     @property
     def title(self) -> str:
         return f"Invariance to {self.axis.partition(' (')[0]}"
+
+    @property
+    def extent(self) -> str:
+        images = len(next(iter(self.distances.values())))
+        return f"{count(len(self.layers), 'layer')}, {count(images, 'image')}, {count(len(self.values), 'value')}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer, image and value: distance, relative, and where known the last two.
+
+        These are equivariance, and the probability of the image's label, which is the same for all layers.
+        """
+        relative = self.relative
+        rows = range(len(next(iter(self.distances.values()))))
+        tables: list[dict[str, Any]] = []
+        for layer, distances in self.distances.items():
+            table = crossed(layer=[layer], image=rows if self.items is None else self.items, value=self.values)
+            table |= {"distance": distances.ravel(), "relative": relative[layer].ravel()}
+            if self.equivariance:
+                table["equivariance"] = self.equivariance[layer].ravel()
+            if self.probabilities is not None:
+                table["probability"] = self.probabilities.ravel()
+            tables.append(table)
+        return stacked(tables)
 
     @property
     def reading(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
+from interpret.results.result import Result, count, crossed
 
 METHODS = {
     "gradient": "Gradient",
@@ -25,7 +25,7 @@ METHODS = {
 """Name of each method, and what a figure calls it."""
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class MethodComparison(Result):
     """Maps of the same images by several methods, and two numbers that tell what a map is about."""
 
@@ -59,6 +59,23 @@ class MethodComparison(Result):
     def title(self) -> str:
         where = "the output" if self.layer is None else f"a unit of {self.layer}"
         return f"What {self.model} answers to, by {len(self.maps)} methods, for {where}"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self.pictures), 'image')}, {count(len(self.maps), 'method')}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each method and image: target, other, score, same_for_other, same_as_image."""
+        methods = list(self.maps)
+        columns = crossed(method=methods, image=range(len(self.pictures)))
+        image = columns["image"]
+        return columns | {
+            "target": np.array(self.target_names, object)[image],
+            "other": np.array(self.other_names, object)[image],
+            "score": self.scores[image],
+            "same_for_other": np.concatenate([self.same_for_other[method] for method in methods]),
+            "same_as_image": np.concatenate([self.same_as_image[method] for method in methods]),
+        }
 
     @property
     def reading(self) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
+from interpret.results.result import Result, count, crossed
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Neighbours(Result):
     """Of Q queries, the k images whose features at a layer are nearest."""
 
@@ -53,6 +54,22 @@ class Neighbours(Result):
     @property
     def title(self) -> str:
         return f"Nearest images at {self.layer} of {self.model}"
+
+    @property
+    def extent(self) -> str:
+        queries = f"{len(self.items):,} quer{'y' if len(self.items) == 1 else 'ies'}"
+        return f"{queries}, {self.items.shape[1]} of {count(self.searched, 'image')} each"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each query and rank: query_name, item, name, label, distance."""
+        columns = crossed(query=range(len(self.items)), rank=range(self.items.shape[1]))
+        return columns | {
+            "query_name": np.array(self.query_names, object)[columns["query"]],
+            "item": self.items.ravel(),
+            "name": np.array([name for names in self.names for name in names], object),
+            "label": np.array([self.label_name(label) for label in self.labels.ravel().tolist()], object),
+            "distance": self.distances.ravel(),
+        }
 
     @property
     def reading(self) -> str:

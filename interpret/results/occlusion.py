@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
 from interpret.results.readings import in_words
+from interpret.results.result import Result, count, crossed
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Occlusion(Result):
     """What B images' outputs become as an occluder moves over R rows and K columns of places.
 
@@ -66,6 +66,26 @@ class Occlusion(Result):
     @property
     def title(self) -> str:
         return "What the network loses where a square is hidden"
+
+    @property
+    def extent(self) -> str:
+        _, rows, columns = self.probabilities.shape
+        return f"{count(len(self.labels), 'image')}, {rows} × {columns} places"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each image and place: top, left, label, probability, lost, prediction, and activation.
+
+        `lost` is how far the probability lies below that without the occluder.
+        """
+        columns = crossed(image=range(len(self.labels)), top=self.tops, left=self.lefts)
+        image = columns["image"]
+        columns |= {
+            "label": np.array([self.class_name(label) for label in self.labels.tolist()], object)[image],
+            "probability": self.probabilities.ravel(),
+            "lost": self.clean_probabilities[image] - self.probabilities.ravel(),
+            "prediction": np.array([self.class_name(one) for one in self.predictions.ravel().tolist()], object),
+        }
+        return columns if self.activations is None else columns | {"activation": self.activations.ravel()}
 
     @property
     def reading(self) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
 from interpret.results.readings import in_words
+from interpret.results.result import Result, count, crossed
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Predictions(Result):
     """The k most probable classes of N images."""
 
@@ -51,6 +52,21 @@ class Predictions(Result):
     @property
     def title(self) -> str:
         return f"What {self.model} answers"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self.names), 'image')}, {self.top.shape[1]} classes each"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each image and rank: name, class, probability, truth ("" where it is not known)."""
+        columns = crossed(image=range(len(self.names)), rank=range(self.top.shape[1]))
+        truth = [self.class_name(label) if label >= 0 else "" for label in self.truth.tolist()]
+        return columns | {
+            "name": np.array(self.names, object)[columns["image"]],
+            "class": np.array([self.class_name(label) for label in self.top.ravel().tolist()], object),
+            "probability": self.probabilities.ravel(),
+            "truth": np.array(truth, object)[columns["image"]],
+        }
 
     @property
     def reading(self) -> str:

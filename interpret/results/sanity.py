@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.results import Result
 from interpret.results.methods import METHODS
+from interpret.results.result import Result, count, crossed
 
 MEASURES = {
     "rank": "rank correlation, magnitude",
@@ -18,7 +18,7 @@ MEASURES = {
 }
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class SanityCheck(Result):
     """How alike maps stay while a network's layers are randomised from the top down."""
 
@@ -62,6 +62,20 @@ class SanityCheck(Result):
         there = ~np.isnan(values)
         sums, counts = np.where(there, values, 0.0).sum(0), there.sum(0)
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+    @property
+    def extent(self) -> str:
+        methods, steps = count(len(self.rank), "method"), count(len(self.steps), "step")
+        return f"{count(len(self.pictures), 'image')}, {methods}, {steps}"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each method, image and step: depth, layer, and the three measures (see `MEASURES`)."""
+        columns = crossed(method=list(self.rank), image=range(len(self.pictures)), step=range(len(self.steps)))
+        columns |= {"depth": self.depths[columns["step"]], "layer": np.array(self.steps, object)[columns["step"]]}
+        return columns | {
+            measure: np.concatenate([values.ravel() for values in getattr(self, measure).values()])
+            for measure in MEASURES
+        }
 
     @property
     def reading(self) -> str:

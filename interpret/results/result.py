@@ -1,0 +1,253 @@
+"""What all results have in common: a line to print, a figure, a table, and a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from interpret.errors import InterpretError, unknown
+from interpret.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+# kind of result: the class, imported at first use; a report shows them in this order
+KINDS: dict[str, str] = {
+    "predictions": "interpret.results.predictions:Predictions",
+    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
+    "evolution": "interpret.results.evolution:Evolution",
+    "invariance": "interpret.results.invariance:InvarianceCurves",
+    "occlusion": "interpret.results.occlusion:Occlusion",
+    "neighbours": "interpret.results.neighbours:Neighbours",
+    "correspondence": "interpret.results.correspondence:Correspondence",
+    "methods": "interpret.results.methods:MethodComparison",
+    "sanity": "interpret.results.sanity:SanityCheck",
+    "costs": "interpret.results.costs:NetworkCosts",
+    "trace": "interpret.tracing:Trace",
+    "mined": "interpret.results.mined:Mined",
+    "mined-layer": "interpret.results.mined:MinedLayer",
+    "unit": "interpret.results.unit:Unit",
+    "projections": "interpret.results.projections:Projections",
+    "attribution": "interpret.results.attribution:Attribution",
+}
+
+
+class Result:
+    """A data class of arrays, of mappings from names to such, and of settings that JSON can hold.
+
+    >>> import tempfile
+    >>> @dataclasses.dataclass(repr=False, eq=False)
+    ... class Curve(Result):
+    ...     kind = "curve"
+    ...     title = "A curve"
+    ...     values: NDArray[np.float64]
+    ...     distances: dict[str, NDArray[np.float64]]
+    ...     unit: str
+    ...     extent = property(lambda self: f"{len(self.values)} values")
+    ...     def columns(self):
+    ...         return {"value": self.values, "distance": self.distances["conv1"]}
+    >>> curve = Curve(np.arange(3.0), {"conv1": np.ones(3)}, "px")
+    >>> curve
+    <Curve: A curve, 3 values>
+    >>> file = tempfile.mkdtemp() + "/curve.safetensors"
+    >>> curve.save(file)
+    >>> Curve.load(file).distances["conv1"], Curve.load(file).unit
+    (array([1., 1., 1.]), 'px')
+
+    In a notebook it shows its figure, or a table where there is none. `plot` returns the figure, `to_dataframe` the
+    numbers as pandas has them, and `save` writes a file that `load` reads.
+    """
+
+    kind: ClassVar[str]
+    """What a study and the command call it."""
+    shows_images: ClassVar[bool] = False
+    """Whether its figure shows whole images of the data, which a gallery without context leaves out."""
+
+    @property
+    def title(self) -> str:
+        """What the result is, in a few words."""
+        raise NotImplementedError
+
+    @property
+    def reading(self) -> str:
+        """The sentence that tells how to read its figure, and what it is measured on."""
+        raise NotImplementedError
+
+    @property
+    def extent(self) -> str:
+        """How much of what it holds, in a few words: "4 images, 8 layers"."""
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, Any]:
+        """Return the numbers as columns of one length, by name: what `to_dataframe` makes a table of."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.title}, {self.extent}>"
+
+    def plot(
+        self,
+        panels: str | Sequence[str] | None = None,
+        *,
+        width: float | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Any:
+        """Draw it, as `interpret.plot` does, in a figure of its own or into one's own axes, and return that."""
+        from interpret import plots
+
+        asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
+        draw: Any = plots.plot
+        return draw(self, **{name: value for name, value in asked.items() if value is not None})
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]] | None:
+        """Return what Jupyter shows."""
+        shown: tuple[bytes, dict[str, int]] = self.plot()._repr_png_()
+        return shown
+
+    def to_dataframe(self) -> DataFrame:
+        """Return the numbers as a pandas table; what its rows are is said by `columns`.
+
+        Raises:
+            InterpretError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError:
+            raise InterpretError(
+                "to_dataframe needs pandas, which is not installed: run pip install pandas, or use .columns()"
+            ) from None
+        return DataFrame(self.columns())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the result to a safetensors file, whole or not at all; what is in memory only stays there."""
+        arrays: dict[str, Any] = {}
+        mappings: dict[str, list[str]] = {}
+        settings: dict[str, Any] = {}
+        for name, value in self._kept().items():
+            if _is_array(value):
+                arrays[name] = value
+            elif isinstance(value, dict) and value and all(map(_is_array, value.values())):
+                mappings[name] = list(value)
+                arrays |= {f"{name}/{key}": one for key, one in value.items()}
+            else:
+                settings[name] = value
+        tensors = {key: _type_of(one) for key, one in arrays.items() if not isinstance(one, np.ndarray)}
+        header: dict[str, Any] = {"kind": self.kind, "mappings": mappings, "settings": settings}
+        if tensors:
+            header["tensors"] = tensors
+        with replacing(path) as new:
+            flat = {key: np.ascontiguousarray(_as_numpy(one)) for key, one in arrays.items()}
+            new.write_bytes(save(flat, {"result": json.dumps(header, ensure_ascii=False)}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read a result that `save` or a study wrote; `Result.load` finds out which kind it is.
+
+        Raises:
+            InterpretError: there is no such file, or it holds none of interpret's results, or one of another kind.
+        """
+        try:
+            with safe_open(path, "np") as stored:
+                header = json.loads((stored.metadata() or {}).get("result", "null"))
+                arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+        except FileNotFoundError:
+            raise InterpretError(f"{path} does not exist: give a file that save or a study wrote") from None
+        except (SafetensorError, OSError):
+            header = None
+        if header is None:
+            raise InterpretError(f"{path} holds no result of interpret's")
+        made = result_class(header["kind"]) if "kind" not in vars(cls) else cls
+        if made.kind != header["kind"]:
+            raise InterpretError(
+                f"{path} holds a result of kind {header['kind']!r}, not {made.kind!r}: read it with Result.load"
+            )
+        for key, dtype in header.get("tensors", {}).items():
+            arrays[key] = _as_tensor(dtype, arrays[key])
+        values = header["settings"] | {key: value for key, value in arrays.items() if "/" not in key}
+        for name, keys in header["mappings"].items():
+            values[name] = {key: arrays[f"{name}/{key}"] for key in keys}
+        return made._of(values)
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what `save` keeps, by name."""
+        kept = (field for field in dataclasses.fields(self) if field.metadata.get("kept", True))  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in kept}
+
+    @classmethod
+    def _of(cls, kept: dict[str, Any]) -> Self:
+        """Return the result that `_kept` tells all of."""
+        return cls(**kept)
+
+
+def result_class(kind: str) -> Any:
+    """Return the class of a kind of result."""
+    if kind not in KINDS:
+        raise unknown("kind of result", kind, KINDS)
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(import_module(module), name)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    >>> count(1, "image"), count(1234, "image")
+    ('1 image', '1,234 images')
+    """
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def crossed(**axes: Any) -> dict[str, NDArray[Any]]:
+    """Return every combination of the axes' values as columns, the last axis running fastest.
+
+    >>> {name: column.tolist() for name, column in crossed(unit=[0, 1], rank=[0, 1]).items()}
+    {'unit': [0, 0, 1, 1], 'rank': [0, 1, 0, 1]}
+    """
+    values = [np.asarray(one) for one in axes.values()]
+    places = np.indices([len(one) for one in values]).reshape(len(values), -1)
+    return {name: one[place] for name, one, place in zip(axes, values, places, strict=True)}
+
+
+def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
+    """Return tables of the same columns one below the other.
+
+    >>> stacked([{"unit": [0, 1]}, {"unit": [7]}])
+    {'unit': array([0, 1, 7])}
+    """
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]} if parts else {}
+
+
+def _is_array(value: object) -> bool:
+    """Whether a value is an array, or a tensor, for which torch need not be imported."""
+    return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "torch"
+
+
+def _type_of(tensor: Any) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _as_numpy(value: Any) -> NDArray[Any]:
+    """Return an array, or a tensor's values as one: bfloat16, which NumPy does not know, as the bits that it has."""
+    if isinstance(value, np.ndarray):
+        return value
+    import torch
+
+    tensor = value.detach().cpu()
+    return np.asarray((tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
+def _as_tensor(dtype: str, array: NDArray[Any]) -> Any:
+    import torch
+
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
