@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import interpret
@@ -23,7 +22,7 @@ from interpret.files import replacing
 from interpret.gallery import numbers
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.plots import plot
-from interpret.plots.style import RC
+from interpret.plots.style import only_house_style
 from interpret.progress import progress
 from interpret.study import Study
 
@@ -201,8 +200,8 @@ def draw(result: Result) -> Figure:
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """Draw in the common style, and show a box for a letter that the font lacks without a word."""
-    with matplotlib.rc_context(cast(Any, RC)), warnings.catch_warnings():
+    """Draw in the common style alone, and show a box for a letter that the font lacks without a word."""
+    with only_house_style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 

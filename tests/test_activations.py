@@ -67,7 +67,7 @@ def test_colours_follow_the_activations(seed: int, count: int, signed: bool) -> 
     """White is zero, and a stronger activation is never paler."""
     values = np.random.default_rng(seed).normal(size=count).astype(np.float32)
     values[0] = 0
-    block = _Block(values if signed else np.abs(values))
+    block = _Block(values if signed else np.abs(values), 6.4)
     tile = block.picture[0, 0].astype(int)
     assert (np.abs(tile - 247) <= 1).all(), "zero"
     assert block.low == (-block.high if signed and values.min() < 0 else 0)
@@ -76,7 +76,7 @@ def test_colours_follow_the_activations(seed: int, count: int, signed: bool) -> 
 
 
 def test_a_map_of_zeros_is_drawn() -> None:
-    block = _Block(np.zeros((3, 4, 4), np.float32))
+    block = _Block(np.zeros((3, 4, 4), np.float32), 6.4)
     assert block.high == 1.0 and block.low == 0.0 and block.extend == "neither"
 
 
@@ -87,10 +87,10 @@ def test_it_is_kept_and_drawn(tmp_path: Path) -> None:
     kept = study.result("feature-maps")
     assert isinstance(kept, FeatureMaps)
     figure = plot(kept)
-    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
-    assert titles == ["0 (Conv2d): 5 maps, 6 × 6", "2 (MaxPool2d): 5 maps, 3 × 3", "4 (Linear): 4 units"]
+    titles = [axes.texts[0].get_text() for axes in figure.axes]
+    assert titles == ["input", "0 (Conv2d): 5 maps, 6 × 6", "2 (MaxPool2d): 5 maps, 3 × 3", "4 (Linear): 4 units"]
     few = plot_feature_maps(kept, most=3)
-    assert "0 (Conv2d): 5 maps, 6 × 6, the first 3" in [axes.get_title(loc="left") for axes in few.axes]
+    assert "0 (Conv2d): 5 maps, 6 × 6, the first 3" in [axes.texts[0].get_text() for axes in few.axes]
     with pytest.raises(InterpretError, match="most must be at least 1"):
         plot_feature_maps(kept, most=0)
 

@@ -566,7 +566,14 @@ def test_comparison_says_what_it_measured(digits: tuple[Model, Tensor], tmp_path
     again: Any = Result.load(file)
     assert again.reading == compared.reading and "Measured on 3 images" in again.reading
     figure = plot(again)
-    assert sum(bool(axes.images) for axes in figure.axes) == 3 * 11
+    (table,) = figure.axes
+    assert len(table.images) == 3 * 11 + 1  # and the scale
+    texts = [text.get_text() for text in table.texts]
+    assert "maps for" in texts and "compared with" in texts
+    assert set(compared.target_names) | set(compared.other_names) <= {text.replace("\n", " ") for text in texts}
+    explained = " ".join(texts[-1].split())
+    assert explained.startswith("ρ: Spearman’s rank correlation of two maps")
+    assert "that for the runner-up named below each image" in explained and "fine structure" in explained
     figure.savefig(tmp_path / "methods.png", dpi=50)
 
 

@@ -21,7 +21,6 @@ import interpret
 from interpret.costs import without_memory
 from interpret.errors import InterpretError
 from interpret.plots import plot
-from interpret.plots.costs import plot_accuracies
 from interpret.plots.labels import label_points
 from interpret.results import Result
 from interpret.results.costs import NetworkCosts
@@ -101,8 +100,9 @@ def overlapping(boxes: list[tuple[float, float, float, float]]) -> list[tuple[in
 
 def test_no_label_of_the_chart_covers_another_or_a_legend_or_leaves_it(costs: NetworkCosts) -> None:
     figure = plot(costs)
+    figure.draw_without_rendering()
     labels, legends = boxes_of(figure, Annotation), boxes_of(figure, Legend)
-    assert len(labels) == len(costs.names) and len(legends) == 2
+    assert len(labels) == len(costs.names) and len(legends) == 2  # of sizes, and below of families
     assert overlapping(labels + legends) == []
     inside = figure.axes[0].get_window_extent()
     for left, bottom, right, top in labels:
@@ -118,7 +118,7 @@ def test_bubbles_lie_at_operations_and_accuracy_and_have_the_parameters_for_area
 
 
 def test_accuracies_are_sorted_and_named(costs: NetworkCosts) -> None:
-    axes = plot_accuracies(costs).axes[0]
+    axes = plot(costs, panels="accuracies").axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     dots = next(child for child in axes.get_children() if isinstance(child, PathCollection)).get_offsets()
     drawn = dict(zip(names, np.asarray(dots)[:, 0].tolist(), strict=True))
@@ -134,6 +134,7 @@ def test_labels_of_a_crowd_do_not_overlap() -> None:
     labels = label_points(axes, points, [f"point {number}" for number in range(60)])
     figure = axes.get_figure(root=True)
     assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
     assert overlapping(boxes_of(figure, Annotation)) == []
     assert [label.get_text() for label in labels] == [f"point {number}" for number in range(60)]
     # each dot is free: no text lies on it

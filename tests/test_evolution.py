@@ -215,7 +215,8 @@ def test_a_study_keeps_it_and_it_is_drawn(tmp_path: Path) -> None:
         np.testing.assert_allclose(line.get_ydata()[::2], kept.movement[layer] * 100)
     assert curve.get_xlabel() == "epoch" and "%" in curve.get_ylabel()
     assert kept.title in figure.get_suptitle() and "15 images" in kept.reading
-    assert len(plot_evolution(kept, show="patches").axes) == 3
+    assert [text.get_text() for text in figure.axes[3].get_legend().get_texts()][:2] == kept.layers
+    assert len(plot_evolution(kept, show="patches").axes) == 4
     with pytest.raises(InterpretError, match="patches"):
         plot_evolution(kept, show="patch")
 
@@ -223,7 +224,7 @@ def test_a_study_keeps_it_and_it_is_drawn(tmp_path: Path) -> None:
 def test_one_epoch_has_no_curve() -> None:
     evolution = evolve({4: states()[1]}, pictures(), layers="3", units=2, model=build(9))
     assert evolution.movement["3"].shape == (0,)
-    assert len(plot(evolution).axes) == 1
+    assert [bool(axes.images) for axes in plot(evolution).axes] == [True]
 
 
 @settings(max_examples=30, deadline=None)
@@ -241,8 +242,11 @@ def test_a_mosaic_has_each_tile_in_its_place() -> None:
     picture, down, across = mosaic(tiles, least=9)
     for row, column in np.ndindex(2, 3):
         found = picture[row * down : row * down + 8, column * across : column * across + 10]
-        assert np.array_equal(found, tiles[row, column].repeat(2, 0).repeat(2, 1))
-    assert picture.shape == (down + 8, 2 * across + 10, 3) and (picture[8:down] == 255).all()
+        assert np.array_equal(found[..., :3], tiles[row, column].repeat(2, 0).repeat(2, 1))
+        assert (found[..., 3] == 255).all()
+    # between them the paper shows through
+    assert picture.shape == (down + 8, 2 * across + 10, 4) and (picture[8:down, :, 3] == 0).all()
+    assert (mosaic(tiles, least=9, between=200)[0][8:down] == [200, 200, 200, 255]).all()
 
 
 def wrong_shape() -> dict[str, Tensor]:

@@ -719,9 +719,10 @@ def test_figure_shows_every_image_layer_and_label(tmp_path: Path) -> None:
     curves = probe(network(), random(3, 2, H, W), "translation", [-2, -1, 0, 1, 2], labels=[0, 1, 2], fill="edge")
     turned = probe(network(), random(3, 2, H, W), "rotation", [0, 90], labels="predicted")
     figure = interpret.plot_invariance(curves, turned)
-    titles = [axes.get_title() for axes in figure.axes]
+    titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
     assert titles[:5] == ["", "0", "6", "all layers, mean", "true label"]
-    assert titles[5:] == ["", "0", "6", "all layers, mean", "predicted class"]
+    assert titles[5:] == ["", "0", "6", "all layers, mean", "predicted class", ""]
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == curves.layers
     pictures, first, last, layers, label = figure.axes[:5]
     assert len(pictures.images) == 1 and [text.get_text() for text in pictures.get_yticklabels()] == ["0", "1", "2"]
     for axes, expected in ((first, curves.relative["0"]), (last, curves.relative["6"]), (label, curves.probabilities)):
@@ -744,7 +745,7 @@ def test_figure_of_many_images_shows_their_mean() -> None:
     )
     mean = figure.axes[1].lines[0].get_ydata()
     np.testing.assert_allclose(mean, curves.relative["0"].mean(0))
-    assert len(figure.axes) == 4  # without labels there is no probability to show
+    assert len(figure.axes) == 5  # without labels there is no probability to show; the last one is the legend
     assert curves.example_rows is not None and curves.example_rows.tolist() == [0, 7, 14, 22, 29]
 
 
@@ -752,7 +753,7 @@ def test_figure_of_one_layer_without_examples_and_of_a_dead_one() -> None:
     values = np.array([1.0, 2.0])
     dead = InvarianceCurves("scale", "scale (ratio)", 1.0, values, {"a": np.zeros((2, 2))}, {"a": np.zeros(2)})
     assert np.isnan(dead.relative["a"]).all()
-    assert [axes.get_title() for axes in plot(dead).axes] == ["a", "all layers, mean"]
+    assert [axes.get_title() for axes in plot(dead).axes] == ["a", "all layers, mean", ""]
 
 
 # the command

@@ -179,7 +179,7 @@ def test_pictures_are_kept_of_the_first_queries() -> None:
     low, high = images[found.items[63, 1]].min(), images[found.items[63, 1]].max()
     shown = ((images[found.items[63, 1]] - low) / (high - low) * 255).round()
     assert np.array_equal(found.pictures[63, 1, ..., 0], shown[0].numpy())
-    assert len(plot(found).axes) == 16 * 3
+    assert len(plot(found).axes) == 16 and len(plot(found, panels=map(str, range(64))).axes) == 64
 
 
 def test_labels_and_names_are_told(tmp_path: Path) -> None:
@@ -310,16 +310,18 @@ def test_it_is_drawn_and_so_is_the_whole_figure() -> None:
     images = pictures()
     found = find_neighbours(build(), [2, 5, 7], images, k=4, metric="cosine")
     figure = plot(found)
-    assert len(figure.axes) == 3 * 5 and "cosine" in figure.get_suptitle()
-    for row in range(3):
-        for column in range(4):
-            axes = figure.axes[row * 5 + 1 + column]
-            assert axes.get_xlabel() == f"{found.distances[row, column]:.3g}"
-            assert np.array_equal(axes.images[0].get_array(), found.pictures[row, column])
+    assert len(figure.axes) == 3 and "cosine" in figure.get_suptitle()
+    for row, axes in enumerate(figure.axes):
+        query, *near = axes.images
+        assert np.array_equal(query.get_array(), found.query_pictures[row])
+        told = [text.get_text() for text in axes.texts]
+        assert told[-4:] == [f"{distance:.3g}" for distance in found.distances[row]]
+        for column, picture in enumerate(near):
+            assert np.array_equal(picture.get_array(), found.pictures[row, column])
     assert "12 images of tensor" in found.reading and "cosine" in found.reading
     answers = interpret.predict(build(), images, [0, 1, 2], k=3, labels=[0, 1, -1])
     whole = plot_krizhevsky_figure4(answers, found)
-    assert len(whole.subfigs[0].axes) == 2 * 3 and len(whole.subfigs[1].axes) == 3 * 5
+    assert len(whole.subfigs[0].axes) == len(whole.subfigs[1].axes) == 3
 
 
 @pytest.mark.parametrize(

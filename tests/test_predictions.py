@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.colors import to_rgb
 from PIL import Image
 from torch import Tensor, nn
 
@@ -20,7 +19,6 @@ from interpret.answers import Reading
 from interpret.errors import InterpretError
 from interpret.model import Model
 from interpret.plots import plot
-from interpret.plots.style import ACCENT
 from interpret.predictions import predict
 from interpret.preprocess import Preprocess
 from interpret.results.predictions import Predictions
@@ -104,15 +102,18 @@ def test_it_is_kept_and_drawn_with_the_right_class_marked(tmp_path: Path) -> Non
     kept = Predictions.load(tmp_path / "p")
     assert np.array_equal(kept.top, found.top) and kept.classes is None
     figure = plot(kept)
-    assert len(figure.axes) == 2 * 7
-    for image, axes in enumerate(figure.axes[1::2]):
-        bars = axes.patches
-        assert [bar.get_width() for bar in bars] == pytest.approx(found.probabilities[image].tolist())
-        assert [text.get_text() for text in axes.texts] == [str(label) for label in found.top[image]]
-        marked = [to_rgb(bar.get_facecolor()[:3]) == to_rgb(ACCENT) for bar in bars]
+    assert len(figure.axes) == 7 + 1
+    right, other = (handle.get_facecolor() for handle in figure.axes[7].get_legend().legend_handles)
+    for image, axes in enumerate(figure.axes[:7]):
+        left, far, *_ = axes.images[0].get_extent()
+        assert [bar.get_x() for bar in axes.patches] == pytest.approx([left] * 3)
+        assert [bar.get_width() / (far - left) for bar in axes.patches] == pytest.approx(found.probabilities[image])
+        title = [str(found.truth[image])] * bool(found.truth[image] >= 0)
+        names = [*title, *map(str, found.top[image]), "0", "0.5", "1"]
+        assert [text.get_text() for text in axes.texts] == names
+        marked = [bar.get_facecolor() == right for bar in axes.patches]
         assert marked == (found.top[image] == found.truth[image]).tolist()
-        assert axes.get_xlim() == (0, 1)
-    assert figure.axes[0].get_title() == "0" and figure.axes[10].get_title() == ""
+        assert all(bar.get_facecolor() in (right, other) for bar in axes.patches) and right != other
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,7 @@ def test_every_kind_of_result_can_be_drawn() -> None:
 def test_figures_outside_of_the_report_keep_their_style(text: str) -> None:
     import matplotlib
 
-    assert text and matplotlib.rcParams["font.size"] != style.RC["font.size"]
+    assert text and matplotlib.rcParams["font.size"] != style.LETTERS
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

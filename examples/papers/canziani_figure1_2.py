@@ -13,7 +13,6 @@ from pathlib import Path
 
 import interpret
 from interpret.plots import plot
-from interpret.plots.costs import plot_accuracies
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
 
     costs = interpret.compare_costs(arguments.names or None)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    plot_accuracies(costs).savefig(arguments.out / "figure1.png", dpi=200)
+    plot(costs, panels="accuracies").savefig(arguments.out / "figure1.png", dpi=200)
     plot(costs).savefig(arguments.out / "figure2.png", dpi=200)
     print(costs.reading)
     print(f"Open {arguments.out / 'figure1.png'} and {arguments.out / 'figure2.png'}")

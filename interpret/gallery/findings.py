@@ -41,24 +41,23 @@ class Finding:
 
 def findings(study: Study, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order in which kinds were registered; without context, no whole images."""
-    import matplotlib
-
     from interpret.plots import plot
+    from interpret.plots.style import only_house_style
 
     for kind, name in study.results:
         if result_class(kind).shows_images and not context:
             continue
         result = study.result(kind, name)
-        figure = plot(result)
-        width, height = (round(float(side) * 96) for side in figure.get_size_inches())
-        file = BytesIO()
-        # no date, no random name and no library's version goes into the file: the same result gives the same bytes
-        with matplotlib.rc_context({"svg.hashsalt": "interpret"}):
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        ending, picture = "svg", file.getvalue()
-        if len(picture) > LARGEST_SVG:
+        with only_house_style():
+            figure = plot(result)
             file = BytesIO()
-            figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-            ending, picture = "png", file.getvalue()
+            # no date, no random name and no library's version goes into the file: the same result gives the same bytes
+            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+            ending, picture = "svg", file.getvalue()
+            if len(picture) > LARGEST_SVG:
+                file = BytesIO()
+                figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+                ending, picture = "png", file.getvalue()
+        width, height = (round(float(side) * 96) for side in figure.get_size_inches())
         path = f"findings/{kind}{'-' + layer_path(name) if name else ''}.{ending}"
         yield Finding(kind, name, result.title, result.reading, path, picture, width, height)

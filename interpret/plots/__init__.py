@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, overload
 
 from interpret.errors import InterpretError, unknown
 from interpret.files import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from interpret.results import Result
@@ -36,16 +38,78 @@ DRAWN_BY: dict[str, str] = {
 }
 
 
-def plot(result: Result) -> Figure:
+@overload
+def plot(
+    result: Result,
+    panels: str | Sequence[str] | None = None,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: None = None,
+) -> Figure: ...
+
+
+@overload
+def plot(result: Result, panels: str | Sequence[str] | None = None, *, ax: Axes) -> Axes: ...
+
+
+def plot(
+    result: Result,
+    panels: str | Sequence[str] | None = None,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
     """Draw a result as a matplotlib figure, whatever kind it is.
 
-    Save it with `plot(result).savefig("figure.pdf")`; the sentence that tells how to read it is `result.reading`.
+    >>> import numpy as np
+    >>> from interpret.results.invariance import InvarianceCurves
+    >>> curves = InvarianceCurves("scale", "scale (ratio)", 1.0, np.array([1.0, 1.5, 2.0]),
+    ...     distances={"conv1": np.array([[0.0, 2.0, 3.0]])}, norms={"conv1": np.array([4.0])})
+    >>> figure = plot(curves, panels="layers", width=3.3)       # a column of a paper
+    >>> figure.get_size_inches().round(2).tolist()[0]
+    3.3
+    >>> plot(curves, panels="distances")
+    Traceback (most recent call last):
+    interpret.errors.InterpretError: unknown panel 'distances': the figure has 'first', 'layers'
+
+    Save it with `plot(result).savefig("figure.pdf")`, which embeds real fonts; the sentence that tells how to read it
+    is `result.reading`. The user's own settings of matplotlib (`plt.style.use`, `rcParams`) take effect in fonts, sizes
+    and colours; what they leave at matplotlib's defaults is drawn in the style of this project.
+
+    Args:
+        result: what an analysis returned.
+        panels: the parts of the figure to draw, one or several by name; None: those that it has by default.
+
+            - predictions: images by number, "0", "1" …; neighbours: queries, likewise
+            - feature-maps: "input", and layers by name
+            - evolution: layers by name, and "movement"
+            - invariance: "examples", "first", "last", "layers", "probability"
+            - occlusion: "image", "activation", "projections", "probability", "classes"
+            - correspondence: parts by name
+            - methods: "maps", "other", "detail"
+            - sanity: "rank", "rank_signed", "ssim", "maps"
+            - costs: "operations", "accuracies"
+        width: inches, at least 2; the height follows. None: the width of the user's `figure.figsize` where it is not
+            matplotlib's default, and otherwise 7.2, two columns of a paper; one column is 3.3.
+        figsize: width and height in inches instead.
+        ax: axes of one's own, into which one panel is drawn.
+
+    Returns:
+        The figure, or `ax` where that is given.
+
+    Raises:
+        InterpretError: an unknown panel, several of them for one `ax`, and a width that is too small.
     """
     if result.kind not in DRAWN_BY:
         raise unknown("kind of result", result.kind, DRAWN_BY)
     module, _, name = DRAWN_BY[result.kind].partition(":")
-    figure: Figure = getattr(import_module(module), name)(result)
-    return figure
+    asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
+    # a figure of one's own kind need not know of them
+    given = {argument: value for argument, value in asked.items() if value is not None}
+    drawn: Figure | Axes = getattr(import_module(module), name)(result, **given)
+    return drawn
 
 
 # formats that a figure is written in: what is left out of them, so that the same figure is the same bytes
@@ -81,10 +145,8 @@ def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     Raises:
         InterpretError: a name that ends in none of .png, .svg and .pdf.
     """
-    import matplotlib
-
-    from interpret.plots.style import RC
+    from interpret.plots.style import saving
 
     kind = check_figure_path(path)
-    with matplotlib.rc_context(cast(Any, RC)), replacing(path) as new:
+    with saving(), replacing(path) as new:
         figure.savefig(new, format=kind, metadata=FORMATS[kind])

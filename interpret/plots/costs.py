@@ -1,4 +1,4 @@
-"""Figures of what networks cost: accuracy by network, and accuracy against operations."""
+"""Figures of what networks cost: accuracy against operations, and accuracy by network."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import re
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from interpret.plots.labels import label_points
-from interpret.plots.style import CATEGORIES, HAIRLINE, INK, QUIET, WIDTH, Figure, figure_grid, in_style
+from interpret.plots.lettering import fit, width_of
+from interpret.plots.panels import WHOLE_LINE, Key, Names, Panel, Size, choose, lay_out
+from interpret.plots.style import WIDTH, in_style, look, mix, points
 from interpret.results.costs import NetworkCosts
 
 FAMILIES = {
@@ -23,90 +26,116 @@ FAMILIES = {
     "ConvNeXt, transformers": "convnext|vit|swin|maxvit",
 }
 BUBBLE = 1.6
-"""Points² of a bubble's area for a million parameters."""
+"""Points² of a bubble's area for a million parameters, across two columns of a paper."""
 
 
 @in_style
-def plot_costs(costs: NetworkCosts) -> Figure:
-    """Draw top-1 accuracy against multiply-accumulates, a bubble a network, its area the number of parameters.
+def plot_costs(
+    costs: NetworkCosts,
+    panels: Names = None,
+    *,
+    width: float | None = None,
+    figsize: Size = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
+    """Draw what networks cost.
 
-    Source: Canziani et al. 2016, figure 2, with a logarithmic axis, as operations span four powers of ten by now.
+    Source: Canziani et al. 2016, figures 2 and 1, with a logarithmic axis, as operations span four powers of ten by
+    now, and with the bars of accuracies lying down, so that names can be read.
+
+    Args:
+        costs: what `interpret.compare_costs` returned.
+        panels: "operations", the default: top-1 accuracy against multiply-accumulates, a bubble a network, its area the
+            number of parameters; "accuracies": top-1 accuracy by network, the best one on top. In a small figure with
+            many networks, those whose names find no place are drawn without.
+        width, figsize, ax: as in `interpret.plot`.
     """
-    figure, ((axes,),) = figure_grid(1, 1, (WIDTH, 7.4))
+    drawn = {
+        "operations": Panel("operations", lambda axes, wide, _: _operations(axes, costs, wide), WHOLE_LINE,
+                            lambda wide: 0.97 * wide + 0.4),
+        "accuracies": Panel("accuracies", lambda axes, wide, _: _accuracies(axes, costs, wide), WHOLE_LINE,
+                            lambda _: max(1.6, 0.125 * look().scale * len(costs.names) + 0.6)),
+    }  # fmt: skip
+    chosen = choose(panels, list(drawn), ["operations"], ax)
+    return lay_out([[drawn[name]] for name in chosen], width, figsize, ax, legend=_families(costs))
+
+
+def _operations(axes: Axes, costs: NetworkCosts, wide: float) -> None:
     colors = [_color(name) for name in costs.names]
     millions = costs.params / 1e6
-    axes.scatter(costs.macs, costs.top1, BUBBLE * millions, c=colors, alpha=0.22, lw=0, zorder=2)
+    area = BUBBLE * min(1.0, wide / WIDTH)
+    axes.scatter(costs.macs, costs.top1, area * millions, c=colors, alpha=0.22, lw=0, zorder=2)
     axes.scatter(costs.macs, costs.top1, 4, c=colors, lw=0, zorder=3)
     low, high = costs.macs.min(), costs.macs.max()
     axes.set_xscale("log")
     axes.set(xlim=(low / 1.5, high * 2.2), ylim=(costs.top1.min() - 2.5, costs.top1.max() + 2.5))
     axes.set(xlabel="multiply-accumulates for one image (billions)", ylabel="top-1 accuracy (%)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.grid(axis="y", color=HAIRLINE, lw=0.3, zorder=0)
-    present = [family for family in FAMILIES if any(_family(name) == family for name in costs.names)]
-    dots = [Line2D([], [], ls="", marker="o", ms=4, color=_color_of(family), label=family) for family in present]
-    families = axes.legend(handles=dots, loc="lower right")
-    axes.add_artist(families)
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.grid(axis="y")
     sizes = [
-        Line2D(
-            [], [], ls="", marker="o", mfc=QUIET, mec="none", alpha=0.3, ms=np.sqrt(BUBBLE * size), label=f"{size} M"
-        )
+        Line2D([], [], ls="", marker="o", mfc=look().quiet, mec="none", alpha=0.3, ms=np.sqrt(area * size),
+               label=f"{size} M")
         for size in _round_sizes(millions)
-    ]
+    ]  # fmt: skip
+    largest = max(size.get_markersize() for size in sizes) / points("legend.font")
     axes.legend(
-        handles=sizes, loc="upper left", title="parameters", title_fontsize=7, ncols=len(sizes), alignment="left",
-        handletextpad=1.8, columnspacing=3, borderpad=1.2, borderaxespad=1,
+        handles=sizes, loc="upper left", title="parameters", ncols=len(sizes), alignment="left",
+        handletextpad=0.3 + largest / 3, columnspacing=1 + largest / 2, borderpad=0.4 + largest / 4, borderaxespad=0.5,
     )  # fmt: skip
     label_points(
         axes,
         list(zip(costs.macs, costs.top1, strict=True)),
-        [_short(name) for name in costs.names],
-        5.2,
-        [_darker(color) for color in colors],
+        [fit(_short(name), 1.2) for name in costs.names],
+        5.2 * look().scale,
+        [mix(color, look().ink, 0.4) for color in colors],
+        first=_best(costs),
     )
-    return figure
 
 
-@in_style
-def plot_accuracies(costs: NetworkCosts) -> Figure:
-    """Draw top-1 accuracy by network, the best one on top.
+def _best(costs: NetworkCosts) -> list[int]:
+    """Return the networks than which none is cheaper and better: they are named first where there is little room."""
+    return [
+        item for item in range(len(costs.names))
+        if not ((costs.macs < costs.macs[item]) & (costs.top1 > costs.top1[item])).any()
+    ]  # fmt: skip
 
-    Source: Canziani et al. 2016, figure 1, lying down, so that names can be read.
-    """
+
+def _accuracies(axes: Axes, costs: NetworkCosts, wide: float) -> None:
     order = np.argsort(costs.top1, kind="stable")
-    figure, ((axes,),) = figure_grid(1, 1, (WIDTH, max(2.0, 0.125 * len(order) + 0.6)))
     rows = np.arange(len(order))
     colors = [_color(costs.names[item]) for item in order]
     start = np.floor(costs.top1.min() / 5) * 5 - 5
+    small = 5.8 * look().scale
     # dots and not bars: the axis does not begin at zero
-    axes.hlines(rows, start, costs.top1[order], color=HAIRLINE, lw=0.3, zorder=1)
+    axes.hlines(rows, start, costs.top1[order], color=look().hairline, lw=0.3, zorder=1)
     axes.scatter(costs.top1[order], rows, 14, c=colors, lw=0, zorder=2)
     for row, item in zip(rows, order, strict=True):
-        axes.text(costs.top1[item] + 0.5, row, f"{costs.top1[item]:.1f}", va="center", fontsize=5.5, color=QUIET)
-    axes.set_yticks(rows, [costs.names[item] for item in order], fontsize=5.8, color=INK)
-    axes.set(xlim=(start, costs.top1.max() + 3), ylim=(-0.7, len(order) - 0.3), xlabel="top-1 accuracy (%)")
+        axes.annotate(f"{costs.top1[item]:.1f}", (costs.top1[item], row), (4, 0), textcoords="offset points",
+                      va="center", fontsize=small, color=look().quiet)  # fmt: skip
+    names = [fit(costs.names[item], 0.4 * wide, small) for item in order]
+    axes.set_yticks(rows, names, fontsize=small, color=look().ink)
+    # the last number has room beside its dot
+    span = (costs.top1.max() - start) * (1 + (width_of("00.0 ", small) + 0.1) / (0.55 * wide))
+    axes.set(xlim=(start, start + span), ylim=(-0.7, len(order) - 0.3), xlabel="top-1 accuracy (%)")
     axes.tick_params(axis="y", length=0)
+
+
+def _families(costs: NetworkCosts) -> list[Key]:
     present = [family for family in FAMILIES if any(_family(name) == family for name in costs.names)]
-    bars = [Line2D([], [], ls="", marker="o", ms=4, color=_color_of(family), label=family) for family in present]
-    axes.legend(handles=bars, loc="lower right")
-    return figure
+    return [(Line2D([], [], ls="", marker="o", ms=4, color=_color_of(family)), family) for family in present]
 
 
 def _family(name: str) -> str | None:
     return next((family for family, pattern in FAMILIES.items() if re.match(pattern, name)), None)
 
 
-def _color_of(family: str | None) -> str:
-    return INK if family is None else CATEGORIES[list(FAMILIES).index(family)]
+def _color_of(family: str | None) -> Any:
+    return look().ink if family is None else look().categories[list(FAMILIES).index(family)]
 
 
 def _color(name: str) -> Any:
     return _color_of(_family(name))
-
-
-def _darker(color: str) -> Any:
-    """Return a colour in which small letters can be read on white."""
-    return tuple(0.6 * np.array(to_rgb(color)))
 
 
 def _short(name: str) -> str:

@@ -9,11 +9,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from interpret.errors import InterpretError
+from interpret.plots.lettering import fit, height_of, width_of
+from interpret.plots.panels import WHOLE_LINE, Names, Panel, Size, choose, lay_out
 from interpret.plots.pictures import mosaic
-from interpret.plots.style import HAIRLINE, WIDTH, Figure, in_style, show
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import in_style, look, points
 from interpret.results.feature_maps import FeatureMaps
 
 TALLEST = 1.5
@@ -24,10 +28,20 @@ CLIPPED = 0.999
 """The share of a layer's activations within the scale: by the one largest, most others would be pale."""
 BETWEEN = 200
 """The grey of the lines between maps, which may be white."""
+BAR, BESIDE = 0.09, 0.07
+"""Inches: how wide the colour bar is, and how far from the maps and from its numbers."""
 
 
 @in_style
-def plot_feature_maps(result: FeatureMaps, most: int = 64) -> Figure:
+def plot_feature_maps(
+    result: FeatureMaps,
+    panels: Names = None,
+    most: int = 64,
+    *,
+    width: float | None = None,
+    figsize: Size = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
     """Draw feature maps layer by layer, from the image down to the last layer.
 
     A layer's maps share one colour scale, in which white is zero and the deepest colour what 99.9 % of the magnitudes
@@ -36,38 +50,86 @@ def plot_feature_maps(result: FeatureMaps, most: int = 64) -> Figure:
 
     Args:
         result: what `interpret.feature_maps` returned.
+        panels: "input" and layers, by name.
         most: how many maps of a layer at most, the first ones, and four times as many units of one without positions;
             what is left out is said.
+        width, figsize, ax: as in `interpret.plot`.
     """
     if most < 1:
         raise InterpretError(f"most must be at least 1 unit, not {most}")
-    blocks = {layer: _Block(maps[: _most(maps, most)]) for layer, maps in result.maps.items()}
-    heights = [1.1, *(block.height for block in blocks.values())]
-    figure = Figure(figsize=(WIDTH, 0.4 + sum(heights) + 0.34 * len(blocks)), facecolor="white")
-    figure.set_layout_engine("constrained", hspace=0.02, h_pad=0.02)
-    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
-    show(figure.add_subplot(grid[0]), result.picture, "input")
-    for row, (layer, block) in enumerate(blocks.items(), 1):
-        axes = figure.add_subplot(grid[row])
-        _draw(axes, block)
-        axes.set_title(_title(result, layer, most), fontsize=7.5, loc="left")
-        shades = ScalarMappable(Normalize(block.low, block.high), block.colours)
-        bar = figure.colorbar(
-            shades, ax=axes, fraction=0.02, pad=0.01, aspect=max(1.2, 8 * block.height), extend=block.extend
-        )
-        bar.outline.set(linewidth=0.4, edgecolor=HAIRLINE)
-        # beside a strip there is room for the ends alone
-        ticks = sorted({block.low, block.high, *([0.0] if block.height > 0.5 else [])})
-        bar.set_ticks(ticks, labels=[f"{value:.3g}".replace("-", "−") for value in ticks])
-        bar.ax.tick_params(length=2, labelsize=6)
-    figure.suptitle(result.title, fontsize=9)
-    return figure
+    chosen = choose(panels, ["input", *result.maps], ax=ax, main=next(iter(result.maps), None))
+    drawn = [_input(result)] if "input" in chosen else []
+    drawn += [_layer(result, layer, most) for layer in result.maps if layer in chosen]
+    return lay_out([[panel] for panel in drawn], width, figsize, ax, result.title)
+
+
+def _input(result: FeatureMaps) -> Panel:
+    height, width = result.picture.shape[:2]
+    head = height_of("input", points("axes.title"))
+
+    def draw(axes: Axes, wide: float, _: bool) -> None:
+        tall = min(1.0, wide * height / width)
+        sheet = Sheet(axes, wide, tall + head)
+        across = tall * width / height
+        sheet.write(wide / 2, 0, "input", points("axes.title"), ha="center")
+        sheet.picture((wide - across) / 2, head, across, tall, result.picture)
+
+    return Panel("input", draw, WHOLE_LINE, lambda wide: min(1.0, wide * height / width) + head)
+
+
+def _layer(result: FeatureMaps, layer: str, most: int) -> Panel:
+    maps = result.maps[layer][: _most(result.maps[layer], most)]
+
+    def heading(wide: float) -> str:
+        return fit(_title(result, layer, most), wide, points("axes.title"), lines=2)
+
+    def height(wide: float) -> float:
+        return _Block(maps, wide - _scale_width()).height + height_of(heading(wide), points("axes.title")) + 0.06
+
+    def draw(axes: Axes, wide: float, _: bool) -> None:
+        block = _Block(maps, wide - _scale_width())
+        head = height_of(heading(wide), points("axes.title"))
+        sheet = Sheet(axes, wide, head + block.height)
+        sheet.write(0, 0, heading(wide), points("axes.title"))
+        sheet.picture(0, head, block.width, block.height, block.picture)
+        _draw_scale(sheet, block, head)
+
+    return Panel(layer, draw, WHOLE_LINE, height)
+
+
+def _scale_width() -> float:
+    """Return the inches that a colour bar takes with its numbers."""
+    return 2 * BESIDE + BAR + width_of("−0.0123")
+
+
+def _draw_scale(sheet: Sheet, block: _Block, top: float) -> None:
+    """Draw the colour bar at the right of a block, and what its ends are."""
+    bar = sheet.axes.inset_axes(
+        (block.width + BESIDE, top, BAR, block.height), transform=sheet.axes.transData, zorder=3
+    )
+    shades = ScalarMappable(Normalize(block.low, block.high), block.colours)
+    drawn = bar.get_figure(root=True).colorbar(shades, cax=bar, extend=block.extend)  # type: ignore[union-attr]
+    drawn.outline.set(linewidth=0.4, edgecolor=look().hairline)
+    line = height_of("0")
+    ticks = [block.low, block.high, *([0.0] if block.low < 0 and block.height > 3 * line else [])]
+    if block.height < 2 * line:
+        # beside a strip there is room for one number
+        drawn.set_ticks([])
+        ends = f"±{block.high:.3g}" if block.low < 0 else f"0 … {block.high:.3g}"
+        sheet.write(block.width + 2 * BESIDE + BAR, top + block.height / 2, ends, va="center")
+        return
+    drawn.set_ticks(sorted(set(ticks)), labels=[f"{value:.3g}".replace("-", "−") for value in sorted(set(ticks))])
+    bar.tick_params(length=2, labelsize=look().small, pad=2)
+    # the numbers at the ends lie within the bar's height
+    words = bar.get_yticklabels()
+    words[0].set_verticalalignment("bottom")
+    words[-1].set_verticalalignment("top")
 
 
 class _Block:
-    """A layer's maps, laid out."""
+    """A layer's maps, laid out in a width in inches."""
 
-    def __init__(self, maps: NDArray[np.float32]) -> None:
+    def __init__(self, maps: NDArray[np.float32], width: float) -> None:
         self.flat = _is_flat(maps)
         tiles = maps.reshape(-1, 1, 1) if self.flat else maps
         magnitudes = np.abs(maps)
@@ -78,19 +140,19 @@ class _Block:
         self.colours: Colormap = matplotlib.colormaps[COLOURS]
         if self.low == 0:
             self.colours = ListedColormap(self.colours(np.linspace(0.5, 1, 256)))
-        count, height, width = tiles.shape
-        self.columns = _columns(count, height / width, self.flat)
+        count, height, breadth = tiles.shape
+        self.columns = _columns(count, height / breadth, self.flat, width)
         rows = -(-count // self.columns)
-        colours = np.full((rows * self.columns, height, width, 3), 255, np.uint8)
+        colours = np.full((rows * self.columns, height, breadth, 3), 255, np.uint8)
         shades = self.colours((tiles - self.low) / (self.high - self.low))
         colours[:count] = np.rint(shades[..., :3] * 255)
-        grid = colours.reshape(rows, self.columns, height, width, 3)
+        grid = colours.reshape(rows, self.columns, height, breadth, 3)
         self.picture, down, across = mosaic(grid, gap=0.04, between=BETWEEN)
         empty = rows * self.columns - count
         if empty:
-            self.picture[(rows - 1) * down :, (self.columns - empty) * across :] = 255
-        # of the width that the colour bar leaves
-        self.height = (WIDTH - 0.8) * self.picture.shape[0] / self.picture.shape[1]
+            self.picture[(rows - 1) * down :, (self.columns - empty) * across :, 3] = 0
+        self.width = width
+        self.height = width * self.picture.shape[0] / self.picture.shape[1]
 
 
 def _most(maps: NDArray[np.float32], most: int) -> int:
@@ -102,22 +164,17 @@ def _is_flat(maps: NDArray[np.float32]) -> bool:
     return maps.ndim == 1 or maps.shape[1:] == (1, 1)
 
 
-def _columns(count: int, ratio: float, flat: bool) -> int:
-    """Return how many maps of a ratio of height to width stand in a row, so that a block is not too high.
+def _columns(count: int, ratio: float, flat: bool, width: float) -> int:
+    """Return how many maps of a ratio of height to width stand in a row of some inches: in no too high a block.
 
-    >>> _columns(20, 1, False), _columns(64, 1, False), _columns(10, 1, True)
+    >>> _columns(20, 1, False, 6.4), _columns(64, 1, False, 6.4), _columns(10, 1, True, 6.4)
     (10, 16, 32)
     """
     if flat:
-        return 32 if count <= 32 else 64
-    least = math.ceil(math.sqrt(count * ratio * (WIDTH - 0.8) / TALLEST))
+        return 32 if count <= 32 or width < 4 else 64
+    least = math.ceil(math.sqrt(count * ratio * width / TALLEST))
     rows = -(-count // min(count, least))
     return max(-(-count // rows), 6)
-
-
-def _draw(axes: Axes, block: _Block) -> None:
-    show(axes, block.picture)
-    axes.set_anchor("W")
 
 
 def _title(result: FeatureMaps, layer: str, most: int) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
+
+from interpret.plots.style import look
 
 ANGLES = np.arange(0, 360, 15)
 """Degrees, counter-clockwise from the right: the right side is tried first."""
@@ -28,77 +29,98 @@ def label_points(
     fontsize: float = 6,
     colors: Sequence[Any] | None = None,
     farthest: float = 90,
+    first: Sequence[int] = (),
 ) -> list[Annotation]:
     """Write a text beside each point so that no text covers another one, a point, a legend or the edge of the axes.
 
-    >>> axes = Figure().subplots()
-    >>> labels = label_points(axes, [(0.5, 0.5), (0.5, 0.5)], ["one", "two"])
+    >>> from matplotlib.figure import Figure
+    >>> figure = Figure()
+    >>> labels = label_points(figure.subplots(), [(0.5, 0.5), (0.5, 0.5)], ["one", "two"])
+    >>> figure.draw_without_rendering()
     >>> labels[0].xyann == labels[1].xyann
     False
 
     The points that have the most neighbours choose first; each text goes to the free place nearest to its point, at
-    most `farthest` points (1/72 inch) away, with a thin line to it where it is not next to it. The axes must have
-    their final limits and size: call this last.
+    most `farthest` points (1/72 inch) away, with a thin line to it where it is not next to it. Places are found as the
+    figure is drawn, for the size and the limits that the axes then have.
 
     Args:
         axes: where the points are.
         points: (x, y) of each in the units of the axes.
         texts: one for each point.
         fontsize: in points.
-        colors: one for each point; None: ink.
+        colors: one for each point; None: those of the axes' words.
         farthest: how far from its point a text may go, in points. One that finds no place there is written at the
-            free place that is nearest of all, and one that finds none in the axes, at its point.
+            free place that is nearest of all, and one that finds none in the axes is left out.
+        first: the points that choose before all others.
 
     Returns:
         The texts, in the order of `points`.
     """
-    figure = axes.get_figure(root=True)
-    assert isinstance(figure, Figure)
-    if not hasattr(figure.canvas, "get_renderer"):
-        FigureCanvasAgg(figure)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    scale = figure.dpi / 72
-    places = axes.transData.transform(np.asarray(points, np.float64))
-    sizes = [_size(axes, text, fontsize) for text in texts]
-    inside = axes.get_window_extent()
-    legends = [child.get_window_extent() for child in axes.get_children() if isinstance(child, Legend)]
-    dots = [Bbox.from_bounds(x - 1.5 * scale, y - 1.5 * scale, 3 * scale, 3 * scale) for x, y in places]
-    taken: list[Bbox] = list(legends)
-    centres: dict[int, tuple[float, float]] = {}
-    for item in _by_crowding(places):
-        box = _free_place(places[item], sizes[item], dots, taken, inside, scale, farthest)
-        taken.append(box)
-        centres[item] = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2)
-    labels = []
-    for item, text in enumerate(texts):
-        offset = (np.array(centres[item]) - places[item]) / scale
-        far = math.hypot(*(np.maximum(np.abs(offset) - np.array(sizes[item]) / scale / 2, 0))) > 4
-        labels.append(
-            axes.annotate(
-                text,
-                points[item],
-                xytext=tuple(offset),
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=fontsize,
-                color="#1a1a1a" if colors is None else colors[item],
-                arrowprops={"arrowstyle": "-", "lw": 0.35, "color": "#999999", "shrinkA": 0, "shrinkB": 1}
-                if far
-                else None,
-                zorder=5,
-            )
+    quiet = look().hairline
+    labels = [
+        axes.annotate(
+            text,
+            point,
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=fontsize,
+            color=look().ink if colors is None else colors[item],
+            arrowprops={"arrowstyle": "-", "lw": 0.35, "color": quiet, "shrinkA": 0, "shrinkB": 1},
+            zorder=5,
+            in_layout=False,
         )
+        for item, (text, point) in enumerate(zip(texts, points, strict=True))
+    ]
+    axes.add_artist(_Placer(axes, labels, farthest, first))
     return labels
 
 
-def _size(axes: Axes, text: str, fontsize: float) -> tuple[float, float]:
-    """Return the width and height of a text in pixels."""
-    probe = axes.text(0, 0, text, fontsize=fontsize)
-    box = probe.get_window_extent()
-    probe.remove()
-    return box.width, box.height
+class _Placer(Artist):
+    """Finds the places of texts before they are drawn; draws nothing itself."""
+
+    zorder = -1.0
+
+    def __init__(self, axes: Axes, labels: Sequence[Annotation], farthest: float, first: Sequence[int]) -> None:
+        super().__init__()
+        self.labels, self.farthest, self.first = labels, farthest, first
+        self.placed_for: Any = None
+        self.set_in_layout(False)
+
+    def draw(self, renderer: Any) -> None:
+        axes = self.axes
+        assert axes is not None
+        places = axes.transData.transform([label.xy for label in self.labels])
+        inside = axes.get_window_extent()
+        legends = [child.get_window_extent() for child in axes.get_children() if isinstance(child, Legend)]
+        now = (places.tobytes(), *inside.extents, *(tuple(box.extents) for box in legends))
+        if now != self.placed_for:
+            self._place(places, inside, legends, renderer)
+            self.placed_for = now
+
+    def _place(self, places: NDArray[np.float64], inside: Bbox, taken: list[Bbox], renderer: Any) -> None:
+        scale = renderer.points_to_pixels(1.0)
+        sizes = []
+        for label in self.labels:
+            box = Text.get_window_extent(label, renderer)
+            sizes.append((box.width, box.height))
+        dots = [Bbox.from_bounds(x - 1.5 * scale, y - 1.5 * scale, 3 * scale, 3 * scale) for x, y in places]
+        order = [*self.first, *(item for item in _by_crowding(places) if item not in self.first)]
+        for item in order:
+            label, size = self.labels[item], sizes[item]
+            found = _free_place(places[item], size, dots, taken, inside, scale, self.farthest)
+            label.set_visible(found is not None)
+            if found is None:
+                continue
+            taken.append(found)
+            centre = np.array([(found.x0 + found.x1) / 2, (found.y0 + found.y1) / 2])
+            offset = (centre - places[item]) / scale
+            label.xyann = tuple(offset)
+            far = math.hypot(*np.maximum(np.abs(offset) - np.array(size) / scale / 2, 0)) > 4
+            assert label.arrow_patch is not None
+            label.arrow_patch.set_visible(far)
 
 
 def _by_crowding(places: NDArray[np.float64]) -> list[int]:
@@ -116,8 +138,8 @@ def _free_place(
     inside: Bbox,
     scale: float,
     farthest: float,
-) -> Bbox:
-    """Return the box nearest to a point that covers nothing, in pixels."""
+) -> Bbox | None:
+    """Return the box nearest to a point that covers nothing, in pixels; None where there is none."""
     width, height = size
     limit = max(farthest, float(np.hypot(inside.width, inside.height)) / scale)
     # rings of 3 points; beyond `farthest` coarser ones, over all the axes
@@ -132,4 +154,4 @@ def _free_place(
             within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
             if within and padded.count_overlaps(taken) == 0 and padded.count_overlaps(dots) == 0:
                 return box
-    return Bbox.from_bounds(point[0] - width / 2, point[1] - height / 2, width, height)
+    return None

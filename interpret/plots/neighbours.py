@@ -2,78 +2,139 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from matplotlib.patches import Rectangle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as PlainFigure
 
-from interpret.plots.predictions import draw_predictions
-from interpret.plots.style import ACCENT, QUIET, WIDTH, Figure, in_style, show
+from interpret.plots.lettering import fit, height_of
+from interpret.plots.panels import (
+    WHOLE_LINE,
+    Names,
+    Panel,
+    Size,
+    broken_into_lines,
+    choose,
+    draw_lines,
+    heights_of,
+    lay_out,
+    width_in_inches,
+)
+from interpret.plots.predictions import key_of, prediction_panels
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import Figure, in_style, look, points
 from interpret.results.neighbours import Neighbours
 from interpret.results.predictions import Predictions
 
 MOST = 16
-"""Queries in one figure."""
-LONGEST = 14
+"""Queries in a figure that does not choose."""
+LARGEST = 1.15
+"""Inches from one image to the next."""
 
 
 @in_style
-def plot_neighbours(result: Neighbours) -> Figure:
-    """Draw neighbours as in Krizhevsky et al. 2012, Fig. 4 (right): queries on the left, at most 16, nearest first."""
-    rows, columns = min(len(result.items), MOST), result.items.shape[1] + 1
-    width = min(WIDTH, 1.15 * columns)
+def plot_neighbours(
+    result: Neighbours,
+    panels: Names = None,
+    *,
+    width: float | None = None,
+    figsize: Size = None,
+    ax: Axes | None = None,
+) -> PlainFigure | Axes:
+    """Draw neighbours as in Krizhevsky et al. 2012, Fig. 4 (right): a row a query, the nearest image first.
+
+    Args:
+        result: what `interpret.find_neighbours` returned.
+        panels: queries, by number from "0"; None: the first 16.
+        width, figsize, ax: as in `interpret.plot`.
+    """
+    names = [str(query) for query in range(len(result.query_pictures))]
+    chosen = choose(panels, names, names[:MOST], ax)
+    if width is None and figsize is None and ax is None:
+        width = min(width_in_inches(None), LARGEST * (result.items.shape[1] + 1))
+    title = f"{result.title}: {_measure(result)} below each"
+    rows = neighbour_panels(result, map(int, chosen))
+    return lay_out([[row] for row in rows], width, figsize, ax, title)
+
+
+def neighbour_panels(result: Neighbours, queries: Iterable[int]) -> list[Panel]:
+    """Return a panel for each of some queries; above the first, columns are named."""
+    return [_row(result, query, place == 0) for place, query in enumerate(queries)]
+
+
+def _row(result: Neighbours, query: int, named: bool) -> Panel:
     height, breadth = result.query_pictures.shape[1:3]
-    figure = Figure(figsize=(width, 0.4 + rows * (width / columns * height / breadth + 0.25)), facecolor="white")
-    figure.set_layout_engine("constrained", h_pad=0.02, w_pad=0.02)
-    draw_neighbours(figure, result)
-    figure.suptitle(f"{result.title}: {_measure(result)} below each", fontsize=9)
-    return figure
+    count = result.items.shape[1] + 1
+    head = height_of("query", points("axes.title")) if named else 0.03
+    label = height_of("two\nlines") + 0.06
 
+    def draw(axes: Axes, wide: float, _: bool) -> None:
+        pitch = wide / count
+        side = 0.94 * pitch
+        tall = side * height / breadth
+        sheet = Sheet(axes, wide, head + tall + label)
+        below = head + tall + 0.04
+        accent, quiet = look().accent, look().quiet
+        if named:
+            sheet.write(0, 0, "query", points("axes.title"), color=accent)
+            sheet.write(pitch, 0, "nearest", points("axes.title"), color=quiet)
+        sheet.picture(0, head, side, tall, result.query_pictures[query])
+        sheet.frame(0, head, side, tall, accent, 1.6)
+        sheet.write(side / 2, below, fit(result.label_name(int(result.query_labels[query])), side, lines=2),
+                    color=accent, ha="center")  # fmt: skip
+        for place in range(count - 1):
+            left = (place + 1) * pitch
+            sheet.picture(left, head, side, tall, result.pictures[query, place])
+            name = fit(result.label_name(int(result.labels[query, place])), side)
+            words = f"{name}\n{result.distances[query, place]:.3g}".strip()
+            sheet.write(left + side / 2, below, words, color=quiet, ha="center")
 
-def draw_neighbours(figure: Any, result: Neighbours) -> None:
-    """Draw neighbours into a figure or a part of one."""
-    rows, columns = min(len(result.items), MOST), result.items.shape[1] + 1
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for row in range(rows):
-        query = axes[row, 0]
-        show(query, result.query_pictures[row])
-        height, width = result.query_pictures.shape[1:3]
-        frame = Rectangle((-0.5, -0.5), width, height, fill=False, edgecolor=ACCENT, linewidth=2, clip_on=False)
-        query.add_patch(frame)
-        query.set_xlabel(_cut(result.label_name(int(result.query_labels[row]))), fontsize=6, labelpad=3, color=ACCENT)
-        if row == 0:
-            query.set_title("query", fontsize=7, color=ACCENT)
-            axes[0, 1].set_title("nearest", fontsize=7, color=QUIET)
-        for column in range(columns - 1):
-            near = axes[row, column + 1]
-            show(near, result.pictures[row, column])
-            label = _cut(result.label_name(int(result.labels[row, column])))
-            distance = f"{result.distances[row, column]:.3g}"
-            near.set_xlabel(f"{label}, {distance}" if label else distance, fontsize=6, labelpad=3, color=QUIET)
+    return Panel(str(query), draw, WHOLE_LINE, lambda wide: head + 0.94 * wide / count * height / breadth + label)
 
 
 @in_style
-def plot_krizhevsky_figure4(predictions: Predictions, neighbours: Neighbours, columns: int = 2) -> Figure:
-    """Draw predictions on the left and neighbours on the right, the whole of Krizhevsky et al. 2012, Fig. 4."""
-    count = min(len(predictions.names), 4 * columns)
-    lines = -(-count // columns)
-    rows, across = min(len(neighbours.items), MOST), neighbours.items.shape[1] + 1
-    left, height = 1.4 * columns, 0.7 + lines * (1.5 + 0.13 * predictions.top.shape[1])
-    # as large as the height allows
-    tile = min(max((height - 0.7) / rows - 0.28, 0.6), 1.5)
-    right, height = tile * across, max(height, 0.7 + rows * (tile + 0.28))
-    figure = Figure(figsize=(left + right, height), facecolor="white")
-    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
-    parts: Any = figure.subfigures(1, 2, width_ratios=[left, right], wspace=0.03)
-    draw_predictions(parts[0], predictions, count, columns)
-    parts[0].suptitle(predictions.title, fontsize=8.5)
-    draw_neighbours(parts[1], neighbours)
-    parts[1].suptitle(f"{neighbours.title}:\n{_measure(neighbours)} below each", fontsize=8.5)
+def plot_krizhevsky_figure4(
+    predictions: Predictions, neighbours: Neighbours, columns: int = 2, *, width: float | None = None
+) -> PlainFigure:
+    """Draw predictions on the left and neighbours on the right, the whole of Krizhevsky et al. 2012, Fig. 4.
+
+    In less than five inches of width, the neighbours stand below.
+    """
+    wide = width_in_inches(width)
+    beside = wide >= 5
+    left = 0.4 * wide if beside else wide
+    images = range(min(len(predictions.pictures), 4 * columns))
+    rows = range(min(len(neighbours.query_pictures), MOST))
+    shown = prediction_panels(predictions, images, left / columns / look().scale - 0.01)
+    titles = predictions.title, f"{neighbours.title}: {_measure(neighbours)} below each"
+    parts = [
+        broken_into_lines([shown], left),
+        broken_into_lines([[row] for row in neighbour_panels(neighbours, rows)], wide - left if beside else wide),
+    ]
+    size = points("figure.title")
+    headings = [
+        fit(title, part - 0.2, size, lines=3)
+        for title, part in zip(titles, (left, wide - left if beside else wide), strict=True)
+    ]
+    highs = [
+        sum(heights_of(part)) + height_of(heading, size) + 0.15 for part, heading in zip(parts, headings, strict=True)
+    ]
+    highs[0] += 0.25
+    figure = Figure(figsize=(wide, max(highs) if beside else sum(highs)), layout="constrained")
+    halves: Any = (
+        figure.subfigures(1, 2, width_ratios=[left, wide - left]) if beside
+        else figure.subfigures(2, 1, height_ratios=highs)
+    )  # fmt: skip
+    for half, part, heading in zip(halves, parts, headings, strict=True):
+        draw_lines(half, part)
+        half.suptitle(heading)
+    key = key_of(predictions)
+    if key:
+        handles, words = zip(*key, strict=True)
+        halves[0].legend(handles, words, loc="outside lower center", ncols=2, labelcolor=look().quiet)
     return figure
 
 
 def _measure(result: Neighbours) -> str:
     return "Euclidean distance" if result.metric == "euclidean" else "cosine distance"
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -6,7 +6,10 @@ import math
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
+
+from interpret.plots.style import look
 
 PERCENTILE = 0.99
 
@@ -40,31 +43,35 @@ def signals_as_pictures(signals: NDArray[Any], channels: str) -> NDArray[np.uint
 
 
 def mosaic(
-    tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24, between: int = 255
+    tiles: NDArray[np.uint8], gap: float = 0.08, least: int = 24, between: int | None = None
 ) -> tuple[NDArray[np.uint8], int, int]:
     """Return tiles [rows, columns, h, w, 3] as one picture with a space between them, and the tiles' pitch in it.
 
     >>> picture, down, across = mosaic(np.zeros((2, 3, 10, 10, 3), np.uint8))
     >>> picture.shape, down, across
-    ((62, 94, 3), 32, 32)
+    ((62, 94, 4), 32, 32)
 
     Args:
         tiles: the pictures, one size.
         gap: the space between two tiles, as a share of a tile's longer side.
         least: pixels that a tile's longer side has at least in the picture: smaller ones are magnified, each pixel
             becoming a square.
-        between: the grey between tiles, 255 for white.
+        between: the grey between tiles; None: what lies behind the picture.
 
     Returns:
-        uint8 [H, W, 3], and how many pixels lie between the tops of two rows and between the left sides of two columns.
+        uint8 [H, W, 4], red, green, blue and opacity, and how many pixels lie between the tops of two rows and between
+        the left sides of two columns.
     """
     rows, columns, height, width, _ = tiles.shape
     zoom = math.ceil(least / max(height, width))
     space = max(1, round(gap * zoom * max(height, width)))
     down, across = height * zoom + space, width * zoom + space
-    picture = np.full((rows * down - space, columns * across - space, 3), between, np.uint8)
+    picture = np.zeros((rows * down - space, columns * across - space, 4), np.uint8)
+    # of what lies behind also where it shines through, or the tiles' edges would be dark when they shrink
+    picture[...] = [*np.rint(np.array(to_rgb(look().paper)) * 255), 0] if between is None else [*[between] * 3, 255]
     for row, column in np.ndindex(rows, columns):
         tile = tiles[row, column].repeat(zoom, 0).repeat(zoom, 1)
         top, left = row * down, column * across
-        picture[top : top + height * zoom, left : left + width * zoom] = tile
+        picture[top : top + height * zoom, left : left + width * zoom, :3] = tile
+        picture[top : top + height * zoom, left : left + width * zoom, 3] = 255
     return picture, down, across

@@ -2,67 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
-import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from interpret.plots.style import ACCENT, INK, QUIET, WIDTH, Figure, in_style, show
+from interpret.plots.lettering import LEADING, fit, height_of
+from interpret.plots.panels import Key, Names, Panel, Size, choose, lay_out
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import in_style, look, mix, points
 from interpret.results.predictions import Predictions
 
-COLUMNS = 4
-BAR = "#a9c7e0"
-"""Light enough that a class's name can be read on it."""
-LONGEST = 24
+MOST = 24
+"""Images in a figure that does not choose."""
 
 
 @in_style
-def plot_predictions(result: Predictions, columns: int = COLUMNS) -> Figure:
-    """Draw predictions as in Krizhevsky et al. 2012, Fig. 4 (left): at most 24 images, with their classes' bars."""
-    count = min(len(result.names), 24)
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    width = WIDTH * columns / COLUMNS if columns < COLUMNS else WIDTH
-    each = width / columns
-    figure = Figure(figsize=(width, 0.75 + rows * (0.85 * each + 0.15 * result.top.shape[1] + 0.45)), facecolor="white")
-    figure.set_layout_engine("constrained")
-    draw_predictions(figure, result, count, columns)
-    figure.suptitle(f"{result.title}: the {result.top.shape[1]} most probable classes", fontsize=9)
-    return figure
+def plot_predictions(
+    result: Predictions,
+    panels: Names = None,
+    *,
+    width: float | None = None,
+    figsize: Size = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
+    """Draw predictions as in Krizhevsky et al. 2012, Fig. 4 (left): images with bars for their classes.
+
+    Args:
+        result: what `interpret.predict` returned.
+        panels: images, by number from "0"; None: the first 24.
+        width, figsize, ax: as in `interpret.plot`.
+    """
+    names = [str(image) for image in range(len(result.pictures))]
+    chosen = choose(panels, names, names[:MOST], ax)
+    title = f"{result.title}: the {result.top.shape[1]} most probable classes"
+    return lay_out([prediction_panels(result, map(int, chosen))], width, figsize, ax, title, key_of(result))
 
 
-def draw_predictions(figure: Any, result: Predictions, count: int, columns: int) -> None:
-    """Draw the first images' predictions into a figure or a part of one."""
-    rows = -(-count // columns)
-    height, width = result.pictures.shape[1:3]
-    bars = 0.17 * result.top.shape[1] * width / height
-    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[1, bars] * rows)
-    for image in range(count):
-        row, column = divmod(image, columns)
-        picture = figure.add_subplot(grid[2 * row, column])
-        truth = int(result.truth[image])
-        show(picture, result.pictures[image], _cut(result.class_name(truth)) if truth >= 0 else "")
-        _draw_bars(figure.add_subplot(grid[2 * row + 1, column]), result, image, last=image + columns >= count)
-    if (result.truth >= 0).any():
-        marks = [Patch(color=ACCENT, alpha=0.55, label="right class"), Patch(color=BAR, label="other class")]
-        figure.legend(handles=marks, loc="outside lower center", ncols=2, labelcolor=QUIET)
+def key_of(result: Predictions) -> list[Key]:
+    """Return what the bars' colours mean, where the right class is known of an image."""
+    if not (result.truth >= 0).any():
+        return []
+    right, other = _colours()
+    return [(Patch(color=right), "right class"), (Patch(color=other), "other class")]
 
 
-def _draw_bars(axes: Axes, result: Predictions, image: int, last: bool) -> None:
-    labels, values = result.top[image], result.probabilities[image]
-    places = np.arange(len(labels))
-    right = labels == result.truth[image]
-    for place, value, is_right in zip(places.tolist(), values.tolist(), right.tolist(), strict=True):
-        axes.barh(place, value, 0.86, color=ACCENT if is_right else BAR, alpha=0.55 if is_right else 1)
-    for place, label in zip(places.tolist(), labels.tolist(), strict=True):
-        axes.text(0.02, place, _cut(result.class_name(label)), va="center_baseline", fontsize=6, color=INK)
-    axes.set(xlim=(0, 1), ylim=(len(labels) - 0.5, -0.5), yticks=[])
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"] if last else [])
-    axes.tick_params(labelsize=6, length=2, pad=1)
-    if last:
-        axes.set_xlabel("probability", fontsize=6.5, labelpad=1)
+def prediction_panels(result: Predictions, images: Iterable[int], least: float = 1.6) -> list[Panel]:
+    """Return a panel for each of some images."""
+    height, breadth = result.pictures.shape[1:3]
+    rows = result.top.shape[1]
+    head = height_of("x", points("axes.title")) if (result.truth >= 0).any() else 0.0
+
+    def high(wide: float) -> float:
+        return head + 0.94 * wide * height / breadth + _bar() * rows + 2.2 * _bar()
+
+    def panel(image: int) -> Panel:
+        return Panel(str(image), lambda axes, wide, _: _draw(axes, result, image, wide, head), least, high)
+
+    return [panel(image) for image in images]
 
 
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _bar() -> float:
+    """Return the inches from one bar to the next, in which a class's name can be written."""
+    return look().small * LEADING * 1.2 / 72
+
+
+def _colours() -> tuple[str, str]:
+    """Return the colours of the right class and of another, light enough that a name can be read on them."""
+    return mix(look().accent, look().paper, 0.45), mix(look().categories[0], look().paper, 0.66)
+
+
+def _draw(axes: Axes, result: Predictions, image: int, wide: float, head: float) -> None:
+    height, breadth = result.pictures.shape[1:3]
+    labels, values = result.top[image].tolist(), result.probabilities[image].tolist()
+    across, bar = 0.94 * wide, _bar()
+    left, tall = (wide - across) / 2, across * height / breadth
+    sheet = Sheet(axes, wide, head + tall + bar * len(labels) + 2.2 * bar)
+    truth = int(result.truth[image])
+    if truth >= 0:
+        words = fit(result.class_name(truth), across, points("axes.title"))
+        sheet.write(wide / 2, 0, words, points("axes.title"), ha="center")
+    sheet.picture(left, head, across, tall, result.pictures[image])
+    top = head + tall + 0.3 * bar
+    right, other = _colours()
+    for place, (label, value) in enumerate(zip(labels, values, strict=True)):
+        at = top + place * bar
+        sheet.box(left, at + 0.07 * bar, across * value, 0.86 * bar, facecolor=right if label == truth else other)
+        name = fit(result.class_name(label), 0.96 * across)
+        sheet.write(left + 0.02 * across, at + bar / 2, name, va="center_baseline")
+    end = top + bar * len(labels)
+    sheet.line([left, left + across], [end, end])
+    for value, ha in ((0, "left"), (0.5, "center"), (1, "right")):
+        sheet.line([left + value * across] * 2, [end, end + 0.15 * bar])
+        sheet.write(left + value * across, end + 0.25 * bar, f"{value:g}", ha=ha, color=look().quiet)
