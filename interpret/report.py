@@ -172,8 +172,8 @@ class Report:
         ]
 
     def units(self, layer: LayerView) -> list[UnitLine]:
-        """Return a layer's strongest units."""
-        return layer.liveliest[:UNITS]
+        """Return a layer's strongest units, of those that have pictures."""
+        return [unit for unit in layer.liveliest if unit.patches][:UNITS]
 
     @property
     def shown_layers(self) -> list[LayerView]:

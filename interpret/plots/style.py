@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap, to_hex, to_rgb, to_rgba
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.font_manager import FontProperties
@@ -170,7 +169,6 @@ class Figure(PlainFigure):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        FigureCanvasAgg(self)
         self._look = {name: rcParams[name] for name in rcParams if name.partition(".")[0] in _LOOKS}
 
     def draw(self, renderer: Any) -> None:
