@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from interpret.errors import InterpretError, unknown
 from interpret.model import Model, as_model
 from interpret.plots.style import Figure
+from interpret.wrappers import refuse_without_numbers
 
 Scale = Literal["filter", "shared"]
 Pictures = NDArray[np.float32]
@@ -144,6 +145,7 @@ class _Kernels:
 
 
 def _find_kernels(model: Model, layer: str | None) -> _Kernels:
+    refuse_without_numbers(model.module)
     modules = {name: module for name, module in model.module.named_modules() if name}
     # a network that is one bare layer has no names
     modules = modules or {"": model.module}

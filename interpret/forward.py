@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import getclosurevars, isfunction
+from threading import Lock
 from types import FrameType
 from typing import Any
 
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError
-from interpret.layers import StopForward
+from interpret.layers import StopForward, tensors_in
 
 _PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError)
 """What a forward pass may raise that is no fault of the network's code; warnings, where the user made them errors."""
@@ -37,7 +40,8 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         InterpretError: the forward pass failed: in which layer, on what and why.
     """
     try:
-        return module(images)
+        with _nothing_compiled:
+            return module(images)
     except _PASSED_ON:
         raise
     except Exception as error:  # a user's code may raise anything
@@ -46,10 +50,82 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         raise _explained(module, images, error, what) from error
 
 
+class CalledBy(nn.Module):
+    """A network that takes images alone, made of one that is called in another way.
+
+    >>> network = nn.Bilinear(3, 4, 2)
+    >>> with_context = CalledBy(network, lambda network, images: network(images, torch.ones(len(images), 4)))
+    >>> call_network(with_context, torch.rand(5, 3)).shape, list(with_context.state_dict())
+    (torch.Size([5, 2]), ['weight', 'bias'])
+
+    It has the network's own parameters, buffers and layers, under their names, and its mode.
+    """
+
+    def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Any]) -> None:
+        training = network.training
+        self.__dict__["network"] = network  # not as a layer
+        super().__init__()
+        self.training = training
+        self.call = call
+        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = network.__dict__[shared]
+
+    @property
+    def training(self) -> bool:
+        return bool(self.__dict__["network"].training)
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self.__dict__["network"].training = value
+
+    def train(self, mode: bool = True) -> CalledBy:
+        self.__dict__["network"].train(mode)
+        return self
+
+    def forward(self, images: Tensor) -> Any:
+        return self.call(self.__dict__["network"], images)
+
+
+def constants_of(module: nn.Module) -> list[Tensor]:
+    """Return the tensors that the call of a network brings along, which do not depend on the images."""
+    if not isinstance(module, CalledBy) or not isfunction(module.call):
+        return []
+    variables = getclosurevars(module.call)
+    return list(tensors_in([*variables.nonlocals.values(), *variables.globals.values()]))
+
+
+class _NothingCompiled:
+    """Runs what a forward pass has compiled in it as it is written, so that its functions can be seen and changed.
+
+    PyTorch knows one stance for all threads: the first to come takes it, and the last to go gives it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stance.__exit__(None, None, None)
+
+
+_nothing_compiled = _NothingCompiled()
+
+
 def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -> InterpretError:
     """Return the error that says where and why a forward pass failed."""
     name, layer, shape = _where(module, error)
-    where = f"layer {name!r} ({type(layer).__name__})" if name else f"the network ({type(layer).__name__})"
+    kind = type(layer.network if isinstance(layer, CalledBy) else layer).__name__
+    where = f"layer {name!r} ({kind})" if name else f"the network ({kind})"
     given = tuple(images.shape[1:])
     channels = getattr(layer, "in_channels", None)
     if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == given[0]:
@@ -58,7 +134,9 @@ def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -
         )
     reason = (str(error).strip() or type(error).__name__).split("\n")[0]
     if layer is module and isinstance(error, TypeError) and "required positional argument" in reason:
-        return InterpretError(f"{where} takes more than one input ({reason}): give it one that takes images alone")
+        return InterpretError(
+            f"{where} takes more than one input ({reason}): load it with call=lambda network, images: …"
+        )
     if type(error) is not RuntimeError:
         reason = f"{type(error).__name__}: {reason}".removesuffix(f": {type(error).__name__}")
     small = any(phrase in reason for phrase in _TOO_SMALL)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interpret.checkpoints import load_state, read_state, with_plain_names
 from interpret.errors import InterpretError, unknown
+from interpret.forward import CalledBy
 from interpret.libraries import timm_source, torchvision_names, torchvision_source
 from interpret.model import Model, as_model
 from interpret.model_files import file_source, folder_source, model_folder, shipped_models
@@ -32,6 +34,7 @@ def load(
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
     outputs: str | None = None,
+    call: Callable[[nn.Module, Tensor], Any] | None = None,
 ) -> Model:
     """Load a network, ready to be fed and in evaluation mode.
 
@@ -56,6 +59,10 @@ def load(
         classes: what its outputs stand for, instead of what is known of that.
         outputs: how its outputs become probabilities, "softmax", "sigmoid" (one score a label, or one for two classes),
             "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.answers`.
+        call: how the network is called on images [B, C, H, W], where it takes more than these or is not called as a
+            whole: a function of the network and the images, such as
+            `lambda network, images: network(images, mask.expand(len(images), -1))`; it calls the network that it is
+            given. Then every analysis takes it as one that takes images alone.
 
     Returns:
         A model whose `origin` says where its weights come from.
@@ -83,6 +90,8 @@ def load(
         model = replace(model, classes=tuple(classes))
     if outputs is not None:
         model = replace(model, outputs=outputs)
+    if call is not None:
+        model = replace(model, module=CalledBy(model.module, call))
     return model
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from interpret.errors import InterpretError
 from interpret.preprocess import Preprocess
+from interpret.wrappers import plain_network, refuse_without_numbers
 
 
 @dataclass(eq=False)
@@ -24,6 +25,7 @@ class Model:
     """
 
     module: nn.Module
+    """The network; given wrapped or compiled, the plain one in it."""
     name: str
     preprocess: Preprocess | None = None
     """How a picture becomes the module's input, and back; None where nobody said."""
@@ -38,6 +40,9 @@ class Model:
     """Where the weights come from, in one sentence."""
     card: str | None = None
     """The model's card in Markdown: what it is, how it was trained, how well it does."""
+
+    def __post_init__(self) -> None:
+        self.module = plain_network(self.module)
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)
@@ -68,6 +73,7 @@ def hash_weights(module: nn.Module) -> str:
     >>> hash_weights(nn.ReLU()) == hashlib.sha256().hexdigest()
     True
     """
+    refuse_without_numbers(module)
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         tensor = tensor.detach().cpu().contiguous()
@@ -84,6 +90,5 @@ def as_model(model: Model | nn.Module) -> Model:
     """
     if isinstance(model, Model):
         return model
-    if isinstance(model, nn.Module):
-        return Model(model, name=type(model).__name__)
-    raise InterpretError(f"model must be a Model or an nn.Module, not {type(model).__name__}: use interpret.load(spec)")
+    plain = plain_network(model)
+    return Model(plain, name=type(plain).__name__)

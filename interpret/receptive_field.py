@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import add
@@ -114,10 +114,13 @@ class FieldTracker(TorchFunctionMode):
     (<Reach.EVERYTHING: 'possibly every pixel'>, (5, 5))
     """
 
-    def __init__(self, module: nn.Module, image: Tensor) -> None:
+    def __init__(self, module: nn.Module, image: Tensor, constants: Iterable[Tensor] = ()) -> None:
+        """Follow an image through a module, whose own tensors do not depend on it, nor do further constants."""
         super().__init__()
         self._has_signal = image.requires_grad
         self._sights = WeakTensorKeyDictionary()
+        for constant in constants:
+            self._sights[constant] = Sight(NOTHING, NOTHING)
         for part in module.modules():
             for constant in tensors_in(list(vars(part).values())):
                 self._sights[constant] = Sight(NOTHING, NOTHING)

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 from interpret.convolutions import convolve
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, tensors_in
+from interpret.wrappers import refuse_without_numbers
 
 RULES = ("deconvnet", "guided", "gradient")
 OVERLAPS = ("add", "overwrite")
@@ -245,7 +246,8 @@ class BackwardRule(TorchFunctionMode):
         if (name in RESHAPING and _is_gate(signals[0])) or (plain and name in SQUASHING | CLAMPS):
             _mark(result, "gate")
         elif name in CASTS:
-            if isinstance(result, Tensor) and not result.requires_grad:  # to integers
+            # to integers; a constant may also have been cast to the signal's type
+            if isinstance(result, Tensor) and operands[0].requires_grad and not result.requires_grad:
                 self._report(name)
         elif not (
             name in LINEAR
@@ -335,6 +337,7 @@ def frozen(module: nn.Module) -> Iterator[None]:
     >>> print(network.training, network.weight.requires_grad)
     True True
     """
+    refuse_without_numbers(module)
     training = [(layer, layer.training) for layer in module.modules()]
     with _constant_parameters(module):
         try:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError
-from interpret.forward import call_network
+from interpret.forward import call_network, constants_of
 from interpret.layers import StopForward
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
@@ -259,7 +259,7 @@ class _Run:
         # operators that consist of others reach the counter in their parts, but not in inference mode
         with torch.inference_mode(False), _evaluating(module), self._watched(module), self._counter:
             image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device, requires_grad=signal)
-            self._tracker = FieldTracker(module, image)
+            self._tracker = FieldTracker(module, image, constants_of(module))
             try:
                 with self._tracker, _signalling(module) if signal else torch.no_grad():
                     call_network(module, image.clone(), "input_shape")  # a copy, which may be written into

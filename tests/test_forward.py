@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,3 +119,216 @@ def test_the_error_keeps_its_cause_and_the_network_its_state() -> None:
     assert all(part.training for part in network.modules())
     assert all(not part._forward_hooks and not part._forward_pre_hooks for part in network.modules())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+# ---- networks that are wrapped, compiled, or called in a way of their own --------------------------------------------
+
+
+class Plain(nn.Module):
+    """A small classifier with a batch norm, an in-place rectifier and a strided convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+        self.deep = nn.Conv2d(4, 6, 3, stride=2)
+        self.act = nn.ReLU()
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.act(self.deep(self.stem(images))).mean((2, 3)))
+
+
+def plain() -> Plain:
+    torch.manual_seed(0)
+    network = Plain()
+    network(torch.rand(16, 3, 12, 12))  # statistics that are not those of a new batch norm
+    return network.eval()
+
+
+def wrapped_inside(network: Plain) -> nn.Module:
+    network.stem = nn.DataParallel(network.stem)  # type: ignore[assignment]
+    network.act = torch.compile(network.act)  # type: ignore[assignment]
+    return network
+
+
+def compiled_in_place(network: Plain) -> nn.Module:
+    network.stem[0].compile()
+    network.compile()
+    return network
+
+
+def compiled_forward(network: Plain) -> nn.Module:
+    network.stem.forward = torch.compile(network.stem.forward)  # type: ignore[method-assign]
+    network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+    return network
+
+
+class CompiledFunctions(Plain):
+    """Calls a compiled function, which no wrapper shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rectify = torch.compile(nn.functional.relu)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.rectify(self.deep(self.stem(images))).mean((2, 3)))
+
+
+def with_compiled_functions(network: Plain) -> nn.Module:
+    other = CompiledFunctions().eval()
+    other.load_state_dict(network.state_dict())
+    return other
+
+
+class WithContext(Plain):
+    """Needs a vector beside the images, and is told a number."""
+
+    def forward(self, images: Tensor, context: Tensor, *, scale: float) -> Tensor:  # type: ignore[override]
+        return self.head(self.act(self.deep(self.stem(images))).mean((2, 3)) * context * scale)
+
+
+def called_by(network: Plain) -> Any:
+    other = WithContext().eval()
+    other.load_state_dict(network.state_dict())
+    ones = torch.ones(1, 6)
+    return interpret.load(other, call=lambda net, x: net(x, ones.expand(len(x), -1).to(x), scale=1.0))
+
+
+WRAPPED: dict[str, Callable[[Plain], Any]] = {
+    "DataParallel": nn.DataParallel,
+    "DataParallel twice": lambda network: nn.DataParallel(nn.DataParallel(network)),
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
+    "compiled": torch.compile,
+    "compiled in place": compiled_in_place,
+    "compiled forward": compiled_forward,
+    "compiled functions": with_compiled_functions,
+    "compiled DataParallel": lambda network: torch.compile(nn.DataParallel(network)),
+    "inside": wrapped_inside,
+    "fx": torch.fx.symbolic_trace,
+    "call": called_by,
+}
+
+
+def arrays(result: Any) -> Iterator[Any]:
+    """Yield all numbers in a result, whatever it is."""
+    if isinstance(result, Tensor | np.ndarray):
+        yield np.asarray(result.detach() if isinstance(result, Tensor) else result)
+    elif isinstance(result, Mapping):
+        for value in result.values():
+            yield from arrays(value)
+    elif isinstance(result, tuple | list):
+        for value in result:
+            yield from arrays(value)
+    elif dataclasses.is_dataclass(result):
+        for one in dataclasses.fields(result):
+            yield from arrays(getattr(result, one.name))
+    elif isinstance(result, int | float | str):
+        yield np.asarray(result)
+
+
+@every_analysis
+@pytest.mark.parametrize("wrapper", WRAPPED)
+def test_a_wrapped_network_gives_what_the_plain_one_gives(wrapper: str, analysis: str) -> None:
+    x, run = images(side=12), ANALYSES[analysis]
+    found, expected = run(WRAPPED[wrapper](plain()), x), run(plain(), x)
+    if analysis == "trace":  # containers and rectifiers may have given way to functions
+        assert {"stem.0", "stem.1", "deep", "head"} <= found.keys() <= expected.keys()
+        expected = {name: expected[name] for name in found}
+    for one, other in zip(arrays(found), arrays(expected), strict=True):
+        if one.dtype.kind in "US":  # a class's name may be that of the wrapper
+            continue
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_wrapped_network_is_left_as_it_was() -> None:
+    network = wrapped_inside(plain()).train()
+    wrapped = torch.compile(nn.DataParallel(network))
+    names = [name for name, _ in wrapped.named_modules()]
+    state = copy.deepcopy(wrapped.state_dict())
+    interpret.mine(wrapped, images(side=12), k=1)
+    interpret.project(wrapped, images(side=12), "deep", 0)
+    assert [name for name, _ in wrapped.named_modules()] == names
+    assert all(part.training for part in wrapped.modules())
+    assert all(not part._forward_hooks and not part._forward_pre_hooks for part in wrapped.modules())
+    assert all(torch.equal(state[name], tensor) for name, tensor in wrapped.state_dict().items())
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+def test_layers_have_the_names_of_the_plain_network_and_share_its_weights() -> None:
+    network = plain()
+    expected = [name for name, _ in network.named_modules()]
+    model = interpret.load(torch.compile(wrapped_inside(network)))
+    assert [name for name, _ in model.module.named_modules()] == expected
+    assert model.module.deep is network.deep
+    assert model.name == "Plain"
+    assert model.weights_hash == interpret.load(plain()).weights_hash
+
+
+def test_a_distributed_network_is_unwrapped(tmp_path: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(plain())
+        found, expected = (interpret.mine(network, images(side=12)) for network in (wrapped, plain()))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert list(found) == list(expected)
+    assert all(np.array_equal(found[name].values, expected[name].values) for name in expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*is deprecated:FutureWarning")
+@every_analysis
+@pytest.mark.parametrize("how", ["scripted", "traced", "exported", "exported program", "unflattened", "inside"])
+def test_what_has_no_layers_is_refused(how: str, analysis: str) -> None:
+    network, x = plain(), images(side=12)
+    opaque: Any
+    if how == "scripted":
+        opaque, told = torch.jit.script(network), "the network is scripted or traced"
+    elif how == "traced":
+        opaque, told = torch.jit.trace(network, x), "the network is scripted or traced"
+    elif how == "inside":
+        network.stem = torch.jit.script(network.stem)
+        opaque, told = network, "layer 'stem' is scripted or traced"
+    else:
+        program = torch.export.export(network, (x,))
+        told = "is exported"
+        opaque = {"exported": program.module, "unflattened": lambda: torch.export.unflatten(program)}.get(
+            how, lambda: program
+        )()
+    with pytest.raises(InterpretError, match=f"{told}.*: pass the Python module that it was made of"):
+        ANALYSES[analysis](opaque, x)
+
+
+class Lazy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.LazyConv2d(4, 3)
+        self.head = nn.LazyLinear(5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.stem(images).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+@every_analysis
+def test_a_lazy_network_is_refused_and_stays_lazy(analysis: str) -> None:
+    network = Lazy()
+    with pytest.raises(InterpretError, match=r"layer 'stem' \(LazyConv2d\) has no weights.*run the network once"):
+        ANALYSES[analysis](network, images())
+    assert isinstance(network.stem, nn.LazyConv2d)
+    network(images())
+    ANALYSES[analysis](network, images())
+
+
+@every_analysis
+def test_a_network_without_numbers_is_refused(analysis: str) -> None:
+    with torch.device("meta"):
+        network = Plain()
+    if analysis == "trace":  # which needs none
+        assert interpret.trace(network, (3, 12, 12))["head"].output_shape == (5,)
+        return
+    with pytest.raises(InterpretError, match=r"no numbers in 'stem.0.weight', which is on the meta device: .*to_empty"):
+        ANALYSES[analysis](network, images(side=12))
+    with pytest.raises(InterpretError, match="no numbers"):
+        _ = interpret.load(network).weights_hash
+    with pytest.raises(InterpretError, match="no numbers"):
+        interpret.filter_images(network)
