@@ -492,8 +492,8 @@ def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
     positions = layer.output_shape[axes[0]], layer.output_shape[axes[1]]
     if positions == (1, 1):
         return None
-    if layer.receptive_field is not None:
-        return layer.receptive_field.stride
+    if layer.local_field is not None:
+        return layer.local_field.stride
     return max(1, round(size[0] / positions[0])), max(1, round(size[1] / positions[1]))
 
 

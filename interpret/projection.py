@@ -65,7 +65,8 @@ def project(
     The signal starts as the neuron's activation and passes down by the rule (Zeiler & Fergus 2014, section 2.1: all
     other activations of the layer are set to zero, and the map goes through unpooling, rectification and filtering).
     Only the part of the image that the neuron sees is run, where the network allows it; the result is that of the
-    whole image.
+    whole image. The window is the layer's local field (see `interpret.Layer`): a gate behind which the layer lies may
+    see more, and is held constant. The rule "gradient" holds none, and has the receptive field for its window.
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
@@ -99,7 +100,7 @@ def project(
     count = len(images) if len(images) > 1 else max(_count(channels, 0), _count(positions, 1))
     channel_of = _channels(channels, traced, count)
     how = _How(rule, start, overlap, strict)
-    crop = Crop.of(traced, tuple(images.shape[2:]), overlap)
+    crop = Crop.of(traced, tuple(images.shape[2:]), overlap, rule)
     with frozen(model.module):
         if positions is not None:
             at = _positions(positions, traced, count)
@@ -153,8 +154,9 @@ def _trace_quickly(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, La
         traced = trace(copy.deepcopy(module, on_meta), shape)
     except Exception:  # it needs the numbers, or may not be copied; or it is the user's mistake, which trace explains
         return trace(module, shape)
-    # without numbers, an empty feature map is no error
-    return traced if all(all(layer.output_shape) for layer in traced.values()) else trace(module, shape)
+    # without numbers, an empty feature map is no error, and a rule may need some to see what is a rectifier
+    whole = traced.has_signal and all(all(layer.output_shape) for layer in traced.values())
+    return traced if whole else trace(module, shape)
 
 
 @dataclass(frozen=True)
@@ -174,37 +176,41 @@ class Crop:
     With J the layer's stride, R its receptive field and H the image's side, the part has the side T, the smallest of
     at least R + J − 1 with T ≡ H (mod J), and begins at a multiple of J. All layers below then see the same grid as
     in the whole image, at both borders; and what the zero padding at the part's own edges touches lies outside of
-    what the neuron sees.
+    what the neuron sees. Behind a gate that sees the whole image, this has to run, though the projection is not zero
+    in a window alone.
     """
 
     image: tuple[int, int]
     """(H, W) of the image."""
     size: tuple[int, int]
     """(height, width) of the part that runs: the whole image where the layer cannot be cropped."""
+    begin: tuple[int, int]
+    """Top and left of what the first neuron sees, from which on its part runs."""
     field: tuple[int, int]
-    """(height, width) of the window that the neuron sees, at most the image's."""
+    """(height, width) of the window from which the signal comes, at most the image's."""
     stride: tuple[int, int]
     start: tuple[int, int]
+    """Top and left of the first neuron's window."""
 
     @classmethod
-    def of(cls, layer: Layer, image: tuple[int, ...], overlap: Overlap = "add") -> Crop:
+    def of(cls, layer: Layer, image: tuple[int, ...], overlap: Overlap = "add", rule: Rule = "deconvnet") -> Crop:
         """Return the part for neurons of a layer in images of a size (H, W).
 
         Which of overlapping windows overwrites the others is decided outside of what the neuron sees, too: to
-        overwrite needs the whole image.
+        overwrite needs the whole image. The gradient holds no gate constant: its window is the receptive field.
         """
         height, width = image
-        receptive_field = layer.receptive_field
+        seen = layer.receptive_field
+        window = seen if rule == "gradient" else layer.local_field
         # of a feature map that lies transposed, the whole image runs
-        if receptive_field is None or layer.axes in ((-1, -2), (-2, -3)):
-            return cls((height, width), (height, width), (height, width), (1, 1), (0, 0))
-        sides = zip(receptive_field.size, receptive_field.stride, image, strict=True)
-        croppable = layer.croppable and overlap == "add"
-        size = [_crop_side(field, stride, side) if croppable else side for field, stride, side in sides]
-        field = [min(field, side) for field, side in zip(receptive_field.size, image, strict=True)]
-        return cls(
-            (height, width), (size[0], size[1]), (field[0], field[1]), receptive_field.stride, receptive_field.start
-        )
+        if window is None or layer.axes in ((-1, -2), (-2, -3)):
+            return cls((height, width), (height, width), (0, 0), (height, width), (1, 1), (0, 0))
+        size, begin = [height, width], (0, 0)
+        if seen is not None and layer.croppable and overlap == "add":
+            sides = zip(seen.size, seen.stride, image, strict=True)
+            size, begin = [_crop_side(field, stride, side) for field, stride, side in sides], seen.start
+        field = [min(field, side) for field, side in zip(window.size, image, strict=True)]
+        return cls((height, width), (size[0], size[1]), begin, (field[0], field[1]), window.stride, window.start)
 
     @property
     def whole(self) -> bool:
@@ -221,8 +227,8 @@ class Crop:
 
     def corners(self, positions: Tensor) -> Tensor:
         """Return where the parts for neurons at positions [B, 2] begin, [B, 2]."""
-        stride, start = torch.tensor(self.stride), torch.tensor(self.start)
-        aligned = torch.div(start + positions * stride, stride, rounding_mode="floor") * stride
+        stride, begin = torch.tensor(self.stride), torch.tensor(self.begin)
+        aligned = torch.div(begin + positions * stride, stride, rounding_mode="floor") * stride
         last = torch.tensor(self.image) - torch.tensor(self.size)
         return torch.minimum(aligned, last).clamp(min=0)
 
@@ -231,7 +237,7 @@ class Crop:
         return corners // torch.tensor(self.stride)
 
     def boxes(self, positions: Tensor) -> Tensor:
-        """Return the windows that neurons see, moved into the image at its borders, [B, 4]."""
+        """Return the windows from which the signal comes, moved into the image at its borders, [B, 4]."""
         top_left = torch.tensor(self.start) + positions * torch.tensor(self.stride)
         last = torch.tensor(self.image) - torch.tensor(self.field)
         top_left = torch.minimum(top_left, last).clamp(min=0)
@@ -265,7 +271,7 @@ class HitBatch:
     ranks: NDArray[np.int64]
     """[n] which of the unit's hits each one is; 0 is the strongest."""
     projections: Tensor
-    """[n, C, h, w] the signal in the window that the neuron sees."""
+    """[n, C, h, w] the signal in the window from which it comes."""
     patches: Tensor
     """[n, C, h, w] the same window of the network's input."""
 
@@ -292,7 +298,8 @@ def project_hits(
     >>> sorted((batch.layer, len(batch.units), tuple(batch.projections.shape[1:])) for batch in batches)
     [('0', 8, (1, 3, 3)), ('2', 4, (1, 5, 5))]
 
-    Each projection is that of `project`. The data is read once, in its order. Layers whose neurons see only a part
+    Each projection is that of `project` in the layer's local field; of the rule "gradient", what passes through a gate
+    may lie outside, and is cut off. The data is read once, in its order. Layers whose neurons see only a part
     of the image run on parts, many hits together; for the others an image's forward pass runs once for all its hits.
 
     Args:

@@ -166,7 +166,7 @@ class Report:
                 output=numbers.product(layer.output_shape),
                 params=numbers.count(layer.params) if layer.params else "",
                 macs=numbers.compact(layer.macs) if layer.macs else "",
-                field=numbers.pixels(layer.field["size"]) if layer.field else "whole image",
+                field=numbers.field(layer.receptive_field, layer.field),
             )
             for layer in self.network.layers
         ]

@@ -161,7 +161,7 @@ class Study:
 
     def tile(self, name: str) -> int:
         """Return the side in pixels of a tile in a layer's sprites."""
-        field = self.layer(name)["receptive_field"]
+        field = local_field(self.layer(name))
         height, width = self.info["model"]["input_shape"][1:]
         sides = (height, width) if field is None else (min(field["size"][0], height), min(field["size"][1], width))
         return min(max(sides), TILE)
@@ -405,6 +405,16 @@ class Study:
                     f"{self.path} holds results of other {what} ({part} {self.info[part].get('name', '')!r}): "
                     "choose another folder"
                 )
+        now = {layer["name"]: layer["local_field"] for layer in begun["layers"]}
+        for layer in self.info["layers"]:
+            if "local_field" in layer or layer["name"] not in now:
+                continue
+            if local_field(layer) != now[layer["name"]] and self._mined_file(layer["name"]).exists():
+                raise InterpretError(
+                    f"{self.path} was begun by an earlier version, whose patches behind gates were the whole image "
+                    f"(layer {layer['name']!r}): choose another folder"
+                )
+            layer["local_field"] = now[layer["name"]]
 
     def _store(self, mined: Mined, k: int, seed: int) -> None:
         """Write what was mined; a layer's own file comes last, because it says that the layer is done."""
@@ -685,8 +695,26 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
     }
 
 
+def thumbnail_size(width: int, height: int) -> tuple[int, int]:
+    """Return width and height of a source's small picture.
+
+    >>> thumbnail_size(640, 480), thumbnail_size(64, 48)
+    ((320, 240), (64, 48))
+    """
+    scale = min(1.0, THUMBNAIL / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def local_field(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the window of a layer's patches and projections, as a study keeps it; None for the whole input.
+
+    >>> local_field({"receptive_field": None})  # as version 0.1.0 wrote it, which knew of no other
+    """
+    field: dict[str, Any] | None = record.get("local_field", record["receptive_field"])
+    return field
+
+
 def _layer_record(layer: Any) -> dict[str, Any]:
-    field = layer.receptive_field
     return {
         "name": layer.name,
         "kind": layer.kind,
@@ -695,7 +723,10 @@ def _layer_record(layer: Any) -> dict[str, Any]:
         "output_shape": list(layer.output_shape),
         "params": layer.params,
         "macs": layer.macs,
-        "receptive_field": None
-        if field is None
-        else {"size": list(field.size), "stride": list(field.stride), "start": list(field.start)},
+        "receptive_field": _field_record(layer.receptive_field),
+        "local_field": _field_record(layer.local_field),
     }
+
+
+def _field_record(field: Any) -> dict[str, Any] | None:
+    return None if field is None else {key: list(getattr(field, key)) for key in ("size", "stride", "start")}

@@ -46,8 +46,10 @@ class LayerSummary:
     """Multiply-accumulates for one image."""
     receptive_field: tuple[int, int] | None
     """(height, width) in pixels of the input; None where a neuron may see the whole image."""
+    local_field: tuple[int, int] | None
+    """(height, width) of the window from which its signal comes, with gates held constant; None for the whole image."""
     stride: tuple[int, int] | None
-    """Pixels of the input from one neuron to the next, (y, x); None as above."""
+    """Pixels of the input from one neuron to the next, (y, x); None where neither field is a window."""
 
 
 def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None, format: Format = "text") -> str:
@@ -65,7 +67,8 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
 
     Sizes are channels × height × width; "if dense" is what a fully connected layer between the same two maps would
     have for parameters; MACs are multiply-accumulates for one image; a receptive field and its stride are in pixels of
-    the input, and "whole image" where a neuron may see all of it.
+    the input, and "whole image" where a neuron may see all of it. Where gates are what see so far, as in
+    squeeze-and-excitation, the local field follows: the window from which the signal comes with the gates constant.
 
     Args:
         model: the network.
@@ -104,7 +107,7 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
         outputs = math.prod(layer.output_shape)
         dense = math.prod(layer.input_shape) * outputs + (outputs if module.bias is not None else 0)
     window: Any = getattr(module, "kernel_size", None)
-    field = layer.receptive_field
+    field, local = layer.receptive_field, layer.local_field
     return LayerSummary(
         name=layer.name,
         kind=layer.kind,
@@ -116,7 +119,8 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
         dense_params=dense,
         macs=layer.macs,
         receptive_field=None if field is None else field.size,
-        stride=None if field is None else field.stride,
+        local_field=None if local is None else local.size,
+        stride=None if local is None else local.stride,
     )
 
 
@@ -130,10 +134,15 @@ def _row(summary: LayerSummary) -> tuple[str, ...]:
         f"{summary.params:,}",
         "" if summary.dense_params is None else f"{summary.dense_params:,}",
         f"{summary.macs:,}",
-        "whole image" if summary.receptive_field is None else _times(summary.receptive_field),
+        _fields(summary),
         _times(summary.stride),
         summary.size_formula or "",
     )
+
+
+def _fields(summary: LayerSummary) -> str:
+    full = "whole image" if summary.receptive_field is None else _times(summary.receptive_field)
+    return full if summary.local_field == summary.receptive_field else f"{full}, local {_times(summary.local_field)}"
 
 
 def _as_text(rows: Sequence[Sequence[str]]) -> str:

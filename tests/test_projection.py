@@ -468,16 +468,38 @@ def test_linear_layers_use_the_whole_image(layer: str, rule: Any) -> None:
         assert_close(signal, seen_whole(network, image, layer, 2, (0, 0), rule)[0])
 
 
-@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
-def test_after_squeeze_and_excitation_the_whole_image_is_used(rule: Any) -> None:
+@pytest.mark.parametrize("rule", RULES)
+def test_behind_squeeze_and_excitation_the_window_is_local(rule: Any) -> None:
     network = seeded(
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Excitation(4), nn.Conv2d(4, 3, 3), nn.ReLU())
     )
     image = random(2, 30, 22)
-    for layer, size in (("0", (3, 3)), ("3", (30, 22))):
-        found = project(network, image[None], layer, 1, (4, 5), rule)
-        assert found.pixels.shape[2:] == size
-        assert_close(found.full((30, 22))[0], seen_whole(network, image, layer, 1, (4, 5), rule)[0])
+    behind = (30, 22) if rule == "gradient" else (5, 5)  # which alone holds no gate constant
+    for layer, size in (("0", (3, 3)), ("3", behind)):
+        for position in ((4, 5), (0, 0), (27, 19)):
+            found = project(network, image[None], layer, 1, position, rule)
+            assert found.pixels.shape[2:] == size
+            assert_close(found.full((30, 22))[0], seen_whole(network, image, layer, 1, position, rule)[0])
+
+
+def test_hits_behind_squeeze_and_excitation_have_local_windows() -> None:
+    network = seeded(
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Excitation(4), nn.Conv2d(4, 3, 3), nn.ReLU())
+    )
+    images = random(5, 2, 30, 22)
+    mined = mine(network, images, "3", k=2)
+    seen = 0
+    for batch in project_hits(network, images, mined, rule="guided"):
+        for row, (unit, rank) in enumerate(zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)):
+            image = images[int(mined["3"].images[unit, rank])]
+            y, x = mined["3"].positions[unit, rank].tolist()
+            found = project(network, image[None], "3", unit, (y, x), "guided")
+            top, left, bottom, right = found.boxes[0].tolist()
+            assert (bottom - top, right - left) == (5, 5)
+            assert torch.equal(batch.patches[row], image[:, top:bottom, left:right])
+            assert_close(batch.projections[row], found.pixels[0])
+            seen += 1
+    assert seen == 6
 
 
 def test_a_linear_layer_at_each_position_has_its_features_as_channels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from markupsafe import Markup
@@ -111,6 +111,16 @@ def pixels(sides: Iterable[int]) -> str:
     """
     sides = tuple(sides)
     return str(sides[0]) if len(set(sides)) == 1 else product(sides)
+
+
+def field(full: Mapping[str, Any] | None, local: Mapping[str, Any] | None) -> str:
+    """Return the extent of a receptive field in pixels, with the local field where gates see further than that.
+
+    >>> field({"size": [7, 7]}, {"size": [7, 7]}), field(None, {"size": [7, 7]}), field(None, None)
+    ('7', 'whole image, local 7', 'whole image')
+    """
+    seen = "whole image" if full is None else pixels(full["size"])
+    return seen if local is None or local == full else f"{seen}, local {pixels(local['size'])}"
 
 
 def breakable(name: str) -> Markup:

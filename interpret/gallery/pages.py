@@ -29,7 +29,7 @@ from interpret.gallery.drawings import (
 from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
 from interpret.gallery.relations import Correlates, Selectivity, select
 from interpret.results.readings import in_words
-from interpret.study import Study, layer_path
+from interpret.study import Study, layer_path, local_field, thumbnail_size
 
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""
@@ -68,6 +68,8 @@ class Source:
     name: str
     picture: Picture | None
     label: int = -1
+    size: tuple[int, int] = (0, 0)
+    """Width and height of the picture, also where it is left out."""
 
     @cached_property
     def href(self) -> str:
@@ -86,7 +88,7 @@ class Hit:
     image: int
     label: str | None
     source: Source
-    box: BoxDrawing | None
+    box: BoxDrawing
     view: str
     """The part of the unit's sprites that is the hit's tile, as the viewBox of an SVG."""
 
@@ -219,7 +221,11 @@ class LayerView:
         self.output_shape: Sequence[int] = record["output_shape"]
         self.params: int = record["params"]
         self.macs: int = record["macs"]
-        self.field: dict[str, Any] | None = record["receptive_field"]
+        self.receptive_field: dict[str, Any] | None = record["receptive_field"]
+        self.field = local_field(record)
+        """The window of its patches and projections; None for the whole input."""
+        self.gated = self.receptive_field != self.field
+        """Whether gates see further than that window."""
 
     @cached_property
     def folder(self) -> str:
@@ -664,7 +670,6 @@ class LayerView:
         hits = []
         for j in np.flatnonzero(data.images[unit] >= 0).tolist():
             source = network.source(int(data.sources[unit, j]))
-            picture = source.picture
             row, column = data.positions[unit, j].tolist()
             hits.append(
                 Hit(
@@ -674,7 +679,7 @@ class LayerView:
                     image=int(data.images[unit, j]),
                     label=network.class_name(int(data.labels[unit, j])),
                     source=source,
-                    box=draw_box(data.boxes[unit, j].tolist(), picture.width, picture.height) if picture else None,
+                    box=draw_box(data.boxes[unit, j].tolist(), *source.size),
                     view=self._views[j],
                 )
             )
@@ -752,6 +757,11 @@ class NetworkView:
     @cached_property
     def mined_layers(self) -> list[LayerView]:
         return [layer for layer in self.layers if layer.mined]
+
+    @property
+    def gated(self) -> bool:
+        """Whether units are shown that lie behind a gate."""
+        return any(layer.gated for layer in self.mined_layers)
 
     @cached_property
     def rules(self) -> list[str]:
@@ -873,15 +883,11 @@ class NetworkView:
     @cached_property
     def sources(self) -> dict[int, Source]:
         """The pictures that have hits or are in the sample."""
-        known = {
-            key: Source(
-                number=key,
-                name=record["name"],
-                picture=self.picture(self.study.source_picture(key)) if self.context else None,
-                label=int(record.get("label", -1)),
-            )
-            for key, record in self.study.sources().items()
-        }
+        known = {}
+        for key, record in self.study.sources().items():
+            picture = self.picture(self.study.source_picture(key)) if self.context else None
+            size = (picture.width, picture.height) if picture else thumbnail_size(record["width"], record["height"])
+            known[key] = Source(key, record["name"], picture, int(record.get("label", -1)), size)
         if self.context:
             for item, record in self._sampled.items():
                 picture = self.picture(self.study.sample_picture(item))
