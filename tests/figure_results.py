@@ -119,6 +119,8 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
         maps = {method: random.normal(size=(len(steps), 32, 40)).astype(np.float16) for method in METHODS}
         return SanityCheck("net", None, steps, np.arange(len(steps)), len(names), one, one, one, pictures, maps,
                            CLASSES, 0, np.zeros(len(steps), np.int64), {})  # fmt: skip
+    if kind in ("trace", "mined", "mined-layer", "unit", "projections", "attribution"):
+        return of_a_network(kind, layers, images)
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
              for family in ("resnet", "vgg", "efficientnet_b", "regnet_y", "mobilenet_v", "vit_b_")]  # fmt: skip
@@ -126,3 +128,34 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
     macs = np.geomspace(0.05, 360, count) * random.uniform(0.5, 2, count)
     return NetworkCosts(costs, random.uniform(60, 88, count), macs, macs, random.integers(10**6, 6 * 10**8, count),
                         np.ones(count, np.int64), np.full(count, 224))  # fmt: skip
+
+
+def of_a_network(kind: str, layers: int, images: int) -> Any:
+    """Return a result that needs a network: one of many layers with long names."""
+    import torch
+    from torch import nn
+
+    import interpret
+
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    inner: nn.Module = network
+    if layers > 1:
+        for name in LONG[0].split("."):
+            inner.add_module(name, nn.Sequential())
+            inner = getattr(inner, name)
+    for number in range(layers):
+        inner.add_module(f"conv{number}", nn.Conv2d(3 if number == 0 else 8, 8, 3, padding=1))
+        inner.add_module(f"relu{number}", nn.ReLU())
+    network.eval()
+    some = torch.rand(images, 3, 32, 40)
+    name = [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)][min(1, layers - 1)]
+    if kind == "trace":
+        return interpret.trace(network, (3, 32, 40))
+    if kind == "projections":
+        return interpret.project(network, some, name, channels=3)
+    if kind == "attribution":
+        pooled = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+        return interpret.attribute(pooled, some, "gradient")
+    mined = interpret.mine(network, some, k=min(images, 9))
+    return mined if kind == "mined" else mined[name] if kind == "mined-layer" else mined[name].unit(3)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from interpret.plots.style import in_style
-from interpret.plots.tiles import Cell, Names, Sheet, choose, in_rows
+from interpret.plots.tiles import Cell, Names, Tiles, choose, in_rows
 from interpret.results.attribution import Attribution
 
 ACROSS = 3
@@ -44,7 +44,7 @@ def plot_attribution(
         cells.append(Cell([*seen, _coloured(signal)], f"{name}\nscore {float(result.scores[row]):.4g}"))
     note = f"The first {MOST} of {len(result.maps):,}" if panels is None and len(result.maps) > MOST else ""
     across = min(ACROSS, max(len(cells), 2))
-    return Sheet(in_rows(cells, across), across, result.title, note, most=2).draw(width, figsize, ax)
+    return Tiles(in_rows(cells, across), across, result.title, note, most=2).draw(width, figsize, ax)
 
 
 def _coloured(signal: NDArray[Any]) -> NDArray[np.uint8]:

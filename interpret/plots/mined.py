@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from interpret.errors import InterpretError
 from interpret.plots.pictures import signals_as_pictures
 from interpret.plots.style import in_style
-from interpret.plots.tiles import Cell, Names, Row, Sheet, choose, grid_of, in_rows
+from interpret.plots.tiles import Cell, Names, Row, Tiles, choose, grid_of, in_rows
 from interpret.results.mined import Mined, MinedLayer
 from interpret.results.unit import Unit
 from interpret.rules import Rule
@@ -52,7 +52,7 @@ def plot_mined(
     for name, layer in chosen.items():
         shown = zip(layer.most_active.tolist(), pictures[name], strict=False)
         rows.append(Row([Cell([picture], str(unit)) for unit, picture in shown], name))
-    return Sheet(rows, most, mined.title).draw(width, figsize, ax)
+    return Tiles(rows, most, mined.title).draw(width, figsize, ax)
 
 
 @in_style
@@ -89,7 +89,7 @@ def plot_mined_layer(
         cells.append(Cell([grid_of(patches)] if len(patches) else [], f"{unit.unit}: {strongest}"))
     chosen = "" if panels is not None else f", the {len(cells)} most active of {len(layer.values):,}"
     note = f"Unit and its strongest activation{chosen}"
-    return Sheet(in_rows(cells, ACROSS), min(ACROSS, max(len(cells), 3)), layer.title, note).draw(width, figsize, ax)
+    return Tiles(in_rows(cells, ACROSS), min(ACROSS, max(len(cells), 3)), layer.title, note).draw(width, figsize, ax)
 
 
 @in_style
@@ -127,4 +127,4 @@ def plot_unit(
     by = "" if chosen is None else f": patches, and what in them it answers to ({chosen})"
     most = 1 if chosen is None else 2
     across = min(PAIRS_ACROSS * (3 - most), max(len(cells), 2))
-    return Sheet(in_rows(cells, across), across, f"{unit.title}{by}", most=most).draw(width, figsize, ax)
+    return Tiles(in_rows(cells, across), across, f"{unit.title}{by}", most=most).draw(width, figsize, ax)

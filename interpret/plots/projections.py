@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from interpret.plots.pictures import signals_as_pictures
 from interpret.plots.style import in_style
-from interpret.plots.tiles import Cell, Names, Sheet, choose, in_rows
+from interpret.plots.tiles import Cell, Names, Tiles, choose, in_rows
 from interpret.results.projections import Projections
 
 ACROSS = 3
@@ -46,4 +46,4 @@ def plot_projections(
     note = f"The first {MOST} of {len(result.pixels):,}" if panels is None and len(result.pixels) > MOST else ""
     across = min(ACROSS, max(len(cells), 2))
     title = result.title + (f" ({result.rule})" if result.rule else "")
-    return Sheet(in_rows(cells, across), across, title, note, most=2).draw(width, figsize, ax)
+    return Tiles(in_rows(cells, across), across, title, note, most=2).draw(width, figsize, ax)

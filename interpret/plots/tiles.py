@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,15 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from interpret.errors import InterpretError, unknown
-from interpret.plots.style import INK, QUIET, WIDTH, Figure, shorten
+from interpret.plots.lettering import fit, height_of, width_of
+from interpret.plots.panels import WHOLE_LINE, Names, Panel, lay_out
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import look
 
-MARGIN = 0.06
 BETWEEN_CELLS, BETWEEN_PICTURES = 0.12, 0.03
-CAPTION, TITLE = 6.5, 9.0
-"""Points."""
-LEADING = 1.3 / 72
-"""Inches from one line of letters of a point's size to the next."""
-BROAD = 0.56 / 72
-"""Inches that such a letter takes, about."""
-
-
-Names = str | Sequence[str] | None
+"""Inches."""
+LONGEST_CAPTION = 1.6
+"""Inches that a caption may ask for; longer ones are shortened."""
 
 
 def choose(panels: Names, names: Sequence[str], most: int) -> list[int]:
@@ -61,12 +58,12 @@ class Row:
 
 
 @dataclass
-class Sheet:
-    """Rows below each other, all cells of one width."""
+class Tiles:
+    """Rows below each other, all cells of one width; rows that are too wide go on in the next line."""
 
     rows: Sequence[Row]
     columns: int
-    """How many cells there is room for in a row."""
+    """How many cells stand in a row where there is room for their captions."""
     title: str = ""
     note: str = ""
     """In small letters at the end."""
@@ -77,68 +74,81 @@ class Sheet:
         self, width: float | None = None, figsize: tuple[float, float] | None = None, ax: Axes | None = None
     ) -> Any:
         """Draw it as a figure of a width in inches, or into one's own axes, and return the one or the other."""
-        if ax is not None:
-            wide = ax.get_window_extent().width / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
-            self._draw(ax, wide)
-            return ax
-        wide = figsize[0] if figsize else width or WIDTH
-        figure = Figure(figsize=figsize or (wide, self._height(wide)), facecolor="white")
-        self._draw(figure.add_axes((0, 0, 1, 1)), wide)
-        return figure
+        panel = Panel("", lambda axes, wide, _: self._draw(axes, wide), WHOLE_LINE, self._height)
+        return lay_out([[panel]], width, figsize, ax, self.title)
 
     def _left(self, width: float) -> float:
         """Return how much room the labels take."""
-        longest = max((len(line) for row in self.rows for line in row.label.split("\n")), default=0)
-        return min(longest * CAPTION * BROAD + 0.1, 0.25 * width) if longest else 0.0
+        longest = max((width_of(line) for row in self.rows for line in row.label.split("\n")), default=0.0)
+        return min(longest + 0.1, 0.25 * width) if longest else 0.0
+
+    def _columns(self, width: float) -> int:
+        """Return how many cells there are in a row: fewer than asked for where their captions need more room."""
+        least = max(
+            (width_of(line) for row in self.rows for cell in row.cells for line in cell.caption.split("\n")),
+            default=0.0,
+        )
+        least = max(min(least, LONGEST_CAPTION * look().scale), 0.22 * self.most)
+        room = width - self._left(width) + BETWEEN_CELLS
+        return max(1, min(self.columns, int(room / (least + BETWEEN_CELLS))))
+
+    def _lines(self, width: float) -> list[Row]:
+        """Return rows that have no more cells than there is room for."""
+        columns = self._columns(width)
+        lines: list[Row] = []
+        for label, rows in groupby(self.rows, lambda row: row.label):
+            cells = [cell for row in rows for cell in row.cells]
+            first, *more = in_rows(cells, columns) or [Row([])]
+            lines += [Row(first.cells, label), *more]
+        return lines
 
     def _cell(self, width: float) -> float:
-        return (width - 2 * MARGIN - self._left(width) - (self.columns - 1) * BETWEEN_CELLS) / self.columns
+        columns = self._columns(width)
+        return (width - self._left(width) - (columns - 1) * BETWEEN_CELLS) / columns
 
     def _side(self, width: float) -> float:
         """Return how wide a picture is."""
         return (self._cell(width) - (self.most - 1) * BETWEEN_PICTURES) / self.most
 
     def _heights(self, width: float) -> list[tuple[float, float]]:
-        """Return of each row how high its pictures are, and its captions."""
+        """Return of each line how high its pictures are, and its captions."""
         side = self._side(width)
         heights = []
-        for row in self.rows:
+        for row in self._lines(width):
             ratios = [picture.shape[0] / picture.shape[1] for cell in row.cells for picture in cell.pictures]
-            lines = max((cell.caption.count("\n") + 1 for cell in row.cells if cell.caption), default=0)
-            heights.append((side * max(ratios, default=1.0), lines * CAPTION * LEADING + 0.03 * bool(lines)))
+            captions = max((height_of(cell.caption) for cell in row.cells), default=0.0)
+            label = height_of(_label(row.label, self._left(width)))
+            high = max(side * max(ratios, default=1.0), label)
+            heights.append((high, captions + 0.03 * bool(captions)))
         return heights
 
     def _height(self, width: float) -> float:
         own = sum(pictures + captions + BETWEEN_CELLS for pictures, captions in self._heights(width))
-        return own + MARGIN + bool(self.title) * (TITLE * LEADING + 0.06) + bool(self.note) * CAPTION * LEADING
+        return own + height_of(fit(self.note, width, lines=4))
 
     def _draw(self, axes: Axes, width: float) -> None:
-        height, side, cell_width, left = self._height(width), self._side(width), self._cell(width), self._left(width)
-        axes.set_axis_off()
-        top = MARGIN
-        if self.title:
-            axes.text(MARGIN, top, self.title, fontsize=TITLE, color=INK, va="top", parse_math=False)
-            top += TITLE * LEADING + 0.06
-        for row, (high, caption) in zip(self.rows, self._heights(width), strict=True):
+        side, cell_width, left = self._side(width), self._cell(width), self._left(width)
+        sheet = Sheet(axes, width, self._height(width))
+        quiet = look().quiet
+        top = 0.03
+        for row, (high, caption) in zip(self._lines(width), self._heights(width), strict=True):
             if row.label:
-                label = "\n".join(shorten(row.label.split("\n"), max(8, int((left - 0.1) / (CAPTION * BROAD)))))
-                axes.text(MARGIN, top + high / 2, label, fontsize=CAPTION, color=INK, va="center", parse_math=False)
+                sheet.write(0, top + high / 2, _label(row.label, left), va="center")
             for column, cell in enumerate(row.cells):
-                x = MARGIN + left + column * (cell_width + BETWEEN_CELLS)
+                x = left + column * (cell_width + BETWEEN_CELLS)
                 for place, picture in enumerate(cell.pictures):
                     start = x + place * (side + BETWEEN_PICTURES)
-                    tall = side * picture.shape[0] / picture.shape[1]
                     # small ones with sharp pixels, large ones averaged
-                    axes.imshow(picture, extent=(start, start + side, top + tall, top), interpolation="auto")
-                if cell.caption:
-                    letters = max(6, int((cell_width + 0.06) / (CAPTION * BROAD)))
-                    words = "\n".join(shorten(cell.caption.split("\n"), letters))
-                    axes.text(x, top + high + 0.03, words, fontsize=CAPTION, color=QUIET, va="top", parse_math=False,
-                              linespacing=1.15)  # fmt: skip
+                    sheet.picture(start, top, side, side * picture.shape[0] / picture.shape[1], picture)
+                words = "\n".join(fit(line, cell_width + 0.06) for line in cell.caption.split("\n"))
+                sheet.write(x, top + high + 0.03, words, color=quiet)
             top += high + caption + BETWEEN_CELLS
-        if self.note:
-            axes.text(MARGIN, top - 0.04, self.note, fontsize=CAPTION, color=QUIET, va="top", parse_math=False)
-        axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+        sheet.write(0, top - 0.04, fit(self.note, width, lines=4), color=quiet)
+
+
+def _label(label: str, left: float) -> str:
+    """Return a row's label in the room that it has."""
+    return "\n".join(fit(line, left - 0.08, lines=2) for line in label.split("\n"))
 
 
 def in_rows(cells: Sequence[Cell], columns: int) -> list[Row]:
@@ -151,16 +161,20 @@ def in_rows(cells: Sequence[Cell], columns: int) -> list[Row]:
 
 
 def grid_of(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pictures [n, h, w, 3] as one, in as square a grid as there is with a white line between them.
+    """Return pictures [n, h, w, 3] as one, in as square a grid as there is with a line between them.
 
     >>> grid_of(np.zeros((9, 24, 24, 3), np.uint8)).shape
-    (76, 76, 3)
+    (76, 76, 4)
     """
     from interpret.plots.pictures import mosaic
 
     count = len(pictures)
     columns = int(np.ceil(np.sqrt(count))) or 1
     rows = -(-count // columns)
-    full = np.full((rows * columns, *pictures.shape[1:]), 255, np.uint8)
+    full = np.zeros((rows * columns, *pictures.shape[1:]), np.uint8)
     full[:count] = pictures
-    return mosaic(full.reshape(rows, columns, *pictures.shape[1:]))[0]
+    picture, down, across = mosaic(full.reshape(rows, columns, *pictures.shape[1:]))
+    empty = rows * columns - count
+    if empty:
+        picture[(rows - 1) * down :, (columns - empty) * across :, 3] = 0
+    return picture

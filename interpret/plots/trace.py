@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from interpret.errors import InterpretError
-from interpret.plots.style import CATEGORIES, HAIRLINE, WIDTH, figure_grid, in_style, shorten
-from interpret.plots.tiles import Names, choose
+from interpret.plots.lettering import fit
+from interpret.plots.panels import Names, Panel, choose, lay_out
+from interpret.plots.style import in_style, look, points
 
 if TYPE_CHECKING:
     from interpret.tracing import Trace
@@ -40,32 +41,35 @@ def plot_trace(
     """
     costly = [layer for layer in result.values() if layer.leaf and (layer.macs or layer.params)] or [*result.values()]
     layers = costly[:MOST]
-    rows = np.arange(len(layers))
     side = min(result.input_shape[1:])
     seen = [side if layer.receptive_field is None else min(*layer.receptive_field.size, side) for layer in layers]
-    drawn = {
-        "operations": ("multiply-accumulates (millions)", [layer.macs / 1e6 for layer in layers], CATEGORIES[0]),
-        "parameters": ("parameters (thousands)", [layer.params / 1e3 for layer in layers], CATEGORIES[1]),
-        "receptive field": (f"receptive field (pixels of {side})", seen, CATEGORIES[2]),
+    drawn: dict[str, tuple[str, list[Any]]] = {
+        "operations": ("multiply-accumulates (millions)", [layer.macs / 1e6 for layer in layers]),
+        "parameters": ("parameters (thousands)", [layer.params / 1e3 for layer in layers]),
+        "receptive field": (f"receptive field (pixels of {side})", seen),
     }
-    chosen = [list(drawn)[place] for place in choose(panels, list(drawn), len(drawn) if ax is None else 1)]
-    if ax is not None and len(chosen) > 1:
-        raise InterpretError(f"panels names {len(chosen)} panels, and ax takes one: draw each into axes of its own")
-    size = figsize or (width or WIDTH, 0.75 + 0.14 * len(layers))
-    figure, grid = figure_grid(1, len(chosen), size, sharey=True) if ax is None else (None, np.array([[ax]]))
-    for axes, name in zip(grid[0], chosen, strict=True):
-        label, values, colour = drawn[name]
-        axes.barh(rows, values, 0.72, color=colour)
-        axes.set_xlabel(label, fontsize=7)
-        axes.grid(axis="x", color=HAIRLINE, linewidth=0.3, alpha=0.6)
-        axes.set_axisbelow(True)
-        axes.tick_params(axis="y", length=0)
-    grid[0, 0].set_yticks(rows, shorten([layer.name for layer in layers]), fontsize=6)
-    grid[0, 0].set_ylim(len(layers) - 0.4, -0.6)
-    if figure is None:
-        return ax
+
+    def panel(place: int, name: str) -> Panel:
+        label, values = drawn[name]
+
+        def draw(axes: Axes, wide: float, first: bool) -> None:
+            axes.barh(np.arange(len(layers)), values, 0.72, color=look().categories[place])
+            axes.set_xlabel(fit(label, wide - 0.3, points("axes.label"), lines=4))
+            axes.xaxis.set_major_locator(MaxNLocator(max(2, int(wide / 0.5 / look().scale))))
+            axes.grid(axis="x")
+            axes.tick_params(axis="y", length=0, labelleft=first)
+            names = [fit(layer.name, 0.42 * wide if ax is not None else 1.3, look().small) for layer in layers]
+            axes.set_yticks(range(len(layers)), names, fontsize=look().small)
+            axes.set_ylim(len(layers) - 0.4, -0.6)
+
+        def height(_: float) -> float:
+            return (0.7 + 0.135 * len(layers)) * look().scale
+
+        return Panel(name, draw, 0.95, height)
+
+    chosen = choose(panels, list(drawn), ax=ax)
     shape = " × ".join(map(str, result.input_shape))
     left_out = len(costly) - len(layers)
     cut = f", the first {MOST} of {len(costly)}" if left_out > 0 else ""
-    figure.suptitle(f"{result.title} on {shape} pixels{cut}", fontsize=9)
-    return figure
+    rows = [[panel(place, name) for place, name in enumerate(drawn) if name in chosen]]
+    return lay_out(rows, width, figsize, ax, f"{result.title} on {shape} pixels{cut}")
