@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from interpret.progress import progress
 from interpret.projection import project_hits
 from interpret.results.evolution import Evolution
 from interpret.rules import Rule
+from interpret.weights import copied
 
 Checkpoint = str | os.PathLike[str] | State
 Checkpoints = str | os.PathLike[str] | Mapping[int, Checkpoint]
@@ -169,7 +169,7 @@ def _opened(
         model = folder
     # its own weights are not wanted, and need not be there
     loaded = load(model, weights="random") if isinstance(model, str | os.PathLike) else as_model(model)
-    return replace(loaded, module=copy.deepcopy(loaded.module)), _by_epoch(checkpoints, folder)
+    return replace(loaded, module=copied(loaded.module)), _by_epoch(checkpoints, folder)
 
 
 def _by_epoch(checkpoints: Checkpoints, folder: Path | None) -> dict[int, Checkpoint]:
@@ -278,7 +278,7 @@ def _movement(
     """
     epochs = list(kept)
     chosen = np.sort(sample_by_hash(len(images), sample, seed)).tolist()
-    earlier, later = (replace(network, module=copy.deepcopy(network.module)) for _ in range(2))
+    earlier, later = (replace(network, module=copied(network.module)) for _ in range(2))
     means, errors = ({layer: np.full(len(epochs) - 1, np.nan) for layer in layers} for _ in range(2))
     measured = 0
     with progress((len(epochs) - 1) * len(chosen), "comparing epochs", "img") as bar:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from interpret.errors import InterpretError, unknown
 from interpret.model import Model, as_model
 from interpret.plots.style import Figure
+from interpret.weights import kind_of, named_layers, weight_of
 from interpret.wrappers import refuse_without_numbers
 
 Scale = Literal["filter", "shared"]
@@ -146,7 +147,7 @@ class _Kernels:
 
 def _find_kernels(model: Model, layer: str | None) -> _Kernels:
     refuse_without_numbers(model.module)
-    modules = {name: module for name, module in model.module.named_modules() if name}
+    modules = {name: module for name, module in named_layers(model.module) if name}
     # a network that is one bare layer has no names
     modules = modules or {"": model.module}
     first = next((name for name, module in modules.items() if isinstance(module, nn.Conv2d)), None)
@@ -160,7 +161,7 @@ def _find_kernels(model: Model, layer: str | None) -> _Kernels:
     weights = _weights_by_unit(module, model)
     if weights is None:
         raise InterpretError(
-            f"layer {layer!r} ({type(module).__name__}) has no kernels to draw: choose a convolution"
+            f"layer {layer!r} ({kind_of(module)}) has no kernels to draw: choose a convolution"
             + (f", such as {first!r}" if first else "")
         )
     if not bool(weights.isfinite().all()):
@@ -172,10 +173,10 @@ def _find_kernels(model: Model, layer: str | None) -> _Kernels:
 
 
 def _weights_by_unit(module: nn.Module, model: Model) -> Tensor | None:
-    weights = getattr(module, "weight", None)
-    if not isinstance(weights, Tensor):
+    weights = weight_of(module)
+    if weights is None:
         return None
-    weights = weights.detach().to("cpu", torch.float32)
+    weights = weights.to("cpu", torch.float32)
     if isinstance(module, nn.ConvTranspose2d):  # kept as [input channels, units of a group, height, width]
         by_group = weights.unflatten(0, (module.groups, -1)).transpose(1, 2)
         return by_group.flatten(0, 1)

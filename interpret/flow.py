@@ -19,6 +19,7 @@ from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, tensors_in
 from interpret.model import Model, as_model
 from interpret.progress import progress
+from interpret.weights import has_layers, kind_of, named_layers, weight_of
 
 Units = dict[str, "NDArray[np.int64]"]
 """Layers by name, and of each the unit that arrives by each channel [C]; −1 where none of its does."""
@@ -151,8 +152,8 @@ class _Tracker(TorchFunctionMode):
     def watching(self, module: nn.Module) -> Iterator[None]:
         """Note what enters and leaves each module that has no parts."""
         handles = []
-        for name, part in module.named_modules():
-            if name and not any(True for _ in part.children()):
+        for name, part in named_layers(module):
+            if name and not has_layers(part):
                 handles.append(part.register_forward_pre_hook(self._enter(name), with_kwargs=True))
                 handles.append(part.register_forward_hook(self._leave(name)))
         try:
@@ -168,7 +169,7 @@ class _Tracker(TorchFunctionMode):
             if any(node.name == name for node in self.flow.nodes):
                 return
             sources = dict.fromkeys(node for state in states for node in state.nodes)
-            self.flow.nodes.append(Node(name, type(part).__name__, list(sources)))
+            self.flow.nodes.append(Node(name, kind_of(part), list(sources)))
             if isinstance(part, WITH_UNITS):
                 self.flow.arriving[name] = {layer: units for state in states for layer, units in state.units.items()}
 
@@ -333,7 +334,9 @@ def _weights(part: nn.Module | None) -> NDArray[np.float32] | None:
     """Return a layer's weights as [units, input channels, h, w], zero between groups."""
     if not isinstance(part, WITH_UNITS):
         return None
-    weight = part.weight.detach().float().cpu().numpy()
+    found = weight_of(part)
+    assert found is not None
+    weight = found.float().cpu().numpy()
     if isinstance(part, nn.Linear):
         return weight[:, :, None, None]
     if weight.ndim != 4:

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
+from interpret.weights import named_layers
 
 WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 """The kinds of layer whose outputs are units unless the user says otherwise."""
@@ -36,7 +37,7 @@ def select_layers(
     Raises:
         InterpretError: a pattern that matches no layer, with the nearest names.
     """
-    modules = {name: layer for name, layer in module.named_modules() if name}
+    modules = {name: layer for name, layer in named_layers(module) if name}
     eligible = [name for name in modules if among is None or name in among]
     if patterns is None:
         chosen = [name for name in eligible if isinstance(modules[name], WITH_UNITS)]

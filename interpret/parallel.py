@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
 import sys
@@ -15,6 +14,8 @@ from typing import TypeVar
 
 import torch
 from torch import nn
+
+from interpret.weights import copied
 
 Result = TypeVar("Result")
 
@@ -125,6 +126,6 @@ def _copies(module: nn.Module, count: int) -> list[nn.Module]:
     """Return copies of a module that share its parameters and buffers; none where it cannot be copied."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     try:
-        return [copy.deepcopy(module, dict(shared)) for _ in range(count)] if count > 1 else []
+        return [copied(module, shared) for _ in range(count)] if count > 1 else []
     except Exception:  # what a user's module holds may refuse to be copied, in any way
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from interpret.progress import progress
 from interpret.results.projections import Projections
 from interpret.rules import BackwardRule, Overlap, Rule, frozen
 from interpret.tracing import Layer, trace
+from interpret.weights import copied
 
 Start = Literal["activation", "one"]
 
@@ -151,7 +151,7 @@ def _trace_quickly(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, La
         for tensor in (*module.parameters(), *module.buffers())
     }
     try:
-        traced = trace(copy.deepcopy(module, on_meta), shape)
+        traced = trace(copied(module, on_meta), shape)
     except Exception:  # it needs the numbers, or may not be copied; or it is the user's mistake, which trace explains
         return trace(module, shape)
     # without numbers, an empty feature map is no error, and a rule may need some to see what is a rectifier

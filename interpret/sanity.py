@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from interpret.progress import progress
 from interpret.results.sanity import SanityCheck
 from interpret.rules import frozen
 from interpret.similarity import rank_correlation, scaled, structural_similarity
+from interpret.weights import copied, draw_again, held_by, named_layers
 
 STEPS = 10
 DRAWS = 20
@@ -64,8 +64,8 @@ def sanity_check(
     Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1, cascading randomisation: a map that stays the
     same does not show what the network has learnt. The target stays the class (or neuron) that it was for the trained
     network, and so do Grad-CAM's layer and the superpixels. Layers are those modules that hold weights themselves,
-    in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where it has none, its
-    weights are permuted. The work is done on a copy.
+    in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where that changes none of
+    them, its weights are permuted. The work is done on a copy.
 
     The maps are compared within what the target sees of the image, outside of which all would agree on zero.
 
@@ -92,7 +92,7 @@ def sanity_check(
         raise InterpretError(f"steps must be at least 1, not {steps}")
     how = settings_of(settings)
     images = check_images(model, images)
-    network = copy.deepcopy(model.module)
+    network = copied(model.module)
     with frozen(network):
         head = Head(network, layer)
         aim = find_aim(model, head, images, target, position)
@@ -163,8 +163,9 @@ def _draw_weights(head: Head, trained: nn.Module, layers: list[str], seed: int, 
 
 @torch.no_grad()
 def _copy_weights(source: nn.Module, layer: nn.Module) -> None:
-    for mine, theirs in zip(layer.parameters(recurse=False), source.parameters(recurse=False), strict=True):
-        mine.copy_(theirs)
+    trained = held_by(source)
+    for name, tensor in held_by(layer).items():
+        tensor.copy_(trained[name])
 
 
 def _answering(head: Head, images: Tensor, aim: Aim) -> int:
@@ -212,8 +213,8 @@ def layers_with_weights(head: Head, image: Tensor) -> list[str]:
     names: list[str] = []
     handles = [
         part.register_forward_hook(lambda *_, name=name: names.append(name))
-        for name, part in head.network.named_modules()
-        if next(part.parameters(recurse=False), None) is not None
+        for name, part in named_layers(head.network)
+        if any(isinstance(tensor, nn.Parameter) for tensor in held_by(part).values())
     ]
     try:
         with torch.no_grad():
@@ -234,16 +235,12 @@ def randomise(layer: nn.Module, seed: int = 0) -> None:
     >>> torch.equal(layer.weight, before)
     True
 
-    By the layer's own `reset_parameters`; where it has none, each of its tensors is permuted.
+    By the layer's own `reset_parameters`; what that leaves as it was, such as weights that a hook makes of others, is
+    permuted.
     """
     # on the processor, whose generator is the one that is seeded
-    fresh = copy.deepcopy(layer).cpu()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    fresh = copied(layer).cpu()
+    with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        reset: Any = getattr(fresh, "reset_parameters", None)
-        if callable(reset):
-            reset()
-        else:
-            for weight in fresh.parameters(recurse=False):
-                weight.copy_(weight.flatten()[torch.randperm(weight.numel())].view_as(weight))
-        layer.load_state_dict(fresh.state_dict())
+        draw_again(fresh)
+    layer.load_state_dict(fresh.state_dict())

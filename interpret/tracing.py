@@ -21,6 +21,7 @@ from interpret.receptive_field import NOTHING, FieldTracker, ReceptiveField, See
 from interpret.results.result import Result, count
 from interpret.results.tables import as_html, as_text
 from interpret.rules import BackwardRule
+from interpret.weights import has_layers, kind_of, named_layers
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
 
@@ -273,7 +274,7 @@ class _Run:
     @contextmanager
     def _watched(self, module: nn.Module) -> Iterator[None]:
         handles = []
-        for name, part in module.named_modules():
+        for name, part in named_layers(module):
             handles.append(part.register_forward_pre_hook(self._enter(name)))
             handles.append(part.register_forward_hook(self._leave(name)))
         try:
@@ -300,7 +301,7 @@ class _Run:
             view, near = _window(sees), _window(sees if local is NOTHING else local)
             self.layers[name] = Layer(
                 name=name,
-                kind=type(module).__name__,
+                kind=kind_of(module),
                 input_shape=input_shape,
                 output_shape=tuple(output.shape[1:]),
                 params=_count(module),
@@ -309,7 +310,7 @@ class _Run:
                 local_field=near.field if near else None,
                 axes=near.axes if near else None,
                 croppable=view.crops if view else False,
-                leaf=not any(True for _ in module.children()),
+                leaf=not has_layers(module),
             )
             if name in self._waiting:
                 self._waiting.remove(name)

@@ -156,7 +156,7 @@ def test_layers_of_one_shape_get_weights_of_their_own(images: Tensor) -> None:
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interpret.sanity.copy.deepcopy", keep)
+        patch.setattr("interpret.weights.copy.deepcopy", keep)
         one = sanity_check(network, images, ["gradient"], steps=None, seed=0)
         sanity_check(network, images, ["gradient"], steps=None, seed=1)
     weights = [copied.get_submodule(f"{block}.0").weight for copied in kept for block in range(3)]  # type: ignore[misc]
