@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from interpret.errors import InterpretError, unknown
 from interpret.weights import named_layers
@@ -25,13 +26,15 @@ def select_layers(
     ['0', '2']
     >>> select_layers(network, "1")
     ['1']
-    >>> select_layers(network, ["*"])
-    ['0', '1', '2']
+    >>> select_layers(network, "*"), select_layers(network, "*, 1")
+    (['0', '2'], ['0', '1', '2'])
 
     Args:
         module: the network.
-        patterns: names or globs (`features.*`), several also separated by commas; None: every convolutional and
-            linear layer. A bare name is that layer alone.
+        patterns: names or globs (`features.*`), several also separated by commas; None: every layer with units. A bare
+            name is that layer alone, whatever it is. Of what a glob matches, the layers with units are chosen:
+            convolutions and linear layers (see `has_units`). A glob that matches none of them (`*.relu`) chooses what
+            it matches, but for layers that only pass on what another did.
         among: the names that globs and the default choose from, such as those of the layers that run; None: all.
 
     Raises:
@@ -40,19 +43,58 @@ def select_layers(
     modules = {name: layer for name, layer in named_layers(module) if name}
     eligible = [name for name in modules if among is None or name in among]
     if patterns is None:
-        chosen = [name for name in eligible if isinstance(modules[name], WITH_UNITS)]
+        chosen = [name for name in eligible if has_units(modules[name])]
         if not chosen:
             raise InterpretError("the network has no convolutional or linear layer: name the layers you want")
         return chosen
     matched: set[str] = set()
     for pattern in split_patterns(patterns):
-        names = [pattern] if pattern in modules else [name for name in eligible if fnmatchcase(name, pattern)]
-        if not names:
+        names = {name: modules[name] for name in eligible if fnmatchcase(name, pattern)}
+        if pattern in modules:
+            matched.add(pattern)
+        elif names:
+            matched.update([name for name, layer in names.items() if has_units(layer)] or _distinct(names))
+        else:
             raise unknown("layer", pattern, eligible)
-        matched.update(names)
     if not matched:
         raise InterpretError("layers is empty: name at least one layer, or leave it out for all")
     return [name for name in modules if name in matched]
+
+
+def has_units(layer: nn.Module) -> bool:
+    """Return whether a layer's outputs are units: a convolution's or a linear layer's, also one of the user's own.
+
+    >>> import torch
+    >>> class Standardised(nn.Module):  # a convolution that is none of torch's classes
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.kernels = nn.Parameter(torch.ones(8, 3, 5, 5))
+    >>> has_units(nn.Conv2d(3, 8, 5)), has_units(Standardised()), has_units(nn.Sequential(nn.Conv2d(3, 8, 5)))
+    (True, True, False)
+
+    A layer of the user's own is known by the kernels [units, channels, height, width] that it holds itself.
+    """
+    if isinstance(layer, WITH_UNITS):
+        return True
+    if isinstance(layer, _HOLDERS):
+        return False
+    return any(weight.dim() == 4 and len(weight) > 1 for weight in layer.parameters(recurse=False))
+
+
+_HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
+"""What holds parameters for another layer."""
+
+
+def _distinct(layers: dict[str, nn.Module]) -> list[str]:
+    """Return the names of those layers that do something: no identity, and no sequence beside its last layer."""
+    passing = (nn.Identity, nn.Dropout, nn.Dropout2d)
+    matched = set(layers.values())
+    repeating = {
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, passing) or (isinstance(layer, nn.Sequential) and len(layer) and layer[-1] in matched)
+    }
+    return [name for name in layers if name not in repeating] or list(layers)
 
 
 def split_patterns(patterns: str | Iterable[str]) -> list[str]:

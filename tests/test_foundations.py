@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torchvision.models import resnet18
 
 import interpret
 from interpret.errors import InterpretError, unknown
@@ -247,10 +250,11 @@ def test_layers_are_chosen_by_name_and_glob() -> None:
     for patterns, chosen in [
         ("head", ["head"]),
         (" head , body.0 ", ["body.0", "head"]),
-        (["head", "body.*"], ["body.0", "body.1", "body.2", "head"]),
-        (["body.0", "body.0", "body.[0-1]"], ["body.0", "body.1"]),
+        (["head", "body.*"], ["body.0", "body.2", "head"]),
+        (["body.1", "body.0", "body.[0-1]"], ["body.0", "body.1"]),
         ("body", ["body"]),
-        ("*", ["body", "body.0", "body.1", "body.2", "head"]),
+        ("*", ["body.0", "body.2", "head"]),
+        ("*.1", ["body.1"]),  # no convolution among them
         ((name for name in ["?ead"]), ["head"]),
     ]:
         assert select_layers(network, patterns) == chosen
@@ -271,10 +275,57 @@ def test_layers_are_chosen_by_name_and_glob() -> None:
 def test_globs_choose_among_some_layers_and_names_among_all() -> None:
     network, some = Nested(), {"body.0", "body.1", "other"}
     assert select_layers(network, among=some) == ["body.0"]
-    assert select_layers(network, "*", among=some) == ["body.0", "body.1"]
+    assert select_layers(network, "*", among=some) == ["body.0"]
     assert select_layers(network, "head,*.1", among=some) == ["body.1", "head"]
     with pytest.raises(InterpretError, match=r"unknown layer 'hea\*': choose from body.0, body.1"):
         select_layers(network, "hea*", among=some)
+
+
+def test_globs_choose_what_has_units() -> None:
+    network = resnet18()
+    assert select_layers(network, "layer3.*") == [
+        "layer3.0.conv1",
+        "layer3.0.conv2",
+        "layer3.0.downsample.0",
+        "layer3.1.conv1",
+        "layer3.1.conv2",
+    ]
+    assert select_layers(network, "layer3.*,bn1") == ["bn1", *select_layers(network, "layer3.*")]
+    assert select_layers(network, "layer?") == ["layer1", "layer2", "layer3", "layer4"]
+    assert select_layers(network, "*.relu") == [
+        f"layer{stage}.{block}.relu" for stage in range(1, 5) for block in (0, 1)
+    ]
+
+
+class Functional(nn.Module):
+    """A convolution of one's own: none of torch's classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.ones(2, 1, 3, 3))
+        self.scale = nn.Parameter(torch.ones(1, 2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernels) * self.scale
+
+
+class Subclass(nn.Conv2d):
+    pass
+
+
+def test_convolutions_of_ones_own_have_units() -> None:
+    normed = parametrizations.weight_norm(nn.Conv2d(2, 2, 3))
+    network = nn.Sequential(Functional(), nn.BatchNorm2d(2), Subclass(2, 2, 3), normed, nn.Conv1d(2, 2, 3))
+    assert select_layers(network) == select_layers(network, "*") == ["0", "2", "3"]
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert list(interpret.mine(network[:2], images)) == ["0"]
+
+
+def test_what_only_passes_on_is_not_shown_twice() -> None:
+    network = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()), nn.Identity(), nn.Dropout(), nn.Tanh())
+    assert select_layers(network, "*") == ["0.0", "0.1", "3"]
+    assert select_layers(network, "0") == ["0"] and select_layers(network, "1,*") == ["0.0", "0.1", "1", "3"]
+    assert select_layers(nn.Sequential(nn.Identity()), "*") == ["0"]
 
 
 def test_outputs_come_first_come_raw_and_come_once() -> None:

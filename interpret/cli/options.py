@@ -20,7 +20,10 @@ ImageCount = Annotated[str, typer.Option("--images", help="How many images, spre
 Weights = Annotated[
     str | None, typer.Option(help="A checkpoint (safetensors or state dict), or 'random' for untrained weights.")
 ]
-Layers = Annotated[str | None, typer.Option(help="Layer names or globs, with commas. Default: all with units.")]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Layer names, or globs of convolutions and linear layers, with commas. Default: all of these."),
+]
 Out = Annotated[Path | None, typer.Option(help="Where to write.")]
 StudyFolder = Annotated[Path | None, typer.Option("--study", help="The folder that keeps the results.")]
 Picture = Annotated[Path, typer.Option(help="The figure to write: .png, .svg or .pdf.")]
