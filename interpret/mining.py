@@ -536,7 +536,7 @@ class Statistics:
     def __init__(self, units: int, sample: int, classes: int | None = None) -> None:
         """Begin with nothing seen; without a number of classes, there are as many as labels turn up."""
         self.histogram = DyadicHistogram(units)
-        self.sample_maxima = torch.zeros(sample, units)
+        self.sample_maxima = torch.zeros(sample, units, dtype=torch.float32)
         self.sampled = torch.zeros(sample, dtype=torch.bool)
         self.open_ended = classes is None
         self.class_sums = torch.zeros(classes or 0, units, dtype=torch.float64)

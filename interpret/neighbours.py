@@ -342,7 +342,8 @@ def _features(
 
         with torch.inference_mode(), first_outputs(module, [layer], receive, stop=True):
             call_network(module, batch.images.to(target))
-        return batch.items.numpy(), found[0].cpu().numpy()
+        features = found[0].float() if found[0].dtype is torch.bfloat16 else found[0]  # which NumPy does not know
+        return batch.items.numpy(), features.cpu().numpy()
 
     with on_device(model.module, device) as target, progress(len(images), "indexing", "img", start) as bar:
         size = suitable_batch_size(images, target) if batch_size is None else batch_size

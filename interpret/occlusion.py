@@ -238,7 +238,7 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
 
     Without a layer, there is one map, whose sum is zero.
     """
-    sums = torch.zeros(len(images), 1) if channel is None else torch.zeros(len(images))
+    sums = torch.zeros((len(images), 1) if channel is None else len(images), dtype=images.dtype)
 
     def receive(_name: str, output: Tensor) -> None:
         nonlocal sums

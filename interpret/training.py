@@ -181,6 +181,8 @@ class _Run:
         with seeded(recipe.train.seed, 0, device):
             network = build_from_file(source / "model.py", "build")
         self.module = (network.module if isinstance(network, Model) else network).to(device)
+        # a network that was built under torch.set_default_dtype(torch.float64) takes no other inputs
+        self.dtype = next(self.module.parameters()).dtype
         self.optimizer = OPTIMIZERS[recipe.train.optimizer](self.module, recipe.train)
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train)
         self.loss = LOSSES[recipe.train.loss]
@@ -197,7 +199,7 @@ class _Run:
             raise InterpretError(
                 f"[model] classes are {len(classes)} where data set {data.name!r} has {len(data.classes)}: name each"
             )
-        images = torch.zeros(2, *self.recipe.input.input_shape, device=self.device)
+        images = torch.zeros(2, *self.recipe.input.input_shape, dtype=self.dtype, device=self.device)
         self.module.eval()
         with torch.inference_mode():
             answer = list(call_network(self.module, images).shape)
@@ -247,7 +249,7 @@ class _Run:
     def _load(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images as inputs, and their labels on the device."""
         images = [self.recipe.input(Image.fromarray(image)) for image in self.dataset.images[items]]
-        return torch.stack(images), torch.from_numpy(self.dataset.labels[items]).to(self.device)
+        return torch.stack(images).to(self.dtype), torch.from_numpy(self.dataset.labels[items]).to(self.device)
 
     def save(self, path: Path) -> None:
         """Write what `restore` needs to go on from here."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import interpret
 from interpret.errors import InterpretError
 from interpret.forward import call_network
+from interpret.projection import project_hits
 
 
 class Raising(nn.Module):
@@ -212,7 +213,9 @@ WRAPPED: dict[str, Callable[[Plain], Any]] = {
 def arrays(result: Any) -> Iterator[Any]:
     """Yield all numbers in a result, whatever it is."""
     if isinstance(result, Tensor | np.ndarray):
-        yield np.asarray(result.detach() if isinstance(result, Tensor) else result)
+        if isinstance(result, Tensor):  # NumPy does not know bfloat16
+            result = result.detach().float() if result.dtype is torch.bfloat16 else result.detach()
+        yield np.asarray(result)
     elif isinstance(result, Mapping):
         for value in result.values():
             yield from arrays(value)
@@ -332,3 +335,53 @@ def test_a_network_without_numbers_is_refused(analysis: str) -> None:
         _ = interpret.load(network).weights_hash
     with pytest.raises(InterpretError, match="no numbers"):
         interpret.filter_images(network)
+
+
+# ---- types of number -------------------------------------------------------------------------------------------------
+
+MORE_ANALYSES: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    **ANALYSES,
+    "project_hits": lambda network, x: [
+        hits.projections for hits in project_hits(network, x, interpret.mine(network, x))
+    ],
+    "rotation": lambda network, x: interpret.probe(network, x, "rotation", [0.0, 5.0]),
+    "scale": lambda network, x: interpret.probe(network, x, "scale", [1.0, 1.2]),
+    "compare_methods": lambda network, x: interpret.compare_methods(network, x, ["gradient", "deconvnet"]),
+    "filter_images": lambda network, x: interpret.filter_images(network),
+    "summarise": lambda network, x: interpret.summarise(network, tuple(x.shape[1:])),
+    "evolve": lambda network, x: interpret.evolve(
+        {1: network.state_dict(), 2: network.state_dict()}, x, "deep", model=network
+    ),
+}
+
+
+@pytest.mark.parametrize("analysis", MORE_ANALYSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_nothing_depends_on_the_default_type(dtype: torch.dtype, analysis: str) -> None:
+    network, x, run = plain().to(dtype), images(side=12).to(dtype), MORE_ANALYSES[analysis]
+    expected = list(arrays(run(network, x)))
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = list(arrays(run(network, x)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_built_in_double_precision_gives_the_exact_values() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        network, x = Plain().eval(), torch.rand(6, 3, 12, 12)
+        mined = interpret.mine(network, x, "deep", k=6)
+        projected = interpret.project(network, x, "deep", 2, (1, 1), "gradient", start="one")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert network.head.weight.dtype == x.dtype == torch.float64
+    maps = network.deep(network.stem(x)).detach()
+    # values are kept in single precision
+    np.testing.assert_array_equal(mined["deep"].values[2], maps[:, 2].amax((1, 2)).sort(descending=True)[0].float())
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.deep(network.stem(leaf))[:, 2, 1, 1].sum(), leaf)
+    torch.testing.assert_close(projected.full((12, 12)), gradient, rtol=1e-12, atol=1e-12)

@@ -106,6 +106,16 @@ def test_training_writes_weights_kept_epochs_and_card(folder: Path) -> None:
     assert (result.train.images, result.held_out.images) == (159, 80)
 
 
+def test_training_in_double_precision(folder: Path) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        result, network = train(folder), load(folder).module
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {weight.dtype for weight in network.parameters()} == {torch.float64}
+    assert result.held_out.accuracy > 0.5
+
+
 def test_scores_are_those_of_the_written_weights(folder: Path, few: Dataset) -> None:
     result = train(folder)
     module = load(folder).module
