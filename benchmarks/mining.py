@@ -21,8 +21,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from interpret.data import open_images
-from interpret.mining import Miner, mine, on_device
+from interpret.data import Batch, open_images
+from interpret.execution import prepared
+from interpret.mining import Miner, mine
 from interpret.model import as_model
 
 
@@ -32,9 +33,9 @@ def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[f
     miner = Miner(as_model(module), open_images(images, module), convolutions, k=9)
     labels = torch.full((size,), -1)
     bare, mined = [], []
-    with on_device(module, None):
+    with miner.prepared() as run:
         for turn, start in enumerate(range(0, len(images) - size + 1, size)):
-            batch = images[start : start + size].contiguous(memory_format=torch.channels_last)
+            batch = run.place(images[start : start + size])
             items = torch.arange(start, start + size)
             if turn == 0:  # warm up
                 with torch.inference_mode():
@@ -45,7 +46,7 @@ def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[f
                     module(batch)
 
             def run_mined(batch: Tensor = batch, items: Tensor = items) -> None:
-                miner.update(batch, items, labels)
+                miner.update(Batch(batch, items, labels), run)
 
             first, second = (run_bare, run_mined) if turn % 2 else (run_mined, run_bare)
             times = {first: seconds(first), second: seconds(second)}
@@ -65,9 +66,9 @@ def whole_call(module: nn.Module, images: Tensor, size: int, rounds: int = 2) ->
     convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
 
     def loop() -> None:
-        with on_device(module, None), torch.inference_mode():
+        with prepared(as_model(module), images) as run, torch.inference_mode():
             for batch in images.split(size):
-                module(batch.contiguous(memory_format=torch.channels_last))
+                module(run.place(batch))
 
     bare = mined = 0.0
     for _ in range(rounds):

@@ -14,7 +14,7 @@ import torch
 from captum.attr import Deconvolution
 
 import interpret
-from interpret.rules import frozen
+from interpret.modes import frozen
 
 
 def main() -> None:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
+from interpret.execution import prepared
 from interpret.forward import call_network
-from interpret.layers import first_outputs, select_layers
-from interpret.mining import on_device, refuse_other_type
+from interpret.layers import first_outputs
+from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
 from interpret.results.feature_maps import FeatureMaps
-from interpret.tracing import trace
+from interpret.tracing import select_traced, trace
 
 
 def feature_maps(
@@ -66,10 +67,7 @@ def feature_maps(
     batch = image if image.dim() == 4 else image[None]
     refuse_other_type(model.module, batch)
     traced = trace(model, tuple(batch.shape[1:]))
-    chosen = select_layers(model.module, layers, among=traced)
-    idle = next((name for name in chosen if name not in traced), None)
-    if idle is not None:
-        raise InterpretError(f"layer {idle!r} did not run in the forward pass: choose another")
+    chosen = select_traced(model.module, traced, layers)
     maps: dict[str, NDArray[np.float32]] = {}
 
     def receive(name: str, output: Tensor) -> None:
@@ -80,9 +78,9 @@ def feature_maps(
         # a copy: what comes after may rectify it in place
         maps[name] = output[0].float().cpu().contiguous().numpy().copy()
 
-    passing = first_outputs(model.module, chosen, receive, stop=True)
-    with on_device(model.module, device) as target, torch.inference_mode(), passing:
-        call_network(model.module, batch.to(target))
+    passing = first_outputs(model.module, chosen, receive, stop=True, count=1)
+    with prepared(model, batch, device, chosen) as run, torch.inference_mode(), passing:
+        call_network(model.module, run.place(batch))
     return FeatureMaps(
         model=model.name,
         picture=inputs_to_bytes(batch, model.preprocess)[0],

@@ -16,15 +16,17 @@ from torch import Tensor, nn
 
 from interpret.answers import main_output, scores_of
 from interpret.display import to_bytes, to_rgb
+from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
 from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
+from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.attribution import Attribution
 from interpret.results.methods import METHODS
-from interpret.rules import BackwardRule, Rule, frozen
+from interpret.rules import BackwardRule, Rule
 from interpret.superpixels import superpixels
 from interpret.tracing import trace
 
@@ -150,6 +152,7 @@ def attribute(
     chosen = settings_of(settings)
     images = check_images(model, images)
     with frozen(model.module):
+        check_answers(model, images, layer)
         head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
         with progress(len(images), METHODS[method], "img") as bar:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
+from interpret.execution import prepared
 from interpret.forward import call_network
-from interpret.layers import first_outputs, select_layers
-from interpret.mining import on_device, refuse_other_type
+from interpret.layers import first_outputs
+from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
 from interpret.progress import progress
 from interpret.results.correspondence import MASKS, Correspondence
-from interpret.tracing import trace
+from interpret.tracing import select_traced, trace
 
 Colour = Literal["mean", "grey", "black", "white"]
 LEVELS = {"grey": 0.5, "black": 0.0, "white": 1.0}
@@ -100,21 +101,21 @@ def correspond(
         raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     value = _mask_value(model, images, colour)
     traced = trace(model, tuple(images.shape[1:]))
-    names = select_layers(model.module, layers, among=traced)
-    idle = [name for name in names if name not in traced]
-    if idle:
-        raise InterpretError(f"layer {idle[0]!r} did not run in the forward pass: choose another")
+    names = select_traced(model.module, traced, layers)
     features = {name: math.prod(traced[name].output_shape) for name in names}
 
     variants = list(_variants(boxes, area, draws, seed))
     together = max(1, SIGNS_AT_ONCE // (len(images) * sum(features.values())))
     differing: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    with on_device(model.module, device) as target, progress(len(images) * len(variants), "masking", "img") as bar:
+    with (
+        prepared(model, images, device, names) as run,
+        progress(len(images) * len(variants), "masking", "img") as bar,
+    ):
         for start in range(0, len(variants), together):
             group = [variant.boxes for variant in variants[start : start + together]]
             signs = [_Signs(features, len(images)) for _ in group]
             for rows in torch.arange(len(images)).split(batch_size):
-                clean = images[rows].to(target)
+                clean = run.place(images[rows])
                 before = _features(model.module, clean, names)
                 for masked, kept in zip(group, signs, strict=True):
                     after = _features(model.module, _masked(clean, masked[rows.numpy()], value), names)
@@ -294,7 +295,7 @@ def _features(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, 
     def receive(name: str, output: Tensor) -> None:
         found[name] = output.flatten(1).clone()  # what comes after may rectify it in place
 
-    with first_outputs(module, names, receive, stop=True):
+    with first_outputs(module, names, receive, stop=True, count=len(images)):
         call_network(module, images)
     return found
 

@@ -626,13 +626,13 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-def first_shape(images: Images) -> tuple[int, ...]:
-    """Return the shape of the first image that decodes: of tensors, it need not be what the preprocessing makes.
+def first_images(images: Images) -> Tensor:
+    """Return the first image or two that decode, [B, C, H, W].
 
-    >>> first_shape(open_images(torch.zeros(5, 1, 4, 3), nn.Conv2d(1, 1, 3)))
-    (1, 4, 3)
+    >>> first_images(open_images(torch.zeros(5, 1, 4, 3), nn.Conv2d(1, 1, 3))).shape
+    torch.Size([2, 1, 4, 3])
     """
-    return tuple(next(batches(images, 1)).images[0].shape)
+    return next(batches(images, 2)).images
 
 
 def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -654,7 +654,12 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         raise InterpretError(f"workers must be at least 0, not {workers}")
     items = range(start, len(images))
     loader: DataLoader[Any] = DataLoader(
-        _Reader(images), batch_size, sampler=items, num_workers=workers, collate_fn=_collate
+        _Reader(images),
+        batch_size,
+        sampler=items,
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),  # of its own: it draws a seed for the workers
     )
     with deaf_to_interrupts() if workers else nullcontext():
         arriving = iter(loader)

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
-from interpret.data import Images, open_images
+from interpret.data import Images, first_images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
+from interpret.execution import prepared
 from interpret.folder import UnreadableImage
 from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.loading import load
-from interpret.mining import Mined, MinedLayer, mine, on_device, sample_by_hash, suitable_batch_size
+from interpret.mining import Mined, MinedLayer, mine, sample_by_hash, suitable_batch_size
 from interpret.model import Model, as_model
 from interpret.model_files import model_folder
 from interpret.progress import progress
@@ -281,14 +282,15 @@ def _movement(
     earlier, later = (replace(network, module=copied(network.module)) for _ in range(2))
     means, errors = ({layer: np.full(len(epochs) - 1, np.nan) for layer in layers} for _ in range(2))
     measured = 0
+    first = first_images(images)
     with progress((len(epochs) - 1) * len(chosen), "comparing epochs", "img") as bar:
         for step, (before, after) in enumerate(pairwise(epochs)):
             _fill(earlier, kept, before)
             _fill(later, kept, after)
             parts: dict[str, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
-            with on_device(earlier.module, device) as target, on_device(later.module, device):
-                for batch in _read(images, chosen, batch_size or suitable_batch_size(images, target)):
-                    for layer, moved in _moved(earlier.module, later.module, batch.to(target), layers).items():
+            with prepared(earlier, first, device, layers) as run, prepared(later, first, device, layers):
+                for batch in _read(images, chosen, batch_size or suitable_batch_size(images, run.device)):
+                    for layer, moved in _moved(earlier.module, later.module, run.place(batch), layers).items():
                         parts[layer].append(moved)
                     bar.update(len(batch))
             for layer in layers:
@@ -329,8 +331,8 @@ def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[st
         distance, norm = (output.flatten(1).double() - first).norm(dim=1), first.norm(dim=1)
         moved[layer] = (distance / norm).cpu().numpy()
 
-    with first_outputs(earlier, layers, keep, stop=True):
+    with first_outputs(earlier, layers, keep, stop=True, count=len(images)):
         call_network(earlier, images)
-    with first_outputs(later, layers, compare, stop=True):
+    with first_outputs(later, layers, compare, stop=True, count=len(images)):
         call_network(later, images)
     return moved

@@ -19,16 +19,17 @@ from interpret.answers import NoScores, Reading, find_reading, scores_of
 from interpret.data import Batch, Images, batches, open_images
 from interpret.display import shrink, to_bytes, to_rgb
 from interpret.errors import InterpretError, unknown
+from interpret.execution import Execution, prepared
 from interpret.folder import UnreadableImage
 from interpret.forward import call_network
-from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
-from interpret.mining import layer_with_units, on_device, refuse_other_type
+from interpret.layers import WITH_UNITS, first_outputs
+from interpret.mining import layer_with_units, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import images_at_once, most_workers, run_side_by_side
+from interpret.modes import frozen
+from interpret.parallel import images_at_once, most_workers
 from interpret.progress import progress
 from interpret.results.invariance import InvarianceCurves, quotient
-from interpret.rules import frozen
-from interpret.tracing import Layer, trace
+from interpret.tracing import Layer, select_traced, trace
 from interpret.transforms import (
     FILLS,
     INTERPOLATION,
@@ -167,20 +168,21 @@ def probe(
     )
     curves.restore(unfinished.load())
 
-    def jobs(target: torch.device) -> Iterator[Callable[[nn.Module], _Look]]:
+    def jobs(run: Execution) -> Iterator[Callable[[nn.Module], _Look]]:
         for batch in batches(surrounded, group, workers, start=curves.seen_items):
             said = labelling.of(batch)
             for span in spans:
-                yield partial(prober.look, batch=batch, labels=said, span=span, device=target)
+                yield partial(prober.look, batch=batch, labels=said, span=span, run=run)
 
     total, done = len(chosen) * len(wanted), curves.seen_items * len(wanted)
-    with on_device(model.module, device) as target, progress(total, "probing", "img", done) as bar:
+    until = prober.layers if prober.reading is None else None
+    with prepared(model, first[None], device, until) as run, progress(total, "probing", "img", done) as bar:
 
         def take(look: _Look) -> None:
             curves.take(look)
             bar.update(look.distances[prober.layers[0]].size)
 
-        unfinished.take_all(run_side_by_side(model.module, jobs(target), target), take, curves.state)
+        unfinished.take_all(run.side_by_side(jobs(run)), take, curves.state)
     data.skipped.update(surrounded.skipped)
     result = curves.result()
     result.direction = change.direction if isinstance(change, Translation) else ""
@@ -410,18 +412,16 @@ class _Prober:
         items = tuple(self.items[row] for row in rows)
         return Scene(canvas, corner, self.size, self.levels.to(canvas), items, self.seed)
 
-    def look(
-        self, module: nn.Module, batch: Batch, labels: Tensor | None, span: list[int], device: torch.device
-    ) -> _Look:
+    def look(self, module: nn.Module, batch: Batch, labels: Tensor | None, span: list[int], run: Execution) -> _Look:
         rows = batch.items.tolist()
-        scene = self.scene(batch.images.to(device), rows)
+        scene = self.scene(batch.images.to(run.device), rows)
         look = _Look(rows, [self.items[row] for row in rows], span)
         references: dict[str, Tensor] = {}
         movers: dict[str, _Mover] = {}
         scratch = _Scratch()
         squares: dict[str, list[Tensor]] = {name: [] for name in self.layers}
         moved: dict[str, list[Tensor]] = {name: [] for name in self.strides}
-        invented = [torch.zeros(len(rows), 0, dtype=torch.float64, device=device)]
+        invented = [torch.zeros(len(rows), 0, dtype=torch.float64, device=run.device)]
         together: list[int] = []  # the columns that are in the batch
 
         def keep(name: str, output: Tensor) -> None:
@@ -440,12 +440,12 @@ class _Prober:
                 moved[name].append(torch.cat(far_and_near, 2))
 
         with torch.inference_mode():
-            outputs = [self._run(module, scene.window(), keep)[:, None]]
+            outputs = [self._run(module, scene.window(), run, keep)[:, None]]
             for start in range(0, len(span), per_pass := max(1, self.batch_size // len(rows))):
                 together[:] = span[start : start + per_pass]
                 changed = torch.stack([self.change(scene, float(self.values[column])) for column in together], 1)
                 invented.append(1 - changed[:, :, -1].double().mean((2, 3)))
-                outputs.append(self._run(module, changed.flatten(0, 1), compare).unflatten(0, (len(rows), -1)))
+                outputs.append(self._run(module, changed.flatten(0, 1), run, compare).unflatten(0, (len(rows), -1)))
             for name, reference in references.items():
                 lengths = (
                     reference.flatten(2).square().sum(2).double()
@@ -458,10 +458,10 @@ class _Prober:
         look.invented = torch.cat(invented, 1).cpu().numpy()
         return look
 
-    def _run(self, module: nn.Module, inputs: Tensor, receive: Callable[[str, Tensor], None]) -> Tensor:
+    def _run(self, module: nn.Module, inputs: Tensor, run: Execution, receive: Callable[[str, Tensor], None]) -> Tensor:
         """Run inputs, of which the last channel says where they are filled."""
-        images = inputs[:, :-1].contiguous(memory_format=torch.channels_last)
-        with first_outputs(module, self.layers, receive):
+        images = run.place(inputs[:, :-1])
+        with first_outputs(module, self.layers, receive, count=len(images)):
             outputs = call_network(module, images)
         return scores_of(outputs, len(images)) if self.reading is not None else images.new_zeros(len(images), 1)
 
@@ -474,11 +474,8 @@ class _Prober:
 
 def _in_order(module: nn.Module, layers: str | Iterable[str] | None, traced: Mapping[str, Layer]) -> list[str]:
     """Return the layers to probe, in the order of execution."""
-    patterns = None if layers is None else split_patterns(layers)
-    selected = select_layers(module, patterns, among=traced.keys())
+    selected = select_traced(module, traced, layers)
     for name in selected:
-        if name not in traced:
-            raise InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
         if not isinstance(module.get_submodule(name), WITH_UNITS):  # of these it is known where their units are
             layer_with_units(module, traced, name)
     return [name for name in traced if name in selected]

@@ -35,6 +35,7 @@ def load(
     classes: Sequence[str] | None = None,
     outputs: str | None = None,
     call: Callable[[nn.Module, Tensor], Any] | None = None,
+    varying: bool | None = None,
 ) -> Model:
     """Load a network, ready to be fed and in evaluation mode.
 
@@ -63,6 +64,8 @@ def load(
             whole: a function of the network and the images, such as
             `lambda network, images: network(images, mask.expand(len(images), -1))`; it calls the network that it is
             given. Then every analysis takes it as one that takes images alone.
+        varying: True lets analyses go on though the network's answers vary by chance or with the other images of a
+            batch, which they refuse otherwise; None: what the model says.
 
     Returns:
         A model whose `origin` says where its weights come from.
@@ -92,6 +95,8 @@ def load(
         model = replace(model, outputs=outputs)
     if call is not None:
         model = replace(model, module=CalledBy(model.module, call))
+    if varying is not None:
+        model = replace(model, varying=varying)
     return model
 
 

@@ -24,11 +24,12 @@ from interpret.attribution import (
     settings_of,
     windows_of,
 )
+from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
 from interpret.model import Model, as_model
+from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.methods import MethodComparison
-from interpret.rules import frozen
 from interpret.similarity import detail, rank_correlation
 
 
@@ -72,6 +73,7 @@ def compare_methods(
     how = settings_of(settings)
     images = check_images(model, images)
     with frozen(model.module):
+        check_answers(model, images, layer)
         head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
         rival = _rival(model, head, images, aim, other)

@@ -16,15 +16,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, first_shape, open_images
+from interpret.data import Batch, Images, batches, first_images, open_images
+from interpret.dry_run import DryRun, not_batched
 from interpret.errors import InterpretError, unknown
+from interpret.execution import Execution, prepared
 from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
-from interpret.parallel import images_at_once, run_side_by_side
+from interpret.parallel import images_at_once
 from interpret.progress import progress
 from interpret.results.mined import Mined, MinedLayer, Subject
-from interpret.rules import frozen
 from interpret.tracing import Layer, trace
 from interpret.unfinished import Unfinished, pack, unpack
 
@@ -97,29 +98,7 @@ def suitable_batch_size(data: Images, device: torch.device) -> int:
     """Return how many images go through a network together, where nobody said."""
     if device.type != "cpu":
         return MOST_AT_ONCE
-    return min(MOST_AT_ONCE, images_at_once(math.prod(first_shape(data)[1:])))
-
-
-@contextmanager
-def on_device(module: nn.Module, device: str | torch.device | None) -> Iterator[torch.device]:
-    """Put a network on a device, with constant parameters laid out channels-last, and back as it was at the end.
-
-    Channels-last doubles the speed of convolutions on processors.
-    """
-    tensors = [*module.parameters(), *module.buffers()]
-    home = tensors[0].device if tensors else torch.device("cpu")
-    target = torch.device(device) if device is not None else home
-    before = [tensor.data for tensor in tensors]
-    try:
-        # not module.to(...), which puts other buffers in the place of those that are there
-        for tensor, data in zip(tensors, before, strict=True):
-            layout = torch.channels_last if data.dim() == 4 else torch.preserve_format
-            tensor.data = data.to(target, memory_format=layout)
-        with frozen(module):
-            yield target
-    finally:
-        for tensor, data in zip(tensors, before, strict=True):
-            tensor.data = data
+    return min(MOST_AT_ONCE, images_at_once(math.prod(first_images(data).shape[2:])))
 
 
 class Miner:
@@ -159,40 +138,56 @@ class Miner:
     ) -> None:
         """Go through the data, from where unfinished mining stopped."""
         self.restore(unfinished.load())
-        with (
-            on_device(self.module, device) as target,
-            progress(len(self.data), "mining", "img", self.seen_items) as bar,
-        ):
+        with self.prepared(device, dtype) as run, progress(len(self.data), "mining", "img", self.seen_items) as bar:
 
             def take(look: Look) -> None:
                 self.take(look)
                 bar.update(len(look.items))
 
-            looks = self.looks(self.unseen(target, batch_size, workers), target, dtype)
+            looks = self.looks(self.unseen(run.device, batch_size, workers), run, dtype)
             unfinished.take_all(looks, take, self.state)
+
+    @contextmanager
+    def prepared(
+        self, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> Iterator[Execution]:
+        """Make the network ready to run, and leave out what is no layer of units after all."""
+        first = first_images(self.data)
+        self._check(first, dtype)
+        with prepared(self.model, first, device, self.layers) as run:
+            self._leave_out_unbatched(run.dry_run)
+            yield run
+
+    def _leave_out_unbatched(self, dry_run: DryRun) -> None:
+        """Leave out layers whose first dimension is not the image, or refuse those that were asked for by name."""
+        unbatched = [name for name in self.layers if name in dry_run.unbatched]
+        refused = [name for name in unbatched if name in self._named or len(unbatched) == len(self.layers)]
+        if refused:
+            raise not_batched(refused[0])
+        self.layers = [name for name in self.layers if name not in unbatched]
 
     def unseen(self, device: torch.device, batch_size: int | None = None, workers: int = 0) -> Iterator[Batch]:
         """Return the batches to go on with, of a size that suits the device unless one is given."""
         size = suitable_batch_size(self.data, device) if batch_size is None else batch_size
         return batches(self.data, size, workers, start=self.seen_items)
 
-    def looks(self, batches: Iterable[Batch], device: torch.device, dtype: torch.dtype | None = None) -> Iterator[Look]:
+    def looks(self, batches: Iterable[Batch], run: Execution, dtype: torch.dtype | None = None) -> Iterator[Look]:
         """Run batches, several at once on a processor, and yield in their order what there is to `take` from each."""
 
         def jobs() -> Iterator[Callable[[nn.Module], Look]]:
             for batch in batches:
                 self._check(batch.images, dtype)
-                yield partial(self._look, batch=batch, device=device, dtype=dtype)
+                yield partial(self._look, batch=batch, run=run, dtype=dtype)
 
-        return run_side_by_side(self.module, jobs(), device)
+        return run.side_by_side(jobs())
 
-    def update(self, images: Tensor, items: Tensor, labels: Tensor, dtype: torch.dtype | None = None) -> None:
+    def update(self, batch: Batch, run: Execution, dtype: torch.dtype | None = None) -> None:
         """Run one batch and take from each layer's output what there is to take."""
-        self._check(images, dtype)
-        self.take(self._look(self.module, Batch(images, items, labels), images.device, dtype))
+        self._check(batch.images, dtype)
+        self.take(self._look(self.module, batch, run, dtype))
 
-    def _look(self, module: nn.Module, batch: Batch, device: torch.device, dtype: torch.dtype | None) -> Look:
-        images = batch.images.to(device)
+    def _look(self, module: nn.Module, batch: Batch, run: Execution, dtype: torch.dtype | None) -> Look:
+        images = run.place(batch.images)
         probe = [
             row
             for row, item in enumerate(batch.items.tolist())
@@ -209,9 +204,9 @@ class Miner:
             if probe:
                 above_zero[name] = _above_zero(output[probe])
 
-        images = images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
         autocast = torch.autocast(images.device.type, dtype) if dtype not in (None, torch.float32) else nullcontext()
-        with torch.inference_mode(), autocast, first_outputs(module, self.layers, receive, stop=True):
+        hooks = first_outputs(module, self.layers, receive, stop=True, count=len(images))
+        with torch.inference_mode(), autocast, hooks:
             call_network(module, images)
         ran = [name for name in self.layers if name in shapes]
         return Look(
@@ -366,6 +361,8 @@ def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) 
     if name not in traced:
         raise unknown("layer", name, traced)
     layer, shape = traced[name], traced[name].output_shape
+    if not layer.batched:
+        raise not_batched(name)
     if len(shape) not in (1, 3):
         raise InterpretError(f"layer {name!r} has outputs of shape {shape}: units need (C, H, W) or (C,)")
     linear = isinstance(module.get_submodule(name), nn.Linear)

@@ -40,6 +40,8 @@ class Model:
     """Where the weights come from, in one sentence."""
     card: str | None = None
     """The model's card in Markdown: what it is, how it was trained, how well it does."""
+    varying: bool = False
+    """Whether analyses go on though the network's answers vary by chance or with the other images of a batch."""
 
     def __post_init__(self) -> None:
         self.module = plain_network(self.module)

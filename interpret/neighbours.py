@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, open_images
+from interpret.data import Batch, Images, batches, first_images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
+from interpret.execution import Execution, prepared
 from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
-from interpret.mining import on_device, refuse_other_type, suitable_batch_size
+from interpret.mining import refuse_other_type, suitable_batch_size
 from interpret.model import Model, as_model
-from interpret.parallel import run_side_by_side
 from interpret.predictions import PICTURES, check_items
 from interpret.progress import progress
 from interpret.results.neighbours import Neighbours
@@ -176,7 +176,7 @@ def layer_of(model: Model, images: Images, layer: str | None) -> str:
         if layer not in traced:
             raise unknown("layer", layer, traced)
         return layer
-    leaves = [name for name, one in traced.items() if one.leaf]
+    leaves = [name for name, one in traced.items() if one.leaf and one.batched]
     with_units = [n for n, name in enumerate(leaves) if isinstance(model.module.get_submodule(name), WITH_UNITS)]
     if not with_units or with_units[-1] == 0:
         raise InterpretError(f"model {model.name!r} has no hidden layer that could be found: name one with layer=...")
@@ -332,7 +332,7 @@ def _features(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
     """Yield items [b] from `start` on and their features [b, D], batch by batch."""
 
-    def run(module: nn.Module, batch: Batch, target: torch.device) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    def features(module: nn.Module, batch: Batch, run: Execution) -> tuple[NDArray[np.int64], NDArray[Any]]:
         found: list[Tensor] = []
 
         def receive(_name: str, output: Tensor) -> None:
@@ -340,13 +340,19 @@ def _features(
                 output = output.flatten(2).mean(2)
             found.append(output.flatten(1).clone())  # what comes after may rectify it in place
 
-        with torch.inference_mode(), first_outputs(module, [layer], receive, stop=True):
-            call_network(module, batch.images.to(target))
-        features = found[0].float() if found[0].dtype is torch.bfloat16 else found[0]  # which NumPy does not know
-        return batch.items.numpy(), features.cpu().numpy()
+        with torch.inference_mode(), first_outputs(module, [layer], receive, stop=True, count=len(batch.items)):
+            call_network(module, run.place(batch.images))
+        known = found[0].float() if found[0].dtype is torch.bfloat16 else found[0]  # NumPy has no such type
+        return batch.items.numpy(), known.cpu().numpy()
 
-    with on_device(model.module, device) as target, progress(len(images), "indexing", "img", start) as bar:
-        size = suitable_batch_size(images, target) if batch_size is None else batch_size
+    first = first_images(images)
+    refuse_other_type(model.module, first)
+    with (
+        prepared(model, first, device, [layer]) as run,
+        progress(len(images), "indexing", "img", start) as bar,
+    ):
+        run.dry_run.refuse_unbatched(layer)
+        size = suitable_batch_size(images, run.device) if batch_size is None else batch_size
         arriving = batches(images, size, workers, start)
 
         def jobs() -> Iterator[Any]:
@@ -357,11 +363,11 @@ def _features(
                 if width not in (None, shape):
                     raise InterpretError(f"images of one data set must have one shape, not {width} and {shape}")
                 width = shape
-                yield partial(run, batch=batch, target=target)
+                yield partial(features, batch=batch, run=run)
 
-        for items, features in run_side_by_side(model.module, jobs(), target):
+        for items, values in run.side_by_side(jobs()):
             bar.update(len(items))
-            yield items, features
+            yield items, values
 
 
 # ---- the search ------------------------------------------------------------------------------------------------------

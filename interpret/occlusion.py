@@ -16,11 +16,11 @@ from interpret.answers import Reading, find_reading, main_output, scores_of
 from interpret.data import open_images
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
+from interpret.execution import prepared
 from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
-from interpret.mining import layer_with_units, mine, on_device, refuse_other_type
+from interpret.mining import layer_with_units, mine, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import run_side_by_side
 from interpret.progress import progress
 from interpret.projection import project, project_hits
 from interpret.results.occlusion import Occlusion
@@ -97,8 +97,11 @@ def occlude(
     refuse_other_type(model.module, images)
     occluder = _Occluder.of(model, images, size, stride, fill)
     followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
-    with on_device(model.module, device) as target, progress(len(images) * len(occluder.places), "occluding") as bar:
-        on_target = [image[None].to(target, memory_format=torch.channels_last) for image in images]
+    with (
+        prepared(model, images, device) as run,
+        progress(len(images) * len(occluder.places), "occluding") as bar,
+    ):
+        on_target = [run.place(image[None]) for image in images]
         with torch.no_grad():
             reading = find_reading(model, on_target[0])
         clean = [_answer(model.module, image.clone(), followed) for image in on_target]
@@ -120,7 +123,7 @@ def occlude(
 
         answers = outputs.new_zeros(len(images), len(occluder.places), outputs.shape[1])
         totals = sums.new_zeros(len(images), len(occluder.places))
-        for row, start, found, total in run_side_by_side(model.module, jobs(), target):
+        for row, start, found, total in run.side_by_side(jobs()):
             answers[row, start : start + len(found)] = found
             totals[row, start : start + len(found)] = total
             bar.update(len(found))
@@ -248,7 +251,7 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
             own = output.channel(channel) if isinstance(output, Windowed) else output[:, channel]
             sums = own.clamp(min=0).sum((1, 2))
 
-    with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive):
+    with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive, count=len(images)):
         outputs = call_network(module, images)
     output = main_output(outputs)[1]
     return scores_of(output.whole() if isinstance(output, Windowed) else output, len(images)), sums
@@ -260,7 +263,9 @@ def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None)
     parts = dict(module.named_modules())
     if layer is None:
         found = [
-            name for name, one in traced.items() if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3
+            name
+            for name, one in traced.items()
+            if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3 and one.batched
         ]
         if not found:
             raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")

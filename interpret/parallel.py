@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TypeVar
@@ -29,26 +29,23 @@ MOST_WORKERS = 8
 """More would wait for each other in the interpreter, and each holds a batch's activations."""
 
 
-def run_side_by_side(
-    module: nn.Module, jobs: Iterable[Callable[[nn.Module], Result]], device: torch.device
-) -> Iterator[Result]:
-    """Run jobs on a network, several at once on a processor, and yield their results in the jobs' order.
+def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
+    """Run jobs, each on whichever of equal networks is idle, and yield their results in the jobs' order.
 
     >>> jobs = [lambda network, value=value: float(network(torch.tensor([value]))) for value in (1.0, 2.0, 3.0)]
-    >>> list(run_side_by_side(nn.Identity(), jobs, torch.device("cpu")))
+    >>> list(run_side_by_side([nn.Identity(), nn.Identity()], jobs))
     [1.0, 2.0, 3.0]
 
-    Each worker has a copy of the network for its hooks, which shares the parameters; the cores are divided among the
-    workers. On a GPU, or where a network cannot be copied, the jobs run one after the other.
+    There is a worker for each network, and the cores are divided among the workers. On one network, the jobs run one
+    after the other.
     """
-    threads = torch.get_num_threads()
-    workers = most_workers() if device.type == "cpu" else 1
-    copies = _copies(module, workers)
-    if len(copies) < 2:
-        yield from (job(module) for job in jobs)
+    workers = len(networks)
+    if workers < 2:
+        yield from (job(networks[0]) for job in jobs)
         return
+    threads = torch.get_num_threads()
     idle: SimpleQueue[nn.Module] = SimpleQueue()
-    for one in copies:
+    for one in networks:
         idle.put(one)
 
     def run(job: Callable[[nn.Module], Result]) -> Result:
@@ -122,8 +119,13 @@ def _call_allocator(name: str, *arguments: int) -> None:
         function(*arguments)
 
 
-def _copies(module: nn.Module, count: int) -> list[nn.Module]:
-    """Return copies of a module that share its parameters and buffers; none where it cannot be copied."""
+def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
+    """Return copies of a module that share its parameters and buffers; none where it cannot be copied.
+
+    >>> network = nn.Linear(2, 2)
+    >>> [one.weight is network.weight for one in copies_of(network, 2)]
+    [True, True]
+    """
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     try:
         return [copied(module, shared) for _ in range(count)] if count > 1 else []

@@ -14,8 +14,9 @@ from interpret.answers import Reading, find_reading, scores_of
 from interpret.data import Images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
+from interpret.execution import prepared
 from interpret.forward import call_network
-from interpret.mining import on_device, refuse_other_type
+from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
 from interpret.progress import progress
 from interpret.results.predictions import Predictions
@@ -75,13 +76,16 @@ def predict(
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
     reading: Reading | None = None
-    with on_device(model.module, device) as target, progress(len(chosen), "predicting", "img") as bar:
+    first = torch.stack([images[item][0] for item in chosen[:2]])
+    refuse_other_type(model.module, first)
+    with prepared(model, first, device) as run, progress(len(chosen), "predicting", "img") as bar:
         for start in range(0, len(chosen), batch_size):
             batch = torch.stack([images[item][0] for item in chosen[start : start + batch_size]])
             refuse_other_type(model.module, batch)
             with torch.inference_mode():
-                reading = reading or find_reading(model, batch.to(target))
-                outputs = call_network(model.module, batch.to(target))
+                placed = run.place(batch)
+                reading = reading or find_reading(model, placed)
+                outputs = call_network(model.module, placed)
                 probabilities.append(reading.probabilities(scores_of(outputs, len(batch))).cpu())
             if start < PICTURES:
                 inputs.append(batch[: PICTURES - start].clone())

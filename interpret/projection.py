@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Images, open_images
+from interpret.data import Images, first_images, open_images
 from interpret.display import inputs_to_bytes
+from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
+from interpret.execution import Execution, prepared
 from interpret.forward import call_network
 from interpret.layers import first_outputs
-from interpret.mining import Mined, layer_with_units, on_device, refuse_other_type
+from interpret.mining import Mined, layer_with_units, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.parallel import images_at_once, run_side_by_side
+from interpret.modes import frozen
+from interpret.parallel import images_at_once
 from interpret.progress import progress
 from interpret.results.projections import Projections
-from interpret.rules import BackwardRule, Overlap, Rule, frozen
+from interpret.rules import BackwardRule, Overlap, Rule
 from interpret.tracing import Layer, trace
 from interpret.weights import copied
 
@@ -102,6 +105,7 @@ def project(
     how = _How(rule, start, overlap, strict)
     crop = Crop.of(traced, tuple(images.shape[2:]), overlap, rule)
     with frozen(model.module):
+        check_answers(model, images[:2, :, : crop.size[0], : crop.size[1]], layer)
         if positions is not None:
             at = _positions(positions, traced, count)
         else:
@@ -319,8 +323,11 @@ def project_hits(
     if not len(hits.items):
         return
     how = _How(rule, "activation", overlap, strict)
-    with on_device(model.module, device) as target, progress(len(hits.items), "projecting", "hit") as bar:
-        for finished in run_side_by_side(model.module, _jobs(images, hits, crops, how, target), target):
+    with (
+        prepared(model, first_images(images), device, hits.layers) as run,
+        progress(len(hits.items), "projecting", "hit") as bar,
+    ):
+        for finished in run.side_by_side(_jobs(images, hits, crops, how, run)):
             for batch in finished:
                 bar.update(len(batch.units))
                 yield batch
@@ -411,7 +418,7 @@ class Hits:
 _Job = Callable[[nn.Module], list[HitBatch]]
 
 
-def _jobs(images: Any, hits: Hits, crops: Mapping[str, Crop], how: _How, device: torch.device) -> Iterator[_Job]:
+def _jobs(images: Any, hits: Hits, crops: Mapping[str, Crop], how: _How, run: Execution) -> Iterator[_Job]:
     """Read the data once, and yield what there is to run as soon as a batch of it is together."""
     waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
     pool: list[tuple[Tensor, NDArray[np.int64]]] = []
@@ -425,22 +432,22 @@ def _jobs(images: Any, hits: Hits, crops: Mapping[str, Crop], how: _How, device:
             corner = crop.corners(torch.from_numpy(hits.positions[row : row + 1]))
             waiting[index].append((row, crop.cut(image[None], corner)[0]))
             if len(waiting[index]) == crop.batch_size:
-                yield partial(_run_parts, waiting=waiting.pop(index), hits=hits, crop=crop, how=how, device=device)
+                yield partial(_run_parts, waiting=waiting.pop(index), hits=hits, crop=crop, how=how, run=run)
         if large.any():
             pool.append((image, rows[large]))
         if len(pool) == POOL:
             for together in _together(pool):
-                yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, device=device)
+                yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, run=run)
             pool = []
     for index, parts in waiting.items():
         crop = crops[hits.layers[index]]
-        yield partial(_run_parts, waiting=parts, hits=hits, crop=crop, how=how, device=device)
+        yield partial(_run_parts, waiting=parts, hits=hits, crop=crop, how=how, run=run)
     for together in _together(pool):
-        yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, device=device)
+        yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, run=run)
 
 
 def _run_parts(
-    module: nn.Module, waiting: list[tuple[int, Tensor]], hits: Hits, crop: Crop, how: _How, device: torch.device
+    module: nn.Module, waiting: list[tuple[int, Tensor]], hits: Hits, crop: Crop, how: _How, run: Execution
 ) -> list[HitBatch]:
     """Project hits of one layer on parts of their images."""
     chosen = hits[np.array([row for row, _ in waiting])]
@@ -449,9 +456,7 @@ def _run_parts(
     at = torch.from_numpy(chosen.positions)
     corners, boxes = crop.corners(at), crop.boxes(at)
     channels = torch.from_numpy(chosen.units)
-    signal, values = _project_batch(
-        module, _channels_last(parts.to(device)), name, channels, at - crop.neurons(corners), how
-    )
+    signal, values = _project_batch(module, run.place(parts), name, channels, at - crop.neurons(corners), how)
     _check_values(name, chosen, values)
     windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
     return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
@@ -476,14 +481,14 @@ def _run_whole(
     hits: Hits,
     crops: Mapping[str, Crop],
     how: _How,
-    device: torch.device,
+    run: Execution,
 ) -> list[HitBatch]:
     """Project hits on their whole images: one forward pass an image, one backward pass a hit."""
     finished: list[HitBatch] = []
     inputs = torch.stack([image for image, _ in together])
     layers = np.unique(hits.layer[np.concatenate([rows for _, rows in together])])
     names = [hits.layers[index] for index in layers]
-    x, outputs = _forward(module, _channels_last(inputs.to(device)), names, how)
+    x, outputs = _forward(module, run.place(inputs), names, how)
     for step in range(max(len(rows) for _, rows in together)):
         members = [(place, rows[step]) for place, (_, rows) in enumerate(together) if step < len(rows)]
         places = torch.tensor([place for place, _ in members])
@@ -508,10 +513,6 @@ def _run_whole(
             windows = (crops[name].window(whole[at], boxes, origin) for whole in (signal, inputs))
             finished.append(HitBatch(name, one.units, one.ranks, *windows))
     return finished
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _check_shape(found: Any, layer: Layer) -> None:
@@ -545,7 +546,7 @@ def _forward(module: nn.Module, images: Tensor, names: list[str], how: _How) -> 
         outputs[name] = output if len(names) == 1 else output.clone()
 
     with torch.enable_grad(), BackwardRule(module, how.rule, overlap=how.overlap, strict=how.strict) as rule:
-        with first_outputs(module, names, receive, stop=True):
+        with first_outputs(module, names, receive, stop=True, count=len(images)):
             call_network(module, x.clone())
         for name, output in outputs.items():
             if not output.requires_grad:
@@ -595,7 +596,7 @@ def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels
     found: list[Tensor] = []
     for part in torch.arange(len(images)).split(images_at_once(crop.image[0] * crop.image[1])):
         outputs: dict[str, Tensor] = {}
-        with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True):
+        with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True, count=len(part)):
             call_network(module, images[part].clone())
         output = outputs[layer]
         own = channels[part] if len(images) > 1 else channels

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from interpret.convolutions import convolve
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, tensors_in
-from interpret.wrappers import refuse_without_numbers
+from interpret.modes import constant_parameters
 
 RULES = ("deconvnet", "guided", "gradient")
 OVERLAPS = ("add", "overwrite")
@@ -172,7 +172,7 @@ class BackwardRule(TorchFunctionMode):
         self._running = []
         self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
         self._start = torch.autograd._get_sequence_nr()
-        self._undo.enter_context(_constant_parameters(self.module))
+        self._undo.enter_context(constant_parameters(self.module))
         if self.rule != "gradient":
             for name, layer in self.module.named_modules():
                 # before the hooks of others, so that one which ends the forward pass finds the layer seen to
@@ -324,40 +324,6 @@ class BackwardRule(TorchFunctionMode):
                 "leave strict out to let the plain gradient stand in for it"
             )
         self.uncovered[operation, layer] = None
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode with constant parameters, and back as it was at the end.
-
-    >>> network = nn.Linear(2, 2).train()
-    >>> with frozen(network):
-    ...     print(network.training, network.weight.requires_grad)
-    False False
-    >>> print(network.training, network.weight.requires_grad)
-    True True
-    """
-    refuse_without_numbers(module)
-    training = [(layer, layer.training) for layer in module.modules()]
-    with _constant_parameters(module):
-        try:
-            module.eval()
-            yield
-        finally:
-            for layer, flag in training:
-                layer.training = flag
-
-
-@contextmanager
-def _constant_parameters(module: nn.Module) -> Iterator[None]:
-    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    try:
-        for parameter in learning:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 class _Rectify(torch.autograd.Function):

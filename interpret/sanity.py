@@ -26,12 +26,13 @@ from interpret.attribution import (
     settings_of,
     windows_of,
 )
+from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
 from interpret.methods import magnitude
 from interpret.model import Model, as_model
+from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.sanity import SanityCheck
-from interpret.rules import frozen
 from interpret.similarity import rank_correlation, scaled, structural_similarity
 from interpret.weights import copied, draw_again, held_by, named_layers
 
@@ -93,7 +94,8 @@ def sanity_check(
     how = settings_of(settings)
     images = check_images(model, images)
     network = copied(model.module)
-    with frozen(network):
+    with frozen(model.module), frozen(network):
+        check_answers(model, images, layer)
         head = Head(network, layer)
         aim = find_aim(model, head, images, target, position)
         if how.cam_layer is None and {"gradcam", "guided_gradcam"} & set(chosen):

@@ -256,7 +256,9 @@ class Study:
                 f"{self.path} was mined with k={settings['k']} and seed={settings['seed']}, not k={k} and seed={seed}: "
                 "choose another folder, or the same values"
             )
-        chosen = select_layers(model.module, layers, among={layer["name"] for layer in self.layers})
+        chosen = select_layers(
+            model.module, layers, among={layer["name"] for layer in self.layers if layer.get("batched", True)}
+        )
         missing = [name for name in chosen if not self._mined_file(name).exists()]
         if not missing:
             return
@@ -344,8 +346,9 @@ class Study:
         """
         import torch
 
-        from interpret.data import Batch
-        from interpret.mining import on_device, suitable_batch_size
+        from interpret.data import Batch, first_images
+        from interpret.execution import prepared
+        from interpret.mining import suitable_batch_size
         from interpret.progress import progress
 
         model, data = self._able()
@@ -356,16 +359,19 @@ class Study:
         positions = {name: np.zeros((*spread["items"].shape, 2), np.int64) for name, spread in chosen.items()}
         items = np.sort(self.mined(missing[0]).sample_images)
         known: dict[int, dict[str, Any]] = {}
-        with on_device(model.module, self.device) as device, progress(len(items), "sampling", "img") as bar:
-            size = self.batch_size or suitable_batch_size(data, device)
+        with (
+            prepared(model, first_images(data), self.device) as run,
+            progress(len(items), "sampling", "img") as bar,
+        ):
+            size = self.batch_size or suitable_batch_size(data, run.device)
             for start in range(0, len(items), size):
                 part = items[start : start + size]
                 read = [data[item] for item in part.tolist()]
                 images = torch.stack([image for image, _ in read])
                 batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
                 if start == 0:
-                    reading = _reading(model, images.to(device))
-                likeliest = _look_again(model, batch, chosen, positions, reading, device, self.dtype)
+                    reading = _reading(model, run.place(images))
+                likeliest = _look_again(model, batch, chosen, positions, reading, run, self.dtype)
                 self._store_samples(batch, likeliest, reading, known)
                 bar.update(len(part))
         for name in missing:
@@ -559,7 +565,7 @@ def _look_again(
     chosen: Mapping[str, Mapping[str, NDArray[Any]]],
     positions: Mapping[str, NDArray[np.int64]],
     reading: Reading | None,
-    device: Any,
+    run: Any,
     dtype: Any,
 ) -> list[Any] | None:
     """Write where the chosen maxima of a batch lie into `positions`, and return each image's likeliest classes."""
@@ -585,9 +591,9 @@ def _look_again(
         flat = strongest_places(name, output)[1].cpu()[rows, torch.from_numpy(units)].numpy()
         positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
 
-    images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
+    images = run.place(batch.images)
     autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
-    with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive):
+    with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive, count=len(images)):
         outputs = call_network(model.module, images)
     if reading is None:
         return None
@@ -662,10 +668,10 @@ def _version(package: str) -> str:
 
 def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
     """Return what study.json says of a study before anything is computed."""
-    from interpret.data import first_shape
+    from interpret.data import first_images
     from interpret.tracing import trace
 
-    shape = first_shape(data)
+    shape = tuple(first_images(data).shape[1:])
     layers = trace(model, shape)
     return {
         "format": FORMAT,
@@ -719,6 +725,7 @@ def _layer_record(layer: Any) -> dict[str, Any]:
         "name": layer.name,
         "kind": layer.kind,
         "leaf": layer.leaf,
+        "batched": layer.batched,
         "input_shape": None if layer.input_shape is None else list(layer.input_shape),
         "output_shape": list(layer.output_shape),
         "params": layer.params,

@@ -12,11 +12,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from interpret.dry_run import answers_of, is_batched, not_batched
 from interpret.errors import InterpretError
 from interpret.forward import call_network, constants_of
-from interpret.layers import StopForward
+from interpret.layers import StopForward, select_layers
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
+from interpret.modes import evaluating
 from interpret.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
 from interpret.results.result import Result, count
 from interpret.results.tables import as_html, as_text
@@ -60,6 +62,8 @@ class Layer:
     """Whether the layer, computed on an aligned crop of the image, gives a crop of its output."""
     leaf: bool
     """Whether no module is inside it."""
+    batched: bool = True
+    """Whether the output's first dimension is the image; where it is not, its rows are time steps or parts."""
 
 
 class Trace(Result, dict[str, Layer]):
@@ -212,7 +216,11 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
     shape = _checked(model.input_shape if input_shape is None else input_shape)
     run = _run(model.module, shape)
     croppable = _find_croppable(model.module, run)
-    traced = Trace((name, replace(layer, croppable=name in croppable)) for name, layer in run.layers.items())
+    of_two = _shapes_of_two(model.module, shape)
+    traced = Trace(
+        (name, replace(_with_batch(layer, run.shapes[name], of_two.get(name)), croppable=name in croppable))
+        for name, layer in run.layers.items()
+    )
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
     traced.has_signal = run.has_signal
     return traced
@@ -226,6 +234,33 @@ def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
     if run.failure is not None:
         raise run.failure
     return run
+
+
+def _zeros(module: nn.Module, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """Return images of zeros, of the network's type and on its device."""
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    return torch.zeros(count, *shape, dtype=parameter.dtype, device=parameter.device)
+
+
+def select_traced(
+    module: nn.Module, traced: Mapping[str, Layer], patterns: str | Iterable[str] | None = None
+) -> list[str]:
+    """Return the names of layers that match, as `select_layers` does, among those that have a row for each image.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    >>> select_traced(network, trace(network, (1, 8, 8)))
+    ['0', '2']
+
+    Raises:
+        InterpretError: an unknown layer, or one named in full that did not run or has no row for each image.
+    """
+    names = select_layers(module, patterns, among=[name for name, layer in traced.items() if layer.batched])
+    for name in names:
+        if name not in traced:
+            raise InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
+        if not traced[name].batched:
+            raise not_batched(name)
+    return names
 
 
 def _checked(shape: object) -> tuple[int, int, int]:
@@ -251,15 +286,16 @@ class _Run:
         self.has_signal = signal
         self._waiting = set(until)
         self.layers: dict[str, Layer] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Of the layers' outputs, with whatever is their first dimension."""
         self.failure: InterpretError | None = None
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and the count before it, of each module that is running, outermost first."""
         self._macs: dict[str, int] = {}
-        parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
         self._counter = MacCounter()
         # operators that consist of others reach the counter in their parts, but not in inference mode
-        with torch.inference_mode(False), _evaluating(module), self._watched(module), self._counter:
-            image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device, requires_grad=signal)
+        with torch.inference_mode(False), evaluating(module), self._watched(module), self._counter:
+            image = _zeros(module, 1, shape).requires_grad_(signal)
             self._tracker = FieldTracker(module, image, constants_of(module))
             try:
                 with self._tracker, _signalling(module) if signal else torch.no_grad():
@@ -297,6 +333,7 @@ class _Run:
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
                 return
+            self.shapes[name] = tuple(output.shape)
             sees, local = self._tracker.sees(output), self._tracker.local(output)
             view, near = _window(sees), _window(sees if local is NOTHING else local)
             self.layers[name] = Layer(
@@ -337,18 +374,6 @@ def _window(sees: Sees) -> View | None:
     return sees if isinstance(sees, View) and not any(sees.mirrored) else None
 
 
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module and all inside it in eval mode, and each back as it was."""
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, was in training.items():
-            part.training = was
-
-
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -386,3 +411,21 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
         for name, field in fields.items()
         if name in larger and larger[name].receptive_field == field and larger[name].output_shape == expected(name)
     }
+
+
+def _shapes_of_two(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Return what shapes outputs have when two images run; empty where the network takes one at a time."""
+    try:
+        with torch.inference_mode(False), evaluating(module):
+            return answers_of(module, _zeros(module, 2, shape)).shapes
+    except Exception:  # whatever the user's code raises there
+        return {}
+
+
+def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None) -> Layer:
+    """Say of a layer whether its output's first dimension is the image, also where a `squeeze` took that away."""
+    if together is None or (is_batched(alone, together) and len(alone) == len(together)):
+        return layer
+    if is_batched(alone, together):
+        return replace(layer, output_shape=alone)
+    return replace(layer, batched=False)

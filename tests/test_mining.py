@@ -433,10 +433,11 @@ def test_a_restored_miner_goes_on_to_the_same_bytes(cut: int, before: int, after
     )
 
     def run(miner: Miner, size: int, stop: int) -> Miner:
-        for batch in batches(data, size, start=miner.seen_items):
-            if int(batch.items[-1]) >= stop:
-                break
-            miner.update(batch.images, batch.items, batch.labels)
+        with miner.prepared() as execution:
+            for batch in batches(data, size, start=miner.seen_items):
+                if int(batch.items[-1]) >= stop:
+                    break
+                miner.update(batch, execution)
         return miner
 
     new = [Miner(as_model(network.eval()), data, "*", 3, seed=seed) for _ in range(3)]
@@ -489,9 +490,10 @@ def test_a_result_taken_midway_stays_as_it_is() -> None:
     network, data = integer_network(), Items(integers(12, 2, 6, 6))
     miner = Miner(as_model(network), data, k=2)
     taken: list[tuple[Mined, dict[str, bytes]]] = []
-    for batch in batches(data, 3):
-        miner.update(batch.images, batch.items, batch.labels)
-        taken.append((miner.result(), bytes_of(miner.result())))
+    with miner.prepared() as execution:
+        for batch in batches(data, 3):
+            miner.update(batch, execution)
+            taken.append((miner.result(), bytes_of(miner.result())))
     assert all(bytes_of(result) == before for result, before in taken)
     for seen, (result, _) in enumerate(taken, 1):
         half = mine(network, Items(data.tensor[: 3 * seen]), k=2)
@@ -501,9 +503,10 @@ def test_a_result_taken_midway_stays_as_it_is() -> None:
 def test_what_is_held_does_not_grow_with_the_number_of_images() -> None:
     def held(count: int) -> int:
         miner = Miner(as_model(integer_network()), Items(integers(count, 2, 6, 6)))
-        for batch in batches(miner.data, 100):
-            miner.update(batch.images, batch.items, batch.labels)
-            assert not miner._waiting  # a batch of so many is sorted in at once
+        with miner.prepared() as execution:
+            for batch in batches(miner.data, 100):
+                miner.update(batch, execution)
+                assert not miner._waiting  # a batch of so many is sorted in at once
         state = miner.state()
         del state["labels"]  # which are the data's
         return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

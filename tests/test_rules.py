@@ -26,7 +26,8 @@ from torchvision.models.regnet import BlockParams
 
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, first_outputs
-from interpret.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation, frozen
+from interpret.modes import frozen
+from interpret.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES)
 BOTH_OVERLAPS = pytest.mark.parametrize("overlap", ["add", "overwrite"])
