@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from interpret.activations import feature_maps
     from interpret.attribution import attribute
+    from interpret.comparison import compare
     from interpret.correspondence import correspond
     from interpret.costs import compare_costs
     from interpret.data import Images, open_images
@@ -68,6 +69,7 @@ _HOME = {
     "Study": "study",
     "UncoveredOperation": "rules",
     "attribute": "attribution",
+    "compare": "comparison",
     "compare_costs": "costs",
     "compare_methods": "methods",
     "correspond": "correspondence",
@@ -112,6 +114,7 @@ __all__ = [
     "Study",
     "UncoveredOperation",
     "attribute",
+    "compare",
     "compare_costs",
     "compare_methods",
     "correspond",

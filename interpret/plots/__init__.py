@@ -35,6 +35,7 @@ DRAWN_BY: dict[str, str] = {
     "unit": "interpret.plots.mined:plot_unit",
     "projections": "interpret.plots.projections:plot_projections",
     "attribution": "interpret.plots.attribution:plot_attribution",
+    "comparison": "interpret.plots.comparison:plot_comparison",
 }
 
 

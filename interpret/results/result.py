@@ -39,6 +39,7 @@ KINDS: dict[str, str] = {
     "unit": "interpret.results.unit:Unit",
     "projections": "interpret.results.projections:Projections",
     "attribution": "interpret.results.attribution:Attribution",
+    "comparison": "interpret.results.comparison:Comparison",
 }
 
 
