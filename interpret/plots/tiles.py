@@ -74,8 +74,11 @@ class Tiles:
         self, width: float | None = None, figsize: tuple[float, float] | None = None, ax: Axes | None = None
     ) -> Any:
         """Draw it as a figure of a width in inches, or into one's own axes, and return the one or the other."""
-        panel = Panel("", lambda axes, wide, _: self._draw(axes, wide), WHOLE_LINE, self._height)
-        return lay_out([[panel]], width, figsize, ax, self.title)
+        return lay_out([[self.panel()]], width, figsize, ax, self.title)
+
+    def panel(self, name: str = "") -> Panel:
+        """Return it as a panel of a figure, without its title."""
+        return Panel(name, lambda axes, wide, _: self._draw(axes, wide), WHOLE_LINE, self._height)
 
     def _left(self, width: float) -> float:
         """Return how much room the labels take."""

@@ -104,12 +104,12 @@ class Result:
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Any:
-        """Draw it, as `interpret.plot` does, in a figure of its own or into one's own axes, and return that."""
-        from interpret import plots
+        """Draw it in a figure of its own, or into one's own axes, and return that; see `interpret.plot`."""
+        from interpret.plots import plot
 
-        asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
-        draw: Any = plots.plot
-        return draw(self, **{name: value for name, value in asked.items() if value is not None})
+        if ax is not None:
+            return plot(self, panels, ax=ax)
+        return plot(self, panels, width=width, figsize=figsize)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]] | None:
         """Return what Jupyter shows."""
