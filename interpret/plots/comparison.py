@@ -68,8 +68,7 @@ def _patches(result: Comparison) -> Panel:
     rows = []
     for place, (layer, unit) in enumerate(zip(result.shown_layers, result.shown_units, strict=True)):
         pictures = [list(of[str(place)][:most]) for of in (result.pictures_before, result.pictures_after)]
-        # said once, below the last
-        names = (result.before, result.after) if place == len(result.shown_units) - 1 else ("", "")
         label = f"{layer}\nunit {unit}\noverlap {result.overlap[layer][unit]:.2f}"
+        names = (result.before, result.after)
         rows.append(Row([Cell(of, name) for of, name in zip(pictures, names, strict=True)], label))
     return Tiles(rows, 2, most=most).panel("patches")
