@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interpret.checkpointing import plain_checkpoints
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, tensors_in
 
@@ -29,7 +30,7 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         ...
     interpret.errors.InterpretError: an input of shape (1, 8, 8) has 1 channel, but layer '1' (Conv2d) takes 3
 
-    Every analysis calls the network here, and nowhere else.
+    Every analysis calls the network here, and nowhere else. Nothing is compiled or checkpointed in it.
 
     Args:
         module: the network.
@@ -40,7 +41,7 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         InterpretError: the forward pass failed: in which layer, on what and why.
     """
     try:
-        with _nothing_compiled:
+        with _nothing_compiled, plain_checkpoints():
             return module(images)
     except _PASSED_ON:
         raise

@@ -37,10 +37,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network in evaluation mode, and back as it was at the end.
 
     Buffers that the forward pass updates all the same (a batch norm that stays in training mode) get their values
-    back, and the random generators their state, which dropout that was left on has used.
+    back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state, which
+    dropout that was left on has used.
     """
     training = [(layer, layer.training) for layer in module.modules()]
-    with _unchanged_buffers(module), _unchanged_random_state(module):
+    with _unchanged_buffers(module), _unchanged_attributes(module), _unchanged_random_state(module):
         try:
             module.eval()
             yield
@@ -79,6 +80,22 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
                 owner._buffers[name] = buffer
                 if values is not None and not torch.equal(buffer, values):
                     buffer.copy_(values)
+
+
+@contextmanager
+def _unchanged_attributes(module: nn.Module) -> Iterator[None]:
+    """Give layers back the tensors that are no parameters or buffers of theirs."""
+    before = [
+        (layer, name, value)
+        for layer in module.modules()
+        for name, value in vars(layer).items()
+        if isinstance(value, Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for layer, name, value in before:
+            vars(layer)[name] = value
 
 
 def _has_no_values(buffer: Tensor) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 
+from interpret.checkpointing import plain_checkpoints
 from interpret.convolutions import convolve
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, tensors_in
@@ -127,7 +128,7 @@ class BackwardRule(TorchFunctionMode):
 
     The gate of a product is the factor that is broadcast over the other, or the one that tanh, sigmoid, softmax or a
     clamp made; where neither or both are, the product is not covered. Parameters are constants inside the block, and
-    so is what the network itself detaches or computes under `torch.no_grad`.
+    so is what the network itself detaches or computes under `torch.no_grad`. What is checkpointed runs plainly.
 
     Args:
         module: the network, whose layers name what is not covered.
@@ -173,6 +174,7 @@ class BackwardRule(TorchFunctionMode):
         self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
         self._start = torch.autograd._get_sequence_nr()
         self._undo.enter_context(constant_parameters(self.module))
+        self._undo.enter_context(plain_checkpoints())
         if self.rule != "gradient":
             for name, layer in self.module.named_modules():
                 # before the hooks of others, so that one which ends the forward pass finds the layer seen to

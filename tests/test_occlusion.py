@@ -173,6 +173,12 @@ HEADS: dict[str, tuple[Any, int]] = {
     "sorted": (lambda head, x: head.linear(x.flatten(2).topk(3, dim=2).values.flatten(1)), 18),
     "in the middle": (in_the_middle, 6),
     "through NumPy": (through_numpy, 480),
+    "view, -1": (lambda head, x: head.linear(x.view(x.size(0), -1)), 480),
+    "view, numbers": (lambda head, x: head.linear(x.view(-1, 6 * 8 * 10)), 480),
+    "view, as": (lambda head, x: head.linear(x.view_as(torch.empty(len(x), 480))), 480),
+    "adaptive maximum": (lambda head, x: head.linear(F.adaptive_max_pool2d(x, (2, 1)).view(len(x), 12)), 12),
+    "in place": (lambda head, x: head.linear(x.mul_(2).view(len(x), -1).relu_()), 480),
+    "by memory": (by_memory, 480),
 }
 
 

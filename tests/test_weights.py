@@ -224,5 +224,7 @@ def test_a_network_that_is_loaded_and_never_run_is_drawn_as_it_is() -> None:
     module, plain = reloaded("weight norm")
     model = load(module)
     np.testing.assert_allclose(filter_images(model), filter_images(plain), atol=1e-6)
+    mine(model, pictures(), "0")
+    project(model, pictures(), "2", 1)
     stale = module[0].weight.detach()
     assert not torch.allclose(stale, plain[0].weight), "the attribute still holds the old weights: it was not touched"
