@@ -37,8 +37,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     """Put a network in evaluation mode, and back as it was at the end.
 
     Buffers that the forward pass updates all the same (a batch norm that stays in training mode) get their values
-    back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state, which
-    dropout that was left on has used.
+    back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state,
+    which dropout that was left on has used.
     """
     training = [(layer, layer.training) for layer in module.modules()]
     with _unchanged_buffers(module), _unchanged_attributes(module), _unchanged_random_state(module):

@@ -139,7 +139,7 @@ def test_connections_are_those_of_the_current_weights(kind: str) -> None:
 def test_layers_are_the_authors(kind: str) -> None:
     module, plain = reloaded(kind)
     assert [name for name, _ in named_layers(module)] == ["", "0", "1", "2", "3", "4", "5"]
-    assert select_layers(module, "*") == ["0", "1", "2", "3", "4", "5"]
+    assert select_layers(module, "*") == ["0", "2", "5"]
     traced, expected = trace(module, (3, 8, 8)), trace(plain, (3, 8, 8))
     assert list(traced) == list(expected)
     for name, layer in expected.items():
