@@ -387,8 +387,8 @@ class channels_at_the_end(nn.Module):  # noqa: N801
 @style("3", rectifies=False)
 def normalised_by_groups() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3), nn.InstanceNorm2d(4, affine=True),
-        nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3),
+        nn.InstanceNorm2d(4, affine=True), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
 
 
@@ -477,7 +477,7 @@ class recurrent_time_first(nn.Module):  # noqa: N801
 # ---- how people answer -----------------------------------------------------------------------------------------------
 
 
-@style(reading=lambda outputs: outputs.sigmoid())
+@style(reading=lambda outputs: torch.cat([1 - outputs.sigmoid(), outputs.sigmoid()], 1))
 class single_logit(Body):  # noqa: N801
     def __init__(self) -> None:
         super().__init__(classes=1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +22,10 @@ from torch import Tensor, nn
 
 import interpret
 
-pytestmark = pytest.mark.filterwarnings("ignore::interpret.rules.UncoveredOperation")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::interpret.rules.UncoveredOperation"),
+    pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning"),  # which people call all the same
+]
 
 CLASSIFIERS = [name for name, written in STYLES.items() if written.reading is not None]
 
@@ -86,11 +89,11 @@ def rectified_backwards() -> Iterator[None]:
     class Rectifier(torch.autograd.Function):
         @staticmethod
         def forward(_ctx: Any, x: Tensor) -> Tensor:
-            return x.clamp(min=0)
+            return clamp(x, min=0)
 
         @staticmethod
         def backward(_ctx: Any, signal: Tensor) -> Tensor:  # type: ignore[override]
-            return signal.clamp(min=0)
+            return clamp(signal, min=0)
 
     clamp = Tensor.clamp
 
@@ -186,13 +189,10 @@ def test_project(name: str, rule: Any) -> None:
             whole = found.full((images.shape[2], images.shape[3]))
             for row, image in enumerate(images):
                 x = image.clone().requires_grad_()
-                if rule == "deconvnet":
-                    with rectified_backwards():
-                        output = outputs_of(plain(network), layer, x, grad=True)
-                else:
+                with rectified_backwards() if rule == "deconvnet" else nullcontext():
                     output = outputs_of(plain(network), layer, x, grad=True)
-                neuron = output[unit].flatten()[output[unit].flatten().argmax()]
-                (expected,) = torch.autograd.grad(neuron * neuron.detach(), x)
+                    neuron = output[unit].flatten()[output[unit].flatten().argmax()]
+                    (expected,) = torch.autograd.grad(neuron * neuron.detach(), x)
                 torch.testing.assert_close(whole[row], expected, rtol=1e-4, atol=1e-6)
                 assert float(found.values[row]) == pytest.approx(float(neuron.detach()), rel=1e-4, abs=1e-6)
 
