@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from interpret.data import Batch, Images, batches, first_images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, prepared
+from interpret.files import discard
 from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import refuse_other_type, suitable_batch_size
@@ -34,6 +34,8 @@ Metric = Literal["euclidean", "cosine"]
 
 BLOCK = 2**26
 """Bytes of features that are compared at once."""
+OF_AN_INDEX = ("unfinished.safetensors", "all.npy", "features.npy", "items.npy", "index.json")
+"""What lies in the folder of an index while it is written."""
 QUERIES_AT_ONCE = 2**26
 """Distances that are held at once."""
 
@@ -249,10 +251,15 @@ def index_features(
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
     if not place.exists():
         begun = place.with_name(f"{place.name}.unfinished")
+        unfinished = Unfinished(begun / OF_AN_INDEX[0], about)
+        state = unfinished.load()
+        for path in begun.iterdir() if begun.exists() else ():
+            if path.name not in OF_AN_INDEX or not (begun / OF_AN_INDEX[0]).exists():
+                raise InterpretError(f"{str(path)!r} was not written by interpret: move it")
         try:
-            _write(begun, parts, about, images)
+            _write(begun, parts, about, images, unfinished, state)
         except InterpretError:
-            shutil.rmtree(begun, ignore_errors=True)
+            discard(begun, OF_AN_INDEX)
             raise
         begun.rename(place)
     return _open(place, about)
@@ -280,13 +287,14 @@ def _write(
     parts: Callable[[int], Iterator[tuple[NDArray[np.int64], NDArray[Any]]]],
     about: Mapping[str, Any],
     images: Images,
+    unfinished: Unfinished,
+    begun: Mapping[str, Tensor],
 ) -> None:
     """Write features as they come, to an array whose length is known when the last has come."""
-    unfinished = Unfinished(folder / "unfinished.safetensors", about)
     whole = folder / "all.npy"
     items: list[int] = []
     kept: Any = None
-    if (begun := unfinished.load()) and whole.exists():
+    if begun and whole.exists():
         items, kept = begun["items"].tolist(), np.load(whole, mmap_mode="r+")
         images.skipped.update(unpack(begun["skipped"]))
 
@@ -294,7 +302,9 @@ def _write(
         nonlocal kept
         numbers, features = part
         if kept is None:
-            folder.mkdir(parents=True, exist_ok=True)
+            unfinished.save(
+                {"items": torch.tensor(items), "skipped": pack(images.skipped)}
+            )  # from now on, the folder is known to be its own
             shape = (about["items"], features.shape[1])
             kept = np.lib.format.open_memmap(whole, "w+", features.dtype, shape)
         kept[len(items) : len(items) + len(features)] = features

@@ -23,7 +23,7 @@ from torchvision.models import squeezenet1_1
 
 from interpret.checkpoints import State, load_state, read_state
 from interpret.errors import InterpretError
-from interpret.files import replacing
+from interpret.files import replacing, taken_over
 from interpret.imagenet import class_names
 from interpret.preprocess import Preprocess
 from interpret.sources import Source
@@ -99,7 +99,7 @@ def _squeezenet_state() -> State:
     state = squeezenet_state_of(read_arrays(content))
     if cached:
         # a cache that cannot be written costs only time
-        with suppress(SafetensorError, OSError), replacing(cached) as new:
+        with suppress(SafetensorError, OSError), replacing(cached, taken_over) as new:
             save_file(state, new)
     return state
 

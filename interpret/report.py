@@ -18,12 +18,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import interpret
 from interpret.errors import InterpretError
-from interpret.files import replacing
+from interpret.files import check_place, replacing
 from interpret.gallery import numbers
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.plots import plot
 from interpret.plots.style import only_house_style
 from interpret.progress import progress
+from interpret.stamps import is_stamped, stamped
 from interpret.study import Study
 
 if TYPE_CHECKING:
@@ -68,30 +69,30 @@ def write_report(study: Study | str | os.PathLike[str], out: str | os.PathLike[s
 
     Args:
         study: a study or its folder.
-        out: the file to write; an older one is replaced.
+        out: the file to write; an older report is replaced, and no other file.
 
     Raises:
-        InterpretError: a study that holds nothing yet, or a file of another kind.
+        InterpretError: a study that holds nothing yet, a file of another kind, a place where something else stands.
     """
     if not isinstance(study, Study):
         study = Study.open(study)
     out = Path(out).resolve()
     if out.suffix.lower() not in (".html", ".pdf"):
         raise InterpretError(f"out must end in .html or .pdf, not {out.name!r}")
-    if out.is_dir():
-        raise InterpretError(f"out {str(out)!r} is a folder: name a file")
+    check_place(out, is_stamped)
     report = Report(study)
     if report.is_empty:
         raise InterpretError(
             f"study {str(study.path)!r} holds nothing to report yet: mine it, draw its filters or keep a result first"
         )
-    with replacing(out) as new:
+    with replacing(out, is_stamped) as new:
         if out.suffix.lower() == ".html":
             new.write_bytes(_html(report).encode("utf-8", errors="replace"))
         else:
             from interpret.report_pdf import write_pdf
 
             write_pdf(report, new)
+        new.write_bytes(stamped(new.read_bytes(), out.suffix[1:].lower()))
     return out
 
 

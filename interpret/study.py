@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from interpret.errors import InterpretError, unknown
-from interpret.files import replacing, write_text
+from interpret.files import replacing, taken_over, write_text
+from interpret.manifest import updating
 from interpret.results.mined import Mined, MinedLayer, Subject
 
 if TYPE_CHECKING:
@@ -329,14 +330,15 @@ class Study:
         flow = trace_flow(model, tuple(self.info["model"]["input_shape"]))
         place = {layer["name"]: j for j, layer in enumerate(self.layers)}
         index = np.array([place[name] for name in names] + [-1])  # −1 stays −1
-        with replacing(folder) as new:
+        with updating(folder) as new:
             new.mkdir()
             for name, found in connect(model.module, flow, names).items():
                 arrays = {key: np.ascontiguousarray(value) for key, value in vars(found).items()}
                 arrays |= {key: index[arrays[key]] for key in ("in_layers", "out_layers")}
                 (new / f"{layer_path(name)}.safetensors").write_bytes(save(arrays))
             (new / "layers.json").write_text(json.dumps(names), encoding="utf-8")
-        write_text(self.path / "flow.json", json.dumps([vars(node) for node in flow.nodes], indent=0) + "\n")
+        if not (self.path / "flow.json").exists():
+            write_text(self.path / "flow.json", json.dumps([vars(node) for node in flow.nodes], indent=0) + "\n")
 
     def spread(self) -> None:
         """Keep examples from the whole range of each unit of the mined layers, and the sample's inputs as pictures.
@@ -358,7 +360,7 @@ class Study:
         chosen = {name: _spread(self.mined(name)) for name in missing}
         positions = {name: np.zeros((*spread["items"].shape, 2), np.int64) for name, spread in chosen.items()}
         items = np.sort(self.mined(missing[0]).sample_images)
-        known: dict[int, dict[str, Any]] = {}
+        known = self.samples()
         with (
             prepared(model, first_images(data), self.device) as run,
             progress(len(items), "sampling", "img") as bar,
@@ -397,7 +399,7 @@ class Study:
         return self.path / "results" / kind / f"{layer_path(name)}.safetensors"
 
     def _write_info(self) -> None:
-        write_text(self.path / "study.json", json.dumps(self.info, indent=1, ensure_ascii=False) + "\n")
+        write_text(self.path / "study.json", json.dumps(self.info, indent=1, ensure_ascii=False) + "\n", taken_over)
 
     def _refuse_others(self, begun: Mapping[str, Any]) -> None:
         for part, key, what in (
@@ -486,9 +488,11 @@ class Study:
             if likeliest is not None and reading is not None:
                 known[item] |= {"classes": likeliest[row][0], "probabilities": likeliest[row][1]}
                 known[item] |= {"outputs": reading.outputs, "part": reading.part}
+            if self.sample_picture(item).exists():
+                continue
             with replacing(self.sample_picture(item)) as new:
                 new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
-        write_text(self.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n")
+        write_text(self.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n", taken_over)
 
     def _store_sources(self, found: Iterable[Mapping[str, NDArray[Any]]]) -> None:
         """Keep a small picture of each source that has hits."""
@@ -507,12 +511,14 @@ class Study:
                 "height": picture.height,
                 "label": labels[source],
             }
+            if self.source_picture(source).exists():
+                continue
             picture.thumbnail((THUMBNAIL, THUMBNAIL))
             picture.info.clear()  # no comment or profile of the original goes with it
             with replacing(self.source_picture(source)) as new:
                 picture.save(new, "JPEG", quality=85, optimize=True)
         listed = {str(source): known[source] for source in sorted(known)}
-        write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n")
+        write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)
 
     def _groups(self, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]]:
         """Yield layers in groups whose tiles fit into memory together: each group reads the data once."""

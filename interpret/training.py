@@ -23,8 +23,9 @@ from torchvision.transforms import v2
 
 from interpret.datasets import load_dataset
 from interpret.errors import InterpretError, unknown
-from interpret.files import replacing, write_text
+from interpret.files import discard, replacing, taken_over, write_text
 from interpret.forward import call_network
+from interpret.manifest import check_folder, read_manifest, updating
 from interpret.model import Model
 from interpret.model_files import build_from_file, model_folder, shipped_models
 from interpret.preprocess import Preprocess
@@ -138,7 +139,7 @@ def train(
     _check_target(target, source)
     unfinished = target / UNFINISHED
     if not resume:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _forget(unfinished)
 
     run = _Run(source, recipe, torch.device(device))
     run.restore(unfinished / "state.pt")
@@ -264,7 +265,7 @@ class _Run:
             },
             state,
         )
-        with replacing(path) as new:
+        with replacing(path, taken_over) as new:
             new.write_bytes(state.getbuffer())
 
     def restore(self, path: Path) -> None:
@@ -394,12 +395,19 @@ def _check_target(target: Path, source: Path) -> None:
     nearest = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise InterpretError(f"{str(target)!r} cannot be written: {remedy}")
-    if not target.exists() or target.samefile(source):
+    if not target.exists():
         return
+    check_folder(target, ("weights.safetensors", "epochs"), thorough=True)
     held = {path.name for path in target.iterdir()} - {UNFINISHED}
     same = all(name in held and (target / name).read_bytes() == (source / name).read_bytes() for name in OF_THE_MODEL)
     if held and not same:
         raise InterpretError(f"{str(target)!r} holds something else than a training of {str(source)!r}: {remedy}")
+
+
+def _forget(unfinished: Path) -> None:
+    """Remove what an interrupted training keeps."""
+    kept = [path.relative_to(unfinished).as_posix() for path in unfinished.glob("epochs/[0-9]*.safetensors")]
+    discard(unfinished, ["state.pt", *kept])
 
 
 def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
@@ -407,20 +415,18 @@ def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
     target = result.folder
     card = target / "card.md" if (target / "card.md").exists() else source / "card.md"
     text = card.read_text(encoding="utf-8") if card.exists() else f"# {run.recipe.model.title or target.name}\n"
-    if not target.samefile(source):
+    with updating(target, among_others=True) as new:
+        (new / "epochs").mkdir(parents=True)
         for name in OF_THE_MODEL:
-            with replacing(target / name) as new:
-                shutil.copyfile(source / name, new)
-    if run.recipe.train.keep:
-        with replacing(target / "epochs") as new:
-            new.mkdir()
-            for number in run.recipe.train.keep:
-                shutil.copy(target / UNFINISHED / _kept(number), new)
-    else:
-        shutil.rmtree(target / "epochs", ignore_errors=True)
-    write_weights(target / "weights.safetensors", run.module)
-    write_text(target / "card.md", with_measurement(text, _measurement(run, result)))
-    shutil.rmtree(target / UNFINISHED)
+            if name in (read_manifest(target) or {}) or not (target / name).exists():
+                shutil.copyfile(source / name, new / name)
+        for number in run.recipe.train.keep:
+            shutil.copy(target / UNFINISHED / _kept(number), new / _kept(number))
+        if not run.recipe.train.keep:
+            (new / "epochs").rmdir()
+        write_weights(new / "weights.safetensors", run.module)
+    write_text(target / "card.md", with_measurement(text, _measurement(run, result)), taken_over)
+    _forget(target / UNFINISHED)
 
 
 def _measurement(run: _Run, result: TrainingResult) -> str:
@@ -468,5 +474,5 @@ def _kept(epoch: int) -> str:
 def write_weights(path: Path, module: nn.Module) -> None:
     """Write a module's parameters and buffers as safetensors."""
     content = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
-    with replacing(path) as new:
+    with replacing(path, taken_over) as new:
         new.write_bytes(content)

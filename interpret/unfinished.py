@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +17,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from interpret.data import Images
-from interpret.files import replacing
+from interpret.files import check_place, replacing
 from interpret.interrupts import interrupts_held
 from interpret.model import Model
 
 SAVE_EVERY = 60.0
 """Seconds between two savings."""
+
+MADE_BY = "interpret: unfinished work"
 
 Part = TypeVar("Part")
 
@@ -56,16 +59,20 @@ class Unfinished:
         return cls(file, settings | {"weights": model.weights_hash, "data": data.fingerprint})
 
     def load(self) -> dict[str, Tensor]:
-        """Return the state; empty where there is none of these settings."""
-        if self.file is None or not self.file.exists():
+        """Return the state; empty where there is none of these settings.
+
+        Raises:
+            InterpretError: a folder, or a file that holds something else, stands there.
+        """
+        if self.file is None:
             return {}
-        try:
-            with safe_open(self.file, "pt") as stored:
-                if (stored.metadata() or {}).get("settings") != self.settings:
-                    return {}
-                return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError:  # damaged: it is all in the data still
+        check_place(self.file, holds_unfinished)
+        if not self.file.exists():
             return {}
+        with safe_open(self.file, "pt") as stored:
+            if stored.metadata()["settings"] != self.settings:
+                return {}
+            return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
 
     def take_all(
         self, parts: Iterable[Part], take: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
@@ -79,23 +86,32 @@ class Unfinished:
                 with interrupts_held(second_too=True):
                     take(part)
                 if time.monotonic() - self._saved > SAVE_EVERY:
-                    self._save(state)
+                    self.save(state())
         except KeyboardInterrupt:
-            self._save(state)
+            self.save(state())
             raise
-        self._save(state)
+        self.save(state())
 
-    def _save(self, state: Callable[[], Mapping[str, Tensor]]) -> None:
-        if self.file is not None and (found := state()):
+    def save(self, found: Mapping[str, Tensor]) -> None:
+        """Keep a state; an empty one is not kept."""
+        if self.file is not None and found:
             self._before_saving()
             tensors = {key: value.contiguous() for key, value in found.items()}
-            with replacing(self.file) as new:
-                new.write_bytes(save(tensors, {"settings": self.settings}))
+            with replacing(self.file, holds_unfinished) as new:
+                new.write_bytes(save(tensors, {"settings": self.settings, "made_by": MADE_BY}))
         self._saved = time.monotonic()
 
     def forget(self) -> None:
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
+        if self.file is not None and self.file.exists() and holds_unfinished(self.file):
+            self.file.unlink()
+
+
+def holds_unfinished(file: Path) -> bool:
+    """Return whether a file is a state of unfinished work, which may be replaced."""
+    with suppress(SafetensorError), safe_open(file, "pt") as stored:
+        metadata = stored.metadata() or {}
+        return metadata.get("made_by") == MADE_BY and "settings" in metadata
+    return False
 
 
 def pack(value: Any) -> Tensor:

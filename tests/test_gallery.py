@@ -140,9 +140,14 @@ def test_same_bytes_twice_and_over_an_older_gallery(study: Path, gallery: Path, 
     write_gallery(Study.open(study), str(out))
     assert contents(out) == first
     (out / "index.html").unlink()
-    (out / "layers" / "fc" / "7777.html").write_text("of an older study")
     write_gallery(study, out)
     assert contents(out) == first
+    # over one of another study, too: nothing of that stays
+    write_gallery(make_study(tmp_path / "study", without=("fc",)), tmp_path / "other")
+    write_gallery(study, tmp_path / "other")
+    assert contents(tmp_path / "other") == first
+    shutil.rmtree(tmp_path / "study")
+    shutil.rmtree(tmp_path / "other")
     assert list(tmp_path.iterdir()) == [out]  # nothing is left beside it
 
 
@@ -175,12 +180,14 @@ def test_refuses_what_is_not_a_gallery(study: Path, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis"
     thesis.mkdir()
     (thesis / "chapter.tex").write_text("all of it")
-    with pytest.raises(InterpretError, match="holds something that is not a gallery"):
+    with pytest.raises(InterpretError, match=r"chapter\.tex' was not written by interpret: move it, or name a new"):
         write_gallery(study, thesis)
     with pytest.raises(InterpretError, match="is a file"):
         write_gallery(study, thesis / "chapter.tex")
-    with pytest.raises(InterpretError, match="holds something that is not a gallery"):
+    with pytest.raises(InterpretError, match="was not written by interpret"):
         write_gallery(study, study)
+    with pytest.raises(InterpretError, match=r"chapter\.tex' is a file, where a folder is needed"):
+        write_gallery(study, thesis / "chapter.tex" / "gallery")
     assert (thesis / "chapter.tex").read_text() == "all of it"
     assert (study / "study.json").exists()
 
@@ -188,10 +195,37 @@ def test_refuses_what_is_not_a_gallery(study: Path, tmp_path: Path) -> None:
 def test_refuses_to_lose_files_beside_a_gallery(study: Path, tmp_path: Path) -> None:
     out = tmp_path / "gallery"
     write_gallery(study, out)
-    (out / ".git").mkdir()
-    with pytest.raises(InterpretError, match=r"holds files beside its gallery .*'\.git'"):
-        write_gallery(study, out)
-    assert (out / ".git").is_dir()
+    for name in (".git", "layers/mine.txt", "layers/fc/7777.html"):
+        (out / name).write_text("mine")
+        with pytest.raises(InterpretError, match=f"{name}' was not written by interpret"):
+            write_gallery(study, out)
+        assert (out / name).read_text() == "mine"
+        (out / name).unlink()
+    (out / "index.html").write_text("mine")
+    with pytest.raises(InterpretError, match=r"index\.html' has been changed since"):
+        write_gallery(make_study(tmp_path / "study", without=("fc",)), out)
+    assert (out / "index.html").read_text() == "mine"
+
+
+def test_takes_no_foreign_site_for_a_gallery(study: Path, tmp_path: Path) -> None:
+    for name in ("gallery.json", "index.html", "images/holiday.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    before = contents(tmp_path)
+    with pytest.raises(InterpretError, match=r"holds a gallery without interpret\.sha256"):
+        write_gallery(study, tmp_path)
+    (tmp_path / "gallery.json").unlink()
+    with pytest.raises(InterpretError, match=r"images/holiday\.jpg' was not written"):
+        write_gallery(study, tmp_path)
+    assert contents(tmp_path) == {name: text for name, text in before.items() if name != "gallery.json"}
+
+
+def test_the_folder_that_a_shell_is_in_stays_the_same(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    inode = tmp_path.stat().st_ino
+    for _ in range(2):
+        write_gallery(study, ".")
+        assert Path.cwd().stat().st_ino == inode and Path("index.html").is_file()
 
 
 def test_writes_into_an_empty_folder(study: Path, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_an_interrupted_index_goes_on_to_the_same_bytes(tmp_path: Path, stop: in
     assert {file.name: file.read_bytes() for file in (kept / "0").iterdir()} == whole
 
 
-@pytest.mark.parametrize("damage", ["features", "state", "weights"])
+@pytest.mark.parametrize("damage", ["features", "state", "weights", "other"])
 def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, damage: str) -> None:
     data = Torn()
     images = interpret.open_images(data, build())
@@ -290,9 +290,17 @@ def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, dama
         (begun / "all.npy").unlink()
     elif damage == "state":
         (begun / "unfinished.safetensors").write_bytes(b"half")
+    elif damage == "other":
+        (begun / "mine.npy").write_bytes(b"mine")
     else:
         module[0].weight.data *= 2  # type: ignore[operator]
     data.stop = None
+    if damage in ("state", "other"):  # which is somebody else's
+        before = {file.name: file.read_bytes() for file in begun.iterdir()}
+        with pytest.raises(InterpretError, match=r"not by interpret|not written by interpret"):
+            index_features(as_model(module), images, "0", folder=tmp_path, batch_size=2)
+        assert {file.name: file.read_bytes() for file in begun.iterdir()} == before
+        return
     found = index_features(as_model(module), images, "0", folder=tmp_path, batch_size=2)
     fresh = index_features(as_model(module), images, "0", batch_size=2)
     np.testing.assert_array_equal(found.features, fresh.features)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, PngImagePlugin
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -573,19 +573,25 @@ def test_what_dies_goes_on_from_what_was_saved_now_and_then(
     assert files(tmp_path) == uninterrupted
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\0\0\0\0\0\0\0no json!", None])
-def test_a_damaged_or_other_unfinished_state_is_not_taken_up(
-    tmp_path: Path, uninterrupted: dict[str, bytes], damage: bytes | None
-) -> None:
+def test_another_unfinished_state_is_not_taken_up(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     data = Interrupted()
     study = Study(tmp_path, model(), data, batch_size=3)
     data.stop = 8
     with pytest.raises(KeyboardInterrupt):
-        study.mine("0", k=3) if damage is None else study.mine(k=3)
-    if damage is not None:
-        (tmp_path / "mining.safetensors").write_bytes(damage)
+        study.mine("0", k=3)
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
     assert files(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0no json!", save({"mine": np.ones(2)})])
+def test_what_is_no_unfinished_state_is_not_replaced(tmp_path: Path, content: bytes) -> None:
+    study = Study(tmp_path / "study", model(), Interrupted(), batch_size=3)
+    study.path.mkdir()
+    (study.path / "study.json").write_text(json.dumps(study.info))
+    (study.path / "mining.safetensors").write_bytes(content)
+    with pytest.raises(InterpretError, match=r"mining\.safetensors' is not as interpret wrote it, or not by interpret"):
+        study.mine(k=3)
+    assert (study.path / "mining.safetensors").read_bytes() == content
 
 
 # a full disk

@@ -18,6 +18,7 @@ from interpret import datasets, training
 from interpret.datasets import Dataset, load_dataset
 from interpret.errors import InterpretError
 from interpret.loading import load
+from interpret.manifest import read_manifest
 from interpret.preprocess import Preprocess
 from interpret.recipes import AugmentTable, read_recipe
 from interpret.training import augmentation, map_criterion, train, with_measurement
@@ -96,9 +97,10 @@ def test_training_writes_weights_kept_epochs_and_card(folder: Path) -> None:
     result = train(folder)
     assert sorted(written(folder)) == [
         "card.md", "epochs/01.safetensors", "epochs/03.safetensors", "epochs/04.safetensors",
-        "model.py", "recipe.toml", "weights.safetensors",
+        "interpret.sha256", "model.py", "recipe.toml", "weights.safetensors",
     ]  # fmt: skip
     assert not (folder / ".unfinished").exists()
+    assert set(read_manifest(folder) or {}) == {name for name in written(folder) if name.endswith("safetensors")}
     assert (folder / "epochs/04.safetensors").read_bytes() == (folder / "weights.safetensors").read_bytes()
     assert [epoch.number for epoch in result.epochs] == [1, 2, 3, 4]
     assert result.epochs[-1].train.loss < result.epochs[0].train.loss
@@ -228,6 +230,34 @@ def test_resume_false_starts_again(folder: Path, interrupt_at_batch: list[int]) 
     with pytest.raises(InterpretError, match="is damaged: delete that folder"):
         train(folder)
     assert len(train(folder, resume=False).epochs) == 4
+
+
+def test_what_others_wrote_into_a_model_folder_stays(
+    folder: Path, tmp_path: Path, interrupt_at_batch: list[int]
+) -> None:
+    for name in ("weights.safetensors", "epochs/01.safetensors", "epochs/notes.txt"):
+        mine = folder / name
+        mine.parent.mkdir(exist_ok=True)
+        mine.write_text("mine")
+        interrupt_at_batch[:] = [1]  # which is not reached: it is refused before the work
+        with pytest.raises(InterpretError, match=f"{name}' was not written by interpret: move it"):
+            train(folder, epochs=1)
+        assert mine.read_text() == "mine"
+        mine.unlink()
+    interrupt_at_batch.clear()
+    (folder / "epochs").rmdir()
+    (folder / "notes.txt").write_text("mine")
+    (folder / "card.md").write_text("# Mine\n")
+    train(folder, epochs=3)
+    train(folder, epochs=1)
+    assert [path.name for path in (folder / "epochs").iterdir()] == ["01.safetensors"]
+    assert (folder / "notes.txt").read_text() == "mine" and (folder / "card.md").read_text().startswith("# Mine\n")
+    (folder / "weights.safetensors").write_text("tuned by hand")
+    with pytest.raises(InterpretError, match=r"weights\.safetensors' has been changed since interpret wrote it"):
+        train(folder, epochs=1)
+    train(folder, epochs=1, out=tmp_path / "copy")
+    train(folder, epochs=1, seed=1, out=tmp_path / "copy")
+    assert (tmp_path / "copy/model.py").read_bytes() == (folder / "model.py").read_bytes()
 
 
 def test_an_interrupted_training_of_another_recipe_is_not_continued(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -29,11 +28,13 @@ class Opened(NamedTuple):
 
     def finish(self, verb: str) -> None:
         """Delete what a verb kept: it is done."""
+        from interpret.files import discard
+        from interpret.unfinished import holds_unfinished
+
         folder = self.unfinished(verb)
         if folder is not None and folder.exists():
-            shutil.rmtree(folder)
-            if not any(folder.parent.iterdir()):
-                folder.parent.rmdir()
+            kept = [path for path in folder.iterdir() if path.is_file() and holds_unfinished(path)]
+            discard(folder.parent, [str(path.relative_to(folder.parent)) for path in kept])
 
     def keep(self, result: Any, name: str = "") -> None:
         """Keep a result in the study, if there is one, and say how to read it."""

@@ -14,23 +14,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import interpret
 from interpret.errors import InterpretError
-from interpret.files import replacing
 from interpret.gallery import cards, numbers
 from interpret.gallery.findings import Finding, findings
 from interpret.gallery.pages import LayerView, NetworkView, Picture
 from interpret.gallery.relations import correlate
 from interpret.gallery.subjects import Subjects
+from interpret.manifest import MANIFEST, check_folder, read_manifest, updating
 from interpret.progress import progress
 from interpret.study import Study
 
 FORMAT = 2
 MARKER = "gallery.json"
 INDEX = "assets/index.js"
-_FOLDERS = (
-    "assets layers images classes findings patches projections sources samples filters evolution occlusion".split()
-)
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
-_OURS = {MARKER, *_PAGES, *_FOLDERS}
 MANY_HITS = 10
 """Among the hits of how many units an image must be to have a page, if it is not in the sample."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
@@ -52,7 +48,8 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
     The folder opens from disk or from any static host; the pages need no network, and read the same without
     JavaScript, but for search, comparison and favourites. It is a function of the study alone: the same study gives
     the same bytes. Over an older gallery, files that stay the same are kept as they are, and all others take their
-    place at once at the end. Pictures are hard links to the study's where the file system has them, else copies.
+    place at once at the end; it lists its files in `interpret.sha256`, and no other one is ever removed. Pictures are
+    hard links to the study's where the file system has them, else copies.
 
     Args:
         study: a study or its folder.
@@ -61,7 +58,7 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
             the patches alone, and not those of layers whose units see the whole input.
 
     Raises:
-        InterpretError: `out` is a file or holds anything that is not a gallery's; the study has no mined layer.
+        InterpretError: `out` is a file or holds what is not as an earlier gallery had it; the study has no mined layer.
     """
     if not isinstance(study, Study):
         study = Study.open(study)
@@ -70,33 +67,26 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
     network = NetworkView(study, context)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")
-    with replacing(out) as folder:
+    with updating(out) as folder:
         _Writer(network, folder, older=out).write()
     return out / "index.html"
 
 
 def check_target(out: str | os.PathLike[str]) -> None:
-    """Refuse a place for a gallery that holds something else.
+    """Refuse a place for a gallery that holds something that no gallery of this program's does.
 
     >>> check_target("there-is-no-such-folder")
 
     Raises:
-        InterpretError: `out` is a file or holds anything that is not a gallery's.
+        InterpretError: `out` is a file or holds anything that this program did not write there.
     """
-    out = Path(out).resolve()
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise InterpretError(f"out {str(out)!r} is a file: name a folder for the gallery")
-    names = {entry.name for entry in out.iterdir()}
-    if names and MARKER not in names:
-        raise InterpretError(f"out {str(out)!r} holds something that is not a gallery: name a new or an empty folder")
-    foreign = sorted(names - _OURS)
-    if foreign:
-        shown = ", ".join(repr(name) for name in foreign[:3]) + (", …" if len(foreign) > 3 else "")
+    out = Path(out)
+    if (out / MARKER).is_file() and read_manifest(out) is None:
         raise InterpretError(
-            f"out {str(out)!r} holds files beside its gallery ({shown}): move them or name another folder"
+            f"out {str(out)!r} holds a gallery without {MANIFEST}, which says what interpret wrote and may replace: "
+            "name a new or an empty folder"
         )
+    check_folder(out)
 
 
 class _Writer:

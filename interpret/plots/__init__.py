@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from interpret.errors import InterpretError, unknown
-from interpret.files import replacing
+from interpret.files import check_place, replacing
+from interpret.stamps import is_stamped, stamped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,16 +129,20 @@ def check_figure_path(path: str | os.PathLike[str], argument: str = "path") -> s
     'pdf'
 
     Raises:
-        InterpretError: a name that ends in none of .png, .svg and .pdf.
+        InterpretError: a name that ends in none of .png, .svg and .pdf; a folder, or a file that is no figure of
+            interpret's as it wrote it, stands there.
     """
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         raise InterpretError(f"{argument} must end in .png, .svg or .pdf, not {Path(path).name!r}")
+    check_place(path, is_stamped)
     return kind
 
 
 def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG, SVG or PDF, whole or not at all, and the same bytes every time.
+
+    An older figure that was written like this is replaced, and no other file.
 
     >>> import tempfile
     >>> from matplotlib.figure import Figure
@@ -148,10 +153,11 @@ def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     True
 
     Raises:
-        InterpretError: a name that ends in none of .png, .svg and .pdf.
+        InterpretError: what `check_figure_path` refuses.
     """
     from interpret.plots.style import saving
 
     kind = check_figure_path(path)
-    with saving(), replacing(path) as new:
+    with saving(), replacing(path, is_stamped) as new:
         figure.savefig(new, format=kind, metadata=FORMATS[kind])
+        new.write_bytes(stamped(new.read_bytes(), kind))

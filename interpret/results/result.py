@@ -6,7 +6,9 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -131,7 +133,10 @@ class Result:
         return DataFrame(self.columns())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a safetensors file, whole or not at all; what is in memory only stays there."""
+        """Write the result to a safetensors file, whole or not at all; what is in memory only stays there.
+
+        An older result at its place is replaced, and no other file.
+        """
         arrays: dict[str, Any] = {}
         mappings: dict[str, list[str]] = {}
         settings: dict[str, Any] = {}
@@ -147,7 +152,7 @@ class Result:
         header: dict[str, Any] = {"kind": self.kind, "mappings": mappings, "settings": settings}
         if tensors:
             header["tensors"] = tensors
-        with replacing(path) as new:
+        with replacing(path, _holds_result) as new:
             flat = {key: np.ascontiguousarray(_as_numpy(one)) for key, one in arrays.items()}
             new.write_bytes(save(flat, {"result": json.dumps(header, ensure_ascii=False)}))
 
@@ -189,6 +194,12 @@ class Result:
     def _of(cls, kept: dict[str, Any]) -> Self:
         """Return the result that `_kept` tells all of."""
         return cls(**kept)
+
+
+def _holds_result(path: Path) -> bool:
+    with suppress(SafetensorError), safe_open(path, "np") as stored:
+        return "result" in (stored.metadata() or {})
+    return False
 
 
 def result_class(kind: str) -> Any:
