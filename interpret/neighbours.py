@@ -253,9 +253,7 @@ def index_features(
         begun = place.with_name(f"{place.name}.unfinished")
         unfinished = Unfinished(begun / OF_AN_INDEX[0], about)
         state = unfinished.load()
-        for path in begun.iterdir() if begun.exists() else ():
-            if path.name not in OF_AN_INDEX or not (begun / OF_AN_INDEX[0]).exists():
-                raise InterpretError(f"{str(path)!r} was not written by interpret: move it")
+        unfinished.refuse_others(OF_AN_INDEX)
         try:
             _write(begun, parts, about, images, unfinished, state)
         except InterpretError:

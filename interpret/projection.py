@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -291,6 +292,7 @@ def project_hits(
     overlap: Overlap = "add",
     strict: bool = False,
     device: str | torch.device | None = None,
+    done: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Iterator[HitBatch]:
     """Project all mined hits of some layers, and yield them in batches as they come.
 
@@ -313,6 +315,8 @@ def project_hits(
         layers: which of the mined layers, by name; None: all.
         rule, overlap, strict: as for `project`.
         device: where the network runs; None: where its parameters are.
+        done: which hits of a layer [C, k] have been projected already. Batches of such alone are left out, and the
+            others come as they would without.
 
     Raises:
         InterpretError: a layer that was not mined, or activations that are not those which were mined.
@@ -323,11 +327,15 @@ def project_hits(
     if not len(hits.items):
         return
     how = _How(rule, "activation", overlap, strict)
+    first = first_images(images)
+    left, size = hits.left(done or {}), images_at_once(math.prod(first.shape[1:]))
+    plan = [together for together in _plan(hits, crops, size) if left[together.rows].any()]
+    begun = len(hits.items) - sum(len(together.rows) for together in plan)
     with (
-        prepared(model, first_images(images), device, hits.layers) as run,
-        progress(len(hits.items), "projecting", "hit") as bar,
+        prepared(model, first, device, hits.layers) as run,
+        progress(len(hits.items), f"projecting ({rule})", "hit", initial=begun) as bar,
     ):
-        for finished in run.side_by_side(_jobs(images, hits, crops, how, run)):
+        for finished in run.side_by_side(_jobs(images, plan, hits, crops, how, run)):
             for batch in finished:
                 bar.update(len(batch.units))
                 yield batch
@@ -408,6 +416,15 @@ class Hits:
             self.scales[rows],
         )
 
+    def left(self, done: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return which hits are not among those that are done."""
+        left = np.ones(len(self.items), bool)
+        for index, name in enumerate(self.layers):
+            if name in done:
+                own = self.layer == index
+                left[own] = ~done[name][self.units[own], self.ranks[own]]
+        return left
+
     def by_item(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield each item with the rows of its hits."""
         starts = np.flatnonzero(np.diff(self.items, prepend=-1))
@@ -415,35 +432,90 @@ class Hits:
             yield int(self.items[start]), np.arange(start, end)
 
 
-_Job = Callable[[nn.Module], list[HitBatch]]
+@dataclass(frozen=True)
+class _Together:
+    """Hits that run together: of one layer, on parts of images; or on whole images, with the hits of each."""
+
+    after: int
+    """The item with which all their images have been read."""
+    whole: bool
+    of_images: list[NDArray[np.int64]]
+    """The rows of the hits of each image; of parts, a row each."""
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return np.concatenate(self.of_images)
 
 
-def _jobs(images: Any, hits: Hits, crops: Mapping[str, Crop], how: _How, run: Execution) -> Iterator[_Job]:
-    """Read the data once, and yield what there is to run as soon as a batch of it is together."""
-    waiting: dict[int, list[tuple[int, Tensor]]] = defaultdict(list)
-    pool: list[tuple[Tensor, NDArray[np.int64]]] = []
+def _plan(hits: Hits, crops: Mapping[str, Crop], size: int) -> Iterator[_Together]:
+    """Yield which hits run together, as the data brings them: the same ones whichever of them are done already.
+
+    `size` is how many whole images run at once.
+    """
+    waiting: dict[int, list[int]] = defaultdict(list)
+    pool: list[NDArray[np.int64]] = []
     is_large = np.array([crops[name].share > LARGE for name in hits.layers])
+    item = -1
     for item, rows in hits.by_item():
-        image = images[item][0]
         large = is_large[hits.layer[rows]]
         for row in rows[~large].tolist():
             index = int(hits.layer[row])
-            crop = crops[hits.layers[index]]
-            corner = crop.corners(torch.from_numpy(hits.positions[row : row + 1]))
-            waiting[index].append((row, crop.cut(image[None], corner)[0]))
-            if len(waiting[index]) == crop.batch_size:
-                yield partial(_run_parts, waiting=waiting.pop(index), hits=hits, crop=crop, how=how, run=run)
+            waiting[index].append(row)
+            if len(waiting[index]) == crops[hits.layers[index]].batch_size:
+                yield _Together(item, False, list(np.array(waiting.pop(index))[:, None]))
         if large.any():
-            pool.append((image, rows[large]))
+            pool.append(rows[large])
         if len(pool) == POOL:
-            for together in _together(pool):
-                yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, run=run)
+            yield from (_Together(item, True, images) for images in _alike(pool, size))
             pool = []
-    for index, parts in waiting.items():
-        crop = crops[hits.layers[index]]
-        yield partial(_run_parts, waiting=parts, hits=hits, crop=crop, how=how, run=run)
-    for together in _together(pool):
-        yield partial(_run_whole, together=together, hits=hits, crops=crops, how=how, run=run)
+    for parts in waiting.values():
+        yield _Together(item, False, list(np.array(parts)[:, None]))
+    yield from (_Together(item, True, images) for images in _alike(pool, size))
+
+
+def _alike(pool: list[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield batches of images with about as many hits each: a place whose hits are done runs on, empty."""
+    pool = sorted(pool, key=lambda rows: -len(rows))
+    while pool:
+        least = EVEN * len(pool[0])
+        together = [rows for rows in pool[:size] if len(rows) >= least]
+        yield together
+        pool = pool[len(together) :]
+
+
+_Job = Callable[[nn.Module], list[HitBatch]]
+
+
+def _jobs(
+    images: Any, plan: list[_Together], hits: Hits, crops: Mapping[str, Crop], how: _How, run: Execution
+) -> Iterator[_Job]:
+    """Read the data once, as far as it is needed, and yield what there is to run as soon as its images are read."""
+    needed = np.zeros(len(hits.items), bool)
+    whole = np.zeros(len(hits.items), bool)
+    for together in plan:
+        needed[together.rows] = True
+        whole[together.rows] = together.whole
+    parts: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
+    coming = deque(plan)
+    for item, rows in hits.by_item():
+        rows = rows[needed[rows]]
+        if len(rows):
+            image = images[item][0]
+        for row in rows[~whole[rows]].tolist():
+            crop = crops[hits.layers[int(hits.layer[row])]]
+            parts[row] = crop.cut(image[None], crop.corners(torch.from_numpy(hits.positions[row : row + 1])))[0]
+        if whole[rows].any():
+            read[item] = image
+        while coming and coming[0].after <= item:
+            together = coming.popleft()
+            if together.whole:
+                inputs = [(read.pop(int(hits.items[own[0]])), own) for own in together.of_images]
+                yield partial(_run_whole, together=inputs, hits=hits, crops=crops, how=how, run=run)
+            else:
+                waiting = [(row, parts.pop(row)) for row in together.rows.tolist()]
+                crop = crops[hits.layers[int(hits.layer[waiting[0][0]])]]
+                yield partial(_run_parts, waiting=waiting, hits=hits, crop=crop, how=how, run=run)
 
 
 def _run_parts(
@@ -460,19 +532,6 @@ def _run_parts(
     _check_values(name, chosen, values)
     windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
     return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
-
-
-def _together(
-    pool: list[tuple[Tensor, NDArray[np.int64]]],
-) -> Iterator[list[tuple[Tensor, NDArray[np.int64]]]]:
-    """Yield batches of images with about as many hits each: a place whose hits are done runs on, empty."""
-    pool = sorted(pool, key=lambda entry: -len(entry[1]))
-    while pool:
-        size = images_at_once(pool[0][0][0].numel())
-        least = EVEN * len(pool[0][1])
-        together = [entry for entry in pool[:size] if len(entry[1]) >= least]
-        yield together
-        pool = pool[len(together) :]
 
 
 def _run_whole(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
 from interpret.errors import InterpretError, unknown
-from interpret.files import replacing, taken_over, write_text
+from interpret.files import discard, replacing, taken_over, write_text
 from interpret.manifest import updating
 from interpret.results.mined import Mined, MinedLayer, Subject
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from interpret.answers import Reading
     from interpret.data import Images
     from interpret.model import Model
+    from interpret.projection import HitBatch
     from interpret.results import Result
     from interpret.rules import Overlap, Rule
 
@@ -42,8 +44,9 @@ GROUP_SIZE = 4
 PREDICTIONS = 5
 BEGUN = ("unfinished", "features")
 """What an interrupted analysis leaves of a study that has no result yet."""
+TILES = ("patches", "projections")
 TILES_AT_ONCE = 2**30
-"""Bytes of tiles that are held until their units are complete."""
+"""Bytes of tiles that wait on the disk until their units are complete."""
 
 
 def layer_path(name: str) -> str:
@@ -272,30 +275,79 @@ class Study:
         unfinished.forget()
 
     def project(
-        self, layers: str | Iterable[str] | None = None, rule: Rule = "deconvnet", *, overlap: Overlap = "add"
+        self,
+        layers: str | Iterable[str] | None = None,
+        rule: Rule | Iterable[Rule] = "deconvnet",
+        *,
+        overlap: Overlap = "add",
     ) -> None:
-        """Project all hits of the mined layers, and cut their patches; layers that have both are skipped.
+        """Project all hits of the mined layers, by one rule or by several, and cut their patches.
 
-        What `overlap="overwrite"` makes of a rule is kept beside it, as "deconvnet-overwrite".
+        Layers that have both are skipped, and what was interrupted goes on where it stopped. What
+        `overlap="overwrite"` makes of a rule is kept beside it, as "deconvnet-overwrite".
         """
         from interpret.layers import select_layers
+
+        model, _ = self._able()
+        chosen = self.mined_layers if layers is None else select_layers(model.module, layers, among=self.mined_layers)
+        for one in dict.fromkeys([rule] if isinstance(rule, str) else rule):
+            kind = one if overlap == "add" else f"{one}-{overlap}"
+            missing = {name: self.mined(name) for name in chosen if kind not in self.rules(name)}
+            if missing:
+                self._project(missing, one, overlap, kind)
+
+    def _project(self, mined: Mapping[str, MinedLayer], rule: Any, overlap: Any, kind: str) -> None:
+        import torch
+
         from interpret.projection import project_hits
+        from interpret.unfinished import Unfinished
 
         model, data = self._able()
-        chosen = self.mined_layers if layers is None else select_layers(model.module, layers, among=self.mined_layers)
-        kind = rule if overlap == "add" else f"{rule}-{overlap}"
-        missing = [name for name in chosen if kind not in self.rules(name)]
-        mined = {name: self.mined(name) for name in missing}
-        for group in self._groups(mined):
-            tiles = {name: _Tiles(mined[name].values.shape, self.tile(name)) for name in group}
-            for batch in project_hits(
-                model, data, {name: mined[name] for name in group}, rule=rule, overlap=overlap, device=self.device
-            ):
-                tiles[batch.layer].take(batch, model)
+        folder = self.path / "unfinished" / "projections" / kind
+        settings = {"rule": kind, "version": _version("interpret-cnn")}
+        unfinished = Unfinished(folder / "done.safetensors", settings, self._write_info)
+        begun = {name: mask.numpy() for name, mask in unfinished.load().items()}
+        published = [name for name in begun if kind in self.rules(name)]
+        for name in published:
+            del begun[name]
+        names = [
+            "done.safetensors",
+            *(f"{layer_path(name)}.{what}.npy" for name in self.mined_layers for what in TILES),
+        ]
+        unfinished.refuse_others(names)
+        tiles = {
+            name: _Tiles(folder / layer_path(name), layer.images >= 0, self.tile(name), begun.pop(name, None))
+            for name, layer in mined.items()
+        }
+
+        def state() -> dict[str, torch.Tensor]:
+            done = {name: found.done for name, found in tiles.items()} | begun  # of layers not asked for now, too
+            return {name: torch.from_numpy(mask) for name, mask in done.items()}
+
+        def take(batch: HitBatch) -> None:
+            if not folder.exists():
+                unfinished.save(state())  # from now on, the folder is known to be its own
+            tiles[batch.layer].take(batch, model)
+
+        def publish(group: Iterable[str]) -> None:
             for name in group:
                 if not self.patch_sprite(name, 0).parent.exists():
-                    _write_sprites(self.patch_sprite(name, 0).parent, tiles[name].patches, self.tile(name))
-                _write_sprites(self.projection_sprite(kind, name, 0).parent, tiles[name].projections, self.tile(name))
+                    _write_sprites(self.patch_sprite(name, 0).parent, tiles[name].read("patches"), self.tile(name))
+                sprites = self.projection_sprite(kind, name, 0).parent
+                _write_sprites(sprites, tiles[name].read("projections"), self.tile(name))
+                discard(folder, [file.name for file in tiles.pop(name).files.values()])
+
+        publish([name for name, found in tiles.items() if found.complete])
+        for group in self._groups({name: mined[name] for name in tiles}):
+            hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
+            batches = project_hits(model, data, hits, rule=rule, overlap=overlap, device=self.device, done=done)
+            unfinished.take_all(batches, take, state)
+            publish(group)
+        unfinished.save(state() if begun else {})
+        ours = [f"{layer_path(name)}.{what}.npy" for name in published for what in TILES]
+        if not begun:
+            ours.append("done.safetensors")
+        discard(self.path / "unfinished", [f"projections/{kind}/{name}" for name in ours])
 
     def draw_filters(self, every: bool = False) -> None:
         """Draw the filters of the first convolution, or of every mined one that has more than single weights."""
@@ -521,7 +573,7 @@ class Study:
         write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)
 
     def _groups(self, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]]:
-        """Yield layers in groups whose tiles fit into memory together: each group reads the data once."""
+        """Yield layers in groups whose tiles may wait together: each group reads the data once."""
         group: list[str] = []
         held = 0
         for name in mined:
@@ -609,24 +661,47 @@ def _look_again(
 
 
 class _Tiles:
-    """The tiles of a layer's hits as they come in."""
+    """The tiles of a layer's hits as they come in, in files, which an interrupt leaves."""
 
-    def __init__(self, shape: tuple[int, ...], side: int) -> None:
-        self.shape = shape
+    def __init__(self, path: Path, filled: NDArray[np.bool_], side: int, done: NDArray[np.bool_] | None = None) -> None:
+        self.files = {what: path.with_name(f"{path.name}.{what}.npy") for what in TILES}
+        self.filled = filled
         self.side = side
-        self.patches = np.zeros(0, np.uint8)
-        self.projections = np.zeros(0, np.uint8)
+        kept = done is not None and done.shape == filled.shape and all(file.exists() for file in self.files.values())
+        self.done = done if done is not None and kept else np.zeros(filled.shape, bool)
+        """[C, k] which hits have their tiles in the files."""
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.done | ~self.filled).all())
 
     def take(self, batch: Any, model: Model) -> None:
         from interpret.display import contrast, inputs_to_bytes, shrink, to_bytes
 
-        projections = to_bytes(contrast(shrink(batch.projections, self.side), model.colours))
-        patches = inputs_to_bytes(shrink(batch.patches, self.side), model.preprocess)
-        if not self.patches.size:
-            self.patches = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
-            self.projections = np.full((*self.shape, *patches.shape[1:]), 128, np.uint8)
-        self.patches[batch.units, batch.ranks] = patches
-        self.projections[batch.units, batch.ranks] = projections
+        tiles = {
+            "projections": to_bytes(contrast(shrink(batch.projections, self.side), model.colours)),
+            "patches": inputs_to_bytes(shrink(batch.patches, self.side), model.preprocess),
+        }
+        for what, file in self.files.items():
+            shape = tiles[what].shape[1:]
+            if not self.done.any():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.lib.format.open_memmap(file, "w+", np.uint8, (*self.filled.shape, *shape))
+            size = math.prod(shape)
+            with file.open("r+b") as opened:  # and no mapping, by which a full disk would be a crash
+                begin = opened.seek(0, os.SEEK_END) - self.filled.size * size
+                for unit, rank, tile in zip(batch.units, batch.ranks, tiles[what], strict=True):
+                    opened.seek(begin + (unit * self.filled.shape[1] + rank) * size)
+                    opened.write(tile.tobytes())
+        self.done[batch.units, batch.ranks] = True
+
+    def read(self, what: str) -> NDArray[np.uint8]:
+        """Return the tiles [C, k, h, w, 3], grey where there is no hit; empty where there is none at all."""
+        if not self.done.any():
+            return np.zeros(0, np.uint8)
+        tiles: NDArray[np.uint8] = np.load(self.files[what])
+        tiles[~self.done] = 128
+        return tiles
 
 
 def _write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:

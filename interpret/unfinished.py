@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from interpret.data import Images
+from interpret.errors import InterpretError
 from interpret.files import check_place, replacing
 from interpret.interrupts import interrupts_held
 from interpret.model import Model
@@ -100,6 +101,13 @@ class Unfinished:
             with replacing(self.file, holds_unfinished) as new:
                 new.write_bytes(save(tensors, {"settings": self.settings, "made_by": MADE_BY}))
         self._saved = time.monotonic()
+
+    def refuse_others(self, names: Collection[str]) -> None:
+        """Refuse to work in the state's folder if it holds other files than these, or any of them without a state."""
+        folder = self.file.parent if self.file is not None else None
+        for path in sorted(folder.iterdir()) if folder is not None and folder.exists() else ():
+            if path.name not in names or (self.file is not None and not self.file.exists()):
+                raise InterpretError(f"{str(path)!r} was not written by interpret: move it")
 
     def forget(self) -> None:
         if self.file is not None and self.file.exists() and holds_unfinished(self.file):

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from interpret import projection as projection_module
 from interpret import study as study_module
 from interpret import unfinished as unfinished_module
 from interpret.data import open_images
@@ -31,6 +32,7 @@ from interpret.errors import InterpretError
 from interpret.mining import mine
 from interpret.model import Model
 from interpret.preprocess import Preprocess
+from interpret.progress import progress
 from interpret.projection import project
 from interpret.study import Study, layer_path
 from interpret.tracing import trace
@@ -583,6 +585,135 @@ def test_another_unfinished_state_is_not_taken_up(tmp_path: Path, uninterrupted:
     assert files(tmp_path) == uninterrupted
 
 
+# projecting goes on, too
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """After how many batches of hits Ctrl-C is pressed, one number a call; then at none."""
+    stops: list[int] = []
+    original = projection_module.project_hits
+
+    def project_hits(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        stop = stops.pop(0) if stops else math.inf
+        for number, batch in enumerate(original(*args, **kwargs)):
+            if number == stop:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(projection_module, "project_hits", project_hits)
+    yield stops
+
+
+@pytest.fixture(scope="module")
+def mined(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mined") / "study"
+    Study(path, model(), tiled(photographs, model())).mine(k=5)
+    return path
+
+
+@pytest.mark.parametrize("at_once", [2**30, 60_000])
+def test_interrupted_projecting_goes_on_to_the_same_bytes(
+    mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(study_module, "TILES_AT_ONCE", at_once)  # all layers together, and in groups
+    shutil.copytree(mined, tmp_path / "whole")
+    Study(tmp_path / "whole", model(), tiled(photographs, model())).project(rule=("deconvnet", "guided"))
+    whole = files(tmp_path / "whole")
+    assert {name.split("/")[1] for name in whole if name.startswith("projections/")} == {"deconvnet", "guided"}
+    for stops in ([0], [1], [3, 1, 2], [4, 0, 4]):
+        stopped[:] = stops
+        path = tmp_path / "-".join(map(str, stops))
+        shutil.copytree(mined, path)
+        study, interrupts = Study(path, model(), tiled(photographs, model())), 0
+        while True:
+            try:
+                study.project(rule=("deconvnet", "guided"))
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+                assert not litter(path)
+        assert interrupts >= 1 and files(path) == whole, stops
+
+
+def test_what_is_projected_already_is_not_projected_again(
+    mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(mined, tmp_path / "study")
+    study = Study(tmp_path / "study", model(), tiled(photographs, model()))
+    seen: list[tuple[int, int]] = []
+
+    def bar(total: int, *args: Any, initial: int = 0, **kwargs: Any) -> Any:
+        seen.append((initial, total))
+        return progress(total, *args, initial=initial, **kwargs)
+
+    monkeypatch.setattr(projection_module, "progress", bar)
+    stopped[:] = [4]
+    with pytest.raises(KeyboardInterrupt):
+        study.project()
+    done = load_file(study.path / "unfinished/projections/deconvnet/done.safetensors")
+    hits = sum(int(mask.sum()) for mask in done.values())
+    assert hits > 0
+    study.project("0")  # other layers' work waits
+    assert (study.path / "unfinished/projections/deconvnet/done.safetensors").exists()
+    study.project()
+    assert not (study.path / "unfinished").exists()
+    whole = sum(int((study.mined(name).images >= 0).sum()) for name in study.mined_layers)
+    assert seen[0] == (0, whole)
+    # the bar starts where it stopped, but for images whose hits were not all done
+    assert sum(initial for initial, _ in seen[1:]) > 0 and sum(total for _, total in seen[1:]) <= whole
+
+
+def test_a_killed_projection_goes_on(mined: Path, photographs: Path, tmp_path: Path) -> None:
+    """By a kill that nothing can be done about, and by a real Ctrl-C."""
+    code = (
+        "import sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_study import *\n"
+        "from interpret import unfinished\n"
+        "unfinished.SAVE_EVERY = 0.0\n"
+        "torch.set_num_threads(int(sys.argv[3]))\n"
+        "take = study_module._Tiles.take\n"
+        "def slowly(*args):\n"
+        "    take(*args)\n"
+        "    print('taken', flush=True)\n"
+        "    time.sleep(0.2 if len(sys.argv) > 4 else 0)\n"
+        "study_module._Tiles.take = slowly\n"
+        "Study(sys.argv[1], model(), tiled(Path(sys.argv[2]), model())).project()\n"
+    )
+    command = [sys.executable, "-c", code]
+    arguments = [str(photographs), str(torch.get_num_threads())]
+    found = {}
+    for name, sent in (("whole", None), ("killed", signal.SIGKILL), ("interrupted", signal.SIGINT)):
+        path = tmp_path / name
+        shutil.copytree(mined, path)
+        if sent is not None:
+            with subprocess.Popen([*command, str(path), *arguments, "slowly"], stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                for _ in range(4):
+                    process.stdout.readline()
+                process.send_signal(sent)
+            assert process.returncode != 0
+            masks = load_file(path / "unfinished/projections/deconvnet/done.safetensors")
+            assert sum(int(mask.sum()) for mask in masks.values()) > 0
+        subprocess.run([*command, str(path), *arguments], check=True, stdout=subprocess.DEVNULL)
+        found[name] = files(path)
+    assert found["whole"] == found["killed"] == found["interrupted"]
+
+
+@pytest.mark.parametrize("name", ["mine.txt", "0.patches.npy", "done.safetensors"])
+def test_files_of_others_are_not_taken_for_unfinished_projections(
+    mined: Path, photographs: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(mined, tmp_path / "study")
+    file = tmp_path / "study/unfinished/projections/deconvnet" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(InterpretError, match=r"not written by interpret|not by interpret"):
+        Study(tmp_path / "study", model(), tiled(photographs, model())).project()
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0no json!", save({"mine": np.ones(2)})])
 def test_what_is_no_unfinished_state_is_not_replaced(tmp_path: Path, content: bytes) -> None:
     study = Study(tmp_path / "study", model(), Interrupted(), batch_size=3)
@@ -649,7 +780,8 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_rest_can_be_done_later(
             break
         assert not path.exists() or not litter(path)
         for name, content in files(path).items():
-            assert content == whole.get(name) or name in ("study.json", "mining.safetensors"), (room, name)
+            unfinished = name.startswith("unfinished/") or name in ("study.json", "mining.safetensors")
+            assert content == whole.get(name) or unfinished, (room, name)
         if (path / "study.json").exists():
             Study.open(path)
         everything(path)
