@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from interpret.activations import feature_maps
+    from interpret.activations import feature_maps, layer_outputs
     from interpret.attribution import attribute
     from interpret.comparison import compare
     from interpret.correspondence import correspond
@@ -77,6 +77,7 @@ _HOME = {
     "feature_maps": "activations",
     "filter_images": "filters",
     "find_neighbours": "neighbours",
+    "layer_outputs": "activations",
     "load": "loading",
     "load_dataset": "datasets",
     "mine": "mining",
@@ -122,6 +123,7 @@ __all__ = [
     "feature_maps",
     "filter_images",
     "find_neighbours",
+    "layer_outputs",
     "load",
     "load_dataset",
     "mine",

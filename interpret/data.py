@@ -32,6 +32,7 @@ from interpret.folder import (
     read_size,
     why_unreadable,
 )
+from interpret.forward import is_several
 from interpret.interrupts import deaf_to_interrupts, interrupts_held
 from interpret.model import Model, as_model
 from interpret.preprocess import Cut, Preprocess, upright
@@ -68,6 +69,8 @@ class Images(ABC):
         """int64 [N]: indices into `classes`, −1 where there is none."""
         self.classes = classes
         """What the labels stand for."""
+        self.channels: int | None = None
+        """How many of an input's channels are the image, where the network takes more than that; None: all."""
         self.skipped: dict[str, str] = {}
         """Source name to reason, for those that turned out not to decode."""
 
@@ -482,6 +485,11 @@ def open_images(
         raise unknown("crops", crops, ("center", "tiles"))
     if not scales or min(scales) < 1:
         raise InterpretError(f"scales must be short sides of at least 1 pixel, not {list(scales)}")
+    if is_several(data):
+        raise InterpretError(
+            "several inputs are taken by mine, project, trace and layer_outputs alone: elsewhere, load the network "
+            "with call=lambda network, images: …, which adds the others"
+        )
     images = _open(data, model, crops, tuple(scales))
     if len(images) == 0:
         raise _none_left(images)

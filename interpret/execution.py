@@ -13,6 +13,7 @@ from interpret.dry_run import DryRun
 from interpret.model import Model
 from interpret.modes import frozen
 from interpret.parallel import copies_of, most_workers, run_side_by_side
+from interpret.wrappers import refuse_without_numbers
 
 Result = TypeVar("Result")
 
@@ -71,6 +72,27 @@ def prepared(
         InterpretError: a network whose answers vary by chance or with the other images; see `DryRun`.
     """
     module = model.module
+    with on_device(module, device) as target:
+        dry_run = DryRun(module, images.to(target), until, model.varying)
+        tensors = [*module.parameters(), *module.buffers()]
+        plain = [tensor.data for tensor in tensors]
+        layout: torch.memory_format = torch.contiguous_format
+        if images.dim() == 4 and any(tensor.dim() == 4 for tensor in tensors):
+            layout = torch.channels_last
+            for tensor in tensors:
+                if tensor.dim() == 4:
+                    tensor.data = tensor.data.contiguous(memory_format=layout)
+            if not dry_run.answers_the_same(module, layout):
+                layout = torch.contiguous_format
+                for tensor, data in zip(tensors, plain, strict=True):
+                    tensor.data = data
+        yield Execution(module, target, layout, dry_run)
+
+
+@contextmanager
+def on_device(module: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device]:
+    """Put a network on a device, in evaluation mode with constant parameters, and leave it as it was at the end."""
+    refuse_without_numbers(module)
     tensors = [*module.parameters(), *module.buffers()]
     home = tensors[0].device if tensors else torch.device("cpu")
     target = torch.device(device) if device is not None else home
@@ -80,19 +102,7 @@ def prepared(
         for tensor, data in zip(tensors, before, strict=True):
             tensor.data = data.to(target)
         with frozen(module):
-            dry_run = DryRun(module, images.to(target), until, model.varying)
-            plain = [tensor.data for tensor in tensors]
-            layout: torch.memory_format = torch.contiguous_format
-            if images.dim() == 4 and any(tensor.dim() == 4 for tensor in tensors):
-                layout = torch.channels_last
-                for tensor in tensors:
-                    if tensor.dim() == 4:
-                        tensor.data = tensor.data.contiguous(memory_format=layout)
-                if not dry_run.answers_the_same(module, layout):
-                    layout = torch.contiguous_format
-                    for tensor, data in zip(tensors, plain, strict=True):
-                        tensor.data = data
-            yield Execution(module, target, layout, dry_run)
+            yield target
     finally:
         for tensor, data in zip(tensors, before, strict=True):
             tensor.data = data

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import getclosurevars, isfunction
 from threading import Lock
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,23 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         if "can't allocate memory" in str(error):  # which is a plain RuntimeError on processors
             raise
         raise _explained(module, images, error, what) from error
+
+
+Several = tuple[Tensor, ...] | Mapping[str, Tensor]
+"""Inputs as a network takes them, by place or by name, each [B, …]."""
+
+
+def is_several(data: object) -> TypeGuard[Several]:
+    """Return whether something is several inputs: a tuple or a dict of tensors that begin with one dimension.
+
+    >>> is_several({"image": torch.zeros(2, 3, 8, 8), "age": torch.zeros(2)})
+    True
+    >>> is_several(torch.zeros(2, 3, 8, 8)), is_several((torch.zeros(3, 8, 8), 5))
+    (False, False)
+    """
+    values = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+    # a tuple of [C, H, W] is a data set of images
+    return all(isinstance(value, Tensor) for value in values) and any(value.dim() == 4 for value in values)
 
 
 class CalledBy(nn.Module):

@@ -148,13 +148,14 @@ def first_outputs(
     receive: Callable[[str, Tensor], None],
     stop: bool = False,
     count: int | None = None,
+    raw: bool = False,
 ) -> Iterator[None]:
     """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
 
     The output comes with its units as the second dimension. A layer that runs several times in one pass (a shared
     rectifier) counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward
     pass ends as soon as every named layer has returned. `count` is how many images run: of one, a network that calls
-    `squeeze` takes the dimension away, which is put back.
+    `squeeze` takes the dimension away, which is put back. With `raw`, the output comes as the layer returned it.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
     >>> import torch
@@ -176,9 +177,9 @@ def first_outputs(
                     f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
                 )
             waiting.discard(name)
-            if count == 1 and output.dim() in (1, 3) and len(output) != 1:
+            if count == 1 and output.dim() in (1, 3) and len(output) != 1 and not raw:
                 output = output[None]
-            receive(name, units_first(layer, output))
+            receive(name, output if raw else units_first(layer, output))
             if stop and not waiting:
                 raise StopForward
 

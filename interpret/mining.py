@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, first_images, open_images
+from interpret.data import Batch, Images, batches, first_images
 from interpret.dry_run import DryRun, not_batched
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, prepared
 from interpret.forward import call_network
+from interpret.inputs import open_together
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
 from interpret.parallel import images_at_once
@@ -69,7 +70,9 @@ def mine(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`.
+        data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`; for a network of
+            several inputs a tuple or a dict of them, tensors [N, …], of which the first of floats [N, C, H, W] is the
+            images.
         layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
         k: hits to keep for each unit, at least 1.
         batch_size: images in one forward pass; None: at most 32, and on a processor no more than 8 images of
@@ -87,8 +90,8 @@ def mine(
 
     The nine strongest with their patches are Zeiler & Fergus 2014, Fig. 2.
     """
-    model = as_model(model)
-    miner = Miner(model, open_images(data, model), layers, k, seed=seed)
+    model, images = open_together(as_model(model), data)
+    miner = Miner(model, images, layers, k, seed=seed)
     settings = {"layers": miner.layers, "k": k, "seed": seed, "dtype": str(dtype)}
     miner.run(Unfinished.of(resume_from, model, miner.data, **settings), batch_size, workers, device, dtype)
     return miner.result()

@@ -45,7 +45,7 @@ def cut_patches(
     hits, crops = locate_hits(model, images, mined, layers)
     found: list[Tensor] = [torch.empty(0)] * len(hits.items)
     for item, rows in hits.by_item():
-        image = images[item][0]
+        image = images[item][0][: images.channels]
         for row in rows.tolist():
             crop = crops[hits.layers[int(hits.layer[row])]]
             box = crop.boxes(torch.from_numpy(hits.positions[row : row + 1]))

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Images, first_images, open_images
+from interpret.data import Images, first_images
 from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, prepared
 from interpret.forward import call_network
+from interpret.inputs import Several, as_one, is_several, open_together
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, refuse_other_type
 from interpret.model import Model, as_model
@@ -44,7 +45,7 @@ POOL = 128
 @torch.inference_mode(False)  # whose caller may be in it
 def project(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Tensor | Several,
     layer: str,
     channels: int | Sequence[int] | Tensor,
     positions: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
@@ -53,6 +54,7 @@ def project(
     start: Start = "activation",
     overlap: Overlap = "add",
     strict: bool = False,
+    to: str | int | None = None,
 ) -> Projections:
     """Project one neuron of each image, or several neurons of one image, back to the pixels.
 
@@ -75,7 +77,8 @@ def project(
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
         images: [B, C, H, W] as the module takes them; the result has their type. One image serves all of several
-            channels or positions.
+            channels or positions. For a network of several inputs a tuple or a dict of them, each [B, …]; then whole
+            images run.
         layer: the layer whose neurons are projected, by name.
         channels: the neuron's channel, one for all or one for each image.
         positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
@@ -85,6 +88,8 @@ def project(
         overlap: what shared switches of overlapping max-pooling windows do: "add" up, or "overwrite", which needs
             the whole image.
         strict: raise where the rule does not cover an operation, instead of warning.
+        to: which of several inputs is projected to, by its name or place, the others being constants; None: the first
+            of floats [B, C, H, W].
 
     Raises:
         InterpretError: an unknown layer or rule, a channel or position that the layer does not have, images that the
@@ -93,7 +98,10 @@ def project(
     Warns:
         UncoveredOperation: the network has an operation that is neither linear nor covered by the rule.
     """
-    model = as_model(model)
+    model, shown = as_model(model), None
+    if is_several(images):
+        model, images, packing = as_one(model, images, to)
+        shown = packing.channels
     if start not in ("activation", "one"):
         raise InterpretError(f"start must be 'activation' or 'one', not {start!r}")
     if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
@@ -126,7 +134,7 @@ def project(
             values.append(value)
     boxes = crop.boxes(at)
     return Projections(
-        torch.cat(signals),
+        torch.cat(signals)[:, :shown],
         boxes,
         torch.cat(values),
         at,
@@ -136,7 +144,7 @@ def project(
         rule=rule,
         model=model.name,
         colours=model.colours,
-        pictures=_pictures(model, images, boxes, crop),
+        pictures=_pictures(model, images[:, :shown], boxes, crop),
     )
 
 
@@ -321,8 +329,7 @@ def project_hits(
     Raises:
         InterpretError: a layer that was not mined, or activations that are not those which were mined.
     """
-    model = as_model(model)
-    images = open_images(data, model)
+    model, images = open_together(as_model(model), data)
     hits, crops = locate_hits(model, images, mined, layers, overlap)
     if not len(hits.items):
         return
@@ -338,7 +345,8 @@ def project_hits(
         for finished in run.side_by_side(_jobs(images, plan, hits, crops, how, run)):
             for batch in finished:
                 bar.update(len(batch.units))
-                yield batch
+                own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
+                yield replace(batch, projections=own[0], patches=own[1])
 
 
 def locate_hits(

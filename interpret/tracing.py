@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interpret.dry_run import answers_of, is_batched, not_batched
 from interpret.errors import InterpretError
 from interpret.forward import call_network, constants_of
+from interpret.inputs import with_examples
 from interpret.layers import StopForward, select_layers
 from interpret.macs import MacCounter
 from interpret.model import Model, as_model
@@ -162,7 +163,9 @@ def _untold(told: Mapping[str, Any]) -> Layer:
     return Layer(**{name: value(one) for name, one in told.items()})
 
 
-def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Trace:
+def trace(
+    model: Model | nn.Module, input_shape: Sequence[int] | Sequence[Any] | Mapping[str, Any] | None = None
+) -> Trace:
     """Run a network once and return what it executed: a dictionary of layers in order of execution.
 
     Follow the receptive field of LeNet through its first layers: a 5×5 convolution sees 5×5 pixels; 2×2 pooling adds
@@ -200,7 +203,9 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
 
     Args:
         model: the network, which takes one batch of images.
-        input_shape: (channels, height, width) of one image; None: the model's own.
+        input_shape: (channels, height, width) of one image; None: the model's own. For a network of several inputs a
+            tuple or a dict of such shapes without the batch, or of tensors [B, …] where zeros will not do; all but the
+            first of three dimensions are constants.
 
     Returns:
         Every named module that ran and returned one tensor. Exact windows for convolutions, pools, paddings, sums,
@@ -211,6 +216,11 @@ def trace(model: Model | nn.Module, input_shape: Sequence[int] | None = None) ->
             count.
     """
     model = as_model(model)
+    if isinstance(input_shape, Mapping) or (
+        isinstance(input_shape, tuple | list) and any(isinstance(one, Sequence | Tensor) for one in input_shape)
+    ):
+        network, shape = with_examples(model.module, input_shape)
+        return trace(replace(model, module=network), shape)
     if input_shape is None and model.preprocess is None:
         raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
     shape = _checked(model.input_shape if input_shape is None else input_shape)

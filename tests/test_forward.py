@@ -385,3 +385,278 @@ def test_a_network_built_in_double_precision_gives_the_exact_values() -> None:
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(network.deep(network.stem(leaf))[:, 2, 1, 1].sum(), leaf)
     torch.testing.assert_close(projected.full((12, 12)), gradient, rtol=1e-12, atol=1e-12)
+
+
+# ---- the network says what it takes ---------------------------------------------------------------------------------
+
+
+class Unshuffled(nn.Module):
+    """Its first registered convolution is not what the images come to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(1, 1, 1)
+        self.body = nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3), nn.ReLU())
+        self.deep = nn.Conv2d(4, 6, 1)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.body(images)
+        return self.head((self.deep(maps) * self.gate(maps.mean(1, keepdim=True)).sigmoid()).mean((2, 3)))
+
+
+def test_a_network_whose_first_convolution_does_not_see_the_image_is_right_in_every_analysis() -> None:
+    torch.manual_seed(0)
+    network, x = Unshuffled().double().eval(), images(side=12).double()
+    maps = network.deep(network.body(x)).detach()
+    assert interpret.trace(network, (3, 12, 12))["body.1"].input_shape == (12, 6, 6)
+    mined = interpret.mine(network, x, k=6)
+    np.testing.assert_allclose(mined["deep"].values[1], maps[:, 1].amax((1, 2)).sort(descending=True)[0], rtol=1e-6)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.deep(network.body(leaf))[:, 1, 2, 2].sum(), leaf)
+    projected = interpret.project(network, x, "deep", 1, (2, 2), "gradient", start="one")
+    torch.testing.assert_close(projected.full((12, 12)), gradient, rtol=1e-12, atol=1e-12)
+    expected = network(x).softmax(1)
+    predicted = interpret.predict(network, x, k=5)
+    np.testing.assert_allclose(predicted.probabilities, expected.detach().sort(descending=True)[0], rtol=1e-6)
+    (gradient,) = torch.autograd.grad(network(leaf)[:, 3].sum(), leaf)
+    np.testing.assert_allclose(interpret.attribute(network, x, "gradient", 3).maps, gradient, rtol=1e-9, atol=1e-12)
+    occluded = interpret.occlude(network, x, [3] * 6, size=4, stride=4)
+    hidden = x.clone()
+    hidden[:, :, 4:8, 8:12] = 0
+    shares = network(hidden).softmax(1)[:, 3].detach()
+    np.testing.assert_allclose(occluded.probabilities[:, 1, 2], shares, rtol=1e-6)
+
+
+@every_analysis
+def test_the_sentence_for_wrong_channels_names_the_layer_behind_a_reshuffling(analysis: str) -> None:
+    with pytest.raises(InterpretError, match=r"layer 'body.1' \(Conv2d\) fails on an input of 4×4×4 .*12 channels"):
+        ANALYSES[analysis](Unshuffled(), images(channels=1))
+
+
+# ---- what layers return ---------------------------------------------------------------------------------
+
+
+def hooked(network: nn.Module, names: list[str], call: Callable[[], Any]) -> dict[str, Tensor]:
+    """Return what plain forward hooks see."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Tensor) -> None:
+        found[name] = output.detach().clone()
+
+    handles = [
+        network.get_submodule(name).register_forward_hook(lambda _m, _i, output, name=name: keep(name, output))
+        for name in names
+    ]
+    call()
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_layer_outputs_are_those_of_a_forward_hook_to_the_bit(layout: torch.memory_format) -> None:
+    network, x = plain(), images(40, side=12).contiguous(memory_format=layout)
+    names = ["stem.0", "stem.1", "stem.2", "deep", "head"]
+    expected = hooked(network, names, lambda: network(x))
+    found = interpret.layer_outputs(network, x, names)
+    assert list(found) == names
+    for name in names:
+        assert torch.equal(found[name], expected[name]), name
+        assert found[name].stride() == expected[name].stride()
+    assert not found["deep"].is_inference()
+    assert list(interpret.layer_outputs(network, x)) == ["stem.0", "deep", "head"]
+    parts = interpret.layer_outputs(network, x, "deep", batch_size=7)["deep"]
+    assert torch.equal(parts, torch.cat([expected_part(network, part) for part in x.split(7)]))
+
+
+def expected_part(network: nn.Module, x: Tensor) -> Tensor:
+    return hooked(network, ["deep"], lambda: network(x))["deep"]
+
+
+def test_layer_outputs_of_whatever_mine_takes() -> None:
+    network, x = plain(), images(3, side=12)
+    expected = hooked(network, ["head"], lambda: network(x))["head"]
+    labelled = [(image, 1) for image in x]
+    for data in (x, labelled, interpret.open_images(x, network)):
+        torch.testing.assert_close(interpret.layer_outputs(network, data, "head")["head"], expected)
+
+
+def test_layer_outputs_leave_the_network_as_it_was() -> None:
+    network = plain().train()
+    before = copy.deepcopy(network.state_dict())
+    outputs = interpret.layer_outputs(network, images(side=12), "stem.*,head")
+    assert all(part.training for part in network.modules())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert torch.equal(outputs["head"], network.eval()(images(side=12)))
+
+
+def test_mistakes_with_layer_outputs(tmp_path: Path) -> None:
+    network = plain()
+    network.idle = nn.Conv2d(1, 1, 1)
+    assert "idle" not in interpret.layer_outputs(network, images(side=12))
+    for told, arguments, settings in [
+        ("layer 'idle' did not run", (images(side=12), "idle"), {}),
+        ("unknown layer 'deeper'", (images(side=12), "deeper"), {}),
+        ("batch_size must be at least 1, not 0", (images(side=12),), {"batch_size": 0}),
+        ("images are torch.float64, and the network's weights torch.float32", (images(side=12).double(),), {}),
+        ("has 4 channels, but layer 'stem.0'", (images(channels=4),), {}),
+    ]:
+        with pytest.raises(InterpretError, match=told):
+            interpret.layer_outputs(network, *arguments, **settings)  # type: ignore[arg-type]
+
+
+# ---- several inputs ---------------------------------------------------------------------------------
+
+
+class Several(nn.Module):
+    """Takes two pictures, a mask, whole numbers and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.Conv2d(3, 4, 3)
+        self.right = nn.Conv2d(2, 4, 3, padding=1)
+        self.kind = nn.Embedding(7, 4)
+        self.joint = nn.Conv2d(4, 6, 3, stride=2)
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, image: Tensor, other: Tensor, mask: Tensor, kind: Tensor, *, scale: Tensor) -> Tensor:
+        gate = torch.where(mask, 1.0, 0.5).to(image)[:, None]
+        maps = (self.left(image) + self.right(other).relu()) * gate + self.kind(kind)[:, :, None, None]
+        return self.head(self.joint(maps.relu()).mean((2, 3)) * scale)
+
+
+def several(dtype: torch.dtype, count: int = 9) -> tuple[Several, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    torch.manual_seed(0)
+    inputs = {
+        "image": torch.rand(count, 3, 11, 11, generator=generator).to(dtype),
+        "other": torch.rand(count, 2, 9, 9, generator=generator).to(dtype),
+        "mask": torch.rand(count, 9, 9, generator=generator) > 0.5,
+        "kind": torch.randint(7, (count,), generator=generator),
+        "scale": torch.rand(count, 6, generator=generator).to(dtype) + 0.5,
+    }
+    return Several().to(dtype).eval(), inputs
+
+
+class ByPlace(Several):
+    def forward(self, *inputs: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(*inputs[:4], scale=inputs[4])
+
+
+def shaped(network: nn.Module, inputs: dict[str, Tensor], how: str) -> tuple[nn.Module, Any]:
+    """Return the network and its inputs as a dict, or by place."""
+    if how == "dict":
+        return network, inputs
+    other = ByPlace().to(inputs["image"].dtype).eval()
+    other.load_state_dict(network.state_dict())
+    return other, tuple(inputs.values())
+
+
+by_name_or_place = pytest.mark.parametrize("how", ["dict", "tuple"])
+
+
+@by_name_or_place
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_mining_with_several_inputs(dtype: torch.dtype, how: str) -> None:
+    network, inputs = several(dtype)
+    expected = hooked(network, ["left", "joint", "head"], lambda: network(**inputs))
+    mined = interpret.mine(*shaped(network, inputs, how), "left,joint,head", k=4, batch_size=3)  # type: ignore[misc]
+    for name, output in expected.items():
+        maxima = output.float() if output.dim() == 2 else output.float().amax((2, 3))
+        values, items = maxima.sort(dim=0, descending=True, stable=True)
+        tolerance = 4 * torch.finfo(dtype).eps * float(maxima.abs().max())
+        np.testing.assert_allclose(mined[name].values, values[:4].T, rtol=0, atol=max(tolerance, 1e-6))
+        if dtype is not torch.bfloat16:  # in which values tie
+            np.testing.assert_array_equal(mined[name].images, items[:4].T)
+
+
+@by_name_or_place
+@pytest.mark.parametrize("to", ["image", "other"])
+def test_projection_to_each_of_several_inputs(to: str, how: str) -> None:
+    network, inputs = several(torch.float64)
+    leaves = {name: value.clone().requires_grad_(name == to) for name, value in inputs.items()}
+    captured: dict[str, Tensor] = {}
+    handle = network.joint.register_forward_hook(lambda _m, _i, output: captured.update(joint=output))
+    network(**leaves)
+    handle.remove()
+    (gradient,) = torch.autograd.grad(captured["joint"][:, 2, 1, 2].sum(), leaves[to])
+    place: Any = to if how == "dict" else list(inputs).index(to)
+    model, given = shaped(network, inputs, how)
+    found = interpret.project(model, given, "joint", 2, (1, 2), "gradient", start="one", to=place)
+    size = (inputs[to].shape[2], inputs[to].shape[3])
+    assert found.pixels.shape == inputs[to].shape
+    torch.testing.assert_close(found.full(size), gradient, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found.values, captured["joint"][:, 2, 1, 2].detach(), rtol=1e-12, atol=1e-13)
+    strongest = interpret.project(model, given, "joint", 2, to=place)
+    torch.testing.assert_close(strongest.values, captured["joint"][:, 2].detach().amax((1, 2)), rtol=1e-12, atol=1e-13)
+    if to == "image":
+        assert torch.equal(interpret.project(model, given, "joint", 2).pixels, strongest.pixels)
+
+
+@by_name_or_place
+def test_mined_hits_of_several_inputs_are_projected_and_shown(how: str) -> None:
+    network, inputs = several(torch.float32)
+    model, given = shaped(network, inputs, how)
+    mined = interpret.mine(model, given, "joint", k=2)
+    # a unit sees five pixels of the image, every two, and whatever of the other inputs
+    windows = [
+        [
+            inputs["image"][item][:, 2 * y : 2 * y + 5, 2 * x : 2 * x + 5]
+            for item, (y, x) in zip(mined["joint"].images[unit], mined["joint"].positions[unit], strict=True)
+        ]
+        for unit in range(6)
+    ]
+    for hits in project_hits(model, given, mined):
+        assert hits.projections.shape[1:] == hits.patches.shape[1:] == (3, 5, 5)
+        for unit, rank, patch in zip(hits.units, hits.ranks, hits.patches, strict=True):
+            assert torch.equal(patch, windows[unit][rank])
+    unit = mined["joint"].unit(3)
+    assert torch.equal(unit.patches, torch.stack(windows[3]))
+    assert unit.projections("guided").shape == (2, 3, 5, 5)
+
+
+@by_name_or_place
+def test_layer_outputs_with_several_inputs(how: str) -> None:
+    network, inputs = several(torch.float32)
+    names = ["left", "right", "kind", "joint", "head"]
+    expected = hooked(network, names, lambda: network(**inputs))
+    found = interpret.layer_outputs(*shaped(network, inputs, how), names)
+    assert list(found) == names
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+    parts = interpret.layer_outputs(*shaped(network, inputs, how), names, batch_size=4)
+    for name in names:
+        torch.testing.assert_close(parts[name], expected[name])
+
+
+@by_name_or_place
+def test_tracing_with_several_inputs(how: str) -> None:
+    network, inputs = several(torch.float32)
+    shapes: dict[str, Any] = {name: tuple(value.shape[1:]) for name, value in inputs.items()}
+    shapes["mask"], shapes["kind"] = inputs["mask"], inputs["kind"]  # of other types than floats
+    model, _ = shaped(network, inputs, how)
+    traced = interpret.trace(model, shapes if how == "dict" else tuple(shapes.values()))
+    assert {name: traced[name].output_shape for name in ("left", "joint", "head")} == {
+        "left": (4, 9, 9), "joint": (6, 4, 4), "head": (5,)
+    }  # fmt: skip
+    # the others are constants, which leave the window of the image what it is
+    field = traced["joint"].receptive_field
+    assert field is not None and (field.size, field.stride) == ((5, 5), (2, 2))
+    assert not traced["joint"].croppable
+    assert traced.input_shape == (3, 11, 11)
+
+
+def test_several_inputs_are_refused_in_a_sentence_where_they_are_not_taken() -> None:
+    network, inputs = several(torch.float32)
+    for run in (interpret.predict, lambda *given: interpret.probe(*given, "rotation"), interpret.occlude):
+        with pytest.raises(InterpretError, match=r"several inputs are taken by mine|images must be a float tensor"):
+            run(network, inputs)
+    with pytest.raises(InterpretError, match="first dimension of each counts the images"):
+        interpret.mine(network, inputs | {"kind": inputs["kind"][:3]})
+    with pytest.raises(InterpretError, match="unknown input 'left': choose from image, other"):
+        interpret.project(network, inputs, "joint", 0, to="left")
+    with pytest.raises(InterpretError, match=r"of the inputs \['mask'\], none is images"):
+        interpret.project(network, inputs, "joint", 0, to="mask")
+    with pytest.raises(InterpretError, match=r"more than one input.*'kind'.*call=lambda network, images"):
+        interpret.mine(network, inputs["image"])
