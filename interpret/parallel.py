@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from interpret.errors import InterpretError
 from interpret.weights import copied
 
 Result = TypeVar("Result")
@@ -129,5 +130,5 @@ def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     try:
         return [copied(module, shared) for _ in range(count)] if count > 1 else []
-    except Exception:  # what a user's module holds may refuse to be copied, in any way
+    except InterpretError:  # it refuses to be copied
         return []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ from interpret.similarity import rank_correlation, scaled, structural_similarity
 from interpret.weights import copied, draw_again, held_by, named_layers
 
 STEPS = 10
+Trained = dict[str, dict[str, Tensor]]
+"""Of each layer by name, what its own tensors held before any was drawn anew."""
 DRAWS = 20
 """Times that silent random weights are drawn again, at most."""
 
@@ -66,7 +69,7 @@ def sanity_check(
     same does not show what the network has learnt. The target stays the class (or neuron) that it was for the trained
     network, and so do Grad-CAM's layer and the superpixels. Layers are those modules that hold weights themselves,
     in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where that changes none of
-    them, its weights are permuted. The work is done on a copy.
+    them, its weights are permuted. At the end, the network has its weights back.
 
     The maps are compared within what the target sees of the image, outside of which all would agree on zero.
 
@@ -93,10 +96,9 @@ def sanity_check(
         raise InterpretError(f"steps must be at least 1, not {steps}")
     how = settings_of(settings)
     images = check_images(model, images)
-    network = copied(model.module)
-    with frozen(model.module), frozen(network):
+    with frozen(model.module), _given_back(model.module) as trained:
         check_answers(model, images, layer)
-        head = Head(network, layer)
+        head = Head(model.module, layer)
         aim = find_aim(model, head, images, target, position)
         if how.cam_layer is None and {"gradcam", "guided_gradcam"} & set(chosen):
             how = Settings(**vars(how) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
@@ -110,7 +112,7 @@ def sanity_check(
         with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
             for depth in depths.tolist():
                 draw = draws[-1] if draws else 0
-                draws.append(_randomise_top(head, model.module, images, aim, from_top[:depth], seed, draw))
+                draws.append(_randomise_top(head, trained, images, aim, from_top[:depth], seed, draw))
                 found.append({})
                 for method in chosen:
                     maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
@@ -139,8 +141,22 @@ def sanity_check(
     )
 
 
+@contextmanager
+def _given_back(network: nn.Module) -> Iterator[Trained]:
+    """Yield a copy of what each layer's own tensors hold, and give it back to them at the end."""
+    held = {name: held_by(layer) for name, layer in named_layers(network)}
+    trained = {name: {key: tensor.detach().clone() for key, tensor in own.items()} for name, own in held.items()}
+    try:
+        yield trained
+    finally:
+        with torch.no_grad():
+            for name, own in held.items():
+                for key, tensor in own.items():
+                    tensor.copy_(trained[name][key])
+
+
 def _randomise_top(
-    head: Head, trained: nn.Module, images: Tensor, aim: Aim, layers: list[str], seed: int, draw: int
+    head: Head, trained: Trained, images: Tensor, aim: Aim, layers: list[str], seed: int, draw: int
 ) -> int:
     """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
     answering: dict[int, int] = {}
@@ -154,20 +170,15 @@ def _randomise_top(
     return best
 
 
-def _draw_weights(head: Head, trained: nn.Module, layers: list[str], seed: int, draw: int) -> None:
+def _draw_weights(head: Head, trained: Trained, layers: list[str], seed: int, draw: int) -> None:
     for place, name in enumerate(layers):
         layer = head.network.get_submodule(name)
         # what is permuted are the trained weights, not those of the step before
-        _copy_weights(trained.get_submodule(name), layer)
+        with torch.no_grad():
+            for key, tensor in held_by(layer).items():
+                tensor.copy_(trained[name][key])
         # a seed of its own: layers of one shape shall not get the same weights
         randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
-
-
-@torch.no_grad()
-def _copy_weights(source: nn.Module, layer: nn.Module) -> None:
-    trained = held_by(source)
-    for name, tensor in held_by(layer).items():
-        tensor.copy_(trained[name])
 
 
 def _answering(head: Head, images: Tensor, aim: Aim) -> int:
@@ -241,8 +252,10 @@ def randomise(layer: nn.Module, seed: int = 0) -> None:
     permuted.
     """
     # on the processor, whose generator is the one that is seeded
-    fresh = copied(layer).cpu()
+    here = all(tensor.device.type == "cpu" for tensor in held_by(layer).values())
+    drawn = layer if here else copied(layer).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        draw_again(fresh)
-    layer.load_state_dict(fresh.state_dict())
+        draw_again(drawn)
+    if not here:
+        layer.load_state_dict(drawn.state_dict())

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 
+from interpret.errors import InterpretError
+
 POWER_ITERATIONS = 100
 """After how many the norm that spectral norm estimates belongs to new weights."""
 
@@ -142,13 +144,22 @@ def copied(module: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
 
     Args:
         memo: what stands for an object in the copy, by its id, as `copy.deepcopy` takes it.
+
+    Raises:
+        InterpretError: a network that refuses to be copied.
     """
     found: dict[int, Any] = dict(memo or {})
     for layer in module.modules():
         for value in vars(layer).values():
             if isinstance(value, Tensor) and not value.is_leaf:
                 found.setdefault(id(value), value.detach().clone())
-    return copy.deepcopy(module, found)
+    try:
+        return copy.deepcopy(module, found)
+    except Exception as error:  # what a user's module holds may refuse to be copied, in any way
+        raise InterpretError(
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}), which this needs: "
+            "take out of it what refuses, or give it a __deepcopy__"
+        ) from error
 
 
 def _settle(layer: nn.Module) -> None:

@@ -188,6 +188,19 @@ def test_threads_do_not_mix_up_batches(build: Callable[[], nn.Module], threads: 
     np.testing.assert_allclose(mined["last"].values, values.numpy(), rtol=1e-5)
 
 
+def test_a_network_that_cannot_be_copied_is_checked_all_the_same() -> None:
+    network, images = seeded(uncopyable), pictures(2)
+    head = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    before = state_of(head)
+    check = interpret.sanity_check(head, images, ["gradient"])
+    assert check.steps == ["", "0.last", "0.first"]
+    assert (check.rank["gradient"][:, 0] == 1).all() and (check.rank["gradient"][:, 1:] < 0.99).all()
+    assert state_of(head) == before
+    states = {epoch: head.state_dict() for epoch in (1, 2)}
+    with pytest.raises(InterpretError, match=r"cannot be copied \(TypeError: not to be copied\)"):
+        interpret.evolve(states, images, model=head)
+
+
 class Frames(nn.Module):
     """Reads an image as four strips, each of which a linear layer sees for itself."""
 
