@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -114,6 +115,10 @@ class Images(ABC):
         """
         return self[item][0], (0, 0)
 
+    def central(self) -> Images:
+        """Return the same sources as one input each: of pictures that are cut into tiles, the central part of each."""
+        return self
+
     @abstractmethod
     def source_name(self, source: int) -> str:
         """Return what a source is called, in a folder its path relative to that folder."""
@@ -142,6 +147,7 @@ class PictureImages(Images):
         self.preprocess = preprocess
         self.cuts: NDArray[np.int32] | None = None
         """int32 [N, 4], a `Cut` each; None: the central one."""
+        self._own_labels = labels
         skipped: dict[str, str] = {}
         sources = np.arange(len(labels))
         if scales is not None:
@@ -200,6 +206,14 @@ class PictureImages(Images):
         part = Cut(cut.height, cut.width, cut.top + top, cut.left + left)
         pixels = wider.cut(self._resized(source, picture, cut), part)
         return self.preprocess.encode(pixels), (top, left)
+
+    def central(self) -> Images:
+        if self.cuts is None:
+            return self
+        whole = copy.copy(self)
+        whole.__dict__.pop("fingerprint", None)  # which is that of the tiles
+        whole.cuts, whole.sources, whole.labels = None, np.arange(len(self._own_labels)), self._own_labels
+        return whole
 
     def _cut(self, item: int, size: tuple[int, int]) -> Cut:
         return self.preprocess.central(*size) if self.cuts is None else Cut(*self.cuts[item].tolist())

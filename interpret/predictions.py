@@ -112,6 +112,8 @@ def predict(
         classes=None if model.classes is None else list(model.classes),
         outputs=reading.outputs,
         part=reading.part,
+        sources=images.sources[chosen],
+        class_count=scores.shape[1],
     )
 
 

@@ -42,6 +42,12 @@ GROUPS = 5
 """Of each unit's range on the sample: its four quarters by rank, strongest first, and the weakest."""
 GROUP_SIZE = 4
 PREDICTIONS = 5
+IMAGES = "images"
+"""The name under which a study keeps the predictions of its source images."""
+UNPREDICTED = "unpredicted"
+"""The setting that says why a study has no predictions."""
+EVERY_IMAGE = 2000
+"""Up to so many source images, each is predicted and has its picture; of more, those of hits and of the sample."""
 BEGUN = ("unfinished", "features")
 """What an interrupted analysis leaves of a study that has no result yet."""
 TILES = ("patches", "projections")
@@ -218,6 +224,14 @@ class Study:
     def sample_picture(self, item: int) -> Path:
         """Return the picture of an input of the sample, as the network saw it."""
         return self.path / "samples" / f"{item}.webp"
+
+    def predictions(self) -> Any:
+        """Return what the network makes of the source images, as `interpret.predict` does, or None before `predict`.
+
+        Its `sources` say which image each row is of.
+        """
+        found: Any = self.result("predictions", IMAGES) if ("predictions", IMAGES) in self.results else None
+        return None if found is None or found.sources is None else found
 
     @property
     def results(self) -> list[tuple[str, str]]:
@@ -433,6 +447,51 @@ class Study:
             with replacing(self.path / "spread" / f"{layer_path(name)}.safetensors") as new:
                 new.write_bytes(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
 
+    def predict(self) -> None:
+        """Keep what the network makes of each source image, by its central part, as the predictions "images".
+
+        Of more than 2,000 images, those that have hits or are in the sample are predicted. Where the network is no
+        classifier, or nobody named its classes, the study keeps the reason instead. What is known is not done again.
+        """
+        import torch
+
+        from interpret.mining import suitable_batch_size
+        from interpret.predictions import predict
+
+        model, data = self._able()
+        central = data.central()
+        _, firsts = np.unique(central.sources, return_index=True)
+        item_of = dict(zip(central.sources[firsts].tolist(), firsts.tolist(), strict=True))
+        if len(item_of) > EVERY_IMAGE:
+            known = self.sources().keys() | {record["source"] for record in self.samples().values()}
+            item_of = {source: item_of[source] for source in sorted(known & item_of.keys())}
+        self._picture_sources({source: int(central.labels[item]) for source, item in item_of.items()})
+        skipped = self.info["data"]["skipped"]
+        readable = [source for source in item_of if central.source_name(source) not in skipped]
+        kept = self.predictions()
+        if kept is not None and set(readable) <= set(kept.sources.tolist()):
+            return
+        names = model.classes or data.classes
+        home = next(model.module.parameters(), torch.empty(0)).device
+        self.info["settings"].pop(UNPREDICTED, None)
+        try:
+            if not names:
+                raise InterpretError("nobody named the classes that the network answers")
+            found = predict(
+                model,
+                central,
+                [item_of[source] for source in readable],
+                batch_size=self.batch_size or suitable_batch_size(central, torch.device(self.device or home)),
+                device=self.device,
+            )
+            if found.class_count != len(names):
+                raise InterpretError(f"the network answers {found.class_count} classes, and {len(names)} have names")
+        except InterpretError as error:
+            self.info["settings"][UNPREDICTED] = str(error)
+        else:
+            self.keep(replace(found, classes=list(names)), IMAGES)
+        self._write_info()
+
     # how
 
     @property
@@ -548,17 +607,32 @@ class Study:
 
     def _store_sources(self, found: Iterable[Mapping[str, NDArray[Any]]]) -> None:
         """Keep a small picture of each source that has hits."""
-        _, data = self._able()
-        known = self.sources()
         labels: dict[int, int] = {}
         for arrays in found:
             labels |= dict(zip(arrays["sources"].ravel().tolist(), arrays["labels"].ravel().tolist(), strict=True))
-        for source in sorted(labels.keys() - {-1}):
-            if source in known and self.source_picture(source).exists():
+        labels.pop(-1, None)
+        self._picture_sources(labels)
+
+    def _picture_sources(self, labels: Mapping[int, int]) -> None:
+        """Keep a small picture of each of these sources, with its label; one that does not decode is skipped."""
+        from interpret.folder import UnreadableImage
+
+        _, data = self._able()
+        known = self.sources()
+        missing = [
+            source for source in sorted(labels) if source not in known or not self.source_picture(source).exists()
+        ]
+        for source in missing:
+            name = data.source_name(source)
+            if name in self.info["data"]["skipped"]:
                 continue
-            picture = data.source_picture(source).convert("RGB")
+            try:
+                picture = data.source_picture(source).convert("RGB")
+            except UnreadableImage as error:
+                self.info["data"]["skipped"][name] = error.reason
+                continue
             known[source] = {
-                "name": data.source_name(source),
+                "name": name,
                 "width": picture.width,
                 "height": picture.height,
                 "label": labels[source],
@@ -569,8 +643,9 @@ class Study:
             picture.info.clear()  # no comment or profile of the original goes with it
             with replacing(self.source_picture(source)) as new:
                 picture.save(new, "JPEG", quality=85, optimize=True)
-        listed = {str(source): known[source] for source in sorted(known)}
-        write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)
+        if missing:
+            listed = {str(source): known[source] for source in sorted(known)}
+            write_text(self.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)
 
     def _groups(self, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]]:
         """Yield layers in groups whose tiles may wait together: each group reads the data once."""

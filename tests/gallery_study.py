@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from interpret.gallery import write_gallery
+from interpret.results.predictions import Predictions
 from interpret.study import layer_path
 
 EVIL_CLASS = "<script>alert(1)</script>"
@@ -146,6 +147,20 @@ def make_study(path: Path, k: int = 9, without: tuple[str, ...] = ()) -> Path:
         "layers": records,
     }
     (path / "study.json").write_text(json.dumps(info))
+    numbers = np.arange(len(NAMES))
+    Predictions(
+        model="net <i>",
+        data="pictures",
+        names=NAMES,
+        pictures=np.zeros((1, 4, 4, 3), np.uint8),
+        top=np.stack([numbers % 4, (numbers + 1) % 4], 1),
+        probabilities=np.tile([0.875, 0.125], (len(NAMES), 1)),
+        truth=np.full(len(NAMES), -1),
+        true_probabilities=np.full(len(NAMES), np.nan),
+        classes=[*CLASSES, "lighthouse"],
+        sources=numbers,
+        class_count=4,
+    ).save(path / "results" / "predictions" / "images.safetensors")
     sources = {i: {"name": name, "width": 640, "height": 480, "label": i % 4 - 1} for i, name in enumerate(NAMES)}
     (path / "sources.json").write_text(json.dumps(sources))
     return path

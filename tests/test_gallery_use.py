@@ -625,7 +625,7 @@ def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Pat
         assert ask(page, "classifier 2")[0] == "classifier.1 2\nunit"
         assert ask(page, "4")[0] == "features.0 4\nunit"  # this page's layer comes first
         assert ask(page, "fc")[0] == "fc\nlayer"
-        assert ask(page, "tabby") == ["tabby cat\nclass"]
+        assert ask(page, "tabby")[0] == "tabby cat\nclass"
         assert ask(page, "PHOTO 11") == ["photo 11 & co.jpg\nimage"]
         assert ask(page, "no such thing") == []
         assert page.get_by_text("Nothing of that name.").is_visible()
@@ -789,7 +789,9 @@ def test_units_side_by_side(browser: Any, gallery: Path, init: str | None) -> No
         offered.first.wait_for()
         assert offered.all_inner_texts() == ["features.0 1\nunit"]  # the neighbour of the one that is there
         assert not page.get_by_role("status").inner_text()
-        page.get_by_role("combobox").fill("cat")  # a class, and so no unit to compare
+        page.get_by_role("combobox").fill("cat")  # a class: the units that its images excite, and nothing else
+        assert offered.count() > 0 and all("unit, tabby cat" in str(one) for one in offered.all_inner_texts())
+        page.get_by_role("combobox").fill("photo")  # images, and so no unit to compare
         assert offered.count() == 0 and "number" in page.get_by_role("status").inner_text()
         page.get_by_role("combobox").fill("fc 1")
         page.keyboard.press("Enter")

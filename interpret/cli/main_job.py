@@ -84,6 +84,7 @@ def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
     study.draw_filters(every=True)
     study.connect()
     study.spread()
+    study.predict()
 
 
 def mine(

@@ -8,7 +8,7 @@ from io import BytesIO
 from urllib.parse import quote
 
 from interpret.results import result_class
-from interpret.study import Study, layer_path
+from interpret.study import IMAGES, Study, layer_path
 
 LARGEST_SVG = 500_000
 """Bytes from which on a figure is kept as pixels: it then consists of pictures."""
@@ -45,7 +45,8 @@ def findings(study: Study, context: bool = True) -> Iterator[Finding]:
     from interpret.plots.style import only_house_style
 
     for kind, name in study.results:
-        if result_class(kind).shows_images and not context:
+        # what the network makes of each image stands on its page
+        if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGES):
             continue
         result = study.result(kind, name)
         with only_house_style():

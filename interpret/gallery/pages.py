@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 
 from interpret.gallery import numbers
 from interpret.gallery.analyses import Analyses, Curve, Occluded, Strip
+from interpret.gallery.colours import COLOURS, colour_shares, main_colour
 from interpret.gallery.drawings import (
     BoxDrawing,
     FieldDrawing,
@@ -29,7 +32,7 @@ from interpret.gallery.drawings import (
 from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
 from interpret.gallery.relations import Correlates, Selectivity, select
 from interpret.results.readings import in_words
-from interpret.study import Study, layer_path, local_field, thumbnail_size
+from interpret.study import EVERY_IMAGE, UNPREDICTED, Study, layer_path, local_field, thumbnail_size
 
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""
@@ -61,6 +64,16 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Likely:
+    """One of the classes that the network finds most probable for an image."""
+
+    answer: int
+    """Which of the network's classes."""
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class Source:
     """A source picture: what it is called, and the small copy that the study kept of it."""
 
@@ -70,6 +83,8 @@ class Source:
     label: int = -1
     size: tuple[int, int] = (0, 0)
     """Width and height of the picture, also where it is left out."""
+    likeliest: tuple[Likely, ...] = ()
+    """What the network makes of its central part, likeliest first; empty where that is not known."""
 
     @cached_property
     def href(self) -> str:
@@ -86,7 +101,9 @@ class Hit:
     position: tuple[int, int] | None
     """Row and column in the layer's output; None for a layer without positions."""
     image: int
-    label: str | None
+    label: int
+    """What it is labelled; −1 where it is not."""
+    label_name: str | None
     source: Source
     box: BoxDrawing
     view: str
@@ -109,6 +126,7 @@ class UnitLine:
     selectivity: float
     preferred: int
     """The class that it prefers; −1 where none is known."""
+    colour: Colour
     patches: Picture | None
     projections: Picture | None
 
@@ -126,6 +144,20 @@ class UnitLink:
     value: float
     picture: Picture | None
     kernel: KernelDrawing | None = None
+
+
+@dataclass(frozen=True)
+class Colour:
+    """The colour that most of a unit's pictures have."""
+
+    place: int
+    """Which of `COLOURS`."""
+    share: float
+    """How much of what carried the excitation has it, 0 to 1; 0 where that is not known."""
+
+    @property
+    def name(self) -> str:
+        return COLOURS[self.place]
 
 
 @dataclass(frozen=True)
@@ -199,6 +231,7 @@ class UnitPage:
     code: str
     classes: list[ClassMean]
     selectivity: float | None
+    colour: Colour
     groups: list[Group]
     relations: list[Relation]
     filter: tuple[Picture, str] | None
@@ -265,7 +298,7 @@ class LayerView:
 
     def forget(self) -> None:
         """Drop the arrays, so that a large study never lies in memory as a whole."""
-        for name in ("data", "_connections", "_spread", "units"):
+        for name in ("data", "_connections", "_spread", "units", "colours"):
             self.__dict__.pop(name, None)
 
     @property
@@ -344,6 +377,33 @@ class LayerView:
     @cached_property
     def _pictures(self) -> dict[int, Picture | None]:
         return {}
+
+    @cached_property
+    def colours(self) -> list[Colour]:
+        """The colour of each unit; of a network that sees no colours, and without pictures, none has one."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            return list(pool.map(self._colour, range(self.unit_count)))
+
+    def _colour(self, unit: int) -> Colour:
+        hits = int((self.data.images[unit] >= 0).sum())
+        patches = self._tiles("patches", unit)
+        if patches is None or not hits or int(self._network.input_shape[0]) != 3:
+            return Colour(0, 0)
+        projections = self._tiles(self.rules[0], unit) if self.rules else None
+        shares = colour_shares(patches[:hits], None if projections is None else projections[:hits])
+        place = main_colour(shares)
+        return Colour(place, float(shares[place]))
+
+    def _tiles(self, kind: str, unit: int) -> Any:
+        """Return the tiles of a sprite [columns · rows, h, w, 3]; None where there is none."""
+        sprite = self._sprite(kind, unit)
+        if sprite is None:
+            return None
+        with Image.open(self._study.path / sprite.path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        (width, height), columns = self.tile, self.columns
+        tiles = pixels.reshape(-1, height, columns, width, 3).swapaxes(1, 2)
+        return tiles.reshape(-1, height, width, 3)
 
     @cache  # noqa: B019 - lives as long as the gallery is written
     def hit_links(self, count: int) -> Markup:
@@ -438,12 +498,20 @@ class LayerView:
     def unit_count(self) -> int:
         return len(self.data.values)
 
+    def hits_of(self, unit: int) -> int:
+        """Return how many hits a unit has."""
+        return self._hit_counts[unit]
+
+    @cached_property
+    def _hit_counts(self) -> list[int]:
+        return [int(count) for count in (self.data.images >= 0).sum(1)]
+
     @cached_property
     def answers(self) -> list[str]:
         """What each unit answers for, in the layer whose outputs are the network's classes; else empty."""
-        classes = self._network.model["classes"] or []
+        classes = self._network.answers
         last = self._network.mined_layers[-1] is self
-        return [str(name) for name in classes] if last and len(classes) == self.unit_count else []
+        return classes if last and len(classes) == self.unit_count else []
 
     @cached_property
     def dead_count(self) -> int:
@@ -473,6 +541,7 @@ class LayerView:
                 density=density,
                 selectivity=float(selectivity.values[unit]) if selectivity else math.nan,
                 preferred=int(selectivity.classes[unit]) if selectivity else -1,
+                colour=self.colours[unit],
                 patches=self._sprite("patches", unit),
                 projections=self._sprite(rule, unit) if rule else None,
             )
@@ -511,6 +580,12 @@ class LayerView:
         """The classes that its units prefer, by name."""
         found = {unit.preferred for unit in self.units} - {-1}
         return [(label, self._network.class_name(label) or "") for label in sorted(found)]
+
+    @property
+    def seen_colours(self) -> list[str]:
+        """The colours that its units have."""
+        found = {unit.colour.place for unit in self.units if unit.colour.share}
+        return [COLOURS[place] for place in sorted(found)]
 
     @cached_property
     def maxima(self) -> Histogram | None:
@@ -557,6 +632,7 @@ class LayerView:
             code=self._code(unit, hits[0]) if hits else "",
             classes=self._top_classes(unit),
             selectivity=None if math.isnan(line.selectivity) else line.selectivity,
+            colour=line.colour,
             groups=self._groups(unit),
             relations=[relation for relation in self._relations(unit) if relation.links],
             filter=self._own_filter(unit),
@@ -586,7 +662,7 @@ class LayerView:
             "items": [hit.image for hit in hits],
             "positions": [hit.position for hit in hits],
             "sources": [hit.source.name for hit in hits],
-            "labels": [hit.label for hit in hits],
+            "labels": [hit.label_name for hit in hits],
         }
 
     def _groups(self, unit: int) -> list[Group]:
@@ -677,7 +753,8 @@ class LayerView:
                     value=float(data.values[unit, j]),
                     position=(row, column) if self.positioned else None,
                     image=int(data.images[unit, j]),
-                    label=network.class_name(int(data.labels[unit, j])),
+                    label=int(data.labels[unit, j]),
+                    label_name=network.class_name(int(data.labels[unit, j])),
                     source=source,
                     box=draw_box(data.boxes[unit, j].tolist(), *source.size),
                     view=self._views[j],
@@ -706,8 +783,8 @@ class Sample:
     source: Source
     label: str | None
     picture: Picture | None
-    likeliest: list[tuple[str, float]]
-    """The network's likeliest classes with their probabilities; empty where it has no classes."""
+    likeliest: tuple[Likely, ...]
+    """The network's likeliest classes; empty where it has no classes."""
     reading: str = ""
     """How the network's outputs became probabilities."""
 
@@ -881,19 +958,59 @@ class NetworkView:
         return str(classes[label]) if classes and label < len(classes) else f"class {label}"
 
     @cached_property
+    def _predictions(self) -> Any:
+        return self.study.predictions()
+
+    @cached_property
+    def predicted(self) -> dict[int, tuple[Likely, ...]]:
+        """What the network makes of the source images, by number."""
+        found = self._predictions
+        if found is None:
+            return {}
+        rows = zip(found.sources.tolist(), found.top.tolist(), found.probabilities.tolist(), strict=True)
+        return {number: _likeliest(found.classes, labels, shares) for number, labels, shares in rows}
+
+    @property
+    def reading(self) -> str:
+        """How the network's outputs became the probabilities of its predictions, as a sentence."""
+        found = self._predictions
+        return "" if found is None else in_words(found.outputs, found.part)
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """What the network's answers are called; empty where nobody knows."""
+        found = self._predictions
+        return [str(name) for name in (self.model["classes"] if found is None else found.classes) or ()]
+
+    @property
+    def unpredicted(self) -> str:
+        """Why the images have no predictions, as a sentence; empty where they have."""
+        if self.predicted:
+            return ""
+        why = self.settings.get(UNPREDICTED)
+        return f"There are no predictions: {why}." if why else "What the network makes of them was not computed."
+
+    @property
+    def every_image(self) -> bool:
+        """Whether there are so few images that each has its page."""
+        return self.source_count <= EVERY_IMAGE
+
+    @cached_property
     def sources(self) -> dict[int, Source]:
         """The pictures that have hits or are in the sample."""
         known = {}
         for key, record in self.study.sources().items():
             picture = self.picture(self.study.source_picture(key)) if self.context else None
             size = (picture.width, picture.height) if picture else thumbnail_size(record["width"], record["height"])
-            known[key] = Source(key, record["name"], picture, int(record.get("label", -1)), size)
+            label, likeliest = int(record.get("label", -1)), self.predicted.get(key, ())
+            known[key] = Source(key, record["name"], picture, label, size, likeliest)
         if self.context:
             for item, record in self._sampled.items():
                 picture = self.picture(self.study.sample_picture(item))
-                known.setdefault(
-                    record["source"], Source(record["source"], record["name"], picture, int(record["label"]))
-                )
+                number = record["source"]
+                size = (picture.width, picture.height) if picture else (0, 0)
+                label, likeliest = int(record["label"]), self.predicted.get(number, ())
+                known.setdefault(number, Source(number, record["name"], picture, label, size, likeliest))
         return known
 
     def source(self, number: int) -> Source:
@@ -908,20 +1025,13 @@ class NetworkView:
         """The inputs of the sample by item; none without context."""
         if not self.context:
             return {}
-        classes = self.model["classes"] or []
         return {
             item: Sample(
                 item,
                 self.source(record["source"]),
                 self.class_name(record["label"]),
                 self.picture(self.study.sample_picture(item)),
-                [
-                    (str(classes[label]), probability)
-                    for label, probability in zip(
-                        record.get("classes", ()), record.get("probabilities", ()), strict=True
-                    )
-                    if probability >= LEAST_LIKELY
-                ],
+                _likeliest(self.model["classes"] or [], record.get("classes", ()), record.get("probabilities", ())),
                 in_words(record.get("outputs", ""), record.get("part", "")),
             )
             for item, record in self._sampled.items()
@@ -931,7 +1041,7 @@ class NetworkView:
     def accuracy(self) -> tuple[float, int] | None:
         """On what share of the sample's labelled images the likeliest class is the label, and how many these are."""
         judged = [
-            sample.likeliest[0][0] == sample.label
+            sample.likeliest[0].name == sample.label
             for sample in self.samples.values()
             if sample.label is not None and sample.likeliest
         ]
@@ -941,6 +1051,11 @@ class NetworkView:
     def picture(self, path: Path) -> Picture | None:
         """Return one of the study's pictures, None where it has none."""
         return Picture(path.relative_to(self.study.path).as_posix(), *_size(path)) if path.is_file() else None
+
+
+def _likeliest(names: Sequence[str], labels: Iterable[int], probabilities: Iterable[float]) -> tuple[Likely, ...]:
+    found = zip(labels, probabilities, strict=True)
+    return tuple(Likely(label, str(names[label]), share) for label, share in found if share >= LEAST_LIKELY)
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from interpret.gallery.pages import LayerView, NetworkView, Picture, Sample, Source, UnitLink
+from interpret.gallery.classes import ClassEntry, Classes
+from interpret.gallery.pages import LayerView, Likely, NetworkView, Picture, Sample, Source, UnitLink
+from interpret.gallery.searching import SearchIndex, UnitOfClass
 
 STRONGEST = 4
 NEIGHBOURS = 6
@@ -18,6 +20,8 @@ FIRST, LISTED = 6, 24
 CUT = 8
 """Most columns of a sprite that the style sheet can show a single tile of."""
 OF_CLASS = 8
+IMAGES_OF_CLASS, NEAR, UNITS_OF_CLASS = 24, 8, 16
+"""How many images and units the page of a class shows at most."""
 TO_A_PAGE = 240
 """How many images a page of their index shows."""
 
@@ -69,7 +73,6 @@ class ImagePage:
     """All that the page of one picture shows."""
 
     source: Source
-    label: str | None
     parts: list[SamplePart]
     hits: list[LayerHits]
 
@@ -99,19 +102,36 @@ class IndexPage:
         return "images/index.html" if number == 1 else f"images/index-{number}.html"
 
 
+@dataclass(frozen=True)
+class ImageOfClass:
+    """An image, how probable the network finds a class for it, and what it finds likeliest."""
+
+    source: Source
+    probability: float
+    likeliest: Likely
+
+
 @dataclass
 class ClassPage:
     """All that the page of one class shows."""
 
-    label: int
-    name: str
+    entry: ClassEntry
+    before: ClassEntry | None
+    after: ClassEntry | None
     layers: list[tuple[LayerView, list[UnitLink], int]]
     """Of each layer, the units that prefer it most, and how many prefer it at all."""
     answer: UnitLink | None
     reads: list[UnitLink]
     """The units that the answer reads from, by weight."""
-    samples: list[tuple[Sample, float]]
-    """Inputs of the sample that the network takes for it, with the probability."""
+    taken: list[ImageOfClass]
+    """The images that the network takes for it, the surest first."""
+    taken_count: int
+    near: list[ImageOfClass]
+    """Images that it takes for others, and finds it among the likeliest."""
+    labelled: list[Source]
+    """Images that are labelled so, and taken for something else."""
+    units: list[UnitOfClass]
+    """The units most of whose hits the network takes for it."""
 
 
 class Subjects:
@@ -122,7 +142,7 @@ class Subjects:
         self._parts = {item: SamplePart(sample) for item, sample in network.samples.items()}
         self._hits: dict[int, list[LayerHits]] = defaultdict(list)
         self._preferring: dict[int, list[tuple[LayerView, list[UnitLink], int]]] = defaultdict(list)
-        self._answers: dict[str, tuple[UnitLink, list[UnitLink]]] = {}
+        self._answers: dict[int | None, tuple[UnitLink, list[UnitLink]]] = {}
         self._features: tuple[Any, Any] | None = None
 
     def take(self, layer: LayerView) -> None:
@@ -137,10 +157,9 @@ class Subjects:
                     for unit in chosen
                 ]
                 self._preferring[label].append((layer, links, count))
-        for unit, name in enumerate(layer.answers):
-            line = layer.units[unit]
-            answer = UnitLink(layer, unit, line.value, layer.picture_of(unit))
-            self._answers.setdefault(name, (answer, layer.reads(unit)))
+        for unit in range(len(layer.answers)):
+            answer = UnitLink(layer, unit, layer.units[unit].value, layer.picture_of(unit))
+            self._answers[unit] = answer, layer.reads(unit)
 
     def _take_sample(self, layer: LayerView) -> None:
         data = layer.data
@@ -190,8 +209,7 @@ class Subjects:
             parts[self._parts[item].sample.source.number].append(self._parts[item])
         for number in sorted(self.network.paged):
             source = self.network.source(number)
-            label = self.network.class_name(source.label)
-            yield ImagePage(source, label, parts.get(number, []), self._hits.get(number, []))
+            yield ImagePage(source, parts.get(number, []), self._hits.get(number, []))
 
     def index(self) -> Iterator[IndexPage]:
         """Yield the pages of the index of all images that have a page."""
@@ -224,17 +242,43 @@ class Subjects:
                 if len(part.neighbours) == NEIGHBOURS:
                     break
 
-    def classes(self, names: Sequence[str]) -> Iterator[ClassPage]:
+    def classes(self, classes: Classes, index: SearchIndex) -> Iterator[ClassPage]:
         """Yield the page of each class."""
-        taken: dict[str, list[tuple[Sample, float]]] = defaultdict(list)
-        for item in sorted(self._parts):
-            sample = self._parts[item].sample
-            if sample.likeliest:
-                taken[sample.likeliest[0][0]].append((sample, sample.likeliest[0][1]))
-        for label, name in enumerate(names):
-            samples = sorted(taken.get(name, []), key=lambda pair: -pair[1])[:OF_CLASS]
-            answer, reads = self._answers.get(name, (None, []))
-            yield ClassPage(label, name, self._preferring.get(label, []), answer, reads, samples)
+        found: dict[int, list[ImageOfClass]] = defaultdict(list)
+        labelled: dict[int, list[Source]] = defaultdict(list)
+        for number, source in self.network.sources.items() if self.network.context else ():
+            for one in source.likeliest if number in self.network.paged else ():
+                found[one.answer].append(ImageOfClass(source, one.probability, source.likeliest[0]))
+            if number in self.network.paged and source.label >= 0:
+                labelled[source.label].append(source)
+        entries = classes.entries
+        for j, (entry, units) in enumerate(zip(entries, index.by_class(), strict=True)):
+            images = sorted(found.get(entry.answer, []) if entry.answer is not None else [], key=_surest)
+            taken = [image for image in images if image.likeliest.answer == entry.answer]
+            near = [image for image in images if image.likeliest.answer != entry.answer]
+            others = [
+                source
+                for source in labelled.get(-1 if entry.label is None else entry.label, [])
+                if not (source.likeliest and source.likeliest[0].answer == entry.answer)
+            ]
+            answer, reads = self._answers.get(entry.answer, (None, []))
+            yield ClassPage(
+                entry,
+                entries[j - 1] if j else None,
+                entries[j + 1] if j + 1 < len(entries) else None,
+                self._preferring.get(-1 if entry.label is None else entry.label, []),
+                answer,
+                reads,
+                taken[:IMAGES_OF_CLASS],
+                len(taken),
+                near[:NEAR],
+                others[:NEAR],
+                units[:UNITS_OF_CLASS],
+            )
+
+
+def _surest(image: ImageOfClass) -> tuple[float, int]:
+    return -image.probability, image.source.number
 
 
 def _strongest_of_each(classes: Any, values: Any) -> Iterator[tuple[int, list[int], int]]:

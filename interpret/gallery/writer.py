@@ -15,20 +15,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import interpret
 from interpret.errors import InterpretError
 from interpret.gallery import cards, numbers
+from interpret.gallery.classes import Classes
 from interpret.gallery.findings import Finding, findings
 from interpret.gallery.pages import LayerView, NetworkView, Picture
 from interpret.gallery.relations import correlate
+from interpret.gallery.searching import SearchIndex
 from interpret.gallery.subjects import Subjects
 from interpret.manifest import MANIFEST, check_folder, read_manifest, updating
 from interpret.progress import progress
-from interpret.study import Study
+from interpret.study import EVERY_IMAGE, Study
 
 FORMAT = 2
 MARKER = "gallery.json"
-INDEX = "assets/index.js"
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
 MANY_HITS = 10
-"""Among the hits of how many units an image must be to have a page, if it is not in the sample."""
+"""Among the hits of how many units one of very many images must be to have a page, if it is not in the sample."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
@@ -105,11 +106,8 @@ class _Writer:
             self.templates.filters[name] = getattr(numbers, name)
         self.found: list[Finding] = []
         self.subjects = Subjects(network)
-        self.classes: list[str] = []
-        self.class_hrefs: dict[str, str] = {}
-        self.templates.globals.update(
-            network=network, version=interpret.__version__, found=self.found, class_hrefs=self.class_hrefs
-        )
+        self.classes = Classes([], [], [])
+        self.templates.globals.update(network=network, version=interpret.__version__, found=self.found)
         self.made: set[Path] = set()
 
     def write(self) -> None:
@@ -136,7 +134,8 @@ class _Writer:
         self._page("index.html", "network.html", root="", card=card)
         for page, template in zip(_PAGES[1:], ("guide", "findings", "compare", "favourites"), strict=True):
             self._page(page, f"{template}.html", root="")
-        self._text(INDEX, self._index())
+        for path, text in self.index.scripts(self.found):
+            self._text(path, text)
         self._text(MARKER, json.dumps(self._marker(), indent=1, sort_keys=True) + "\n")
 
     def _marker(self) -> dict[str, Any]:
@@ -171,27 +170,29 @@ class _Writer:
     def _choose_subjects(self) -> None:
         """Find out which images and classes have pages.
 
-        Images: those of the sample, and those that excite many units. Classes: those of the labels, or without labels
-        those that the network answers.
+        Images: all that the study knows of, or of more than `EVERY_IMAGE` those of the sample, and those that excite
+        many units. Classes: those of the labels, and those that the network answers.
         """
-        network, labelled, answered = self.network, 0, False
+        network, labelled = self.network, 0
+        answered: set[int] = set()
         hits = np.zeros(max(network.sources, default=0) + 1, np.int64)
         for layer in network.mined_layers:
             sources = layer.data.sources[layer.data.images >= 0]
             hits += np.bincount(sources, minlength=len(hits))[: len(hits)]
             if layer.data.class_means is not None:
                 labelled = max(labelled, len(layer.data.class_means))
-            answered = answered or bool(layer.answers)
+            answered |= set(range(len(layer.answers)))
             layer.forget()
-        if labelled:
-            self.classes = [network.class_name(label) or "" for label in range(labelled)]
-        elif answered:
-            self.classes = [str(name) for name in network.model["classes"]]
+        answered |= {source.likeliest[0].answer for source in network.sources.values() if source.likeliest}
+        labels = [network.class_name(label) or "" for label in range(labelled)]
+        self.classes = Classes(labels, network.answers, answered)
+        self.templates.globals["classes"] = self.classes
+        self.index = SearchIndex(network, self.classes)
         if network.context:
             network.paged |= {sample.source.number for sample in network.samples.values()}
-            network.paged |= set(np.flatnonzero(hits >= MANY_HITS).tolist())
-        for label, name in enumerate(self.classes):
-            self.class_hrefs.setdefault(name, f"classes/{label}.html")
+            network.paged |= (
+                set(network.sources) if network.every_image else set(np.flatnonzero(hits >= MANY_HITS).tolist())
+            )
 
     def _layer(self, layer: LayerView, before: LayerView | None, after: LayerView | None, bar: Any) -> None:
         self._picture(layer.filters)
@@ -206,6 +207,7 @@ class _Writer:
             own=own,
         )
         self.subjects.take(layer)
+        self.index.take(layer)
         template = self.templates.get_template("unit.html")
         for index in range(layer.unit_count):
             unit = layer.unit_page(index)
@@ -227,24 +229,9 @@ class _Writer:
                 self._text(image.source.href, template.render(root="../", image=image))
                 bar.update()
         for index in self.subjects.index():
-            self._page(index.href, "images.html", root="../", page=index)
-        for page in self.subjects.classes(self.classes):
-            self._page(f"classes/{page.label}.html", "class.html", root="../", page=page, last=len(self.classes) - 1)
-
-    def _index(self) -> str:
-        """Return what search goes through, as a script: a page opened from disk can load nothing else."""
-        network = self.network
-        index = {
-            "layers": [[layer.name, layer.base, layer.unit_count] for layer in network.mined_layers],
-            "classes": [[name, href] for name, href in self.class_hrefs.items()],
-            "images": [
-                [source.name, source.href]
-                for number, source in sorted(network.sources.items())
-                if number in network.paged
-            ],
-            "findings": [[finding.title, f"findings.html#{finding.anchor}"] for finding in self.found],
-        }
-        return f"window.interpretIndex = {json.dumps(index, separators=(',', ':'))};\n"
+            self._page(index.href, "images.html", root="../", page=index, limit=EVERY_IMAGE, many=MANY_HITS)
+        for page in self.subjects.classes(self.classes, self.index):
+            self._page(page.entry.href, "class.html", root="../", page=page)
 
     def _page(self, path: str, template: str, **shown: Any) -> None:
         self._text(path, self.templates.get_template(template).render(**shown))

@@ -39,6 +39,10 @@ class Predictions(Result):
     """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
     part: str = ""
     """Which of several outputs that was."""
+    sources: NDArray[np.int64] | None = None
+    """[N] which source of the data each image is of; None in a result of an older version."""
+    class_count: int | None = None
+    """How many classes the network answers."""
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
