@@ -159,8 +159,48 @@ def find_source(spec: str, weights: str | None = None) -> Source:
     raise _unknown_model(spec)
 
 
+LIBRARIES = ("torchvision", "timm")
+OTHER_FORMATS = {
+    "a Keras model": (".keras", ".h5", ".hdf5"),
+    "a TensorFlow model": (".pb", ".tflite"),
+    "an ONNX model": (".onnx",),
+    "a Caffe model": (".caffemodel", ".prototxt"),
+    "a Core ML model": (".mlmodel", ".mlpackage"),
+    "an OpenVINO model": (".xml",),
+    "a TensorRT engine": (".engine", ".trt"),
+    "a GGUF model": (".gguf",),
+}
+WEIGHTS = (".pt", ".pth", ".ckpt", ".safetensors", ".bin", ".tar")
+SUPPORTED = "give a PyTorch network, as torchvision:NAME, timm:NAME, a model folder or file.py:function"
+
+
+def _unsupported(spec: str) -> InterpretError | None:
+    """Return why a model cannot be loaded that is of a kind which others load; None where it is not."""
+    path, (kind, colon, name) = Path(spec).expanduser(), spec.partition(":")
+    if "://" in spec:
+        return InterpretError(f"model {spec!r} is a web address, and none is loaded from there: {SUPPORTED}")
+    # of "onnx:net.onnx", too, and of what a file is called with a function or version behind it
+    for what, endings in OTHER_FORMATS.items():
+        if path.suffix.lower() in endings:
+            return InterpretError(f"model {spec!r} is {what}, which is not supported: {SUPPORTED}")
+    if colon and len(kind) > 1 and Path(kind).suffix != ".py":  # one letter is a drive
+        near = get_close_matches(kind.lower(), LIBRARIES, n=1)
+        if near:
+            return InterpretError(f"unknown model {spec!r}: did you mean {f'{near[0]}:{name}'!r}?")
+        return InterpretError(f"models of the kind {kind + ':'!r} are not supported: {SUPPORTED}")
+    if path.suffix.lower() in WEIGHTS:
+        return InterpretError(
+            f"{spec!r} is a file of weights, no model: name the network, and pass the file as weights"
+        )
+    if "/" in spec and not path.exists():
+        return InterpretError(f"model {spec!r} is no folder here, and no model is fetched by such a name: {SUPPORTED}")
+    return None
+
+
 def _unknown_model(spec: str) -> InterpretError:
     path = Path(spec).expanduser()
+    if (unsupported := _unsupported(spec)) is not None:
+        return unsupported
     if path.is_dir():
         return InterpretError(f"{spec!r} is no model folder: it has no model.py")
     if path.suffix == ".py":

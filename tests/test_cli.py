@@ -8,12 +8,14 @@ import os
 import shutil
 import subprocess
 import sys
+from errno import EACCES, ENOSPC, EROFS
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import interpret
 from interpret.cli import main
 from interpret.cli.subjects import lasting
 from interpret.data import FileImages
@@ -24,7 +26,7 @@ from interpret.study import Study
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "interpret.cli", *map(str, arguments)],
+        [sys.executable, "-m", "interpret", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -72,7 +74,18 @@ VERBS = (
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
     finished = run(verb, "--help")
-    assert finished.returncode == 0 and "Usage" in finished.stdout
+    assert finished.returncode == 0 and f"Usage: interpret {verb} " in finished.stdout
+
+
+def test_help_shows_what_stands_in_brackets() -> None:
+    assert "pip install 'interpret-cnn[demo]'" in " ".join(run("gallery", "--help").stdout.split())
+    listed = " ".join(run("--help").stdout.split())
+    assert "Mine, project and publish every unit as pages to open in a browser. mine Find" in listed
+
+
+def test_it_says_its_version() -> None:
+    finished = run("--version")
+    assert (finished.returncode, finished.stdout) == (0, f"interpret {interpret.__version__}\n")
 
 
 def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: Path) -> None:
@@ -107,12 +120,118 @@ def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, mon
     assert lasting("00.png", ["lenet"]) == str(pictures / "00.png")
 
 
-def test_mine_then_project_by_another_rule(pictures: Path, tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    assert run("mine", "lenet", pictures, "--study", study, "--layers", "conv1").returncode == 0
-    finished = run("project", study, "--rule", "guided")
+def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> None:
+    study = tmp_path / "the study"
+    finished = run("mine", "lenet", pictures, "--study", study, "--layers", "conv1")
+    assert finished.returncode == 0
+    assert f"Mined 20 units of 1 layer into {study}\nNext: interpret project '{study}', and then" in finished.stdout
+    finished = run("project", study, "--rule", "guided, gradient,guided")
     assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == f"Pictures are in {study}/projections/guided and {study}/projections/gradient\n"
+    assert Study.open(study).rules("conv1") == ["gradient", "guided"]
     assert (study / "projections" / "guided" / "conv1" / "0019.webp").exists()
+
+
+def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pages"
+    finished = run("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided")
+    assert finished.returncode == 0, finished.stderr
+    page = (out / "layers" / "conv1" / "3.html").read_text()
+    assert "projections/deconvnet/conv1/0003.webp" in page and "projections/guided/conv1/0003.webp" in page
+    assert page.count('name="rule"') == 2  # which one is seen can be chosen
+
+
+@pytest.mark.parametrize("error", [ENOSPC, EACCES, EROFS])
+def test_what_the_system_refuses_is_one_sentence(
+    error: int, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, *args: object) -> None:
+        raise OSError(error, os.strerror(error), str(self))
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    for arguments in (
+        ("mine", "lenet", pictures, "--study", tmp_path / "study", "--workers", "0"),
+        ("filters", "lenet", "--out", tmp_path / "filters.png"),
+    ):
+        said = refused(capsys, monkeypatch, *arguments)
+        assert said.startswith("interpret: the system cannot read or write '") and os.strerror(error) in said
+    assert not (tmp_path / "filters.png").exists()
+
+
+def test_a_full_memory_is_one_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("interpret.loading.load", refuse)
+    assert "--batch-size" in refused(capsys, monkeypatch, "filters", "lenet")
+
+
+# what others wrote
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        ("filters lenet --out", "figs.png"),
+        ("probe lenet {pictures} --out", "figs.svg"),
+        ("neighbours lenet {pictures} --out", "figs.pdf"),
+        ("plot {tmp}/study --out", "figs.png"),
+        ("report {tmp}/study --out", "report.html"),
+        ("gallery lenet {pictures} --out", "pages"),
+        ("train lenet --out", "copy"),
+    ],
+)
+def test_nothing_of_others_is_replaced(
+    arguments: str, out: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Neither a folder with files nor a file; and a link is not followed to one."""
+    (tmp_path / "study").mkdir()
+    (tmp_path / "thesis.txt").write_text("years of work")
+    made = {
+        "folder": lambda path: (path.mkdir(), (path / "thesis.txt").write_text("years of work")),
+        "file": lambda path: path.write_text("years of work"),
+        "link": lambda path: path.symlink_to(tmp_path / "thesis.txt"),
+        "below": lambda path: path.parent.write_text("years of work"),
+    }
+    for kind, make in made.items():
+        (tmp_path / kind).mkdir()
+        place = tmp_path / kind / (out if kind != "below" else f"file/{out}")
+        make(place)
+        before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+        filled = arguments.format(pictures=pictures, tmp=tmp_path)
+        if "study" not in filled:
+            refused(capsys, monkeypatch, *filled.split(), place)
+        else:
+            assert run(*filled.split(), place).returncode == 2
+        assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before, kind
+
+
+def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) -> None:
+    for name in ("filters.png", "filters.svg", "filters.pdf"):
+        figure = tmp_path / name
+        assert run("filters", "lenet", "--out", figure).returncode == 0
+        first = figure.read_bytes()
+        assert run("filters", "lenet", "conv2", "--out", figure).returncode == 0
+        assert figure.read_bytes() != first
+        figure.write_bytes(figure.read_bytes().replace(b"i", b"j", 1))
+        changed = figure.read_bytes()
+        finished = run("filters", "lenet", "--out", figure)
+        assert finished.returncode == 2 and "is not as interpret wrote it, or not by interpret" in finished.stderr
+        assert figure.read_bytes() == changed
+
+
+def test_a_gallery_in_the_folder_that_one_is_in(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inode = tmp_path.stat().st_ino
+    study = tmp_path.with_name(tmp_path.name + ".a study")
+    arguments = ("--layers", "conv1", "--out", ".", "--study", study)
+    for rule in ("deconvnet", "guided"):
+        finished = run("gallery", "lenet", pictures, *arguments, "--rule", rule)
+        assert finished.returncode == 0, finished.stderr
+        assert tmp_path.stat().st_ino == inode and Path("index.html").is_file()
 
 
 def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> None:
@@ -242,6 +361,19 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["gallery", "lenet", "{tmp}/empty"], "no image"),
         (["gallery", "lenet", "{tmp}/broken"], "broken.png"),
         (["gallery", "torchvision:resnet1", "{pictures}"], "resnet18"),
+        (["gallery", "torchvison:resnet18", "{pictures}"], "did you mean 'torchvision:resnet18'"),
+        (["gallery", "keras:resnet", "{pictures}"], "models of the kind 'keras:' are not supported: give a PyTorch"),
+        (["gallery", "hf:microsoft/resnet-50", "{pictures}"], "models of the kind 'hf:' are not supported"),
+        (["gallery", "microsoft/resnet-50", "{pictures}"], "no model is fetched by such a name"),
+        (["gallery", "onnx:net.onnx", "{pictures}"], "is an ONNX model, which is not supported: give a PyTorch"),
+        (["gallery", "{tmp}/empty.h5", "{pictures}"], "is a Keras model, which is not supported"),
+        (["gallery", "net.keras", "{pictures}"], "is a Keras model, which is not supported"),
+        (["gallery", "net.tflite", "{pictures}"], "is a TensorFlow model, which is not supported"),
+        (["gallery", "https://example.org/net.pth", "{pictures}"], "is a web address"),
+        (["gallery", "net.pth", "{pictures}"], "is a file of weights, no model: name the network"),
+        (["gallery", "lenet", "{pictures}", "--rule", "deconvnet,guide"], "did you mean 'guided'"),
+        (["gallery", "lenet", "{pictures}", "--rule", ","], "--rule is empty"),
+        (["evolve", "lenet", "{pictures}", "--rule", "deconvnet,guided"], "--rule must be one here"),
         (["project", "{tmp}/empty"], "is no study"),
         (["summary", "lenet", "--input-shape", "3,4"], "--input-shape"),
         (["summary", "lenet", "--input-shape", "1,4,4"], "4"),
@@ -286,7 +418,9 @@ def test_a_folder_with_something_else_is_refused_before_anything_runs(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    assert "not a gallery" in refused(capsys, monkeypatch, "gallery", "lenet", pictures, "--out", tmp_path)
+    assert "thesis.tex' was not written by interpret" in refused(
+        capsys, monkeypatch, "gallery", "lenet", pictures, "--out", tmp_path
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

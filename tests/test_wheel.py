@@ -27,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_installed_wheel_runs_the_main_job_with_a_shipped_model(installed: Path, tmp_path: Path) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "interpret.cli", "gallery", "lenet", "digits", "--layers", "conv1"],
+        [sys.executable, "-m", "interpret", "gallery", "lenet", "digits", "--layers", "conv1"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(installed)},
         capture_output=True,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from typing import Annotated
 
 import typer
 
 from interpret.cli import analyses, main_job, publishing
-from interpret.cli.answers import fail
+from interpret.cli.answers import fail, say
 
 INTERRUPTED = 130
 """The exit status, as shells have it."""
@@ -18,6 +20,7 @@ app = typer.Typer(
     epilog="A MODEL is a shipped name (lenet, lenet5, emoji_alexnet, squeezenet1_1, efficientnet_lite0 …), "
     "torchvision:NAME, timm:NAME, a model folder, or file.py:function. "
     "DATA is a folder of images, or photographs, digits, fashion-mnist or emoji.",
+    rich_markup_mode=None,  # by which "[demo]" is text
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,13 +43,30 @@ for verb in (
     main_job.summary,
     main_job.train,
 ):
-    app.command()(verb)
+    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(verb)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import interpret
+
+        say(f"interpret {interpret.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which it is.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
     """Run the command: a user's mistake is one sentence and exit status 2."""
     try:
-        if app(standalone_mode=False) == INTERRUPTED:  # typer makes this of it, or an Abort
+        if app(standalone_mode=False, prog_name="interpret") == INTERRUPTED:  # typer makes this of it, or an Abort
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
         fail(
@@ -57,8 +77,6 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        import errno
-
         from interpret.errors import InterpretError
 
         if isinstance(error, InterpretError):
@@ -66,6 +84,9 @@ def main() -> None:
         if hasattr(error, "format_message"):  # a mistake in the command line itself
             error.show()  # type: ignore[attr-defined]
             sys.exit(2)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            fail(f"cannot write {error.filename or 'the output'}: {error.strerror}; choose another place")
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, a folder that may not be read …
+            where = f" {str(error.filename)!r}" if error.filename else ""
+            fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            fail("the memory is full: take fewer images at a time with --batch-size, fewer --layers, or smaller images")
         raise

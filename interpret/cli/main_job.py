@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,14 +21,15 @@ from interpret.cli.options import (
     Out,
     OwnBatchSize,
     Picture,
-    RuleName,
+    RuleNames,
     Seed,
     StudyFolder,
     Weights,
     Workers,
 )
-from interpret.cli.reading import read_rule, read_shape
+from interpret.cli.reading import read_rules, read_shape
 from interpret.cli.subjects import announced, find_device, open_study, reopen
+from interpret.words import counted
 
 if TYPE_CHECKING:
     from interpret.study import Study
@@ -42,7 +44,7 @@ def gallery(
     layers: Layers = None,
     out: Out = None,
     study: StudyFolder = None,
-    rule: RuleName = "deconvnet",
+    rule: RuleNames = "deconvnet",
     weights: Weights = None,
     k: K = 9,
     crops: Crops = None,
@@ -67,14 +69,14 @@ def gallery(
 
     out = out or Path("interpret-gallery")
     check_target(out)
-    chosen = read_rule(rule)
+    rules = read_rules(rule)
     if (Path(model) / "study.json").exists():
         begun = Study.open(model)
     else:
         folder = study or out.with_name(out.name + ".study")
         begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
         _mine(begun, layers, k, seed)
-        begun.project(layers, chosen)
+        begun.project(layers, rules)
     say(f"Open {write_gallery(begun, out, context=context)}")
 
 
@@ -105,19 +107,23 @@ def mine(
     begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size)
     _mine(begun, layers, k, seed)
     units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
-    say(f"Mined {units:,} units of {len(begun.mined_layers)} layers into {study}")
+    say(f"Mined {counted(units, 'unit')} of {counted(len(begun.mined_layers), 'layer')} into {study}")
+    if not all(begun.rules(name) for name in begun.mined_layers):
+        say(f"Next: interpret project {shlex.quote(str(study))}, and then interpret gallery {shlex.quote(str(study))}")
 
 
 def project(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study that has been mined.")],
     layers: Layers = None,
-    rule: RuleName = "deconvnet",
+    rule: RuleNames = "deconvnet",
     device: Device = None,
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
+    rules = read_rules(rule)
     begun = reopen(study, device)
-    begun.project(layers, read_rule(rule))
-    say(f"Pictures are in {study / 'projections' / rule}")
+    begun.project(layers, rules)
+    begun_at = [str(study / "projections" / one) for one in rules]
+    say(f"Pictures are in {' and '.join(begun_at)}")
 
 
 def filters(

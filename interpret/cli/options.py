@@ -35,6 +35,7 @@ Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gr
 Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
 Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
+RuleNames = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient; several with commas.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]

@@ -53,13 +53,25 @@ def read_queries(text: str | None, count: int) -> Any:
     return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
 
 
-def read_rule(rule: str) -> Any:
+def read_rules(text: str) -> Any:
+    """Return rules by name, each once."""
     from interpret.errors import unknown
     from interpret.rules import RULES
 
-    if rule not in RULES:
-        raise unknown("rule", rule, RULES)
-    return rule
+    rules = list(dict.fromkeys(read_names(text) or []))
+    if not rules:
+        fail(f"--rule is empty: name at least one of {', '.join(RULES)}")
+    for rule in rules:
+        if rule not in RULES:
+            raise unknown("rule", rule, RULES)
+    return rules
+
+
+def read_rule(text: str) -> Any:
+    rules = read_rules(text)
+    if len(rules) > 1:
+        fail(f"--rule must be one here, not {text!r}")
+    return rules[0]
 
 
 def read_shape(text: str | None) -> tuple[int, int, int] | None:

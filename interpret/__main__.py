@@ -1,4 +1,4 @@
-"""`python -m interpret.cli`."""
+"""`python -m interpret`."""
 
 from interpret.cli import main
 
