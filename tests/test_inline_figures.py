@@ -29,7 +29,9 @@ def curves() -> InvarianceCurves:
 
 
 @pytest.mark.parametrize(
-    "draw", [lambda: interpret.plot(curves()), lambda: interpret.plot_filters(nn.Conv2d(3, 8, 5))], ids=str
+    "draw",
+    [lambda: interpret.plot(curves()), lambda: interpret.plot_filters(nn.Conv2d(3, 8, 5))],
+    ids=["curves", "filters"],
 )
 def test_a_figure_gives_a_notebook_its_picture(draw: Any) -> None:
     figure = draw()
