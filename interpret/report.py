@@ -47,7 +47,8 @@ READ_UNITS = (
 )
 READ_LAYERS = (
     "In the order in which they run. Output is channels × height × width; MACs are multiply-accumulates for one image; "
-    "a receptive field is what one unit sees of the input, in pixels."
+    "a receptive field is what one unit sees of the input, in pixels; a local field that part of it from which its "
+    "signal comes, where the rest is seen by gates alone."
 )
 
 

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.ops import SqueezeExcitation
 
 from interpret import cli
 from interpret.errors import InterpretError
@@ -217,3 +218,15 @@ def test_the_command_refuses_another_format_in_one_sentence(
     assert command(monkeypatch, "lenet", "--format", format) == 2
     written = capsys.readouterr()
     assert written.out == "" and written.err.count("\n") == 1 and f"unknown --format '{format}'" in written.err
+
+
+def test_behind_a_gate_the_local_field_stands_beside_the_receptive_field() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, 2), SqueezeExcitation(8, 2), nn.Conv2d(8, 4, 3)).eval()
+    lines = summarise(network, (3, 32, 32)).split("\n")
+    (before,) = [line for line in lines if line.startswith("0 ")]
+    (behind,) = [line for line in lines if line.startswith("2 ")]
+    assert "local" not in before and "whole image, local 9 × 9 2 × 2" in " ".join(behind.split())
+    layers = {layer["name"]: layer for layer in json.loads(summarise(network, (3, 32, 32), "json"))["layers"]}
+    assert layers["2"]["receptive_field"] is None
+    assert layers["2"]["local_field"] == [9, 9] and layers["2"]["stride"] == [2, 2]
+    assert layers["1.fc1"]["local_field"] is None and layers["1.fc1"]["stride"] is None

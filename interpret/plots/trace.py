@@ -30,7 +30,8 @@ def plot_trace(
 ) -> Any:
     """Draw each layer's multiply-accumulates, parameters and receptive field, in the order in which they run.
 
-    Layers that hold others, and those that cost nothing and see as much as the one before, are left out.
+    Layers that hold others, and those that cost nothing and see as much as the one before, are left out. Where gates
+    see further than the window from which the signal comes, this local field lies over the pale receptive field.
 
     Args:
         result: what `interpret.trace` returned.
@@ -42,17 +43,21 @@ def plot_trace(
     costly = [layer for layer in result.values() if layer.leaf and (layer.macs or layer.params)] or [*result.values()]
     layers = costly[:MOST]
     side = min(result.input_shape[1:])
-    seen = [side if layer.receptive_field is None else min(*layer.receptive_field.size, side) for layer in layers]
+    fields = [(layer.receptive_field, layer.local_field) for layer in layers]
+    seen, local = ([side if one is None else min(*one.size, side) for one in of] for of in zip(*fields, strict=True))
+    gated = seen != local
     drawn: dict[str, tuple[str, list[Any]]] = {
         "operations": ("multiply-accumulates (millions)", [layer.macs / 1e6 for layer in layers]),
         "parameters": ("parameters (thousands)", [layer.params / 1e3 for layer in layers]),
-        "receptive field": (f"receptive field (pixels of {side})", seen),
+        "receptive field": (f"receptive field{', dark: local field' * gated} (pixels of {side})", local),
     }
 
     def panel(place: int, name: str) -> Panel:
         label, values = drawn[name]
 
         def draw(axes: Axes, wide: float, first: bool) -> None:
+            if name == "receptive field" and gated:
+                axes.barh(np.arange(len(layers)), seen, 0.72, color=look().categories[place], alpha=0.3)
             axes.barh(np.arange(len(layers)), values, 0.72, color=look().categories[place])
             axes.set_xlabel(fit(label, wide - 0.3, points("axes.label"), lines=4))
             axes.xaxis.set_major_locator(MaxNLocator(max(2, int(wide / 0.5 / look().scale))))
