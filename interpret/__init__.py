@@ -5,6 +5,16 @@
 >>> layers = interpret.trace(model)
 >>> layers["conv1"].output_shape
 (20, 24, 24)
+
+Wherever a function runs a network:
+
+- **`device`** is where it runs, as PyTorch says it ("cuda", "cpu", …); None: where its parameters are. Parameters and
+  images are moved there for as long as the function runs, and results come back to where the images were.
+- **`batch_size`** is how many images go through it together; None: as many as suit the device, 32 at most, and on a
+  processor no more than 8 images of 224 × 224 pixels, which is faster there and takes less memory. It changes results
+  by the rounding of the forward pass at most, save where noise is drawn batch by batch.
+- **`layers`** are names or globs, several also separated by commas in one text; None: every convolutional and linear
+  layer.
 """
 
 from __future__ import annotations

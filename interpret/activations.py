@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from interpret.data import batches, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
-from interpret.execution import on_device, prepared
+from interpret.execution import MOST_AT_ONCE, on_device, prepared
 from interpret.forward import call_network
 from interpret.inputs import by_key, image_among, is_several, taking_images
 from interpret.layers import first_outputs, select_layers, split_patterns
-from interpret.mining import MOST_AT_ONCE, refuse_other_type
+from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
 from interpret.results.feature_maps import FeatureMaps
 from interpret.tracing import select_traced, trace
@@ -128,7 +128,7 @@ def feature_maps(
         image: a tensor [C, H, W] or [1, C, H, W] as the module takes it, or a picture, which passes through the model's
             preprocessing.
         layers: names or globs, such as those of the rectifiers or poolings; None: every convolutional and linear layer.
-        device: where the network runs; None: where its parameters are.
+        device: where the network runs; see `interpret`.
 
     Returns:
         `FeatureMaps`, raw, in the order in which the layers run.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -18,11 +18,11 @@ from interpret.answers import main_output, scores_of
 from interpret.display import to_bytes, to_rgb
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
+from interpret.execution import on_device
 from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
-from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.attribution import Attribution
 from interpret.results.methods import METHODS
@@ -73,8 +73,22 @@ class Settings:
     """Mixtures of regions that KernelSHAP shows to the network."""
     seed: int = 0
     """For SmoothGrad's noise and KernelSHAP's mixtures, the same for every image."""
+    batch_size: int | None = None
+    """Images, or noisy copies or mixtures of one, in one pass; None: 8, of which a pass back keeps all activations."""
+
+    @property
+    def at_once(self) -> int:
+        """How many images go through the network together."""
+        return AT_ONCE if self.batch_size is None else self.batch_size
+
+    def changed(self) -> dict[str, Any]:
+        """Return what decides the maps and is not as by default, by name."""
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "batch_size"}
+        return {name: value for name, value in chosen.items() if value != getattr(Settings, name)}
 
     def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InterpretError(f"batch_size must be at least 1, not {self.batch_size}")
         for name, least in (("points", 1), ("samples", 1), ("superpixels", 2), ("passes", 3)):
             if getattr(self, name) < least:
                 raise InterpretError(f"{name} must be at least {least}, not {getattr(self, name)}")
@@ -97,7 +111,19 @@ def attribute(
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
-    **settings: Any,
+    *,
+    cam_layer: str | None = Settings.cam_layer,
+    baseline: float = Settings.baseline,
+    points: int = Settings.points,
+    samples: int = Settings.samples,
+    noise: float = Settings.noise,
+    window: int | None = Settings.window,
+    stride: int | None = Settings.stride,
+    superpixels: int = Settings.superpixels,
+    passes: int = Settings.passes,
+    seed: int = Settings.seed,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
 ) -> Attribution:
     """Return what in each image speaks for a class of the output, or for a hidden unit.
 
@@ -137,31 +163,44 @@ def attribute(
         layer: the layer of a hidden unit; None: the network's output.
         position: the hidden neuron's (row, column), one for all or one for each image; None: where the channel is
             strongest in the image as it is.
-        **settings: the fields of `interpret.attribution.Settings`: cam_layer, baseline, points, samples, noise, window,
-            stride, superpixels, passes, seed.
+        cam_layer: the feature maps that Grad-CAM weighs; None: the last ones below the target.
+        baseline: what stands for "nothing", in the network's input: where integrated gradients begin, and what
+            occlusion and KernelSHAP put in a pixel's place.
+        points: on the path of integrated gradients.
+        samples: noisy copies of each image for SmoothGrad.
+        noise: their noise's deviation, as a share of the image's range of values.
+        window: side of the occluding square in pixels; None: a seventh of the image's shorter side.
+        stride: how far it moves; None: half its side.
+        superpixels: regions for KernelSHAP, about.
+        passes: mixtures of regions that KernelSHAP shows to the network.
+        seed: of SmoothGrad's noise and KernelSHAP's mixtures, which are drawn batch by batch.
+        batch_size, device: how the network runs; see `interpret`. The maps lie where the images do.
 
     Raises:
-        InterpretError: an unknown method, layer, class or setting; a channel or position that the layer does not have;
-            Grad-CAM with no feature maps below the target; superpixels on an image of one pixel.
+        InterpretError: an unknown method, layer or class; a setting out of its range; a channel or position that the
+            layer does not have; Grad-CAM with no feature maps below the target; superpixels on an image of one pixel.
 
     Warns:
         UncoveredOperation: guided backpropagation or the deconvnet met an operation that they have no reading for.
     """
     model = as_model(model)
     check_method(method)
-    chosen = settings_of(settings)
-    images = check_images(model, images)
-    with frozen(model.module):
+    how = Settings(
+        cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
+    )  # fmt: skip
+    images, home = check_images(model, images), images.device
+    with on_device(model.module, device) as place:
+        images = images.to(place)
         check_answers(model, images, layer)
         head = Head(model.module, layer)
-        aim = find_aim(model, head, images, target, position)
+        aim = find_aim(model, head, images, target, position, how.at_once)
         with progress(len(images), METHODS[method], "img") as bar:
-            maps = maps_of(model, head, images, aim, method, chosen, bar.update)
+            maps = maps_of(model, head, images, aim, method, how, bar.update)
     return Attribution(
-        maps,
-        aim.channels,
-        aim.positions,
-        aim.scores,
+        maps.to(home),
+        aim.channels.to(home),
+        None if aim.positions is None else aim.positions.to(home),
+        aim.scores.to(home),
         method=method,
         layer=layer,
         model=model.name,
@@ -184,14 +223,6 @@ def chosen_methods(methods: Sequence[Method] | None) -> list[Method]:
     for method in chosen:
         check_method(method)
     return chosen
-
-
-def settings_of(values: dict[str, Any]) -> Settings:
-    """Return settings by name, None for those left alone."""
-    for name in values:
-        if name not in Settings.__dataclass_fields__:
-            raise unknown("setting", name, Settings.__dataclass_fields__)
-    return Settings(**values)
 
 
 def check_images(model: Model, images: Tensor) -> Tensor:
@@ -264,10 +295,10 @@ class Aim:
         return output[rows, self.channels, self.positions[:, 0], self.positions[:, 1]]
 
 
-def find_aim(model: Model, head: Head, images: Tensor, target: Any, position: Any) -> Aim:
+def find_aim(model: Model, head: Head, images: Tensor, target: Any, position: Any, at_once: int = AT_ONCE) -> Aim:
     """Return the neuron that a target means in each image."""
     with torch.no_grad():
-        output = torch.cat([head(part) for part in images.split(AT_ONCE)])
+        output = torch.cat([head(part) for part in images.split(at_once)])
     strongest = output if output.dim() == 2 else output.flatten(2).amax(2)
     channels = _channels(model, head, target, strongest).to(output.device)
     positions = _positions(head, position, output, channels)
@@ -340,7 +371,7 @@ def maps_of(
 
     The network is frozen.
     """
-    size = 1 if method in ("smoothgrad", "kernel_shap") else AT_ONCE
+    size = 1 if method in ("smoothgrad", "kernel_shap") else settings.at_once
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
     maps = []
     with torch.enable_grad():
@@ -382,7 +413,7 @@ def _integrated_gradients(_: Model, head: Head, images: Tensor, aim: Aim, settin
         baselines=settings.baseline,
         target=aim.captums,
         n_steps=settings.points,
-        internal_batch_size=max(AT_ONCE, len(images)),
+        internal_batch_size=max(settings.at_once, len(images)),
     )
 
 
@@ -393,7 +424,7 @@ def _smoothgrad(_: Model, head: Head, image: Tensor, aim: Aim, settings: Setting
             image,
             nt_type="smoothgrad",
             nt_samples=settings.samples,
-            nt_samples_batch_size=min(AT_ONCE, settings.samples),
+            nt_samples_batch_size=min(settings.at_once, settings.samples),
             stdevs=spread,
             target=aim.captums[0],
             abs=False,
@@ -422,7 +453,7 @@ def _occlusion(_: Model, head: Head, images: Tensor, aim: Aim, settings: Setting
             strides=(channels, stride, stride),
             baselines=settings.baseline,
             target=aim.captums,
-            perturbations_per_eval=max(1, AT_ONCE // len(images)),
+            perturbations_per_eval=max(1, settings.at_once // len(images)),
         )
     return drops[:, :1]
 
@@ -438,7 +469,7 @@ def _kernel_shap(model: Model, head: Head, image: Tensor, aim: Aim, settings: Se
             target=aim.captums[0],
             feature_mask=mask.to(image.device)[None, None].expand_as(image),
             n_samples=settings.passes,
-            perturbations_per_eval=AT_ONCE,
+            perturbations_per_eval=settings.at_once,
         )
     return values[:, :1].to(image.dtype)
 

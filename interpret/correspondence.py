@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
-from interpret.execution import prepared
+from interpret.execution import images_together, prepared
 from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
@@ -42,7 +42,7 @@ def correspond(
     within: Any = None,
     draws: int = 5,
     colour: Colour = "mean",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> Correspondence:
@@ -72,9 +72,8 @@ def correspond(
         colour: what lies over a masked part: "mean" is an input of zero, which is the training images' mean colour
             wherever the preprocessing subtracts it; "grey", "black" and "white" need a model that says how pictures
             become its input.
-        batch_size: images in one forward pass.
         seed: chooses the random places.
-        device: where the network runs; None: where its parameters are.
+        batch_size, device: how the network runs; see `interpret`.
 
     Returns:
         A `Correspondence`: `.scores`, `.errors`, and `.table()`, the paper's.
@@ -97,8 +96,6 @@ def correspond(
     area = _area(within, images, boxes)
     if draws < 1:
         raise InterpretError(f"draws must be at least 1, not {draws}")
-    if batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     value = _mask_value(model, images, colour)
     traced = trace(model, tuple(images.shape[1:]))
     names = select_traced(model.module, traced, layers)
@@ -111,10 +108,11 @@ def correspond(
         prepared(model, images, device, names) as run,
         progress(len(images) * len(variants), "masking", "img") as bar,
     ):
+        at_once = images_together(batch_size, math.prod(images.shape[2:]), run.device)
         for start in range(0, len(variants), together):
             group = [variant.boxes for variant in variants[start : start + together]]
             signs = [_Signs(features, len(images)) for _ in group]
-            for rows in torch.arange(len(images)).split(batch_size):
+            for rows in torch.arange(len(images)).split(at_once):
                 clean = run.place(images[rows])
                 before = _features(model.module, clean, names)
                 for masked, kept in zip(group, signs, strict=True):

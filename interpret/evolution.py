@@ -80,7 +80,7 @@ def evolve(
             play no part, and it is left as it was.
         rule: how activations are projected; see `interpret.project`.
         sample: how many images, chosen by hash, the movement is measured on.
-        batch_size, workers, device: how the network runs; see `interpret.mine`.
+        batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
         seed: chooses units and sample.
         resume_from: a folder that keeps what was mined, from time to time and at an interrupt, so that the same call
             goes on from there; it stays until you delete it. None: nothing is kept.

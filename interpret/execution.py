@@ -10,12 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from interpret.dry_run import DryRun
+from interpret.errors import InterpretError
 from interpret.model import Model
 from interpret.modes import frozen
-from interpret.parallel import copies_of, most_workers, run_side_by_side
+from interpret.parallel import copies_of, images_at_once, most_workers, run_side_by_side
 from interpret.wrappers import refuse_without_numbers
 
 Result = TypeVar("Result")
+
+MOST_AT_ONCE = 32
+"""How many images go through a network together, unless asked otherwise."""
+
+
+def images_together(batch_size: int | None, pixels: int, device: torch.device) -> int:
+    """Return how many images of so many pixels go through a network together: as asked for, or as suits the device.
+
+    >>> images_together(None, 224 * 224, torch.device("cpu")), images_together(100, 224 * 224, torch.device("cpu"))
+    (8, 100)
+
+    Raises:
+        InterpretError: a batch size below 1.
+    """
+    if batch_size is None:
+        return MOST_AT_ONCE if device.type != "cpu" else min(MOST_AT_ONCE, images_at_once(pixels))
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    return batch_size
 
 
 class Execution:

@@ -108,7 +108,7 @@ def probe(
             its edge its reflection; "reflect", "edge", "mean" (the image's own) or "black". None: "context" where the
             source is larger than the input, otherwise "reflect".
         items: which of the images; None: all.
-        batch_size: inputs in one forward pass; None: as many as 8 images of 224 × 224 pixels.
+        batch_size: how many inputs run together; see `interpret`.
         workers: processes that decode images; 0: this one.
         seed: chooses the noise.
         device: where the network runs; None: where its parameters are.

@@ -14,6 +14,7 @@ from interpret.attribution import (
     Aim,
     Head,
     Method,
+    Settings,
     Window,
     check_images,
     chosen_methods,
@@ -21,13 +22,12 @@ from interpret.attribution import (
     maps_of,
     names_of,
     picture_of,
-    settings_of,
     windows_of,
 )
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
+from interpret.execution import on_device
 from interpret.model import Model, as_model
-from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.methods import MethodComparison
 from interpret.similarity import detail, rank_correlation
@@ -42,7 +42,19 @@ def compare_methods(
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
     other: int | str | Sequence[int | str] | Tensor | None = None,
-    **settings: Any,
+    *,
+    cam_layer: str | None = Settings.cam_layer,
+    baseline: float = Settings.baseline,
+    points: int = Settings.points,
+    samples: int = Settings.samples,
+    noise: float = Settings.noise,
+    window: int | None = Settings.window,
+    stride: int | None = Settings.stride,
+    superpixels: int = Settings.superpixels,
+    passes: int = Settings.passes,
+    seed: int = Settings.seed,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
 ) -> MethodComparison:
     """Return the maps of several methods for the same targets, and how far each depends on the target at all.
 
@@ -59,7 +71,7 @@ def compare_methods(
     taken within what the target sees of the image, outside of which all maps would agree on zero.
 
     Args:
-        model, images, target, layer, position, settings: as in `interpret.attribute`.
+        model, images, target, layer, position, and all from cam_layer on: as in `interpret.attribute`.
         methods: some of its methods; None: all.
         other: what to compare with; None: the class (or channel, at the same position) that is next in strength after
             the target, or the strongest where that is not the target.
@@ -70,13 +82,16 @@ def compare_methods(
     """
     model = as_model(model)
     chosen = chosen_methods(methods)
-    how = settings_of(settings)
+    how = Settings(
+        cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
+    )  # fmt: skip
     images = check_images(model, images)
-    with frozen(model.module):
+    with on_device(model.module, device) as place:
+        images = images.to(place)
         check_answers(model, images, layer)
         head = Head(model.module, layer)
-        aim = find_aim(model, head, images, target, position)
-        rival = _rival(model, head, images, aim, other)
+        aim = find_aim(model, head, images, target, position, how.at_once)
+        rival = _rival(model, head, images, aim, other, how.at_once)
         windows = windows_of(model, head, images, aim)
         with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
             raw, others = (
@@ -100,7 +115,7 @@ def compare_methods(
             method: _correlations(magnitude(raw[method]), magnitude(others[method]), windows) for method in chosen
         },
         same_as_image={method: _correlations(raw[method].sum(1), details, windows) for method in chosen},
-        settings=settings,
+        settings=how.changed(),
     )
 
 
@@ -118,19 +133,19 @@ def _correlations(ones: NDArray[Any], others: NDArray[Any], windows: list[Window
     return np.array([rank_correlation(one[window], other[window]) for one, other, window in pairs])
 
 
-def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any) -> Aim:
+def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any, at_once: int) -> Aim:
     """Return the other target, at the same position."""
     if other is not None:
-        rival = find_aim(model, head, images, other, aim.positions)
+        rival = find_aim(model, head, images, other, aim.positions, at_once)
         if bool((rival.channels == aim.channels).any()):
             raise InterpretError(f"other {other} is the target itself: choose another, or leave it out")
         return rival
     with torch.no_grad():
-        output = head(images)
+        output = torch.cat([head(part) for part in images.split(at_once)])
     at = torch.arange(len(images), device=output.device)
     values = output if aim.positions is None else output[at, :, aim.positions[:, 0], aim.positions[:, 1]]
     if values.shape[1] < 2:
         raise InterpretError(f"{head.name} is a single unit: there is no other to compare its maps with")
     values = values.clone()
     values[at, aim.channels] = -torch.inf
-    return find_aim(model, head, images, values.argmax(1), aim.positions)
+    return find_aim(model, head, images, values.argmax(1), aim.positions, at_once)

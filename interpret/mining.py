@@ -19,19 +19,16 @@ from torch import Tensor, nn
 from interpret.data import Batch, Images, batches, first_images
 from interpret.dry_run import DryRun, not_batched
 from interpret.errors import InterpretError, unknown
-from interpret.execution import Execution, prepared
+from interpret.execution import Execution, images_together, prepared
 from interpret.forward import call_network
 from interpret.inputs import open_together
 from interpret.layers import WITH_UNITS, first_outputs, select_layers, split_patterns
 from interpret.model import Model, as_model
-from interpret.parallel import images_at_once
 from interpret.progress import progress
 from interpret.results.mined import Mined, MinedLayer, Subject
 from interpret.tracing import Layer, trace
 from interpret.unfinished import Unfinished, pack, unpack
 
-MOST_AT_ONCE = 32
-"""How many images go through the network together, unless asked otherwise."""
 BINS = 64
 SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
@@ -75,11 +72,10 @@ def mine(
             images.
         layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
         k: hits to keep for each unit, at least 1.
-        batch_size: images in one forward pass; None: at most 32, and on a processor no more than 8 images of
-            224 × 224 pixels, which is faster there and takes less memory.
+        batch_size: how many images run together; see `interpret`.
         workers: processes that decode images; 0: this one.
         seed: chooses the sample on which density and the sample maxima are taken.
-        device: where the network runs; None: where its parameters are.
+        device: where the network runs; see `interpret`.
         dtype: `torch.bfloat16` runs the network under autocast, faster and less exact; None or float32: as it is.
         resume_from: a file that keeps what is done, from time to time and at the end, an interrupt's, too, so that the
             same call goes on from there; it stays until you delete it. None: nothing is kept.
@@ -99,9 +95,7 @@ def mine(
 
 def suitable_batch_size(data: Images, device: torch.device) -> int:
     """Return how many images go through a network together, where nobody said."""
-    if device.type != "cpu":
-        return MOST_AT_ONCE
-    return min(MOST_AT_ONCE, images_at_once(math.prod(first_images(data).shape[2:])))
+    return images_together(None, math.prod(first_images(data).shape[2:]), device)
 
 
 class Miner:

@@ -78,7 +78,7 @@ def find_neighbours(
             thing lies, and the index is smaller by as much.
         index: a folder in which the features are kept, memory-mapped, for the next search, such as
             `study.path / "features"`; None: they are computed, and held in memory.
-        batch_size, workers, device: how the network runs; see `interpret.mine`.
+        batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
 
     Returns:
         `Neighbours`, to be drawn by `interpret.plots.plot`.

@@ -16,7 +16,7 @@ from interpret.answers import Reading, find_reading, main_output, scores_of
 from interpret.data import open_images
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
-from interpret.execution import prepared
+from interpret.execution import MOST_AT_ONCE, images_together, prepared
 from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import layer_with_units, mine, refuse_other_type
@@ -45,7 +45,7 @@ def occlude(
     fill: str | float | Sequence[float] = "grey",
     others: Any = None,
     rule: Rule = "deconvnet",
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> Occlusion:
@@ -76,8 +76,8 @@ def occlude(
             mean colour), or a value or one for each channel, in units of the network's input.
         others: data in which to look for other images that excite the same feature maps.
         rule: the backward rule of the projections.
-        batch_size: occluded images in one forward pass, at most.
-        device: where the network runs; None: where its parameters are.
+        batch_size, device: how the network runs; see `interpret`. The batches are of one image's places, of which
+            only the windows are computed; None: 32.
         resume_from: a file that keeps what is found in `others`, from time to time and at the end, an interrupt's, too,
             so that the same call goes on from there; it stays until you delete it. None: nothing is kept.
 
@@ -92,8 +92,8 @@ def occlude(
     model = as_model(model)
     if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
         raise InterpretError("images must be a float tensor [B, C, H, W] with at least one image")
-    if batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    how: dict[str, Any] = {"batch_size": batch_size, "device": device}
+    at_once = MOST_AT_ONCE if batch_size is None else images_together(batch_size, 1, images.device)
     refuse_other_type(model.module, images)
     occluder = _Occluder.of(model, images, size, stride, fill)
     followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
@@ -109,9 +109,9 @@ def occlude(
         predicted = labels is None
         labels = _labels(labels, outputs, reading)
         strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
-        in_windows = _answers_windows_alike(model.module, on_target[0], occluder, followed, int(strongest[0]))
+        in_windows = _answers_windows_alike(model.module, on_target[0], occluder, followed, int(strongest[0]), at_once)
         # batches of one size, so that no worker waits for another's longer ones
-        size_of_batch = -(-len(occluder.places) // -(-len(occluder.places) // batch_size))
+        size_of_batch = -(-len(occluder.places) // -(-len(occluder.places) // at_once))
 
         def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
             for row, image in enumerate(on_target):
@@ -145,8 +145,10 @@ def occlude(
         activations=None if followed is None else _numpy(totals.reshape(grid)),
         clean_activations=None if followed is None else _numpy(sums[own, strongest]),
         pictures=inputs_to_bytes(images, model.preprocess),
-        projections=None if followed is None else _projections(model, images, followed, strongest, rule),
-        others={} if followed is None else _other_projections(model, others, followed, strongest, rule, resume_from),
+        projections=None if followed is None else _projections(model, images, followed, strongest, rule, how),
+        others={}
+        if followed is None
+        else _other_projections(model, others, followed, strongest, rule, how, resume_from),
         classes=list(model.classes) if model.classes is not None else None,
         model=model.name,
         settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
@@ -216,13 +218,14 @@ def _run(
 
 
 def _answers_windows_alike(
-    module: nn.Module, image: Tensor, occluder: _Occluder, layer: str | None, channel: int
+    module: nn.Module, image: Tensor, occluder: _Occluder, layer: str | None, channel: int, at_once: int
 ) -> bool:
     """Whether a network answers windows as it answers whole images, on a few places; what it does to them may differ.
 
     Code of its own may look at more of a tensor than `Windowed` shows: its memory, or what is no operation of torch's.
     """
-    places = [occluder.places[place] for place in {0, len(occluder.places) // 2, len(occluder.places) - 1}]
+    some = sorted({0, len(occluder.places) // 2, len(occluder.places) - 1})[:at_once]
+    places = [occluder.places[place] for place in some]
     hidden = occluder.hide(image.clone(), 0, places)
     expected = _answer(module, hidden.whole(), layer, channel)
     try:
@@ -321,9 +324,11 @@ def _channels(channels: Any, sums: Tensor) -> Tensor:
     return given.to(sums.device)
 
 
-def _projections(model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
+def _projections(
+    model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule, how: dict[str, Any]
+) -> NDArray[np.uint8]:
     """Return each image's feature map's strongest neuron, projected into the whole image."""
-    found = project(model, images, layer, channels, rule=rule)
+    found = project(model, images, layer, channels, rule=rule, **how)
     return to_bytes(contrast(found.full((images.shape[2], images.shape[3])), model.colours))
 
 
@@ -333,15 +338,17 @@ def _other_projections(
     layer: str,
     channels: Tensor,
     rule: Rule,
+    how: dict[str, Any],
     resume_from: str | os.PathLike[str] | None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Return, for each image's feature map, projections from the other images that excite it most."""
     if others is None:
         return {}
     data = open_images(others, model)
-    found = mine(model, data, layer, k=OTHERS, resume_from=resume_from)[layer].only(np.unique(channels.cpu().numpy()))
+    mined = mine(model, data, layer, k=OTHERS, resume_from=resume_from, **how)
+    found = mined[layer].only(np.unique(channels.cpu().numpy()))
     tiles: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    for batch in project_hits(model, data, {layer: found}, rule=rule):
+    for batch in project_hits(model, data, {layer: found}, rule=rule, device=how["device"]):
         hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
         tiles |= zip(hits, to_bytes(contrast(batch.projections, model.colours)), strict=True)
     return {

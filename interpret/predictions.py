@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from interpret.answers import Reading, find_reading, scores_of
 from interpret.data import Images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
-from interpret.execution import prepared
+from interpret.execution import images_together, prepared
 from interpret.forward import call_network
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
@@ -32,7 +33,7 @@ def predict(
     k: int | None = None,
     *,
     labels: Sequence[int] | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> Predictions:
     """Return the k most probable classes of some images, with their probabilities.
@@ -51,8 +52,7 @@ def predict(
         k: how many classes, at most as many as the network has; None: 5, or all if there are fewer.
         labels: the right class of each of the items, −1 where it is not known; None: those of the data, if they are
             labels of the network's classes.
-        batch_size: images in one forward pass.
-        device: where the network runs; None: where its parameters are.
+        batch_size, device: how the network runs; see `interpret`.
 
     Returns:
         `Predictions`, to be drawn by `interpret.plots.plot`. Classes of one probability come in their order.
@@ -71,16 +71,15 @@ def predict(
     images = open_images(data, model)
     chosen = list(range(len(images))) if items is None else list(items)
     check_items("items", chosen, images)
-    if batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
     reading: Reading | None = None
     first = torch.stack([images[item][0] for item in chosen[:2]])
     refuse_other_type(model.module, first)
     with prepared(model, first, device) as run, progress(len(chosen), "predicting", "img") as bar:
-        for start in range(0, len(chosen), batch_size):
-            batch = torch.stack([images[item][0] for item in chosen[start : start + batch_size]])
+        size = images_together(batch_size, math.prod(first.shape[2:]), run.device)
+        for start in range(0, len(chosen), size):
+            batch = torch.stack([images[item][0] for item in chosen[start : start + size]])
             refuse_other_type(model.module, batch)
             with torch.inference_mode():
                 placed = run.place(batch)

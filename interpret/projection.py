@@ -18,13 +18,12 @@ from interpret.data import Images, first_images
 from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
-from interpret.execution import Execution, prepared
+from interpret.execution import Execution, images_together, on_device, prepared
 from interpret.forward import call_network
 from interpret.inputs import Several, as_one, is_several, open_together
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, refuse_other_type
 from interpret.model import Model, as_model
-from interpret.modes import frozen
 from interpret.parallel import images_at_once
 from interpret.progress import progress
 from interpret.results.projections import Projections
@@ -55,6 +54,8 @@ def project(
     overlap: Overlap = "add",
     strict: bool = False,
     to: str | int | None = None,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
 ) -> Projections:
     """Project one neuron of each image, or several neurons of one image, back to the pixels.
 
@@ -76,9 +77,9 @@ def project(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W] as the module takes them; the result has their type. One image serves all of several
-            channels or positions. For a network of several inputs a tuple or a dict of them, each [B, …]; then whole
-            images run.
+        images: [B, C, H, W] as the module takes them; the result has their type and lies where they do. One image
+            serves all of several channels or positions. For a network of several inputs a tuple or a dict of them, each
+            [B, …]; then whole images run.
         layer: the layer whose neurons are projected, by name.
         channels: the neuron's channel, one for all or one for each image.
         positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
@@ -90,6 +91,8 @@ def project(
         strict: raise where the rule does not cover an operation, instead of warning.
         to: which of several inputs is projected to, by its name or place, the others being constants; None: the first
             of floats [B, C, H, W].
+        batch_size, device: how the network runs; see `interpret`. What runs are the parts of the images that neurons
+            see, where the network allows it, so that many fit.
 
     Raises:
         InterpretError: an unknown layer or rule, a channel or position that the layer does not have, images that the
@@ -113,18 +116,21 @@ def project(
     channel_of = _channels(channels, traced, count)
     how = _How(rule, start, overlap, strict)
     crop = Crop.of(traced, tuple(images.shape[2:]), overlap, rule)
-    with frozen(model.module):
+    home = images.device
+    with on_device(model.module, device) as target:
+        images = images.to(target)
+        at_once = crop.batch_size if batch_size is None else images_together(batch_size, 1, target)
         check_answers(model, images[:2, :, : crop.size[0], : crop.size[1]], layer)
         if positions is not None:
             at = _positions(positions, traced, count)
         else:
-            at = _strongest_positions(model.module, images, layer, channel_of, crop)
+            at = _strongest_positions(model.module, images, layer, channel_of, crop, batch_size)
         signals, values = [], []
         # of one image, a forward pass and n backward passes cost no more than n of both on half of it
         shared = count > len(images) and crop.share > 0.5
         if shared:
             crop = replace(crop, size=crop.image)
-        for part in torch.arange(count).split(count if shared else crop.batch_size):
+        for part in torch.arange(count).split(count if shared else at_once):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
             inputs = images if shared else crop.cut(images.expand(count, -1, -1, -1)[part], corners)
@@ -134,9 +140,9 @@ def project(
             values.append(value)
     boxes = crop.boxes(at)
     return Projections(
-        torch.cat(signals)[:, :shown],
+        torch.cat(signals)[:, :shown].to(home),
         boxes,
-        torch.cat(values),
+        torch.cat(values).to(home),
         at,
         channels=channel_of,
         images=torch.arange(len(images)).expand(count),
@@ -322,7 +328,7 @@ def project_hits(
         mined: what `mine` returned, or any mapping of layers to values, images and positions.
         layers: which of the mined layers, by name; None: all.
         rule, overlap, strict: as for `project`.
-        device: where the network runs; None: where its parameters are.
+        device: where the network runs; see `interpret`.
         done: which hits of a layer [C, k] have been projected already. Batches of such alone are left out, and the
             others come as they would without.
 
@@ -658,10 +664,13 @@ def _project_image(
     return torch.cat(signals), torch.cat(values)
 
 
-def _strongest_positions(module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop) -> Tensor:
+def _strongest_positions(
+    module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop, batch_size: int | None
+) -> Tensor:
     """Return where each image's channel is strongest, [B, 2]; one image serves all channels."""
     found: list[Tensor] = []
-    for part in torch.arange(len(images)).split(images_at_once(crop.image[0] * crop.image[1])):
+    at_once = images_at_once(crop.image[0] * crop.image[1]) if batch_size is None else batch_size
+    for part in torch.arange(len(images)).split(at_once):
         outputs: dict[str, Tensor] = {}
         with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True, count=len(part)):
             call_network(module, images[part].clone())

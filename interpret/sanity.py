@@ -24,14 +24,13 @@ from interpret.attribution import (
     maps_of,
     names_of,
     picture_of,
-    settings_of,
     windows_of,
 )
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
+from interpret.execution import on_device
 from interpret.methods import magnitude
 from interpret.model import Model, as_model
-from interpret.modes import frozen
 from interpret.progress import progress
 from interpret.results.sanity import SanityCheck
 from interpret.similarity import rank_correlation, scaled, structural_similarity
@@ -54,7 +53,18 @@ def sanity_check(
     position: Sequence[int] | Tensor | None = None,
     steps: int | None = STEPS,
     seed: int = 0,
-    **settings: Any,
+    *,
+    cam_layer: str | None = Settings.cam_layer,
+    baseline: float = Settings.baseline,
+    points: int = Settings.points,
+    samples: int = Settings.samples,
+    noise: float = Settings.noise,
+    window: int | None = Settings.window,
+    stride: int | None = Settings.stride,
+    superpixels: int = Settings.superpixels,
+    passes: int = Settings.passes,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
 ) -> SanityCheck:
     """Compare each method's maps with those of the same network, randomised layer by layer from the top down.
 
@@ -82,10 +92,10 @@ def sanity_check(
     drawn again, up to 20 times. Where a map is zero everywhere all the same, its similarity is NaN, to be left out.
 
     Args:
-        model, images, target, layer, position, settings: as in `interpret.attribute`.
+        model, images, target, layer, position, and all from cam_layer on: as in `interpret.attribute`.
         methods: some of its methods; None: all.
         steps: how many steps there are from none to all of the layers, as even as can be; None: one for each layer.
-        seed: draws the random weights.
+        seed: draws the random weights, SmoothGrad's noise and KernelSHAP's mixtures.
 
     Raises:
         InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
@@ -94,12 +104,16 @@ def sanity_check(
     chosen = chosen_methods(methods)
     if steps is not None and steps < 1:
         raise InterpretError(f"steps must be at least 1, not {steps}")
-    how = settings_of(settings)
+    how = Settings(
+        cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
+    )  # fmt: skip
+    settings = {name: value for name, value in how.changed().items() if name != "seed"}
     images = check_images(model, images)
-    with frozen(model.module), _given_back(model.module) as trained:
+    with on_device(model.module, device) as place, _given_back(model.module) as trained:
+        images = images.to(place)
         check_answers(model, images, layer)
         head = Head(model.module, layer)
-        aim = find_aim(model, head, images, target, position)
+        aim = find_aim(model, head, images, target, position, how.at_once)
         if how.cam_layer is None and {"gradcam", "guided_gradcam"} & set(chosen):
             how = Settings(**vars(how) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
         from_top = layers_with_weights(head, images[:1])[::-1]

@@ -24,6 +24,7 @@ from interpret.manifest import updating
 from interpret.results.mined import Mined, MinedLayer, Subject
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from interpret.answers import Reading
@@ -97,7 +98,7 @@ class Study:
         *,
         batch_size: int | None = None,
         workers: int = 0,
-        device: str | None = None,
+        device: str | torch.device | None = None,
         dtype: str = "float32",
         made_from: Mapping[str, str | None] | None = None,
     ) -> None:

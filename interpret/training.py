@@ -101,7 +101,7 @@ def train(
     *,
     epochs: int | None = None,
     seed: int | None = None,
-    device: str | torch.device = "cpu",
+    device: str | torch.device | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = True,
 ) -> TrainingResult:
@@ -124,7 +124,7 @@ def train(
             shipped model.
         epochs: how many, instead of the recipe's; of the epochs to keep, those up to here are kept.
         seed: instead of the recipe's.
-        device: where to compute.
+        device: where to compute; None: the processor.
         out: another folder to write to, which becomes a model folder of its own.
         resume: whether to go on with a training that was interrupted, or to start again.
 
@@ -141,7 +141,7 @@ def train(
     if not resume:
         _forget(unfinished)
 
-    run = _Run(source, recipe, torch.device(device))
+    run = _Run(source, recipe, torch.device("cpu" if device is None else device))
     run.restore(unfinished / "state.pt")
     batches, total = run.batches_per_epoch, recipe.train.epochs
     name = recipe.model.title or source.name

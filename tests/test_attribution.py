@@ -409,7 +409,6 @@ def test_mistakes_are_one_sentence(images: Tensor) -> None:
     assert "unknown layer 'conv9'" in refused(network, images, "gradient", 0, layer="conv9")
     assert "8 × 8" in refused(network, images, "gradient", 0, layer="conv2", position=(8, 0))
     assert "no positions" in refused(network, images, "gradient", 0, position=(1, 1))
-    assert "unknown setting 'sample'" in refused(network, images, "smoothgrad", 0, sample=3)
     assert "passes must be at least 3" in refused(network, images, "kernel_shap", 0, passes=1)
     assert "pixels would be left out" in refused(network, images, "occlusion", 0, window=3, stride=4)
     assert "at least one image" in refused(network, images[:0], "gradient", 0)
