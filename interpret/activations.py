@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from interpret.data import batches, open_images
+from interpret.data import batches
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
 from interpret.execution import MOST_AT_ONCE, on_device, prepared
 from interpret.forward import call_network
-from interpret.inputs import by_key, image_among, is_several, taking_images
+from interpret.inputs import by_key, image_among, is_several, open_together, taking_images
 from interpret.layers import first_outputs, select_layers, split_patterns
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
@@ -96,7 +96,7 @@ def _parts(
             others = {key: value.to(device) for key, value in part.items() if key != image}
             yield taking_images(model.module, image, others), part[image]
         return
-    data = open_images(images, model)
+    model, data = open_together(model, images)
     if isinstance(images, Tensor) and images.dim() == 4 and images.is_floating_point():
         refuse_other_type(model.module, images)
         yield from ((model.module, part) for part in images.split(batch_size or len(images)))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from interpret.data import Images, TensorImages, open_images
+from interpret.data import DatasetImages, Images, TensorImages, open_images
 from interpret.errors import InterpretError, unknown
 from interpret.forward import CalledBy, Several, is_several
 from interpret.model import Model
@@ -161,17 +165,116 @@ class SeveralImages(TensorImages):
         return TensorImages(self.packed, self.model).fingerprint
 
 
+class _ImagesOf:
+    """A data set of (image, label), of one whose items hold further inputs; the last item read is at hand."""
+
+    def __init__(self, dataset: Any, keys: list[str | int], image: str | int) -> None:
+        self.dataset, self.keys, self.image = dataset, keys, image
+        self.others: dict[str | int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: int) -> tuple[Any, Any]:
+        inputs, label = _inputs_of(self.dataset[item], self.keys, item)
+        self.others = {key: _as_tensor(key, value, item) for key, value in inputs.items() if key != self.image}
+        return inputs[self.image], label
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the data set knows besides, such as its classes."""
+        if name in ("dataset", "keys", "image", "others"):  # as it is copied, before it has any
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class SeveralItems(DatasetImages):
+    """A data set each of whose items holds what the network takes beside an image."""
+
+    def __init__(self, dataset: Any, model: Model, keys: list[str | int]) -> None:
+        first, _ = _inputs_of(dataset[0], keys, 0)
+        image = next((key for key, value in first.items() if _is_image(value)), None)
+        if image is None:
+            raise InterpretError(f"of the inputs {keys} in item 0, none is an image [C, H, W]")
+        self.one_by_one = _ImagesOf(dataset, keys, image)
+        super().__init__(self.one_by_one, model)
+        self.name = type(dataset).__name__
+        inputs = self._inputs(0)[0]
+        self.packing = Packing.of(inputs, image)
+        self.channels = self.packing.channels
+
+    def _inputs(self, item: int) -> tuple[dict[str | int, Tensor], int]:
+        image, label = super().__getitem__(item)
+        read = {self.one_by_one.image: image, **self.one_by_one.others}
+        return {key: read[key][None] for key in self.one_by_one.keys}, label
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        inputs, label = self._inputs(item)
+        return self.packing.pack(inputs)[0], label
+
+
+def _inputs_of(item: Any, keys: list[str | int], place: int) -> tuple[dict[str | int, Any], Any]:
+    """Return the inputs that an item holds, by name or place, and its label."""
+    holds = isinstance(item, Mapping | tuple | list)
+    if not holds or any(key not in (item if isinstance(item, Mapping) else range(len(item))) for key in keys):
+        raise InterpretError(f"item {place} does not hold the inputs {keys} that the network takes")
+    label = item.get("label", -1) if isinstance(item, Mapping) else item[len(keys)] if len(item) > len(keys) else -1
+    return {key: item[key] for key in keys}, label
+
+
+def _as_tensor(key: str | int, value: Any, place: int) -> Tensor:
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InterpretError(
+            f"input {key!r} of item {place} is {type(value).__name__}: give it as a tensor or a number"
+        ) from None
+
+
+def _is_image(value: Any) -> bool:
+    floats = isinstance(value, Tensor) and value.dim() == 3 and value.is_floating_point()
+    return floats or isinstance(value, Image.Image)
+
+
+def needed_inputs(module: nn.Module) -> list[str]:
+    """Return what a network cannot be called without, as its `forward` names it.
+
+    >>> needed_inputs(nn.Bilinear(3, 4, 2)), needed_inputs(nn.Linear(3, 4))
+    (['input1', 'input2'], ['input'])
+    """
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    try:
+        parameters = signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # of what is not written in Python, nobody knows
+        return []
+    return [one.name for one in parameters if one.kind in kinds and one.default is Parameter.empty]
+
+
 def open_together(model: Model, data: Any) -> tuple[Model, Images]:
     """Return data as `open_images` does, and of several inputs the model that takes them as one.
 
     >>> model, images = open_together(Model(nn.Bilinear(3, 4, 2), "two"), (torch.rand(5, 3, 2, 2), torch.rand(5, 4)))
     >>> len(images), images.channels
     (5, 3)
+
+    The items of a data set hold several inputs where the network cannot do with one: under the names that its
+    `forward` has for them, or in their order.
     """
-    if not is_several(data):
-        return model, open_images(data, model)
-    model, packed, packing = as_one(model, data)
-    return model, SeveralImages(model, packed, packing)
+    if is_several(data):
+        model, packed, packing = as_one(model, data)
+        return model, SeveralImages(model, packed, packing)
+    names = needed_inputs(model.module)
+    if len(names) > 1 and _has_items(data):
+        by_name = isinstance(data[0], Mapping)
+        images = SeveralItems(data, model, list(names) if by_name else list(range(len(names))))
+        return replace(model, module=CalledBy(model.module, images.packing)), images
+    return model, open_images(data, model)
+
+
+def _has_items(data: Any) -> bool:
+    """Return whether data is a map-style data set whose items hold several things."""
+    if isinstance(data, Images | Tensor | np.ndarray | str | os.PathLike) or not isinstance(data, Sized):
+        return False
+    return hasattr(data, "__getitem__") and len(data) > 0 and isinstance(data[0], Mapping | tuple | list)
 
 
 def with_examples(module: nn.Module, examples: Any) -> tuple[CalledBy, tuple[int, ...]]:

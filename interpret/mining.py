@@ -69,7 +69,7 @@ def mine(
         model: the network; it runs in evaluation mode and is left as it was.
         data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`; for a network of
             several inputs a tuple or a dict of them, tensors [N, …], of which the first of floats [N, C, H, W] is the
-            images.
+            images, or a data set whose items are such tuples or dicts of one image each.
         layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
         k: hits to keep for each unit, at least 1.
         batch_size: how many images run together; see `interpret`.

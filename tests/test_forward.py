@@ -647,6 +647,62 @@ def test_tracing_with_several_inputs(how: str) -> None:
     assert traced.input_shape == (3, 11, 11)
 
 
+class Items:
+    """A data set of items with several inputs, as dicts or tuples."""
+
+    classes = ("cat", "dog")
+
+    def __init__(self, inputs: dict[str, Tensor], how: str) -> None:
+        self.inputs, self.how = inputs, how
+
+    def __len__(self) -> int:
+        return len(self.inputs["image"])
+
+    def __getitem__(self, item: int) -> Any:
+        one = {name: value[item] for name, value in self.inputs.items()}
+        one["kind"] = int(one["kind"])  # type: ignore[assignment]
+        return one | {"label": item % 2} if self.how == "dict" else (*one.values(), item % 2)
+
+
+class FiveByPlace(Several):
+    def forward(self, a: Tensor, b: Tensor, c: Tensor, d: Tensor, e: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(a, b, c, d, scale=e)
+
+
+@by_name_or_place
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_of_a_data_set_that_hold_several_inputs(workers: int, how: str) -> None:
+    network, inputs = several(torch.float32)
+    model: nn.Module = network
+    if how == "tuple":
+        model = FiveByPlace().eval()
+        model.load_state_dict(network.state_dict())
+    items = Items(inputs, how)
+    expected = interpret.mine(network, inputs, k=3)
+    found = interpret.mine(model, items, k=3, workers=workers)
+    for name in expected:
+        np.testing.assert_array_equal(found[name].images, expected[name].images)
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-6)
+    means = found["head"].class_means
+    assert means is not None
+    np.testing.assert_allclose(means[1], network(**inputs)[1::2].mean(0).detach(), rtol=1e-5, atol=1e-6)
+    outputs = interpret.layer_outputs(model, items, "joint")["joint"]
+    torch.testing.assert_close(outputs, hooked(network, ["joint"], lambda: network(**inputs))["joint"])
+    unit = found["joint"].unit(2)
+    assert unit.patches.shape[1] == unit.projections("deconvnet").shape[1] == 3
+
+
+def test_items_that_do_not_hold_what_the_network_takes() -> None:
+    network, inputs = several(torch.float32)
+    with pytest.raises(InterpretError, match=r"item 0 does not hold the inputs \['image', 'other', .* takes"):
+        InterpretError, match=r"item 0 does not hold the inputs \['image', 'other', .* that the network"
+    ):
+        interpret.mine(network, Items({name: inputs[name] for name in ("image", "kind")}, "dict"))
+    words = [(image, other, mask, "cat", scale) for image, other, mask, _, scale in zip(*inputs.values(), strict=True)]
+    with pytest.raises(InterpretError, match="input 3 of item 0 is str: give it as a tensor or a number"):
+        interpret.mine(network, words)
+
+
 def test_several_inputs_are_refused_in_a_sentence_where_they_are_not_taken() -> None:
     network, inputs = several(torch.float32)
     for run in (interpret.predict, lambda *given: interpret.probe(*given, "rotation"), interpret.occlude):
