@@ -74,6 +74,8 @@ class Images(ABC):
         """How many of an input's channels are the image, where the network takes more than that; None: all."""
         self.skipped: dict[str, str] = {}
         """Source name to reason, for those that turned out not to decode."""
+        self.opened_from: dict[str, Any] | None = None
+        """What `open_images` takes to open them again: "data", "crops" and "scales"; None for what lies in memory."""
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -507,6 +509,14 @@ def open_images(
     images = _open(data, model, crops, tuple(scales))
     if len(images) == 0:
         raise _none_left(images)
+    if isinstance(data, str | os.PathLike):
+        named = isinstance(data, str) and data in NAMED
+        tiled = isinstance(images, PictureImages) and images.cuts is not None
+        images.opened_from = {
+            "data": data if named else str(Path(data).expanduser().resolve()),
+            "crops": "tiles" if tiled else "center",
+            "scales": list(scales) if tiled else [],
+        }
     return images
 
 

@@ -119,6 +119,7 @@ def _load(spec: str, weights: str | None) -> Model:
     return replace(
         model,
         spec=spec,
+        weights=weights,
         origin=model.origin or origin,
         preprocess=model.preprocess or source.preprocess,
         classes=model.classes or source.classes,

@@ -36,6 +36,8 @@ class Model:
     "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.answers`."""
     spec: str | None = None
     """What `interpret.load` takes to make this model again; None for a module made in memory."""
+    weights: str | None = None
+    """What `interpret.load` takes as its weights, where they are not the network's own."""
     origin: str = ""
     """Where the weights come from, in one sentence."""
     card: str | None = None

@@ -837,6 +837,7 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
         "model": {
             "name": model.name,
             "spec": model.spec,
+            "weights": model.weights,
             "origin": model.origin,
             "weights_hash": model.weights_hash,
             "params": sum(parameter.numel() for parameter in model.module.parameters()),
@@ -852,6 +853,7 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
             "sources": len(np.unique(data.sources)),
             "classes": list(data.classes) if data.classes is not None else None,
             "skipped": dict(data.skipped),
+            "opened_from": data.opened_from,
         },
         "settings": {"dtype": dtype},
         "layers": [_layer_record(layer) for layer in layers.values()],

@@ -629,7 +629,7 @@ class LayerView:
             hits=hits,
             columns=columns,
             histogram=histogram,
-            code=self._code(unit, hits[0]) if hits else "",
+            code=self._code(unit, hits) if hits else "",
             classes=self._top_classes(unit),
             selectivity=None if math.isnan(line.selectivity) else line.selectivity,
             colour=line.colour,
@@ -727,17 +727,21 @@ class LayerView:
                     network.alike(found.layers[unit], found.units[unit], found.values[unit]),
                 )
 
-    def _code(self, unit: int, hit: Hit) -> str:
-        """The lines of Python that make the strongest hit's projection."""
-        model, data = self._network.model, self._network.data
-        load = f"interpret.load({model['spec']!r})" if model["spec"] else f"...  # the network {model['name']!r}"
-        position = f", positions={list(hit.position)}" if hit.position else ""
-        rule = f", rule={self.rules[0]!r}" if self.rules and self.rules[0] != "deconvnet" else ""
+    def _code(self, unit: int, hits: list[Hit]) -> str:
+        """The lines of Python that make the unit's pictures again."""
+        positions = f", {[hit.position for hit in hits]}" if self.positioned else ""
+        kind = self.rules[0] if self.rules else "deconvnet"
+        rule, _, overlap = kind.partition("-")
+        how = (f", rule={rule!r}" if self.rules else "") + (f", overlap={overlap!r}" if overlap else "")
         return "\n".join(
             [
-                f"model = {load}",
-                f"image, label = interpret.open_images({data['name']!r}, model)[{hit.image}]",
-                f"interpret.project(model, image[None], {self.name!r}, {unit}{position}{rule}).pixels",
+                "import interpret, torch",
+                "",
+                *self._network.opening,
+                f"items = {[hit.image for hit in hits]}",
+                "inputs = torch.stack([images[item][0] for item in items])",
+                f"shown = interpret.project(model, inputs, {self.name!r}, {unit}{positions}{how})",
+                "interpret.plot(shown)  # shown.pictures are the patches, shown.pixels the projections",
             ]
         )
 
@@ -930,6 +934,27 @@ class NetworkView:
             for group, drawing in zip(groups, drawings, strict=True)
         ]
 
+    @cached_property
+    def opening(self) -> list[str]:
+        """The lines of Python that load the network and open the images, and refuse others than these."""
+        model, data, made_from = self.model, self.data, self.study.info.get("made_from") or {}
+        spec, weights = made_from.get("model") or model["spec"], made_from.get("weights") or model.get("weights")
+        load = f"model = ...  # your network {model['name']!r}"
+        if spec:
+            load = f"model = interpret.load({_from_home(spec)!r}"
+            load += f", weights={_from_home(weights)!r})" if weights else ")"
+        opened = data.get("opened_from")
+        images = f"images = interpret.open_images(..., model)  # your images {data['name']!r}"
+        if opened:
+            images = f"images = interpret.open_images({_from_home(opened['data'])!r}, model, crops={opened['crops']!r}"
+            images += f", scales={tuple(opened['scales'])})" if opened["scales"] else ")"
+        return [
+            load,
+            f"assert model.weights_hash.startswith({model['weights_hash'][:12]!r})",
+            images,
+            f"assert images.fingerprint.startswith({data['fingerprint'][:12]!r})",
+        ]
+
     @property
     def item_count(self) -> int:
         """Inputs that the network was shown."""
@@ -1051,6 +1076,12 @@ class NetworkView:
     def picture(self, path: Path) -> Picture | None:
         """Return one of the study's pictures, None where it has none."""
         return Picture(path.relative_to(self.study.path).as_posix(), *_size(path)) if path.is_file() else None
+
+
+def _from_home(path: str) -> str:
+    """Return a path without the name of who is at home there."""
+    home = f"{Path.home()}{os.sep}"
+    return f"~/{path.removeprefix(home)}" if path.startswith(home) else path
 
 
 def _likeliest(names: Sequence[str], labels: Iterable[int], probabilities: Iterable[float]) -> tuple[Likely, ...]:
