@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args, overload
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.errors import InterpretError, unknown
 from interpret.model import Model, as_model
-from interpret.plots.style import Figure
+from interpret.plots.lettering import fit, height_of, width_of
+from interpret.plots.panels import WHOLE_LINE, Panel, lay_out, width_in_inches
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import in_style, look, points
 from interpret.weights import kind_of, named_layers, weight_of
 from interpret.wrappers import refuse_without_numbers
 
@@ -50,7 +53,8 @@ def filter_images(
         One colour picture a filter where the layer has three input channels, which are taken to be the picture's red,
         green and blue, whatever order the model has them in. Otherwise grey slices: one a filter if it has one input
         channel or `channel` names one, and else, filter by filter, one for every input channel (of its group, in a
-        grouped convolution).
+        grouped convolution). A slice all of whose weights are zero, in a filter that has others, is no connection,
+        as in LeNet-5, whose table leaves some out, or in a pruned network: it is white all over, and not mid-grey.
 
     Raises:
         InterpretError: an unknown layer or scale, a layer without kernels, a channel out of range, weights that are
@@ -76,7 +80,7 @@ def filter_sheet(
     (188, 764, 3)
 
     Where a filter has many grey slices, each row is a filter and each column an input channel, the first `limit` of
-    both. Arguments, order and errors are those of `filter_images` and `plot_filters`.
+    both; what is not connected is hatched. Arguments, order and errors are those of `filter_images` and `plot_filters`.
     """
     grid = _arranged(_find_kernels(as_model(model), layer), scale, channel, limit)
     height, width = grid.tiles.shape[1:3]
@@ -86,11 +90,45 @@ def filter_sheet(
     sheet = np.full((grid.rows * pitch[0] - _SHEET_GAP, grid.columns * pitch[1] - _SHEET_GAP, 3), 255, np.uint8)
     for place, tile in enumerate(tiles):
         top, left = place // grid.columns * pitch[0], place % grid.columns * pitch[1]
-        sheet[top : top + height * zoom, left : left + width * zoom] = tile
+        sheet[top : top + height * zoom, left : left + width * zoom] = _hatched(tile) if grid.absent[place] else tile
     return sheet
 
 
 _SHEET_TILE, _SHEET_GAP = 44, 4
+
+
+def _hatched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a tile of the same size with thin slanting lines on white."""
+    down, right = np.indices(tile.shape[:2])
+    return np.where(((down + right) % 8 == 0)[..., None], np.uint8(190), np.uint8(255)).repeat(3, -1)
+
+
+@overload
+def plot_filters(
+    model: Model | nn.Module,
+    layer: str | None = None,
+    scale: Scale = "filter",
+    channel: int | None = None,
+    limit: int = 24,
+    numbers: bool = False,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: None = None,
+) -> Figure: ...
+
+
+@overload
+def plot_filters(
+    model: Model | nn.Module,
+    layer: str | None = None,
+    scale: Scale = "filter",
+    channel: int | None = None,
+    limit: int = 24,
+    numbers: bool = False,
+    *,
+    ax: Axes,
+) -> Axes: ...
 
 
 def plot_filters(
@@ -100,7 +138,11 @@ def plot_filters(
     channel: int | None = None,
     limit: int = 24,
     numbers: bool = False,
-) -> Figure:
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
     """Plot the kernels of a layer as a figure in the manner of figure 3 of the AlexNet paper.
 
     >>> figure = plot_filters(nn.Sequential(nn.Conv2d(3, 64, 11)))
@@ -109,7 +151,8 @@ def plot_filters(
     >>> figure.savefig("filters.pdf")  # doctest: +SKIP
 
     Colour kernels, and those of one input channel, stand in a grid in the order of their units, row by row. Kernels
-    over many input channels come as a table of grey slices: a row is a unit, a column an input channel.
+    over many input channels come as a table of grey slices: a row is a unit, a column an input channel; a place without
+    connection, as in LeNet-5's C3, is hatched.
 
     Args:
         model: the network.
@@ -118,16 +161,19 @@ def plot_filters(
         channel: one input channel to show of every filter; None: all.
         limit: at most so many rows and columns of a table of slices; the figure says what is left out.
         numbers: whether to print each unit's number in the grid; a table always has them.
+        width, figsize, ax: as in `interpret.plot`; without any of them, the figure is up to 7.2 inches wide.
 
     Returns:
-        A matplotlib figure, up to 7.2 inches wide, to save with `figure.savefig(path)`.
+        A matplotlib figure, to save with `figure.savefig(path)`, or `ax`.
 
     Raises:
         InterpretError: as `filter_images`, and a limit below 1.
     """
     model = as_model(model)
     kernels = _find_kernels(model, layer)
-    return _figure(kernels, _arranged(kernels, scale, channel, limit), scale, channel, model.name, numbers)
+    return _figure(
+        kernels, _arranged(kernels, scale, channel, limit), scale, channel, model.name, numbers, width, figsize, ax
+    )
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------------
@@ -205,9 +251,18 @@ def _drawn(kernels: _Kernels, scale: Scale, channel: int | None) -> Pictures:
     values = (0.5 + weights / (2 * torch.where(largest > 0, largest, 1))).numpy()
     if kernels.colours and channel is None:
         return values[:, [kernels.colours.index(colour) for colour in "RGB"]].transpose(0, 2, 3, 1)[:, None]
+    if not kernels.colours:
+        values[_absent(kernels)] = 1.0
     if channel is not None:
         values = values[:, channel : channel + 1]
     return values[..., None].repeat(3, axis=-1)
+
+
+def _absent(kernels: _Kernels) -> NDArray[np.bool_]:
+    """Return [units, input channels], whether a unit that has weights has none but zeros for a channel."""
+    largest = kernels.weights.abs().amax(dim=(2, 3))
+    found: NDArray[np.bool_] = ((largest == 0) & (largest.amax(1, keepdim=True) > 0)).numpy()
+    return found
 
 
 @dataclass(frozen=True)
@@ -220,6 +275,8 @@ class _Grid:
     columns: int
     table: bool
     """Whether rows are units and columns input channels."""
+    absent: NDArray[np.bool_]
+    """[tiles] whether there is no connection."""
 
 
 def _arranged(kernels: _Kernels, scale: Scale, channel: int | None, limit: int) -> _Grid:
@@ -227,12 +284,15 @@ def _arranged(kernels: _Kernels, scale: Scale, channel: int | None, limit: int) 
         raise InterpretError(f"limit must be at least 1, not {limit}")
     pictures = np.round(_drawn(kernels, scale, channel) * 255).astype(np.uint8)
     units, slices, height, width, _ = pictures.shape
+    absent = _absent(kernels)
     if slices == 1:
         columns = _columns(units, height / width)
-        return _Grid(pictures[:, 0], -(-units // columns), columns, table=False)
+        # a colour may have no weights
+        alone = np.zeros(units, bool) if kernels.colours else absent[:, channel or 0]
+        return _Grid(pictures[:, 0], -(-units // columns), columns, table=False, absent=alone)
     pictures = pictures[:limit, :limit]
     rows, columns = pictures.shape[:2]
-    return _Grid(pictures.reshape(-1, height, width, 3), rows, columns, table=True)
+    return _Grid(pictures.reshape(-1, height, width, 3), rows, columns, True, absent[:limit, :limit].ravel())
 
 
 def _columns(count: int, ratio: float) -> int:
@@ -252,65 +312,99 @@ def _columns(count: int, ratio: float) -> int:
 # ---- as a figure -----------------------------------------------------------------------------------------------------
 
 # inches
-_WIDTH, _HEIGHT, _NARROWEST = 7.2, 9.6, 4.0
-_MARGIN, _HEAD, _FOOT, _LABELS = 0.15, 0.55, 0.5, 0.36
+_HEIGHT, _NARROWEST = 9.6, 4.0
 _LARGEST_TILE = 1.1
-_INK, _QUIET = "#1a1a1a", "#666666"
-_OUTLINE: dict[str, Any] = {"fill": False, "linewidth": 0.3, "edgecolor": "#b0b0b0", "clip_on": False}
 
 
-def _figure(kernels: _Kernels, grid: _Grid, scale: Scale, channel: int | None, model: str, numbers: bool) -> Figure:
-    height, width = grid.tiles.shape[1:3]
-    labels = _LABELS if grid.table else 0.0
-    # of a tile with a longer side of 1, and a tenth of that between tiles
-    shape = height / max(height, width), width / max(height, width)
-    down, across = grid.rows * (shape[0] + 0.1) - 0.1, grid.columns * (shape[1] + 0.1) - 0.1
-    side = min(_LARGEST_TILE, (_WIDTH - 2 * _MARGIN - labels) / across, (_HEIGHT - _HEAD - _FOOT - labels) / down)
-    tile = shape[0] * side, shape[1] * side
-    pitch = tile[0] + 0.1 * side + (0.14 if numbers and not grid.table else 0.0), tile[1] + 0.1 * side
-    content = grid.rows * pitch[0] - 0.1 * side, grid.columns * pitch[1] - 0.1 * side
+@in_style
+def _figure(
+    kernels: _Kernels,
+    grid: _Grid,
+    scale: Scale,
+    channel: int | None,
+    model: str,
+    numbers: bool,
+    width: float | None,
+    figsize: tuple[float, float] | None,
+    ax: Axes | None,
+) -> Figure | Axes:
+    if width is None and figsize is None and ax is None:
+        most = width_in_inches(None)
+        width = min(most, max(_NARROWEST, _Layout(kernels, grid, channel, model, numbers, most).needed + 0.1))
 
-    size = max(_NARROWEST, content[1] + labels + 2 * _MARGIN), content[0] + labels + _HEAD + _FOOT
-    figure = Figure(figsize=size, facecolor="white")
-    axes = _axes(figure, left=_MARGIN + labels, top=_HEAD + labels, width=content[1], height=content[0])
-    for place, picture in enumerate(grid.tiles):
-        top, left = place // grid.columns * pitch[0], place % grid.columns * pitch[1]
-        extent = (left, left + tile[1], top + tile[0], top)
-        axes.imshow(picture, extent=extent, interpolation="nearest", aspect="auto")
-        axes.add_patch(Rectangle((left, top), tile[1], tile[0], **_OUTLINE))
-        if numbers and not grid.table:
-            axes.text(left, top + tile[0] + 0.02, str(place), fontsize=5.5, color=_QUIET, va="top")
-    axes.set(xlim=(0, content[1]), ylim=(content[0], 0))
-    if grid.table:
-        _number_table(axes, grid, tile, pitch)
+    def draw(axes: Axes, wide: float, _: bool) -> None:
+        layout = _Layout(kernels, grid, channel, model, numbers, wide)
+        layout.draw(axes)
+        _draw_scale(layout, kernels, scale, colours=bool(kernels.colours) and channel is None)
 
-    figure.text(
-        _MARGIN / size[0], 1 - 0.12 / size[1], _title(kernels, model), fontsize=10, color=_INK, va="top", weight="bold"
-    )
-    figure.text(
-        _MARGIN / size[0], 1 - 0.31 / size[1], _contents(kernels, grid, channel), fontsize=7.5, color=_QUIET, va="top"
-    )
-    _draw_scale(figure, kernels, scale, colours=bool(kernels.colours) and channel is None, top=size[1] - _FOOT + 0.2)
-    return figure
+    def height(wide: float) -> float:
+        return _Layout(kernels, grid, channel, model, numbers, wide).height
+
+    return lay_out([[Panel("filters", draw, WHOLE_LINE, height)]], width, figsize, ax)
 
 
-def _axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Add bare axes at a place in inches from the top left of the figure, measured in inches themselves."""
-    across, down = figure.get_size_inches()
-    axes = figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
-    axes.set_axis_off()
-    return axes
+class _Layout:
+    """Where everything stands in a width, in inches."""
 
+    def __init__(
+        self, kernels: _Kernels, grid: _Grid, channel: int | None, model: str, numbers: bool, width: float
+    ) -> None:
+        self.grid, self.width, self.look = grid, width, look()
+        self.numbers = numbers and not grid.table
+        self.size = points("figure.title")
+        self.title = fit(_title(kernels, model), width, self.size, lines=2)
+        self.contents = fit(_contents(kernels, grid, channel), width, lines=4)
+        self.head = height_of(self.title, self.size) + height_of(self.contents) + 0.08
+        self.labels = 0.36 * self.look.scale if grid.table else 0.0
+        height, breadth = grid.tiles.shape[1:3]
+        # of a tile with a longer side of 1, and a tenth of that between tiles
+        shape = height / max(height, breadth), breadth / max(height, breadth)
+        down, across = grid.rows * (shape[0] + 0.1) - 0.1, grid.columns * (shape[1] + 0.1) - 0.1
+        room = width - self.labels - 0.02
+        side = min(_LARGEST_TILE, room / across, (_HEIGHT - self.head - self.labels - 0.4) / down)
+        self.tile = shape[0] * side, shape[1] * side
+        number = 1.4 * self.look.small / 72 if self.numbers else 0.0
+        self.pitch = self.tile[0] + 0.1 * side + number, self.tile[1] + 0.1 * side
+        self.top, self.left = self.head + self.labels, self.labels
+        self.needed = grid.columns * self.pitch[1] - 0.1 * side + self.labels
+        self.foot = self.top + grid.rows * self.pitch[0] - 0.1 * side + 0.12
+        self.height = self.foot + 0.3 * self.look.scale + height_of("x\nx") * (width < 3.8 * self.look.scale)
 
-def _number_table(axes: Axes, grid: _Grid, tile: tuple[float, float], pitch: tuple[float, float]) -> None:
-    """Write units beside the rows and input channels above the columns: as many as there is room for."""
-    style: dict[str, Any] = {"fontsize": 6, "color": _QUIET}
-    for row in range(0, grid.rows, max(1, math.ceil(0.1 / pitch[0]))):
-        axes.text(-0.05, row * pitch[0] + tile[0] / 2, str(row), ha="right", va="center_baseline", **style)
-    for column in range(0, grid.columns, max(1, math.ceil(0.16 / pitch[1]))):
-        axes.text(column * pitch[1] + tile[1] / 2, -0.04, str(column), ha="center", va="bottom", **style)
-    axes.text(-0.3, 0, "unit", rotation=90, ha="left", va="top", **style)
-    axes.text(0, -0.2, "input channel", ha="left", va="bottom", **style)
+    def draw(self, axes: Axes) -> None:
+        self.sheet = Sheet(axes, self.width, self.height)
+        self.sheet.write(0, 0, self.title, self.size)
+        self.sheet.write(0, height_of(self.title, self.size), self.contents, color=self.look.quiet)
+        for place, picture in enumerate(self.grid.tiles):
+            row, column = divmod(place, self.grid.columns)
+            x, y = self.left + column * self.pitch[1], self.top + row * self.pitch[0]
+            if self.grid.absent[place]:
+                edge = self.look.hairline
+                self.sheet.box(x, y, self.tile[1], self.tile[0], fill=False, edgecolor=edge, hatch="////////")
+                self.sheet.axes.patches[-1].set_hatch_linewidth(0.4)
+            else:
+                self.sheet.picture(x, y, self.tile[1], self.tile[0], picture, interpolation="nearest")
+            self.sheet.frame(x, y, self.tile[1], self.tile[0], self.look.hairline, 0.3)
+            if self.numbers and place % self._every(str(len(self.grid.tiles)), self.pitch[1]) == 0:
+                self.sheet.write(x, y + self.tile[0] + 0.02, str(place), color=self.look.quiet)
+        if self.grid.table:
+            self._number_table()
+
+    def _every(self, longest: str, pitch: float) -> int:
+        """Return which of the numbers have room: one in so many."""
+        return max(1, math.ceil((width_of(longest) + 0.03) / pitch))
+
+    def _number_table(self) -> None:
+        """Write units beside the rows and input channels above the columns: as many as there is room for."""
+        quiet, line = self.look.quiet, height_of("0")
+        beside = line + width_of(str(self.grid.rows))
+        for row in range(0, self.grid.rows, max(1, math.ceil(line / self.pitch[0]))):
+            middle = self.top + row * self.pitch[0] + self.tile[0] / 2
+            self.sheet.write(self.left - 0.05, middle, str(row), color=quiet, ha="right", va="center_baseline")
+        for column in range(0, self.grid.columns, self._every(str(self.grid.columns), self.pitch[1])):
+            middle = self.left + column * self.pitch[1] + self.tile[1] / 2
+            self.sheet.write(middle, self.top - 0.04, str(column), color=quiet, ha="center", va="bottom")
+        self.sheet.write(self.left - 0.08 - beside, self.top, "unit", color=quiet, rotation=90)
+        self.sheet.write(self.left, self.top - 0.05 - line, "input channel", color=quiet, va="bottom")
 
 
 def _title(kernels: _Kernels, model: str) -> str:
@@ -333,17 +427,25 @@ def _contents(kernels: _Kernels, grid: _Grid, channel: int | None) -> str:
     return text
 
 
-def _draw_scale(figure: Figure, kernels: _Kernels, scale: Scale, colours: bool, top: float) -> None:
+def _draw_scale(layout: _Layout, kernels: _Kernels, scale: Scale, colours: bool) -> None:
     """Draw a strip from the darkest to the lightest weight, and say what they are."""
+    sheet, quiet, line = layout.sheet, layout.look.quiet, height_of("0")
     largest = float(kernels.weights.abs().max())
     ends = ("−1", "+1") if scale == "filter" else (f"−{largest:.2g}", f"+{largest:.2g}")
-    room = 0.055 * len(ends[0]) + 0.05
-    axes = _axes(figure, left=_MARGIN + room, top=top, width=1.0, height=0.09)
-    axes.imshow(np.linspace(0, 1, 256)[None], cmap="gray", extent=(0, 1, 0, 0.09), aspect="auto", vmin=0, vmax=1)
-    axes.add_patch(Rectangle((0, 0), 1, 0.09, **_OUTLINE))
-    style: dict[str, Any] = {"fontsize": 6.5, "color": _QUIET, "va": "center_baseline"}
-    axes.text(-0.04, 0.045, ends[0], ha="right", **style)
-    axes.text(1.04, 0.045, ends[1], ha="left", **style)
-    axes.text(0.5, -0.03, "0", ha="center", fontsize=6.5, color=_QUIET, va="top")
+    left, high, wide, top = width_of(ends[0]) + 0.05, 0.09, 1.0, layout.foot
+    strip = sheet.axes.inset_axes((left, top, wide, high), transform=sheet.axes.transData)
+    strip.imshow(np.linspace(0, 1, 256)[None], cmap="gray", aspect="auto", vmin=0, vmax=1)
+    strip.set_axis_off()
+    sheet.frame(left, top, wide, high, layout.look.hairline, 0.3)
+    middle = top + high / 2
+    sheet.write(left - 0.04, middle, ends[0], color=quiet, ha="right", va="center_baseline")
+    sheet.write(left + wide + 0.04, middle, ends[1], color=quiet, va="center_baseline")
+    sheet.write(left + wide / 2, top + high + 0.03, "0", color=quiet, ha="center")
     told = "times the filter's largest weight" if scale == "filter" else "weight, the same for all filters"
-    axes.text(1.12 + room, 0.045, told + (", in each colour" if colours else ""), ha="left", **style)
+    told += ", in each colour" if colours else ""
+    told += "; hatched: no connection" if layout.grid.absent.any() else ""
+    beside = left + wide + 0.1 + width_of(ends[1])
+    if layout.width < 3.8 * layout.look.scale:
+        sheet.write(0, top + high + 0.05 + line, fit(told, layout.width, lines=2), color=quiet)
+    else:
+        sheet.write(beside, middle, fit(told, layout.width - beside, lines=2), color=quiet, va="center")

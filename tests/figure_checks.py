@@ -86,7 +86,7 @@ def faults(figure: Figure) -> list[str]:
         if one.artist != other.artist and overlap(one.corners, other.corners):
             found.append(f"{one.text!r} covers {other.text!r}")
     pictures = [
-        (image, box(np.array([image.get_window_extent(recorded).extents])[0]))
+        (image, box(image.get_tightbbox(recorded).extents))
         for axes, _ in all_axes(figure)
         for image in axes.images
         if image.get_visible()

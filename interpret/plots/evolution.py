@@ -69,7 +69,7 @@ def plot_evolution(
 
 def _block(result: Evolution, layer: str, show: str) -> Panel:
     units, epochs, _, height, breadth = result.projections[layer].shape
-    beside = 0.42 * look().scale
+    beside = 0.6 * look().scale
 
     def high(wide: float) -> float:
         tile = (wide - beside) / (epochs * (1 + GAP))

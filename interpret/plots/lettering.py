@@ -99,10 +99,13 @@ def columns_of(labels: Sequence[str], width: float, size: float, mark: float = 0
     """Return how many columns of a legend fit a width in inches, beside a mark of as many inches for each."""
     if not labels:
         return 1
-    each = max(width_of(label, size) for label in labels) + mark
-    fitting = max(1, min(len(labels), int(width / each)))
-    # as even as the number of lines allows
-    return -(-len(labels) // -(-len(labels) // fitting))
+    for columns in range(len(labels), 1, -1):
+        lines = -(-len(labels) // columns)
+        # which fills one column after the other
+        parts = [labels[start : start + lines] for start in range(0, len(labels), lines)]
+        if len(parts) == columns and sum(max(width_of(one, size) for one in part) + mark for part in parts) <= width:
+            return columns
+    return 1
 
 
 def first_name(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from interpret.errors import InterpretError
 from interpret.plots.lettering import first_name, fit, height_of
 from interpret.plots.panels import Names, Panel, Size, choose, lay_out, width_in_inches
-from interpret.plots.style import bare, in_style, look, mix, points
+from interpret.plots.sheet import Sheet
+from interpret.plots.style import in_style, look, mix, points
 from interpret.results.occlusion import Occlusion
 
 NAMED_CLASSES = 5
@@ -31,6 +33,8 @@ TITLES = {
 }
 LEAST = 1.04
 """Inches of width that a panel needs."""
+BESIDE = 0.36
+"""Inches beside a map, for its scale."""
 
 
 @overload
@@ -93,52 +97,98 @@ def plot_occlusion(
 
 
 def _panel(occlusion: Occlusion, name: str, chosen: list[str], row: int, titled: bool) -> Panel:
-    draws: dict[str, Callable[[Axes, Occlusion, int, float], None]] = {
+    draws: dict[str, Callable[[_Place, Occlusion, int], None]] = {
         "image": _image, "activation": _activations, "projections": _projections, "probability": _probabilities,
         "classes": _classes,
     }  # fmt: skip
     letter = f"({'abcde'[chosen.index(name)]}) " if len(chosen) > 1 else ""
-    height, breadth = occlusion.pictures.shape[1:3]
+    words = letter + TITLES[name]
+    ratio = occlusion.pictures.shape[1] / occlusion.pictures.shape[2]
+    lines = NAMED_CLASSES + 1 if name == "classes" else 2
+
+    def measures(wide: float) -> tuple[float, float, float]:
+        """Return the inches from the top to the map, of the map's width, and of all together."""
+        head = height_of("\n", points("axes.title")) + 0.05 if titled else 0.03
+        side = wide - BESIDE * look().scale
+        return head, side, head + side * ratio + height_of("\n" * (lines - 1)) + 0.16
 
     def draw(axes: Axes, wide: float, _: bool) -> None:
-        bare(axes)
-        draws[name](axes, occlusion, row, wide)
+        head, side, all_of_it = measures(wide)
+        sheet = Sheet(axes, wide, all_of_it)
         if titled:
-            axes.set_title(fit(letter + TITLES[name], wide, points("axes.title"), lines=2), loc="left")
+            title = fit(words, wide, points("axes.title"), lines=2)
+            sheet.write(0, head - 0.05, title, points("axes.title"), va="bottom")
+        draws[name](_Place(sheet, head, side, side * ratio), occlusion, row)
 
-    def high(wide: float) -> float:
-        below = height_of("\n" * NAMED_CLASSES) if "classes" in chosen else height_of("\n")
-        above = height_of("\n", points("axes.title")) if titled else 0.0
-        return above + 0.97 * wide * height / breadth + below + 0.12
-
-    return Panel(name, draw, LEAST, high)
+    return Panel(name, draw, LEAST, lambda wide: measures(wide)[2])
 
 
-def _below(axes: Axes, words: str) -> None:
-    axes.set_xlabel(words, fontsize=look().small, color=look().quiet, labelpad=3)
+@dataclass(frozen=True)
+class _Place:
+    """Where a map stands on its sheet, in inches."""
+
+    sheet: Sheet
+    top: float
+    width: float
+    height: float
+
+    def below(self, words: str) -> None:
+        self.sheet.write(0, self.top + self.height + 0.04, words, color=self.sheet.look.quiet)
+
+    @property
+    def room(self) -> float:
+        """How much there is for a word below, to the edge of the sheet."""
+        return self.sheet.width - 0.03
+
+    def show(self, pixels: Any, extent: tuple[float, float, float, float], size: tuple[int, int], **look: Any) -> Any:
+        """Draw what lies at left, right, bottom and top of a picture of a size in pixels."""
+        across, down = self.width / size[1], self.height / size[0]
+        left, right, bottom, top = extent
+        drawn = self.sheet.axes.imshow(
+            pixels,
+            extent=((left + 0.5) * across, (right + 0.5) * across, self.top + (bottom + 0.5) * down,
+                    self.top + (top + 0.5) * down),
+            **look,
+        )  # fmt: skip
+        # a cell at the border sticks out of the picture, as the occluder does
+        drawn.set_clip_path(Rectangle((0, self.top), self.width, self.height, transform=self.sheet.axes.transData))
+        self.sheet.axes.set(xlim=(0, self.sheet.width), ylim=(self.sheet.height, 0))
+        return drawn
+
+    def ground(self) -> None:
+        """Draw the picture's own frame, so that places compare across the row."""
+        grey = mix(look().ink, look().paper, 0.92)
+        self.sheet.box(0, self.top, self.width, self.height, facecolor=grey, zorder=-1)
+        self.sheet.frame(0, self.top, self.width, self.height, look().hairline)
 
 
-def _image(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
-    axes.imshow(occlusion.pictures[row], interpolation="auto")
-    height, width = occlusion.size
-    axes.add_patch(Rectangle((-0.5, -0.5), width, height, facecolor="#808080", edgecolor="white", linewidth=0.8))
-    _below(axes, f"{_class(occlusion, row, wide)}\np = {occlusion.clean_probabilities[row]:.2f}")
+def _size(occlusion: Occlusion) -> tuple[int, int]:
+    height, width = occlusion.pictures.shape[1:3]
+    return height, width
 
 
-def _activations(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
+def _image(place: _Place, occlusion: Occlusion, row: int) -> None:
+    height, width = _size(occlusion)
+    place.show(occlusion.pictures[row], (-0.5, width - 0.5, height - 0.5, -0.5), (height, width), interpolation="auto")
+    high, wide = occlusion.size[0] / height * place.height, occlusion.size[1] / width * place.width
+    place.sheet.box(0, place.top, wide, high, facecolor="#808080", edgecolor="white", linewidth=0.8)
+    place.below(f"{_class(place, occlusion, row)}\np = {occlusion.clean_probabilities[row]:.2f}")
+
+
+def _activations(place: _Place, occlusion: Occlusion, row: int) -> None:
     assert occlusion.activations is not None and occlusion.clean_activations is not None
     assert occlusion.layer is not None and occlusion.channels is not None
-    _heat(axes, occlusion, occlusion.activations[row], float(occlusion.clean_activations[row]), None)
-    _below(axes, f"map {int(occlusion.channels[row])} of\n{fit(occlusion.layer, wide)}")
+    _heat(place, occlusion, occlusion.activations[row], float(occlusion.clean_activations[row]), None)
+    place.below(f"map {int(occlusion.channels[row])} of\n{fit(occlusion.layer, place.room)}")
 
 
-def _probabilities(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
-    _heat(axes, occlusion, occlusion.probabilities[row], float(occlusion.clean_probabilities[row]), 1.0)
-    _below(axes, _class(occlusion, row, wide))
+def _probabilities(place: _Place, occlusion: Occlusion, row: int) -> None:
+    _heat(place, occlusion, occlusion.probabilities[row], float(occlusion.clean_probabilities[row]), 1.0)
+    place.below(_class(place, occlusion, row))
 
 
-def _class(occlusion: Occlusion, row: int, wide: float) -> str:
-    return fit(first_name(occlusion.class_name(int(occlusion.labels[row]))), 0.95 * wide)
+def _class(place: _Place, occlusion: Occlusion, row: int) -> str:
+    return fit(first_name(occlusion.class_name(int(occlusion.labels[row]))), place.room)
 
 
 def _extent(occlusion: Occlusion) -> tuple[float, float, float, float]:
@@ -149,52 +199,49 @@ def _extent(occlusion: Occlusion) -> tuple[float, float, float, float]:
     return left, left + right * len(occlusion.lefts), top + down * len(occlusion.tops), top
 
 
-def _framed(axes: Axes, occlusion: Occlusion) -> None:
-    """Give a map the image's own frame, so that places compare across the row."""
-    height, width = occlusion.pictures.shape[1:3]
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
-    axes.patch.set_visible(True)
-    axes.set_facecolor(mix(look().ink, look().paper, 0.92))
-    for side in axes.spines.values():
-        side.set(visible=True, color=look().hairline, linewidth=0.5)
-
-
-def _heat(axes: Axes, occlusion: Occlusion, values: NDArray[Any], clean: float, top: float | None) -> None:
+def _heat(place: _Place, occlusion: Occlusion, values: NDArray[Any], clean: float, top: float | None) -> None:
     highest = max(float(values.max()), clean) if top is None else top
     lowest = min(float(values.min()), 0.0)
-    drawn = axes.imshow(values, extent=_extent(occlusion), vmin=lowest, vmax=max(highest, 1e-12))
-    _framed(axes, occlusion)
+    place.ground()
+    drawn = place.show(values, _extent(occlusion), _size(occlusion), vmin=lowest, vmax=max(highest, 1e-12))
+    axes = place.sheet.axes
+    bar = axes.inset_axes((place.width + 0.05, place.top, 0.05, place.height), transform=axes.transData)
     figure = axes.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(drawn, cax=axes.inset_axes((1.04, 0, 0.06, 1)))
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=look().small, length=2, pad=2)
-    bar.locator = MaxNLocator(5)
-    bar.update_ticks()
+    scale = figure.colorbar(drawn, cax=bar, ticks=MaxNLocator(5), format=_short_number)
+    scale.outline.set_visible(False)
+    bar.tick_params(labelsize=look().small, length=2, pad=2)
     # where the value without the occluder lies
-    bar.ax.axhline(clean, color="white", linewidth=2.2)
-    bar.ax.axhline(clean, color="#1a1a1a", linewidth=1.0)
+    bar.axhline(clean, color="white", linewidth=2.2)
+    bar.axhline(clean, color="#1a1a1a", linewidth=1.0)
 
 
-def _projections(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
+def _short_number(value: float, _: Any) -> str:
+    """Return a number in at most four letters.
+
+    >>> _short_number(12000, None), _short_number(0.25, None), _short_number(-3, None)
+    ('12k', '0.25', '−3')
+    """
+    words = f"{value / 1000:.3g}k" if abs(value) >= 1000 else f"{value:.2g}" if abs(value) < 1 else f"{value:.3g}"
+    return words.replace("-", "−")
+
+
+def _projections(place: _Place, occlusion: Occlusion, row: int) -> None:
     """Draw this image's projection in a frame, with those of other images beside it."""
     assert occlusion.projections is not None
     own = occlusion.projections[row]
     others = occlusion.others.get(str(row))
     tiles = [own, *([] if others is None else others)]
     side = math.ceil(math.sqrt(len(tiles)))
-    for place, tile in enumerate(tiles):
-        top, left = divmod(place, side)
-        axes.imshow(tile, extent=(left, left + 0.97, top + 0.97, top), interpolation="auto", aspect="auto")
-    axes.add_patch(
-        Rectangle((0, 0), 0.97, 0.97, fill=False, edgecolor=look().ink, linewidth=1.2, clip_on=False, zorder=3)
-    )
-    rows = math.ceil(len(tiles) / side)
-    axes.set(xlim=(0, side), ylim=(max(rows, side), 0), aspect="equal", xticks=[], yticks=[])
-    _below(axes, fit("framed: this image" if others is not None else "in this image", wide, lines=2))
+    wide, high = place.width / side, place.height / side
+    for number, tile in enumerate(tiles):
+        down, right = divmod(number, side)
+        place.sheet.picture(right * wide, place.top + down * high, 0.97 * wide, 0.97 * high, tile)
+    place.sheet.frame(0, place.top, 0.97 * wide, 0.97 * high, look().ink, 1.2)
+    place.below(fit("framed: this image" if others is not None else "in this image", place.room, lines=2))
 
 
-def _classes(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
+def _classes(place: _Place, occlusion: Occlusion, row: int) -> None:
     """Draw the most probable class at each place, and name the classes below."""
     found = occlusion.predictions[row]
     classes, counts = np.unique(found, return_counts=True)
@@ -204,31 +251,23 @@ def _classes(axes: Axes, occlusion: Occlusion, row: int, wide: float) -> None:
     rest = len(order) - len(named)
     colours = [*look().categories[: len(named)], mix(look().ink, look().paper, 0.8)]
     index = np.full(found.shape, len(named))
-    for place, label in enumerate(named):
-        index[found == label] = place
-    axes.imshow(
+    for number, label in enumerate(named):
+        index[found == label] = number
+    place.ground()
+    place.show(
         index,
-        extent=_extent(occlusion),
+        _extent(occlusion),
+        _size(occlusion),
         cmap=ListedColormap(colours),
         vmin=-0.5,
         vmax=len(colours) - 0.5,
         interpolation="nearest",
     )
-    _framed(axes, occlusion)
-    room = 0.95 * wide - 2.2 * look().small / 72
-    labels = [fit(first_name(occlusion.class_name(label)), room) for label in named]
+    line = height_of("x")
+    key = 0.6 * line
+    labels = [fit(first_name(occlusion.class_name(label)), place.room - 1.6 * key) for label in named]
     labels += [f"{rest} others"] if rest > 0 else []
-    handles = [Rectangle((0, 0), 1, 1, color=colours[place]) for place in range(len(labels))]
-    axes.legend(
-        handles,
-        labels,
-        loc="upper left",
-        bbox_to_anchor=(0, 0),
-        fontsize=look().small,
-        handlelength=0.9,
-        handleheight=0.9,
-        handletextpad=0.5,
-        labelspacing=0.25,
-        borderpad=0.4,
-        borderaxespad=0,
-    )
+    for number, label in enumerate(labels):
+        top = place.top + place.height + 0.05 + number * line
+        place.sheet.box(0, top + 0.15 * line, key, key, facecolor=colours[number])
+        place.sheet.write(1.6 * key, top, label)

@@ -63,16 +63,22 @@ def choose(panels: Names, names: Sequence[str], default: Sequence[str] | None = 
     names = list(dict.fromkeys(names))
     if panels is None:
         return [main or names[0]] if ax is not None else [*(names if default is None else default)]
-    asked = [panels] if isinstance(panels, str) else list(panels)
+    asked = asked_for(panels, names)
+    if ax is not None and len(set(asked)) > 1:
+        raise InterpretError(f"panels names {len(set(asked))} panels, and ax takes one: draw each into axes of its own")
+    return [name for name in names if name in asked]
+
+
+def asked_for(panels: str | Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the names of panels as they were asked for, all of which there are."""
+    asked = [panels] if isinstance(panels, str) else [str(name) for name in panels]
     known = ", ".join(map(repr, names[:MOST_TOLD])) + ", …" * (len(names) > MOST_TOLD)
     if not asked:
         raise InterpretError(f"panels is empty: the figure has {known}")
     for name in asked:
         if name not in names:
             raise InterpretError(f"unknown panel {name!r}: the figure has {known}")
-    if ax is not None and len(set(asked)) > 1:
-        raise InterpretError(f"panels names {len(set(asked))} panels, and ax takes one: draw each into axes of its own")
-    return [name for name in names if name in asked]
+    return asked
 
 
 def width_in_inches(width: float | None, figsize: Size = None) -> float:

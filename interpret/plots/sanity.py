@@ -19,8 +19,8 @@ from interpret.results.sanity import MEASURES, SanityCheck
 
 COLUMNS = 11
 """Steps whose maps are shown at most."""
-CURVES = 1.75
-"""Inches that the curves are high with their titles."""
+CURVES = 1.25
+"""Inches that the curves are high."""
 LARGEST = 0.75
 """Inches of a map's side at most."""
 COLORS = "RdBu_r"
@@ -75,7 +75,12 @@ def plot_sanity(
             else:
                 axes.tick_params(labelleft=False)
 
-        return Panel(measure, draw, 0.98, lambda _: CURVES)
+        def height(wide: float) -> float:
+            lines = fit(MEASURES[measure], wide - 0.3, points("axes.title"), lines=3)
+            below = fit(_axis(result), wide - 0.25, points("axes.label"), lines=3)
+            return CURVES + height_of(lines, points("axes.title")) + height_of(below, points("axes.label")) + 0.3
+
+        return Panel(measure, draw, 0.98, height)
 
     maps = Panel("maps", lambda axes, wide, _: _Maps(result, wide).draw(axes), WHOLE_LINE,
                  lambda wide: _Maps(result, wide).height)  # fmt: skip
@@ -85,6 +90,10 @@ def plot_sanity(
         for method in result.rank
     ]
     return lay_out([row for row in rows if row], width, figsize, ax, "", legend if measures else (), legend_after=1)
+
+
+def _axis(result: SanityCheck) -> str:
+    return f"top layers randomised (of {result.layers})"
 
 
 def _line(method: str) -> tuple[Any, Any]:
@@ -103,7 +112,7 @@ def _curves(axes: Axes, result: SanityCheck, measure: str, low: float, wide: flo
     # a narrow panel has room for few numbers
     axes.xaxis.set_major_locator(MaxNLocator(2 if wide < 1.3 * look().scale else 5, integer=True))
     axes.set_title(fit(MEASURES[measure], wide - 0.3, points("axes.title"), lines=3))
-    axes.set_xlabel(fit(f"layers randomised, from the top (of {result.layers})", wide - 0.25, points("axes.label"), 4))
+    axes.set_xlabel(fit(_axis(result), wide - 0.25, points("axes.label"), lines=3))
 
 
 class _Maps:

@@ -11,9 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from interpret.errors import InterpretError, unknown
 from interpret.plots.lettering import fit, height_of, width_of
-from interpret.plots.panels import WHOLE_LINE, Names, Panel, lay_out
+from interpret.plots.panels import WHOLE_LINE, Names, Panel, asked_for, lay_out
 from interpret.plots.sheet import Sheet
 from interpret.plots.style import look
 
@@ -32,13 +31,7 @@ def choose(panels: Names, names: Sequence[str], most: int) -> list[int]:
     if panels is None:
         return list(range(min(most, len(names))))
     places = {name: place for place, name in enumerate(names)}
-    asked = [panels] if isinstance(panels, str) else [str(one) for one in panels]
-    for name in asked:
-        if name not in places:
-            raise unknown("panel", name, names)
-    if not asked:
-        raise InterpretError(f"panels is empty: the figure has {', '.join(names[:12])}")
-    return [places[name] for name in asked]
+    return [places[name] for name in asked_for(panels, names)]
 
 
 @dataclass
