@@ -37,13 +37,15 @@ def write_pdf(report: Report, path: Path) -> None:
     about = {"Title": f"{report.name}: report", "Creator": f"interpret {interpret.__version__}", "CreationDate": None}
     with drawing(), PdfPages(path, metadata=about) as file:
         pages = _Pages(file, report.name)
+        # pictures first: the table of layers may take many pages, and comes last
         _title(pages, report)
-        _layers(pages, report)
         _filters(pages, report)
         _units(pages, report)
         pages.end()
         for result in report.load():
             _result(file, draw(result), result.title, result.reading, report.name)
+        _layers(pages, report)
+        pages.end()
 
 
 class _Pages:

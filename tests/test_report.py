@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -174,6 +176,25 @@ def test_the_pdf_has_a_page_for_each_figure(folder: Path, tmp_path: Path) -> Non
     pages = [tuple(map(float, box.split()[2:])) for box in re.findall(rb"/MediaBox \[([^\]]*)\]", content)]
     assert len(pages) >= 2 + 3
     assert all(width == pytest.approx(595.4, abs=1) and height >= 841 for width, height in pages)
+
+
+def test_the_pdf_begins_with_pictures_and_ends_with_the_table_of_layers(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read off the pages as they are saved: which have pictures, and which have the heading of the table."""
+    told: list[tuple[bool, list[str]]] = []
+    save = PdfPages.savefig
+
+    def saved(file: PdfPages, figure: Figure, **settings: Any) -> None:
+        told.append((any(axes.images for axes in figure.axes), [text.get_text() for text in figure.texts]))
+        save(file, figure, **settings)
+
+    monkeypatch.setattr(PdfPages, "savefig", saved)
+    write_report(folder, tmp_path / "report.pdf")
+    tables = [page for page, (_, words) in enumerate(told) if "Layers" in words]
+    assert len(tables) == 1 and not any(pictured for pictured, _ in told[tables[0] :])
+    assert all(pictured for pictured, _ in told[1 : tables[0]]) and tables[0] > 1
+    assert "Report on a network" in told[0][1] and told[-1][1][-1] == str(len(told))
 
 
 def test_only_the_sections_that_there_are(model: Model, images: torch.Tensor, tmp_path: Path) -> None:
