@@ -144,3 +144,46 @@ def _truth(
     if odd is not None:
         raise InterpretError(f"labels must be from 0 to {classes - 1}, or -1 for none, not {odd}")
     return np.array(labels, np.int64)
+
+
+def different_classes(
+    model: Model | nn.Module,
+    data: Any,
+    count: int,
+    *,
+    batch_size: int = 32,
+    device: str | torch.device | None = None,
+) -> list[int]:
+    """Return items of a data set that are of different classes, as examples of what a network does.
+
+    >>> images = torch.eye(16)[[7, 7, 3, 7]].view(4, 1, 4, 4)
+    >>> different_classes(nn.Flatten(), images, 2)  # whose outputs are the pixels: the brightest is the class
+    [0, 2]
+
+    They are spread over the data, each of another source. Where the data has labels these are their classes, and
+    otherwise what the network says of sixteen times as many images as are asked for. Where there are fewer classes
+    than that, items of the same one fill up.
+
+    Args:
+        model: the network, whose output is one score a class.
+        data: the images, as `interpret.open_images` takes them.
+        count: how many, at most as many as there are.
+        batch_size, device: as in `predict`.
+    """
+    model = as_model(model)
+    images = open_images(data, model)
+    _, firsts = np.unique(images.sources, return_index=True)
+    among = firsts if count <= len(firsts) else np.arange(len(images))
+    classes = images.labels[among]
+    if (classes < 0).any():
+        spread = np.unique(np.linspace(0, len(among) - 1, min(16 * count, len(among))).round().astype(int))
+        among = among[spread]
+        classes = predict(model, images, among.tolist(), 1, batch_size=batch_size, device=device).top[:, 0]
+    # evenly spread places first; from each, the nearest item of a class that is not there yet
+    found: list[int] = []
+    for place in np.linspace(0, len(among) - 1, min(count, len(among))):
+        order = np.argsort(np.abs(np.arange(len(among)) - place), kind="stable").tolist()
+        seen = {classes[one] for one in found}
+        new = [one for one in order if classes[one] not in seen] or [one for one in order if one not in found]
+        found.append(new[0])
+    return [int(among[one]) for one in sorted(found)]

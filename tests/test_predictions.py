@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from torch import Tensor, nn
 
 import interpret
 from interpret.answers import Reading
+from interpret.cli import main
 from interpret.errors import InterpretError
 from interpret.model import Model
 from interpret.plots import plot
-from interpret.predictions import predict
+from interpret.predictions import different_classes, predict
 from interpret.preprocess import Preprocess
 from interpret.results.predictions import Predictions
 
@@ -136,3 +138,39 @@ def test_mistakes_are_one_sentence(arguments: dict[str, Any], sentence: str) -> 
     with pytest.raises(InterpretError, match=sentence) as caught:
         predict(**given)
     assert "\n" not in str(caught.value)
+
+
+def test_items_of_different_classes_by_label_and_by_prediction() -> None:
+    model = interpret.load("lenet")
+    digits = interpret.open_images("digits", model)  # five hundred of each, one after the other
+    assert different_classes(model, digits, 10) == sorted(different_classes(model, digits, 10))
+    assert sorted(digits.labels[different_classes(model, digits, 10)].tolist()) == list(range(10))
+    # nothing but twos and a few sevens, and no labels
+    twos = [digits[item][0] for item in (*range(1000, 1040), *range(3500, 3504))]
+    images = torch.stack(twos)
+    chosen = different_classes(model, images, 2)
+    assert set(predict(model, images, chosen).top[:, 0]) == {2, 7}
+    # of one class only, others fill up
+    assert len(set(different_classes(model, images[:5], 4))) == 4 and different_classes(model, images[:3], 9) == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_the_command_occludes_images_of_different_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder whose first and last files are of one class."""
+    digits = interpret.load_dataset("digits")
+    (tmp_path / "pictures").mkdir()
+    for place, item in enumerate([1500, 1501, 10, 2600, 1502, 1503]):
+        Image.fromarray(digits.images[item]).save(tmp_path / "pictures" / f"{place}.png")
+    monkeypatch.chdir(tmp_path)
+    command = ["occlude", "lenet", "pictures", "--size", "7", "--stride", "7", "--images", "3", "--no-others"]
+    monkeypatch.setattr(sys, "argv", ["interpret", *command, "--study", "kept"])
+    main()
+    assert capsys.readouterr().out == "Open occlusion.png\n"
+    study = interpret.Study.open(tmp_path / "kept")
+    kept: Any = study.result(*study.results[0])
+    assert sorted(kept.clean_predictions.tolist()) == [0, 3, 5]

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 import interpret
+from interpret.predictions import different_classes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="squeezenet1_1")
     parser.add_argument("data", nargs="?", default="photographs")
-    parser.add_argument("--images", type=int, nargs="+", default=[0, 1, 2], help="which sources of the data, from 0")
+    parser.add_argument("--images", type=int, nargs="+", help="which sources, from 0; default: three of other classes")
     parser.add_argument("--layer", help="whose strongest feature map is followed; default: the last below the answer")
     parser.add_argument("--size", type=int, default=32, help="side of the occluder, in pixels")
     parser.add_argument("--stride", type=int, default=16, help="its step, in pixels")
@@ -28,7 +29,8 @@ def main() -> None:
     model = interpret.load(arguments.model)
     data = interpret.open_images(arguments.data, model)
     _, first_items = np.unique(data.sources, return_index=True)
-    chosen = [data[int(first_items[source])] for source in arguments.images]
+    items = [first_items[source] for source in arguments.images or ()] or different_classes(model, data, 3)
+    chosen = [data[int(item)] for item in items]
     labels = [label for _, label in chosen]
     occlusion = interpret.occlude(
         model,

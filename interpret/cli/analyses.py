@@ -150,11 +150,16 @@ def occlude(
     from interpret.data import read_items
     from interpret.occlusion import occlude as run
     from interpret.plots import check_figure_path
+    from interpret.predictions import different_classes
 
     check_figure_path(out, "--out")
     told = None if labels is None else read_whole_numbers(labels, "--labels")
     subject = open_subject(model, data, study, weights, crops, device)
-    chosen = read_items(subject.images, spread(subject.images, images) or range(len(subject.images)))
+    items = spread(subject.images, images)
+    if items is not None and told is None:
+        # one example of a class is enough
+        items = different_classes(subject.model, subject.images, len(items), device=find_device(device))
+    chosen = read_items(subject.images, items or range(len(subject.images)))
     if told is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
         told = chosen.labels.tolist()
     kept_in = subject.unfinished("occlude")
