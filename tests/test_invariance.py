@@ -832,6 +832,13 @@ def test_command_over_a_study(
     assert "did you mean 'invariance noise'" in refused(capsys, monkeypatch, "plot", study, "invariance", "nois")
     assert "leave out DATA digits" in refused(capsys, monkeypatch, "probe", study, "digits")
     command(monkeypatch, "plot", study, "invariance", "noise", "--out", out)
+    command(monkeypatch, "plot", study, "invariance", "noise", "--panels", "layers,first", "--width", 3.3, "--out", out)
+    with Image.open(out) as picture:
+        assert picture.width == pytest.approx(660, abs=1)  # of 200 dots an inch
+    capsys.readouterr()
+    assert "the figure has 'examples', 'first', 'last', 'layers'" in refused(
+        capsys, monkeypatch, "plot", study, "invariance", "noise", "--panels", "layer"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from interpret.cli.answers import fail, say
+from interpret.cli.reading import read_names
 
 
 def plot(
@@ -16,6 +17,12 @@ def plot(
     kind: Annotated[str | None, typer.Argument(help="Kind of result, such as invariance.")] = None,
     name: Annotated[str | None, typer.Argument(help="Which one, where there are several: rotation.")] = None,
     out: Annotated[Path | None, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = None,
+    panels: Annotated[
+        str | None, typer.Option(help="Which parts of the figure, with commas; a wrong name lists them. Default: all.")
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Inches: 3.3 is a column of a paper. Default: 7.2, two columns.")
+    ] = None,
 ) -> None:
     """Draw a result that a study keeps; where several fit, list them."""
     from interpret.errors import unknown
@@ -37,7 +44,7 @@ def plot(
         fail(f"{study} keeps {len(fitting)} results that fit, choose one of them by kind and name:{listed}")
     result = begun.result(*fitting[0])
     target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
-    write_figure(draw(result), target)
+    write_figure(draw(result, read_names(panels), width=width), target)
     print(f"{result.title}. {result.reading}", file=sys.stderr)
     say(f"Open {target}")
 
