@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -143,7 +144,15 @@ def test_patches_are_the_windows_that_excite_a_unit_most(example: Example) -> No
     maxima = outputs.flatten(2).amax(2)
     told = numbers(r"unit (\d+): activations ([\d.]+) to ([\d.]+)", printed)
     assert [int(unit) for unit, _, _ in told] == maxima.amax(0).argsort(descending=True)[:3].tolist()
-    patches = example.figures[0].axes[3:]
+    figure = example.figures[0]
+    patches = figure.axes[3:]
+    # groups of nine lie apart: several times what lies between two of their pictures
+    boxes = [axes.get_window_extent() for axes in patches]
+    pixel = boxes[0].width / patches[0].images[0].get_array().shape[1]
+    assert all(right.x0 - left.x1 > 4 * pixel for left, right in pairwise(boxes))
+    assert all(
+        above.get_window_extent().y0 - box.y1 > 4 * pixel for above, box in zip(figure.axes, boxes, strict=False)
+    )
     for (number, first, last), axes in zip(told, patches, strict=True):
         unit = int(number)
         best = maxima[:, unit].argsort(descending=True)[:9].tolist()
@@ -153,7 +162,7 @@ def test_patches_are_the_windows_that_excite_a_unit_most(example: Example) -> No
         for rank, image in enumerate(best):
             y, x = divmod(int(outputs[image, unit].argmax()), 8)
             window = digits.images[image, 2 * y : 2 * y + 14, 2 * x : 2 * x + 14].repeat(2, 0).repeat(2, 1)
-            top, left = (30 * place for place in divmod(rank, 3))
+            top, left = (29 * place for place in divmod(rank, 3))
             found = drawn[top : top + 28, left : left + 28, 0].astype(int)
             assert np.abs(found - window).max() <= 1, (unit, rank)
 

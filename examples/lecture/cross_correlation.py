@@ -3,7 +3,9 @@
     python examples/lecture/cross_correlation.py --out figures
 
 What deep learning calls a convolution lays the kernel on the image as it is; mathematics turns it first. Both are
-computed here product by product, and are the same as SciPy's `correlate2d` and `convolve2d`.
+computed here product by product, and are the same as SciPy's `correlate2d` and `convolve2d`. The difference is plain
+where the kernel looks another way when it is turned: a hook. Of a single bright pixel, convolution makes the hook
+itself, cross-correlation the hook upside down.
 """
 
 from __future__ import annotations
@@ -49,9 +51,16 @@ def convolve(image: Array, kernel: Array) -> Array:
     return cross_correlate(image, kernel[::-1, ::-1])
 
 
+def hook(side: int = 7) -> Array:
+    """Return a kernel that looks another way when it is turned: a bar along its top and one down its left side."""
+    kernel = np.zeros((side, side))
+    kernel[0, :] = kernel[:, 0] = 1
+    return kernel / kernel.sum()
+
+
 @in_style
 def draw(digit: Array, kernel: Array) -> Figure:
-    figure, axes = figure_grid(3, 4, (WIDTH, 5.6), width_ratios=(1, 1, 1, 1))
+    figure, axes = figure_grid(4, 4, (WIDTH, 7.4))
     turned = KERNEL[::-1, ::-1]
     rows = (
         ("cross-correlation", "kernel as it is", KERNEL, cross_correlate(IMAGE, KERNEL)),
@@ -65,11 +74,17 @@ def draw(digit: Array, kernel: Array) -> Figure:
     # marks one corner of the kernel, so that the turn can be seen
     for row, corner in ((0, (0, 0)), (1, (2, 2))):
         axes[row, 1].add_patch(_frame(corner))
-    extent = float(np.abs(digit).max() * np.abs(kernel).sum()) / 2
-    show(axes[2, 0], digit, "a digit", cmap="gray_r")
-    show(axes[2, 1], kernel, "a kernel of 5 × 5", cmap="RdBu_r", vmin=-1, vmax=1)
-    show(axes[2, 2], cross_correlate(digit, kernel), "cross-correlation", cmap="RdBu_r", vmin=-extent, vmax=extent)
-    show(axes[2, 3], convolve(digit, kernel), "convolution", cmap="RdBu_r", vmin=-extent, vmax=extent)
+    # of a single bright pixel, cross-correlation makes the turned kernel and convolution the kernel as it is
+    pixel = np.zeros((15, 15))
+    pixel[7, 7] = 1
+    largest = float(kernel.max())
+    for row, (picture, title) in enumerate(((pixel, "one bright pixel"), (digit, "a digit")), 2):
+        answers = cross_correlate(picture, kernel), convolve(picture, kernel)
+        top = max(float(answer.max()) for answer in answers)
+        show(axes[row, 0], picture, title, cmap="gray_r")
+        show(axes[row, 1], kernel, f"a kernel of {len(kernel)} × {len(kernel)}", cmap="Blues", vmin=0, vmax=largest)
+        for column, (answer, name) in enumerate(zip(answers, ("cross-correlation", "convolution"), strict=True), 2):
+            show(axes[row, column], answer, name, cmap="Blues", vmin=0, vmax=top)
     return figure
 
 
@@ -96,8 +111,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
     digits = interpret.load_dataset("digits")
     digit = digits.images[np.flatnonzero(digits.labels == 2)[0]] / 255
-    # bright above left, dark below right: turned by 180° it answers with the opposite sign
-    kernel = np.add.outer(np.linspace(1, -1, 5), np.linspace(1, -1, 5)) / 2
+    kernel = hook()
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(digit, kernel).savefig(out, dpi=200)
     print(f"Open {out}")

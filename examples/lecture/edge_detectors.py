@@ -2,8 +2,9 @@
 
     python examples/lecture/edge_detectors.py --out figures
 
-A column of ones beside a column of minus ones answers where the image is brighter on the left than on the right, and
-not at all where it is even; turned by a quarter, it does the same for edges that lie.
+The two kernels stand above what they answer. A column of ones beside a column of minus ones answers where the image is
+brighter on the left than on the right, and not at all where it is even; turned by a quarter, it does the same for edges
+that lie.
 """
 
 from __future__ import annotations
@@ -39,8 +40,16 @@ def detect(image: Tensor, kernel: Tensor) -> Tensor:
 
 @in_style
 def draw(images: list[tuple[str, Tensor]]) -> Figure:
-    figure, axes = figure_grid(len(images), 4, (WIDTH, 1.75 * len(images)))
-    for row, (name, image) in enumerate(images):
+    figure, axes = figure_grid(
+        len(images) + 1, 4, (WIDTH, 1.75 * len(images) + 1.05), height_ratios=[0.6] + [1] * len(images)
+    )
+    kernels = (("vertical detector", VERTICAL), ("horizontal detector", HORIZONTAL))
+    for axis, (title, kernel) in zip(axes[0, 1:3], kernels, strict=True):
+        show(axis, kernel, title, cmap="RdBu_r", vmin=-1.8, vmax=1.8)
+        write_values(axis, kernel)
+    for axis in axes[0, ::3]:
+        axis.set_axis_off()
+    for row, (name, image) in enumerate(images, 1):
         vertical, horizontal = detect(image, VERTICAL), detect(image, HORIZONTAL)
         strength = (vertical**2 + horizontal**2).sqrt()
         limit = float(torch.stack([vertical, horizontal]).abs().max())
@@ -61,7 +70,7 @@ def write_values(axes: Any, values: Tensor) -> None:
         color = "black" if not light or value > 5 else "white"
         if not light and abs(value) > 15:
             color = "white"
-        axes.text(x, y, str(value), ha="center", va="center", fontsize=6.5, color=color)
+        axes.text(x, y, str(value).replace("-", "−"), ha="center", va="center", fontsize=6.5, color=color)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 import interpret
 from interpret.display import contrast, inputs_to_bytes, to_bytes
+from interpret.plots.lettering import fit
 from interpret.plots.pictures import mosaic
+from interpret.plots.style import WIDTH, figure_grid, in_style, points, show
 from interpret.projection import project_hits
+
+APART = 0.14
+"""Inches between two groups of nine: several times what lies between two of their pictures."""
+WITHIN = 0.03
+"""Of a picture's side, between two of a group."""
 
 
 def main() -> None:
@@ -27,6 +34,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("layer")
     parser.add_argument("--units", type=int, default=8, help="how many, those with the strongest activations")
+    parser.add_argument("--width", type=float, default=WIDTH, help="of the figure, in inches")
     parser.add_argument("--out", default="figure2.png")
     arguments = parser.parse_args()
 
@@ -43,21 +51,30 @@ def main() -> None:
 
     found = mined[arguments.layer]
     units = np.argsort(-found.maximum, kind="stable")[: arguments.units].tolist()
-    figure = Figure(figsize=(1.8 * len(units), 4.1), layout="constrained")
-    axes = figure.subplots(2, len(units), squeeze=False)
+    title = f"{model.name}, {arguments.layer}: deconvnet projections of the strongest hits above their patches"
+    draw(title, units, tiles, arguments.width).savefig(arguments.out)
+    for unit in units:
+        values = found.values[unit]
+        print(f"unit {unit}: activations {values[0]:.3f} to {values[np.isfinite(values)][-1]:.3f}")
+    print(f"Open {arguments.out}")
+
+
+@in_style
+def draw(
+    title: str, units: list[int], tiles: dict[str, dict[tuple[int, int], NDArray[np.uint8]]], width: float
+) -> Figure:
+    """Draw each unit's nine projections above its nine patches, the groups of nine well apart from each other."""
+    figure, axes = figure_grid(2, len(units), (width, 2.06 * width / len(units) + 0.55))
+    figure.get_layout_engine().set(w_pad=APART / 2, h_pad=APART / 2, wspace=0, hspace=0)
     for column, unit in enumerate(units):
-        axes[0, column].set_title(f"unit {unit}", fontsize=10)
         for row, kind in enumerate(tiles):
             nine = np.full((9, *tiles[kind][unit, 0].shape), 255, np.uint8)  # white where there are fewer
             for rank in range(9):
                 nine[rank] = tiles[kind].get((unit, rank), nine[rank])
-            axes[row, column].imshow(mosaic(nine.reshape(3, 3, *nine.shape[1:]))[0], interpolation="nearest")
-            axes[row, column].set_axis_off()
-        values = found.values[unit]
-        print(f"unit {unit}: activations {values[0]:.3f} to {values[np.isfinite(values)][-1]:.3f}")
-    figure.suptitle(f"{model.name}, {arguments.layer}: deconvnet projections of the strongest hits above their patches")
-    figure.savefig(arguments.out, dpi=200)
-    print(f"Open {arguments.out}")
+            grid = mosaic(nine.reshape(3, 3, *nine.shape[1:]), gap=WITHIN)[0]
+            show(axes[row, column], grid, f"unit {unit}" if row == 0 else "", interpolation="nearest")
+    figure.suptitle(fit(title, width - 0.2, points("figure.title"), lines=3))
+    return figure
 
 
 if __name__ == "__main__":
