@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from interpret.data import batches
+from interpret.data import batches, open_inputs
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
 from interpret.execution import MOST_AT_ONCE, on_device, prepared
@@ -111,7 +110,7 @@ def _parts(
 
 def feature_maps(
     model: Model | nn.Module,
-    image: Tensor | Image.Image,
+    image: Any,
     layers: str | Iterable[str] | None = None,
     *,
     device: str | torch.device | None = None,
@@ -126,7 +125,7 @@ def feature_maps(
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
         image: a tensor [C, H, W] or [1, C, H, W] as the module takes it, or a picture, which passes through the model's
-            preprocessing.
+            preprocessing, or anything else that `interpret.open_images` takes and that is one image.
         layers: names or globs, such as those of the rectifiers or poolings; None: every convolutional and linear layer.
         device: where the network runs; see `interpret`.
 
@@ -140,19 +139,10 @@ def feature_maps(
     LeNet. How activations become grey levels is the figure's choice: see `interpret.plots.feature_maps`.
     """
     model = as_model(model)
-    if isinstance(image, Image.Image):
-        if model.preprocess is None:
-            raise InterpretError(
-                f"model {model.name!r} does not say how a picture becomes its input: load it with "
-                "preprocess=Preprocess(...), or pass a tensor"
-            )
-        image = model.preprocess(image)
-    if not isinstance(image, Tensor) or not image.is_floating_point() or image.dim() not in (3, 4):
-        found = f"{image.dtype} of shape {list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise InterpretError(f"image must be a float tensor [C, H, W] or a picture, not {found}")
-    if image.dim() == 4 and len(image) != 1:
-        raise InterpretError(f"image must be one image, not {len(image)}: call it for each")
-    batch = image if image.dim() == 4 else image[None]
+    opened = open_inputs(image, model)
+    batch = opened.tensor
+    if len(batch) != 1:
+        raise InterpretError(f"image must be one image, not {len(batch)}: call it for each")
     refuse_other_type(model.module, batch)
     traced = trace(model, tuple(batch.shape[1:]))
     chosen = select_traced(model.module, traced, layers)
@@ -171,7 +161,8 @@ def feature_maps(
         call_network(model.module, run.place(batch))
     return FeatureMaps(
         model=model.name,
-        picture=inputs_to_bytes(batch, model.preprocess)[0],
+        picture=inputs_to_bytes(batch, opened.images.pixel_scale)[0],
+        shown=opened.images.pixel_scale.said,
         maps={name: maps[name] for name in traced if name in maps},
         kinds={name: traced[name].kind for name in traced if name in maps},
     )

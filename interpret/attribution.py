@@ -15,7 +15,8 @@ from captum.attr import InputXGradient, IntegratedGradients, KernelShap, LayerGr
 from torch import Tensor, nn
 
 from interpret.answers import main_output, scores_of
-from interpret.display import to_bytes, to_rgb
+from interpret.data import Inputs, open_inputs
+from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
 from interpret.execution import on_device
@@ -23,6 +24,7 @@ from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.mining import refuse_other_type
 from interpret.model import Model, as_model
+from interpret.pixel_scale import find_pixel_scale
 from interpret.progress import progress
 from interpret.results.attribution import Attribution
 from interpret.results.methods import METHODS
@@ -106,12 +108,13 @@ class Settings:
 @torch.inference_mode(False)  # whose caller may be in it
 def attribute(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Any,
     method: Method,
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
     *,
+    items: Sequence[int] | None = None,
     cam_layer: str | None = Settings.cam_layer,
     baseline: float = Settings.baseline,
     points: int = Settings.points,
@@ -156,13 +159,14 @@ def attribute(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W] as the module takes them.
+        images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes.
         method: one of the table.
         target: a class by number or name, or with `layer` a channel; one for all images or one for each; None: each
             image's strongest.
         layer: the layer of a hidden unit; None: the network's output.
         position: the hidden neuron's (row, column), one for all or one for each image; None: where the channel is
             strongest in the image as it is.
+        items: which of the images, in this order; None: all.
         cam_layer: the feature maps that Grad-CAM weighs; None: the last ones below the target.
         baseline: what stands for "nothing", in the network's input: where integrated gradients begin, and what
             occlusion and KernelSHAP put in a pixel's place.
@@ -188,7 +192,8 @@ def attribute(
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
-    images, home = check_images(model, images), images.device
+    opened = take_images(model, images, items)
+    images, home = opened.tensor, opened.tensor.device
     with on_device(model.module, device) as place:
         images = images.to(place)
         check_answers(model, images, layer)
@@ -205,7 +210,8 @@ def attribute(
         layer=layer,
         model=model.name,
         target_names=names_of(model, layer, aim),
-        pictures=picture_of(model, images),
+        pictures=inputs_to_bytes(images, opened.images.pixel_scale),
+        shown=opened.images.pixel_scale.said,
     )
 
 
@@ -225,13 +231,11 @@ def chosen_methods(methods: Sequence[Method] | None) -> list[Method]:
     return chosen
 
 
-def check_images(model: Model, images: Tensor) -> Tensor:
-    """Return images as a copy of their own, and raise an error for what are none."""
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or not images.numel():
-        found = f"{images.dtype} of shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InterpretError(f"images must be a float tensor [B, C, H, W] with at least one image, not {found}")
-    refuse_other_type(model.module, images)
-    return images.detach().clone()  # which is no inference tensor
+def take_images(model: Model, images: Any, items: Sequence[int] | None = None) -> Inputs:
+    """Return images as a batch of their own."""
+    opened = open_inputs(images, model, items)
+    refuse_other_type(model.module, opened.tensor)
+    return opened._replace(tensor=opened.tensor.detach().clone())  # which is no inference tensor
 
 
 # ---- the target ------------------------------------------------------------------------------------------------------
@@ -459,7 +463,9 @@ def _occlusion(_: Model, head: Head, images: Tensor, aim: Aim, settings: Setting
 
 
 def _kernel_shap(model: Model, head: Head, image: Tensor, aim: Aim, settings: Settings) -> Tensor:
-    mask = torch.from_numpy(superpixels(picture_of(model, image.detach())[0], settings.superpixels)).long()
+    known = model.preprocess is not None and len(model.preprocess.channels) == image.shape[1]
+    scale = model.preprocess.pixel_scale if known and model.preprocess else find_pixel_scale([image[0]])
+    mask = torch.from_numpy(superpixels(inputs_to_bytes(image.detach(), scale)[0], settings.superpixels)).long()
     explainer = KernelShap(head)
     explainer.interpretable_model = _LeastSquares()
     with _seeded(settings.seed), torch.no_grad():
@@ -610,12 +616,3 @@ def names_of(model: Model, layer: str | None, aim: Aim) -> list[str]:
     if aim.positions is not None:
         places = [f" at\u00a0{row},\u00a0{column}" for row, column in aim.positions.tolist()]
     return [f"{what} {channel}{place}" for channel, place in zip(channels, places, strict=True)]
-
-
-def picture_of(model: Model, images: Tensor) -> Any:
-    """Return images as pictures, uint8 [B, H, W, 3]: by the model's preprocessing, or stretched to their range."""
-    images = images.float()
-    if model.preprocess is not None and images.shape[1] == len(model.preprocess.channels):
-        return to_bytes(model.preprocess.display(images))
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return to_bytes(to_rgb((images - low) / (high - low).clamp(min=torch.finfo(images.dtype).tiny), "RGB"))

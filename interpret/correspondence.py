@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.data import open_inputs
 from interpret.errors import InterpretError, unknown
 from interpret.execution import images_together, prepared
 from interpret.forward import call_network
@@ -35,10 +36,11 @@ EXACT = 2**20
 
 def correspond(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Any,
     parts: Mapping[str, Any],
     layers: str | Iterable[str] | None = None,
     *,
+    items: Sequence[int] | None = None,
     within: Any = None,
     draws: int = 5,
     colour: Colour = "mean",
@@ -63,10 +65,12 @@ def correspond(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W] as the module takes them, at least two.
+        images: B of them, at least two: [B, C, H, W] as the module takes them, or anything else that
+            `interpret.open_images` takes.
         parts: name to boxes (top, left, bottom, right) in pixels of the input, bottom and right exclusive: [B, 4], or
             one for all images.
         layers: names or globs; None: every convolutional and linear layer.
+        items: which of the images, in this order; None: all.
         within: boxes of the objects, in which the random masks lie, [B, 4] or one for all; None: the whole image.
         draws: how many random places each control is the mean of.
         colour: what lies over a masked part: "mean" is an input of zero, which is the training images' mean colour
@@ -91,7 +95,10 @@ def correspond(
     draws' standard error is added in quadrature; NaN for two images. *Layer*: features as the layer returns them.
     """
     model = as_model(model)
-    _check_images(model, images)
+    images = open_inputs(images, model, items).tensor
+    if len(images) < 2:
+        raise InterpretError(f"images must be at least two, because pairs are compared, not {len(images)}")
+    refuse_other_type(model.module, images)
     boxes = _boxes(parts, images)
     area = _area(within, images, boxes)
     if draws < 1:
@@ -172,15 +179,6 @@ def hamming(signs: Tensor) -> NDArray[np.float64]:
 
 
 # ---- what is masked --------------------------------------------------------------------------------------------------
-
-
-def _check_images(model: Model, images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point():
-        found = f"{images.dtype} of shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InterpretError(f"images must be a float tensor [B, C, H, W], not {found}")
-    if len(images) < 2:
-        raise InterpretError(f"images must be at least two, because pairs are compared, not {len(images)}")
-    refuse_other_type(model.module, images)
 
 
 def _boxes(parts: Mapping[str, Any], images: Tensor) -> list[NDArray[np.int64]]:

@@ -6,9 +6,11 @@ import copy
 import hashlib
 import json
 import os
+import random
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import nullcontext, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -20,9 +22,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from interpret.datasets import DATASETS, load_dataset
+from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.folder import (
     UnreadableImage,
@@ -31,18 +34,38 @@ from interpret.folder import (
     list_images,
     read_picture,
     read_size,
+    upright_size,
     why_unreadable,
 )
 from interpret.forward import is_several
 from interpret.interrupts import deaf_to_interrupts, interrupts_held
+from interpret.items import (
+    Item,
+    as_image,
+    channels_last,
+    classes_in,
+    labels_in,
+    no_image,
+    pixels_last,
+    read_item,
+)
+from interpret.loaders import iterable, loaded_by
 from interpret.model import Model, as_model
+from interpret.pixel_scale import Normalisation, PixelScale, find_pixel_scale
 from interpret.preprocess import Cut, Preprocess, upright
 from interpret.progress import progress
+from interpret.torch_transforms import normalisation_of, random_steps
 
 Crops = Literal["center", "tiles"]
 
 NAMED = ("photographs", *DATASETS)
 """The sets that `open_images` knows by name."""
+LOOKED_AT = 64
+"""Items that the scale of a data set's pictures is found from."""
+READ_AGAIN = 12
+"""How often an item is read to see whether a random transform changes it."""
+MOST_AT_ONCE = 256
+"""How many images that are not in memory an analysis holds together, unless it is told which."""
 
 
 class Images(ABC):
@@ -55,6 +78,9 @@ class Images(ABC):
     An item is one input. Several items may be parts of one source, a photograph say, so that an analysis can ask
     for different sources and not for different parts of the same one.
     """
+
+    preprocess: Preprocess | None = None
+    """How a picture becomes an input, where somebody said."""
 
     def __init__(
         self,
@@ -76,9 +102,19 @@ class Images(ABC):
         """Source name to reason, for those that turned out not to decode."""
         self.opened_from: dict[str, Any] | None = None
         """What `open_images` takes to open them again: "data", "crops" and "scales"; None for what lies in memory."""
+        self.notes: list[str] = []
+        """What of the data is not used, a sentence each."""
 
     def __len__(self) -> int:
         return len(self.sources)
+
+    def count_readable(self) -> tuple[int, int]:
+        """Return how many items and how many sources there are, but for those that turned out not to decode."""
+        sources, items_of = np.unique(self.sources, return_counts=True)
+        if self.skipped:
+            kept = np.array([self.source_name(source) not in self.skipped for source in sources.tolist()])
+            sources, items_of = sources[kept], items_of[kept]
+        return int(items_of.sum()), len(sources)
 
     @abstractmethod
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
@@ -121,6 +157,37 @@ class Images(ABC):
         """Return the same sources as one input each: of pictures that are cut into tiles, the central part of each."""
         return self
 
+    @cached_property
+    def pixel_scale(self) -> PixelScale:
+        """How its inputs are shown as pictures: as the preprocessing says, or on one scale for all of them.
+
+        >>> images = open_images(torch.linspace(0, 1, 64).reshape(4, 1, 4, 4), nn.Conv2d(1, 1, 3))
+        >>> images.pixel_scale.said
+        'Inputs are shown from 0 (black) to 1 (white).'
+        """
+        sample = sample_by_hash(len(self), LOOKED_AT).tolist()
+        if self.preprocess is not None:
+            first = next(self._readable(sample), None)
+            if first is None or len(first) == len(self.preprocess.channels):
+                return self.preprocess.pixel_scale
+        return find_pixel_scale(list(self._readable(sample)), self._normalisation())
+
+    def _readable(self, items: Iterable[int]) -> Iterator[Tensor]:
+        """Yield those inputs that decode."""
+        for item in items:
+            with suppress(UnreadableImage):
+                yield self[item][0][: self.channels]
+
+    def _normalisation(self) -> Normalisation | None:
+        """Return what the inputs are normalised by, if the data tells that."""
+        return None
+
+    def doubt(self, item: int) -> str:
+        """Say what is wrong with an item that is another image each time it is read; "" of all others."""
+        with _own_randomness():
+            same = torch.equal(self[item][0], self[item][0])
+        return "" if same else f"item {item} of data {self.name!r} is another image each time that it is read"
+
     @abstractmethod
     def source_name(self, source: int) -> str:
         """Return what a source is called, in a folder its path relative to that folder."""
@@ -146,7 +213,7 @@ class PictureImages(Images):
         scales: tuple[int, ...] | None,
     ) -> None:
         """Take one label a picture; without `scales`, the central part of each."""
-        self.preprocess = preprocess
+        self.preprocess: Preprocess = preprocess
         self.cuts: NDArray[np.int32] | None = None
         """int32 [N, 4], a `Cut` each; None: the central one."""
         self._own_labels = labels
@@ -178,6 +245,10 @@ class PictureImages(Images):
                     skipped[error.name] = error.reason
                 bar.update()
         return counts, np.array(cuts, np.int32).reshape(-1, 4)
+
+    @cached_property
+    def pixel_scale(self) -> PixelScale:
+        return self.preprocess.pixel_scale
 
     @abstractmethod
     def _read(self, source: int) -> Image.Image:
@@ -295,41 +366,49 @@ class FileImages(PictureImages):
 
 
 class ArrayImages(PictureImages):
-    """Images that are pixels in memory: uint8 [N, H, W] or [N, H, W, 3]."""
+    """Images in memory: uint8 pixels [N, H, W] or [N, H, W, C], or a list of pictures and of such pixels."""
 
     def __init__(
         self,
         name: str,
-        pixels: NDArray[np.uint8],
+        pictures: NDArray[np.uint8] | Sequence[Image.Image | NDArray[np.uint8]],
         labels: NDArray[np.int64],
         classes: tuple[str, ...] | None,
         preprocess: Preprocess,
         scales: tuple[int, ...] | None,
     ) -> None:
-        self.pixels = pixels
+        self.pictures = pictures
         super().__init__(name, labels, classes, preprocess, scales)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels, the preprocessing and the tiles."""
-        return _hash([self.pixels, self.labels], self._cutting())
+        pixels = [self.pictures] if isinstance(self.pictures, np.ndarray) else map(np.asarray, self.pictures)
+        return _hash([*pixels, self.labels], self._cutting())
 
     def source_name(self, source: int) -> str:
-        return f"image {source}"
+        file = getattr(self.pictures[source], "filename", "")  # of a picture that was opened from one
+        return Path(file).name if file else f"image {source}"
+
+    def _picture(self, source: int) -> Image.Image:
+        picture = self.pictures[source]
+        return picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
 
     def _read(self, source: int) -> Image.Image:
-        return upright(Image.fromarray(self.pixels[source]))
+        try:
+            return upright(self._picture(source))
+        except OSError as error:
+            raise UnreadableImage(self.source_name(source), why_unreadable(error)) from None
 
     def _size(self, source: int) -> tuple[int, int]:
-        height, width = self.pixels.shape[1:3]
-        return height, width
+        return upright_size(self._picture(source))
 
 
 class TensorImages(Images):
     """Inputs in memory, exactly as the network takes them: a tensor [N, C, H, W]."""
 
-    def __init__(self, tensor: Tensor, model: Model) -> None:
-        super().__init__("tensor", np.arange(len(tensor)))
+    def __init__(self, tensor: Tensor, model: Model, name: str = "tensor") -> None:
+        super().__init__(name, np.arange(len(tensor)))
         self.tensor = tensor
         self.preprocess = model.preprocess
 
@@ -345,30 +424,31 @@ class TensorImages(Images):
         return f"image {source}"
 
     def source_picture(self, source: int) -> Image.Image:
-        return _picture(self.tensor[source], self.preprocess)
+        return _shown(self.tensor[source], self.pixel_scale)
 
 
 class DatasetImages(Images):
-    """A map-style data set of images or (image, label) pairs, as PyTorch's are.
+    """A map-style data set, such as PyTorch's and Hugging Face's; see `interpret.items` for what its items may be.
 
-    Its images may be tensors [C, H, W], taken as they are, or pictures (Pillow's, or uint8 arrays [H, W] and
-    [H, W, 3]), which the model's preprocessing turns into inputs. The same index must always give the same image.
+    Its images may be inputs [C, H, W], taken as they are, or pictures, which the model's preprocessing turns into
+    inputs. The same index must always give the same image.
     """
 
     def __init__(self, dataset: Any, model: Model) -> None:
         count = len(dataset)
-        classes = _attribute(dataset, "classes")
-        if classes is not None:
-            classes = tuple(name if isinstance(name, str) else ", ".join(name) for name in classes)
-        super().__init__(type(dataset).__name__, np.arange(count), _targets(dataset, count), classes or model.classes)
+        labels = labels_in(dataset, count)
+        classes = classes_in(dataset) or model.classes
+        super().__init__(type(dataset).__name__, np.arange(count), labels, classes)
         self.dataset = dataset
         self.preprocess = model.preprocess
         self.model_name = model.name
+        if labels is not None and count:
+            self._check_label(int(labels.argmax()), int(labels.max()))
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         item = range(len(self))[item]
         try:
-            image, label = self._pair(item)
+            image, label, *_ = self._item(item)
             if isinstance(image, Tensor):
                 return image, label
             if self.preprocess is not None:
@@ -380,25 +460,53 @@ class DatasetImages(Images):
             "become its input: load it with preprocess=Preprocess(...)"
         )
 
-    def _pair(self, item: int) -> tuple[Tensor | Image.Image, int]:
-        """Read an item as a tensor or a picture, and a label."""
+    def _item(self, item: int) -> Item:
+        """Read an item."""
         value = self.dataset[item]
-        parts = tuple(value) if isinstance(value, tuple | list) else (value,)
-        image, label = parts if len(parts) == 2 else (parts[0] if len(parts) == 1 else value, -1)
-        if isinstance(image, np.ndarray) and image.dtype == np.uint8:
-            image = Image.fromarray(image)
-        if not isinstance(image, Image.Image) and not (isinstance(image, Tensor) and image.ndim == 3):
-            found = f"{type(image).__name__} {list(getattr(image, 'shape', []))}".removesuffix(" []")
+        found = read_item(value, self.classes or ())
+        if found is None:
+            raise no_image(item, self.name, value)
+        if found.label < 0:  # it may be known all the same, to the data set
+            return found._replace(label=int(self.labels[item]))
+        self._check_label(item, found.label)
+        return found
+
+    def _check_label(self, item: int, label: int) -> None:
+        if self.classes is not None and label >= len(self.classes):
             raise InterpretError(
-                f"item {item} of data set {self.name!r} must be (image, label) or an image, the image a tensor "
-                f"[C, H, W], a Pillow image or a uint8 array [H, W, 3], not {found}"
+                f"label {label} of item {item} of data set {self.name!r} is none of the {len(self.classes)} classes "
+                f"({self.classes[0]} to {self.classes[-1]}): give the data set its own `classes`, counted from 0"
             )
-        try:
-            return image, int(label)
-        except (TypeError, ValueError):
-            raise InterpretError(
-                f"the label of item {item} of data set {self.name!r} must be an integer, not {label!r}"
-            ) from None
+
+    def look(self) -> None:
+        """Note what its items hold beside image and label, and refuse images that differ each time they are read."""
+        for item in range(min(len(self), 8)):
+            try:
+                found = self._item(item)
+            except OSError:
+                continue
+            if found.left:
+                label = f", the label {found.used[1]}" if len(found.used) > 1 else ", and there is no label"
+                self.notes.append(
+                    f"data set {self.name!r}: the image is {found.used[0]}{label}; left aside: {', '.join(found.left)}"
+                )
+            if doubt := self.doubt(item):
+                raise InterpretError(f"{doubt}: give it without augmentation, as for validation")
+            return
+
+    def doubt(self, item: int) -> str:
+        steps = random_steps(self.dataset)
+        with _own_randomness(), suppress(OSError):
+            first = _numbers(self._item(item).image)
+            for _ in range(READ_AGAIN if steps else 1):
+                again = _numbers(self._item(item).image)
+                if first.shape != again.shape or not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
+                    which = f" ({', '.join(steps)})" if steps else ""
+                    return (
+                        f"item {item} of data set {self.name!r} is another image each time that it is read, most "
+                        f"likely by a random transform{which}"
+                    )
+        return ""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -407,40 +515,50 @@ class DatasetImages(Images):
         kind = f"{type(self.dataset).__qualname__} {len(self)}"
         return _hash(self._readable(items), kind.encode())
 
-    def _readable(self, items: Iterable[int]) -> Iterator[Tensor]:
-        for item in items:
-            with suppress(UnreadableImage):
-                yield self[item][0]
+    def _normalisation(self) -> Normalisation | None:
+        return normalisation_of(self.dataset)
 
     def source_name(self, source: int) -> str:
         return f"image {source}"
 
     def source_picture(self, source: int) -> Image.Image:
         try:
-            image = self._pair(source)[0]
-            return _picture(image, self.preprocess) if isinstance(image, Tensor) else upright(image)
+            image = self._item(source).image
+            return _shown(image, self.pixel_scale) if isinstance(image, Tensor) else upright(image)
         except OSError as error:
             raise UnreadableImage(self.source_name(source), why_unreadable(error)) from None
 
 
-def _attribute(dataset: Any, name: str) -> Any:
-    """Return what a data set knows, or the one that it is a part of."""
-    return _attribute(dataset.dataset, name) if isinstance(dataset, Subset) else getattr(dataset, name, None)
+def _numbers(image: Tensor | Image.Image) -> NDArray[Any]:
+    return np.asarray(image if isinstance(image, Image.Image) else image.double().cpu())
 
 
-def _targets(dataset: Any, count: int) -> NDArray[np.int64] | None:
-    """Return the labels of a data set that has them ready, without reading its images."""
-    if isinstance(dataset, Subset):
-        parent: Any = dataset.dataset
-        whole = _targets(parent, len(parent))
-        return None if whole is None else whole[np.asarray(dataset.indices, np.int64)]
-    targets: Any = getattr(dataset, "targets", getattr(dataset, "labels", None))
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        targets = dataset.tensors[1]
-    if not isinstance(targets, Sequence | np.ndarray | Tensor):
-        return None
-    labels = np.asarray(targets)
-    return labels.astype(np.int64) if labels.shape == (count,) and labels.dtype.kind in "iu" else None
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Leave all random numbers as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - which a data set may use
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def sample_by_hash(count: int, size: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return `size` of the items 0 … count − 1, those with the lowest hash, in the order of their hashes.
+
+    >>> sample_by_hash(5, 3, seed=0)
+    array([2, 4, 1])
+
+    The hash is splitmix64 (Steele et al. 2014) of the item and the seed, so that a larger sample extends a smaller.
+    """
+    with np.errstate(over="ignore"):
+        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return np.argsort(z, kind="stable")[:size].astype(np.int64)
 
 
 def _hash(values: Iterable[Tensor | NDArray[Any]], seed: bytes = b"") -> str:
@@ -453,16 +571,8 @@ def _hash(values: Iterable[Tensor | NDArray[Any]], seed: bytes = b"") -> str:
     return digest.hexdigest()
 
 
-def _picture(image: Tensor, preprocess: Preprocess | None) -> Image.Image:
-    """Show an input: as the preprocessing says, or without one from its least to its greatest value."""
-    if preprocess is not None:
-        pixels = preprocess.display(image)
-    else:
-        low, high = image.min(), image.max()
-        pixels = (image - low) / (high - low).clamp(min=torch.finfo(image.dtype).tiny)
-        if len(pixels) != 3:
-            pixels = pixels.mean(0, keepdim=True).expand(3, -1, -1)
-    return Image.fromarray((pixels * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+def _shown(image: Tensor, scale: PixelScale) -> Image.Image:
+    return Image.fromarray(inputs_to_bytes(image[None], scale)[0])
 
 
 def open_images(
@@ -480,12 +590,17 @@ def open_images(
     (5000, torch.Size([1, 28, 28]), '0')
 
     Args:
-        data: a folder of image files, searched recursively; a set by name: `"photographs"` (the 230 that come
-            with the demo packages), `"digits"`, `"fashion-mnist"` or `"emoji"` (see `interpret.datasets`); a tensor
-            [N, C, H, W] of inputs; a uint8 array of pictures [N, H, W] or [N, H, W, 3]; a map-style data set of
-            (image, label) or image; or `Images`, returned as they are. A folder that is called like a named set
-            is written `./digits`.
-        model: whose preprocessing the images pass through, and whose classes the labels index where a folder's
+        data: one of
+
+            - a folder of image files, searched recursively, an image file, or a list of such files;
+            - a set by name: `"photographs"` (the 230 that come with the demo packages), `"digits"`, `"fashion-mnist"`
+              or `"emoji"` (see `interpret.datasets`); a folder of such a name is written `./digits`;
+            - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W];
+            - pictures: Pillow's, one or a list; uint8 pixels, [N, H, W], [N, H, W, C] or [N, C, H, W], or one of these;
+            - a map-style data set, PyTorch's or Hugging Face's, or any list, whose items are images, tuples or dicts
+              (see `interpret.items.read_item`); a `DataLoader` stands for its data set;
+            - `Images`, returned as they are.
+        model: whose preprocessing the pictures pass through, and whose classes the labels index where a folder's
             subfolders carry their names or, for ImageNet's, their WordNet ids. Otherwise subfolders are classes
             in alphabetical order, if there are at least two and every image lies in one.
         crops: "center": the standard input of each picture, as the preprocessing says; "tiles": windows of the
@@ -494,7 +609,11 @@ def open_images(
         scales: lengths of the picture's short side for "tiles", in pixels.
 
     Raises:
-        InterpretError: no such data, nothing in it, or images that do not fit the model.
+        InterpretError: no such data, nothing in it, images that do not fit the model, or that are other ones each time
+            they are read.
+
+    Warns:
+        LeftAside: what of the data is not used; it also stands in `Images.notes`.
     """
     model = as_model(model)
     if crops not in (None, "center", "tiles"):
@@ -506,9 +625,18 @@ def open_images(
             "several inputs are taken by mine, project, trace and layer_outputs alone: elsewhere, load the network "
             "with call=lambda network, images: …, which adds the others"
         )
-    images = _open(data, model, crops, tuple(scales))
+    if isinstance(data, Images):
+        images = data
+    else:
+        with _own_randomness():
+            images = _open(data, model, crops, tuple(scales))
+        for note in images.notes:
+            warnings.warn(note, LeftAside, stacklevel=2)
     if len(images) == 0:
         raise _none_left(images)
+    if not isinstance(images, PictureImages):
+        with _own_randomness():
+            _check_first(images, model)
     if isinstance(data, str | os.PathLike):
         named = isinstance(data, str) and data in NAMED
         tiled = isinstance(images, PictureImages) and images.cuts is not None
@@ -520,6 +648,10 @@ def open_images(
     return images
 
 
+class LeftAside(UserWarning):
+    """Data holds something that is not used, such as a mask beside each image."""
+
+
 def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ...]) -> Images:
     tiled = scales if crops == "tiles" else None
     if isinstance(data, str) and data in DATASETS:
@@ -528,36 +660,91 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
     if isinstance(data, str) and data == "photographs":
         return _photographs(model, scales if crops is None else tiled)
     if isinstance(data, str | os.PathLike):
-        return _folder(data, model, tiled)
-    if isinstance(data, np.ndarray):
-        if data.dtype != np.uint8 or not (data.ndim == 3 or (data.ndim == 4 and data.shape[3] == 3)):
-            raise InterpretError(
-                f"an array of pictures must be uint8 [N, H, W] or [N, H, W, 3], not {data.dtype} "
-                f"{list(data.shape)}: inputs that are ready for the network are passed as a tensor [N, C, H, W]"
-            )
-        return ArrayImages("array", data, np.full(len(data), -1, np.int64), None, _preprocess(model), tiled)
-    images = _inputs(data, model, crops)
-    _check_first(images, model)
-    return images
-
-
-def _inputs(data: object, model: Model, crops: Crops | None) -> Images:
-    if isinstance(data, Images):
-        return data
+        path = Path(data).expanduser()
+        is_image = path.is_file() and path.name.lower().endswith(extensions())
+        return _files([path], path.name, model, tiled) if is_image else _folder(data, model, tiled)
+    if isinstance(data, list | tuple) and data and all(isinstance(one, str | os.PathLike) for one in data):
+        return _files([Path(one).expanduser() for one in data], "files", model, tiled)
+    pictures = _pictures(data)
+    if pictures is not None:
+        unlabelled = np.full(len(pictures), -1, np.int64)
+        name = "array" if isinstance(pictures, np.ndarray) else "pictures"
+        return ArrayImages(name, pictures, unlabelled, None, _preprocess(model), tiled)
     if crops == "tiles":
         raise InterpretError(f"crops='tiles' cuts up pictures: it does not apply to a {type(data).__name__}")
+    if isinstance(data, Tensor | np.ndarray):
+        return TensorImages(_inputs(data, model), model, "tensor" if isinstance(data, Tensor) else "array")
+    return _dataset(data, model)
+
+
+def _pictures(data: object) -> NDArray[np.uint8] | list[Image.Image] | None:
+    """Return pictures in memory as a list of them or as pixels [N, H, W] or [N, H, W, C]; None for anything else."""
+    if isinstance(data, Image.Image):
+        return [data]
+    if isinstance(data, list | tuple) and all(isinstance(one, Image.Image | Tensor | np.ndarray) for one in data):
+        pictures: list[Image.Image] = []
+        for one in data:
+            picture = None if isinstance(one, Tensor) and one.is_floating_point() else as_image(one)
+            if not isinstance(picture, Image.Image):
+                return None
+            pictures.append(picture)
+        return pictures or None
+    if not isinstance(data, Tensor | np.ndarray):
+        return None
+    tensor = isinstance(data, Tensor)
+    if data.dtype not in (torch.uint8, np.uint8):
+        return None
+    pixels: NDArray[np.uint8] = data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    if pixels.ndim == 2 or (pixels.ndim == 3 and (channels_last(pixels.shape) or (tensor and len(pixels) in (1, 3)))):
+        pixels = pixels[None]
+    together = pixels_last(pixels, channels_first=tensor) if pixels.ndim == 4 else pixels
+    if pixels.ndim not in (3, 4) or together is None:
+        raise InterpretError(f"uint8 pixels must be [N, H, W], [N, H, W, C] or [N, C, H, W], not {list(pixels.shape)}")
+    return together
+
+
+def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
+    """Return a tensor or array of inputs as a tensor [N, C, H, W]."""
     if isinstance(data, Tensor):
-        if data.ndim != 4 or not data.is_floating_point():
+        tensor = data.as_subclass(Tensor)
+    else:
+        if data.dtype.kind == "f" and data.ndim in (3, 4) and channels_last(data.shape):
             raise InterpretError(
-                f"a tensor of inputs must be floating point [N, C, H, W], not {data.dtype} {list(data.shape)}"
+                f"an array of floats must be inputs as the network takes them, [N, C, H, W], not {list(data.shape)}: "
+                "transpose it, or pass pictures as uint8"
             )
-        return TensorImages(data, model)
-    if isinstance(data, Sized) and hasattr(data, "__getitem__"):
-        return DatasetImages(data, model)
-    raise InterpretError(
-        f"data must be a folder, one of {', '.join(NAMED)}, a tensor, an array or a map-style data set, "
-        f"not a {type(data).__name__}"
-    )
+        weights = (weight for weight in model.module.parameters() if weight.is_floating_point())
+        dtype = next(weights, torch.empty(0)).dtype
+        tensor = torch.from_numpy(np.ascontiguousarray(data)).to(dtype) if data.dtype.kind == "f" else data  # type: ignore[assignment]
+    if tensor.ndim not in (3, 4) or not str(tensor.dtype).removeprefix("torch.").startswith(("float", "bfloat")):
+        raise InterpretError(
+            f"inputs must be floating point, [N, C, H, W] or [C, H, W], and pictures uint8, not {tensor.dtype} "
+            f"{list(tensor.shape)}"
+        )
+    return tensor if tensor.ndim == 4 else tensor[None]
+
+
+def _dataset(data: Any, model: Model) -> Images:
+    notes: list[str] = []
+    if isinstance(data, DataLoader):
+        data, notes = loaded_by(data)
+    if isinstance(data, list) and len(data) == 2 and all(isinstance(one, Tensor) for one in data):
+        inputs, labels = data
+        if inputs.ndim == 4 and labels.shape[:1] == inputs.shape[:1] and labels.ndim < 4:  # a batch of a loader
+            data = TensorDataset(inputs, labels)
+    if isinstance(data, Mapping):
+        raise InterpretError(f"data is a {type(data).__name__} of several: choose one of {', '.join(map(repr, data))}")
+    if isinstance(data, IterableDataset) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
+        raise iterable(type(data).__name__)
+    if not (isinstance(data, Sized) and hasattr(data, "__getitem__")):
+        raise InterpretError(
+            f"data must be a folder or files, one of {', '.join(NAMED)}, a tensor, pictures, or a map-style data set, "
+            f"not a {type(data).__name__}"
+        )
+    images = DatasetImages(data, model)
+    images.notes += notes
+    images.look()
+    return images
 
 
 def _check_first(images: Images, model: Model) -> None:
@@ -568,7 +755,7 @@ def _check_first(images: Images, model: Model) -> None:
     if len(images) == 0:
         return
     try:
-        found = len(images[0][0])
+        found = len(images[0][0][: images.channels])
     except UnreadableImage:
         return
     wanted = found if model.preprocess is None else len(model.preprocess.channels)
@@ -579,9 +766,25 @@ def _check_first(images: Images, model: Model) -> None:
 
 
 def _preprocess(model: Model) -> Preprocess:
-    _ = model.input_shape  # says what is missing where there is no preprocessing
-    assert model.preprocess is not None
+    if model.preprocess is None:
+        raise InterpretError(
+            f"model {model.name!r} does not say how a picture becomes its input: load it with "
+            "preprocess=Preprocess(...), or pass inputs as a tensor"
+        )
     return model.preprocess
+
+
+def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ...] | None) -> FileImages:
+    """Open files as the folder that holds them all would be, in their own order."""
+    gone = next((path for path in paths if not path.is_file()), None)
+    if gone is not None:
+        raise InterpretError(f"data names the file {str(gone)!r}, which does not exist: leave it out")
+    full = [path.absolute() for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in full]))
+    names = [path.relative_to(root).as_posix() for path in full]
+    sizes = np.array([path.stat().st_size for path in full], np.int64)
+    labels, classes = labels_of(names, model.classes)
+    return FileImages(name, root, names, sizes, labels, classes, _preprocess(model), scales)
 
 
 def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
@@ -602,9 +805,9 @@ def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
 def _folder(path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None) -> FileImages:
     root = Path(path).expanduser()
     if root.is_file():
-        raise InterpretError(f"data {str(path)!r} is a file: give the folder that holds the images")
+        raise InterpretError(f"data {str(path)!r} is a file and no image: give an image, or a folder of images")
     if not root.is_dir():
-        if len(root.parts) == 1:
+        if len(root.parts) == 1 and not root.name.lower().endswith(extensions()):
             raise unknown("folder or data set", path, NAMED)
         raise InterpretError(f"data {str(path)!r} does not exist: give a folder of images")
     try:
@@ -746,6 +949,61 @@ def _none_left(images: Images) -> InterpretError:
         f"none of the {len(images.skipped)} images of data {images.name!r} can be read: "
         f"the first, {file!r}, because {reason}"
     )
+
+
+class Inputs(NamedTuple):
+    """Some images of data as one batch."""
+
+    tensor: Tensor
+    """[B, C, H, W] as the network takes them."""
+    images: Images
+    """The data."""
+    items: Sequence[int]
+    """[B] which of its items."""
+
+
+def open_inputs(data: object, model: Model | nn.Module, items: Sequence[int] | None = None) -> Inputs:
+    """Open images as `open_images` does, and read some of them as one batch.
+
+    >>> open_inputs(torch.zeros(5, 1, 4, 4), nn.Conv2d(1, 1, 3), items=[3, 0]).tensor.shape
+    torch.Size([2, 1, 4, 4])
+
+    Args:
+        data: what `open_images` takes; a tensor of inputs is taken as it is.
+        items: which of the images, in this order; None: all, of which there may be 256 at most, unless they are in
+            memory as inputs.
+
+    Raises:
+        InterpretError: as `open_images`; items that there are not; one that does not decode; too many.
+    """
+    images = open_images(data, model, crops="center")
+    if type(images) is TensorImages and items is None:
+        return Inputs(images.tensor, images, range(len(images)))
+    if items is None and len(images) > MOST_AT_ONCE and not isinstance(images, TensorImages):
+        raise InterpretError(
+            f"data {images.name!r} has {len(images):,} images, and at most {MOST_AT_ONCE} are taken at once: choose "
+            f"some of them, such as items=range({MOST_AT_ONCE})"
+        )
+    chosen = range(len(images)) if items is None else [int(item) for item in items]
+    check_items("items", chosen, images)
+    batch = read_items(images, chosen)
+    if len(batch.items) < len(chosen):
+        gone = next(item for item in chosen if item not in batch.items)
+        name = images.source_name(int(images.sources[gone]))
+        raise InterpretError(
+            f"image {name!r} cannot be read ({images.skipped.get(name, 'it does not decode')}): leave it out, by items "
+            f"without {gone}"
+        )
+    return Inputs(batch.images, images, chosen)
+
+
+def check_items(what: str, items: Sequence[int], images: Images) -> None:
+    """Refuse items that the data does not have, or none at all."""
+    if not items:
+        raise InterpretError(f"{what} is empty: name at least one image")
+    odd = next((item for item in items if not 0 <= item < len(images)), None)
+    if odd is not None:
+        raise InterpretError(f"{what} must be from 0 to {len(images) - 1} in data {images.name!r}, not {odd}")
 
 
 class _Reader(Dataset[Any]):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from interpret.preprocess import Preprocess
+from interpret.pixel_scale import PixelScale, to_rgb
 
 PERCENTILE = 0.99
 LOSSLESS_BELOW = 32
@@ -42,20 +42,6 @@ def contrast(signals: Tensor, channels: str = "RGB") -> Tensor:
     return to_rgb(pictures, channels)
 
 
-def to_rgb(pictures: Tensor, channels: str) -> Tensor:
-    """Return pictures [n, C, h, w] with their channels as red, green and blue.
-
-    >>> to_rgb(torch.tensor([3, 2, 1]).reshape(1, 3, 1, 1), "BGR").flatten()
-    tensor([1, 2, 3])
-    """
-    if channels == "BGR":
-        return pictures.flip(1)
-    if pictures.shape[1] == 3:
-        return pictures
-    # a network of two or four channels has no colours: show their mean
-    return pictures.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-
-
 def shrink(pictures: Tensor, side: int) -> Tensor:
     """Return pictures [n, C, h, w] whose longer side is `side` pixels, averaged over areas; smaller ones stay.
 
@@ -81,18 +67,13 @@ def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def inputs_to_bytes(images: Tensor, preprocess: Preprocess | None) -> NDArray[np.uint8]:
+def inputs_to_bytes(images: Tensor, scale: PixelScale) -> NDArray[np.uint8]:
     """Return a network's inputs [n, C, h, w], or windows of them, as pictures [n, h, w, 3].
 
-    >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), None)[0, 0, :, 0]
+    >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), PixelScale(range=5.0))[0, 0, :, 0]
     array([  0, 255], dtype=uint8)
-
-    The preprocessing is undone; where there is none, each is stretched from its least to its greatest value.
     """
-    if preprocess is not None:
-        return to_bytes(preprocess.display(images))
-    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    return to_bytes(to_rgb((images - low) / (high - low).clamp(min=1e-12), "RGB"))
+    return to_bytes(scale.display(images.float()))
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

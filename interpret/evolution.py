@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
-from interpret.data import Images, first_images, open_images
+from interpret.data import Images, first_images, open_images, sample_by_hash
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
 from interpret.execution import prepared
@@ -23,7 +23,7 @@ from interpret.folder import UnreadableImage
 from interpret.forward import call_network
 from interpret.layers import first_outputs
 from interpret.loading import load
-from interpret.mining import Mined, MinedLayer, mine, sample_by_hash, suitable_batch_size
+from interpret.mining import Mined, MinedLayer, mine, suitable_batch_size
 from interpret.model import Model, as_model
 from interpret.model_files import model_folder
 from interpret.progress import progress
@@ -123,7 +123,7 @@ def evolve(
         hits = {layer: mined[epoch][layer].only(numbers) for layer, numbers in chosen.items()}
         for batch in project_hits(network, images, hits, rule=rule, device=device):
             rows = np.searchsorted(chosen[batch.layer], batch.units)
-            shown[batch.layer].take(rows, column, batch.projections, inputs_to_bytes(batch.patches, network.preprocess))
+            shown[batch.layer].take(rows, column, batch.projections, inputs_to_bytes(batch.patches, images.pixel_scale))
 
     moved, errors, measured = _movement(network, kept, images, list(chosen), sample, seed, batch_size, device)
 
@@ -137,6 +137,7 @@ def evolve(
     return Evolution(
         model=network.name,
         data=images.name,
+        shown=images.pixel_scale.said,
         items=int(next(iter(last.values())).histogram[0].sum()),
         rule=rule,
         channels=network.colours,

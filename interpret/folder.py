@@ -36,7 +36,7 @@ class UnreadableImage(InterpretError):  # noqa: N818 - the name that the interfa
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def picture_formats() -> tuple[str, ...]:
     """Pillow's formats of pictures; not those that start another program, such as EPS."""
     Image.init()
     wanted = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
@@ -50,7 +50,7 @@ def extensions() -> tuple[str, ...]:
     >>> ".jpg" in extensions(), ".txt" in extensions()
     (True, False)
     """
-    return tuple(sorted(ext for ext, name in Image.registered_extensions().items() if name in _formats()))
+    return tuple(sorted(ext for ext, name in Image.registered_extensions().items() if name in picture_formats()))
 
 
 def list_images(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64]]:
@@ -143,16 +143,22 @@ def read_size(root: str | os.PathLike[str], name: str) -> tuple[int, int]:
     Raises:
         UnreadableImage: a file that is missing or no image.
     """
-    return _open(root, name, _upright_size)
+    return _open(root, name, upright_size)
 
 
-def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    orientation, (width, height) = 1, picture.size
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Return the height and width that a picture has once it is upright.
+
+    >>> upright_size(Image.new("L", (3, 2)))
+    (2, 3)
+    """
+    width, height = picture.size
     with suppress(Exception):  # damaged EXIF: as in `upright`
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        if isinstance(picture, TiffImageFile):  # which may tell the size turned already
-            width, height = (picture.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
-    return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            if isinstance(picture, TiffImageFile):  # which may tell the size turned already
+                width, height = (picture.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
+            return width, height
+    return height, width
 
 
 def _open(root: str | os.PathLike[str], name: str, read: Callable[[Image.Image], Result]) -> Result:
@@ -160,7 +166,7 @@ def _open(root: str | os.PathLike[str], name: str, read: Callable[[Image.Image],
         with warnings.catch_warnings(), Path(root, name).open("rb") as file:
             # Pillow warns of harmless oddities in a file's metadata
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=_formats()) as picture:
+            with Image.open(file, formats=picture_formats()) as picture:
                 return read(picture)
     except Exception as error:  # decoders raise whatever a damaged file makes them trip over
         raise UnreadableImage(name, why_unreadable(error)) from None

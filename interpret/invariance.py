@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from interpret.answers import NoScores, Reading, find_reading, scores_of
 from interpret.data import Batch, Images, batches, open_images
-from interpret.display import shrink, to_bytes, to_rgb
+from interpret.display import shrink, to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, prepared
 from interpret.folder import UnreadableImage
@@ -772,24 +772,17 @@ def _illustrate(result: InvarianceCurves, model: Model, data: Images, surrounded
         row = prober.items.index(item)
         scene = prober.scene(surrounded[row][0][None], [row])
         inputs = torch.cat([prober.change(scene, float(value))[:, :-1] for value in shown]).float()
-        pictures.append(to_bytes(shrink(_shown(inputs, model), EXAMPLE_SIDE)))
+        pictures.append(to_bytes(shrink(data.pixel_scale.display(inputs), EXAMPLE_SIDE)))
         label = -1 if result.labels is None else int(result.labels[place])
         if label >= 0:
             names.append(model.classes[label] if model.classes is not None else str(label))
         else:
             names.append(data.source_name(int(data.sources[item])))
     result.examples, result.example_rows, result.example_values = np.stack(pictures), rows, shown
+    result.shown = data.pixel_scale.said
     result.names = names
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
     """Return at most so many places of `count`, evenly spread from the first to the last."""
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))
-
-
-def _shown(inputs: Tensor, model: Model) -> Tensor:
-    """Return inputs as pictures: by the preprocessing undone, or else stretched from 0 to 1, all of them alike."""
-    if model.preprocess is not None and len(model.preprocess.channels) == inputs.shape[1]:
-        return model.preprocess.display(inputs)
-    low, high = inputs.min(), inputs.max()
-    return to_rgb((inputs - low) / (high - low).clamp(min=1e-12), "RGB")

@@ -16,14 +16,14 @@ from interpret.attribution import (
     Method,
     Settings,
     Window,
-    check_images,
     chosen_methods,
     find_aim,
     maps_of,
     names_of,
-    picture_of,
+    take_images,
     windows_of,
 )
+from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
 from interpret.execution import on_device
@@ -36,13 +36,14 @@ from interpret.similarity import detail, rank_correlation
 @torch.inference_mode(False)
 def compare_methods(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Any,
     methods: Sequence[Method] | None = None,
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
     other: int | str | Sequence[int | str] | Tensor | None = None,
     *,
+    items: Sequence[int] | None = None,
     cam_layer: str | None = Settings.cam_layer,
     baseline: float = Settings.baseline,
     points: int = Settings.points,
@@ -71,7 +72,7 @@ def compare_methods(
     taken within what the target sees of the image, outside of which all maps would agree on zero.
 
     Args:
-        model, images, target, layer, position, and all from cam_layer on: as in `interpret.attribute`.
+        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
         methods: some of its methods; None: all.
         other: what to compare with; None: the class (or channel, at the same position) that is next in strength after
             the target, or the strongest where that is not the target.
@@ -85,7 +86,8 @@ def compare_methods(
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
-    images = check_images(model, images)
+    opened = take_images(model, images, items)
+    images = opened.tensor
     with on_device(model.module, device) as place:
         images = images.to(place)
         check_answers(model, images, layer)
@@ -98,12 +100,13 @@ def compare_methods(
                 {method: _numpy(maps_of(model, head, images, one, method, how, bar.update)) for method in chosen}
                 for one in (aim, rival)
             )
-    pictures = picture_of(model, images)
+    pictures = inputs_to_bytes(images, opened.images.pixel_scale)
     details = np.stack([detail(picture) for picture in pictures])
     return MethodComparison(
         model=model.name,
         layer=layer,
         pictures=pictures,
+        shown=opened.images.pixel_scale.said,
         maps={method: maps.sum(1, dtype=np.float32) for method, maps in raw.items()},
         targets=aim.channels.cpu().numpy(),
         others=rival.channels.cpu().numpy(),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, first_images
+from interpret.data import Batch, Images, batches, first_images, sample_by_hash
 from interpret.dry_run import DryRun, not_batched
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, images_together, prepared
@@ -375,22 +375,6 @@ def refuse_other_type(module: nn.Module, images: Tensor) -> None:
     weights = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
     if weights and images.dtype not in weights:
         raise InterpretError(f"images are {images.dtype}, and the network's weights {weights[0]}: convert one of them")
-
-
-def sample_by_hash(count: int, size: int, seed: int) -> NDArray[np.int64]:
-    """Return `size` of the items 0 … count − 1, those with the lowest hash, in the order of their hashes.
-
-    >>> sample_by_hash(5, 3, seed=0)
-    array([2, 4, 1])
-
-    The hash is splitmix64 (Steele et al. 2014) of the item and the seed, so that a larger sample extends a smaller.
-    """
-    with np.errstate(over="ignore"):
-        z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return np.argsort(z, kind="stable")[:size].astype(np.int64)
 
 
 def strongest_places(name: str, output: Tensor) -> tuple[Tensor, Tensor]:

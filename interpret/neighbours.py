@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Batch, Images, batches, first_images, open_images
+from interpret.data import Batch, Images, batches, check_items, first_images, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, prepared
@@ -24,7 +24,7 @@ from interpret.forward import call_network
 from interpret.layers import WITH_UNITS, first_outputs
 from interpret.mining import refuse_other_type, suitable_batch_size
 from interpret.model import Model, as_model
-from interpret.predictions import PICTURES, check_items
+from interpret.predictions import PICTURES
 from interpret.progress import progress
 from interpret.results.neighbours import Neighbours
 from interpret.tracing import trace
@@ -124,13 +124,14 @@ def find_neighbours(
     items = features.items[rows]
 
     def pictures(of: Images, wanted: Sequence[int]) -> NDArray[np.uint8]:
-        return inputs_to_bytes(torch.stack([of[item][0] for item in wanted]), model.preprocess)
+        return inputs_to_bytes(torch.stack([of[item][0] for item in wanted]), images.pixel_scale)
 
     near = pictures(images, items[:PICTURES].ravel().tolist())
     classes = images.classes
     return Neighbours(
         model=model.name,
         data=images.name,
+        shown=images.pixel_scale.said,
         searched=len(features.items),
         layer=layer,
         averaged=average,

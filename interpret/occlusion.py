@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.answers import Reading, find_reading, main_output, scores_of
-from interpret.data import open_images
+from interpret.data import open_images, open_inputs
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.errors import InterpretError
 from interpret.execution import MOST_AT_ONCE, images_together, prepared
@@ -34,11 +34,12 @@ OTHERS = 3
 
 def occlude(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Any,
     labels: Sequence[int] | Tensor | None = None,
     size: int | tuple[int, int] = 32,
     stride: int | tuple[int, int] = 16,
     *,
+    items: Sequence[int] | None = None,
     layer: str | None = None,
     channels: Sequence[int] | Tensor | None = None,
     feature_map: bool = True,
@@ -66,9 +67,10 @@ def occlude(
         model: the network; how its outputs [B, classes] become probabilities, `interpret.answers` finds out on the
             clean image, or the model's `outputs` says. One output for each image is the score of the second of two
             classes.
-        images: [B, C, H, W] as the module takes them.
+        images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes.
         labels: [B] the true classes; None: each image's most probable one.
         size, stride: the occluder's and its step, in pixels, or as (height, width).
+        items: which of the images, in this order; None: all.
         layer: whose strongest feature map is followed; None: the last convolution.
         channels: [B] the feature maps to follow instead of the strongest.
         feature_map: whether to follow one at all; without it, only the network's answers are measured.
@@ -90,8 +92,8 @@ def occlude(
     its positions, negative activations of a layer named before its rectifier counting as zero.
     """
     model = as_model(model)
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
-        raise InterpretError("images must be a float tensor [B, C, H, W] with at least one image")
+    opened = open_inputs(images, model, items)
+    images = opened.tensor
     how: dict[str, Any] = {"batch_size": batch_size, "device": device}
     at_once = MOST_AT_ONCE if batch_size is None else images_together(batch_size, 1, images.device)
     refuse_other_type(model.module, images)
@@ -144,7 +146,8 @@ def occlude(
         channels=None if followed is None else strongest.cpu().numpy(),
         activations=None if followed is None else _numpy(totals.reshape(grid)),
         clean_activations=None if followed is None else _numpy(sums[own, strongest]),
-        pictures=inputs_to_bytes(images, model.preprocess),
+        pictures=inputs_to_bytes(images, opened.images.pixel_scale),
+        shown=opened.images.pixel_scale.said,
         projections=None if followed is None else _projections(model, images, followed, strongest, rule, how),
         others={}
         if followed is None

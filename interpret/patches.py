@@ -94,7 +94,7 @@ def project_unit(model: Model, data: Any, layer: MinedLayer, unit: int, rule: Ru
 
 def pictures_of(model: Model, data: Any, patches: Tensor) -> NDArray[np.uint8]:
     """Return windows of a data set's inputs [n, C, h, w] as pictures [n, h, w, 3]."""
-    return inputs_to_bytes(patches, model.preprocess)
+    return inputs_to_bytes(patches, open_images(data, model).pixel_scale)
 
 
 def _strongest(layer: MinedLayer, units: NDArray[np.int64], most: int | None) -> MinedLayer:

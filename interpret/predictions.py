@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.answers import Reading, find_reading, scores_of
-from interpret.data import Images, open_images
+from interpret.data import Images, check_items, open_images
 from interpret.display import inputs_to_bytes
 from interpret.errors import InterpretError
 from interpret.execution import images_together, prepared
@@ -103,7 +103,8 @@ def predict(
         model=model.name,
         data=images.name,
         names=[images.source_name(int(images.sources[item])) for item in chosen],
-        pictures=inputs_to_bytes(torch.cat(inputs), model.preprocess),
+        pictures=inputs_to_bytes(torch.cat(inputs), images.pixel_scale),
+        shown=images.pixel_scale.said,
         top=top.astype(np.int64),
         probabilities=np.take_along_axis(scores, top, 1),
         truth=truth,
@@ -114,15 +115,6 @@ def predict(
         sources=images.sources[chosen],
         class_count=scores.shape[1],
     )
-
-
-def check_items(what: str, items: Sequence[int], images: Images) -> None:
-    """Refuse items that the data does not have, or none at all."""
-    if not items:
-        raise InterpretError(f"{what} is empty: name at least one image")
-    odd = next((item for item in items if not 0 <= item < len(images)), None)
-    if odd is not None:
-        raise InterpretError(f"{what} must be from 0 to {len(images) - 1} in data {images.name!r}, not {odd}")
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:

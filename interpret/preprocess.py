@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from interpret.errors import InterpretError, unknown
+from interpret.pixel_scale import PixelScale
+from interpret.torch_transforms import read_transforms
 
 Channels = Literal["RGB", "BGR", "L"]
 Rule = Literal["crop", "squash", "pad"]
@@ -247,14 +249,12 @@ class Preprocess:
                 f"images must be [..., {len(self.channels)}, H, W] for channels={self.channels!r}, "
                 f"not {list(images.shape)}"
             )
-        mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
-            for values in (self.mean, self.std)
-        )
-        pixels = ((images * std + mean) / self.range).clamp(0, 1)
-        if self.channels == "L":
-            return torch.cat([pixels] * 3, dim=-3)
-        return pixels.flip(-3) if self.channels == "BGR" else pixels
+        return self.pixel_scale.display(images)
+
+    @property
+    def pixel_scale(self) -> PixelScale:
+        """How its inputs are shown as pictures."""
+        return PixelScale(self.mean, self.std, self.range, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON and TOML can hold them; `from_dict` gives the same object back.
@@ -264,6 +264,31 @@ class Preprocess:
         True
         """
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_torchvision(
+        cls, transforms: Any, size: tuple[int, int] | None = None, channels: Channels | None = None
+    ) -> Preprocess:
+        """Return the preprocessing that does what a transform of torchvision, or one that timm makes, does.
+
+        >>> from torchvision.models import ResNet18_Weights
+        >>> Preprocess.from_torchvision(ResNet18_Weights.DEFAULT.transforms()).resize
+        256
+
+        It may be what weights bring along (`weights.transforms()`), or a `Compose`, of the first or the second version,
+        of Resize, CenterCrop, Grayscale, ToTensor (or ToImage and ToDtype) and Normalize. On a picture, the result is
+        that of the transform bit for bit; where the transform resizes numbers instead of the picture, or makes grey of
+        colour before it resizes, it may differ by the rounding of that, at most a level or two of 255.
+
+        Args:
+            transforms: the transform.
+            size: (height, width), where the transform leaves pictures as large as they are.
+            channels: "L" or "RGB", where the transform takes grey and colour alike.
+
+        Raises:
+            InterpretError: a step that is random or that no preprocessing can express, by its name.
+        """
+        return cls(**read_transforms(transforms, size, channels))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:

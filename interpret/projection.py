@@ -14,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.data import Images, first_images
+from interpret.data import Images, Inputs, first_images, open_inputs
 from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError, unknown
 from interpret.execution import Execution, images_together, on_device, prepared
 from interpret.forward import call_network
-from interpret.inputs import Several, as_one, is_several, open_together
+from interpret.inputs import SeveralImages, as_one, is_several, open_together
 from interpret.layers import first_outputs
 from interpret.mining import Mined, layer_with_units, refuse_other_type
 from interpret.model import Model, as_model
@@ -44,12 +44,13 @@ POOL = 128
 @torch.inference_mode(False)  # whose caller may be in it
 def project(
     model: Model | nn.Module,
-    images: Tensor | Several,
+    images: Any,
     layer: str,
     channels: int | Sequence[int] | Tensor,
     positions: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
     rule: Rule = "deconvnet",
     *,
+    items: Sequence[int] | None = None,
     start: Start = "activation",
     overlap: Overlap = "add",
     strict: bool = False,
@@ -77,14 +78,15 @@ def project(
 
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W] as the module takes them; the result has their type and lies where they do. One image
-            serves all of several channels or positions. For a network of several inputs a tuple or a dict of them, each
-            [B, …]; then whole images run.
+        images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes;
+            the result has the inputs' type and lies where they do. One image serves all of several channels or
+            positions. For a network of several inputs a tuple or a dict of them, each [B, …]; then whole images run.
         layer: the layer whose neurons are projected, by name.
         channels: the neuron's channel, one for all or one for each image.
         positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
             is strongest.
         rule: "deconvnet", "guided" or "gradient"; see `interpret.BackwardRule`.
+        items: which of the images, in this order; None: all.
         start: "activation" starts with the neuron's value, as the paper does, "one" with 1, as a gradient does.
         overlap: what shared switches of overlapping max-pooling windows do: "add" up, or "overwrite", which needs
             the whole image.
@@ -101,15 +103,14 @@ def project(
     Warns:
         UncoveredOperation: the network has an operation that is neither linear nor covered by the rule.
     """
-    model, shown = as_model(model), None
+    model = as_model(model)
     if is_several(images):
-        model, images, packing = as_one(model, images, to)
-        shown = packing.channels
+        model, packed, packing = as_one(model, images, to)
+        images = SeveralImages(model, packed, packing)
     if start not in ("activation", "one"):
         raise InterpretError(f"start must be 'activation' or 'one', not {start!r}")
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.is_floating_point() or len(images) == 0:
-        found = f"{images.dtype} of shape {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
-        raise InterpretError(f"images must be a float tensor [B, C, H, W] with at least one image, not {found}")
+    opened = open_inputs(images, model, items)
+    images = opened.tensor
     refuse_other_type(model.module, images)
     traced = layer_with_units(model.module, _trace_quickly(model.module, tuple(images.shape[1:])), layer)
     count = len(images) if len(images) > 1 else max(_count(channels, 0), _count(positions, 1))
@@ -140,27 +141,29 @@ def project(
             values.append(value)
     boxes = crop.boxes(at)
     return Projections(
-        torch.cat(signals)[:, :shown].to(home),
+        torch.cat(signals)[:, : opened.images.channels].to(home),
         boxes,
         torch.cat(values).to(home),
         at,
         channels=channel_of,
-        images=torch.arange(len(images)).expand(count),
+        images=torch.tensor(list(opened.items)).expand(count),
         layer=layer,
         rule=rule,
         model=model.name,
         colours=model.colours,
-        pictures=_pictures(model, images[:, :shown], boxes, crop),
+        pictures=_pictures(opened, boxes, crop),
+        shown=opened.images.pixel_scale.said,
     )
 
 
-def _pictures(model: Model, images: Tensor, boxes: Tensor, crop: Crop) -> NDArray[np.uint8]:
+def _pictures(opened: Inputs, boxes: Tensor, crop: Crop) -> NDArray[np.uint8]:
     """Return what neurons see of their images, as pictures; one image serves all neurons."""
+    images, scale = opened.tensor[:, : opened.images.channels], opened.images.pixel_scale
     if len(images) == 1 and crop.field == crop.image:
-        shown = inputs_to_bytes(images.detach(), model.preprocess)
+        shown = inputs_to_bytes(images.detach(), scale)
         return np.broadcast_to(shown, (len(boxes), *shown.shape[1:]))
     windows = crop.window(images.detach().expand(len(boxes), -1, -1, -1), boxes, torch.zeros_like(boxes[:, :2]))
-    return inputs_to_bytes(windows, model.preprocess)
+    return inputs_to_bytes(windows, scale)
 
 
 def _trace_quickly(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:
@@ -348,11 +351,15 @@ def project_hits(
         prepared(model, first, device, hits.layers) as run,
         progress(len(hits.items), f"projecting ({rule})", "hit", initial=begun) as bar,
     ):
-        for finished in run.side_by_side(_jobs(images, plan, hits, crops, how, run)):
-            for batch in finished:
-                bar.update(len(batch.units))
-                own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
-                yield replace(batch, projections=own[0], patches=own[1])
+        try:
+            for finished in run.side_by_side(_jobs(images, plan, hits, crops, how, run)):
+                for batch in finished:
+                    bar.update(len(batch.units))
+                    own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
+                    yield replace(batch, projections=own[0], patches=own[1])
+        except _OtherValue as error:
+            doubt = images.doubt(error.item)
+            raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
 
 
 def locate_hits(
@@ -598,14 +605,26 @@ def _check_shape(found: Any, layer: Layer) -> None:
         )
 
 
+class _OtherValue(InterpretError):  # noqa: N818
+    """A neuron's activation on an item is not the one that was mined."""
+
+    def __init__(self, sentence: str, item: int) -> None:
+        super().__init__(sentence, item)
+        self.item = item
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def _check_values(name: str, hits: Hits, values: Tensor) -> None:
     """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
     found = values.detach().double().cpu().numpy()
     if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):
         worst = int(np.abs(found - hits.values).argmax())
-        raise InterpretError(
+        raise _OtherValue(
             f"layer {name!r} gives {found[worst]:.4g} on item {hits.items[worst]} where {hits.values[worst]:.4g} was "
-            "mined: project with the model and data that were mined"
+            "mined: project with the model and data that were mined",
+            int(hits.items[worst]),
         )
 
 

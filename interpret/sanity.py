@@ -17,15 +17,15 @@ from interpret.attribution import (
     Method,
     Settings,
     Window,
-    check_images,
     chosen_methods,
     find_aim,
     find_cam_layer,
     maps_of,
     names_of,
-    picture_of,
+    take_images,
     windows_of,
 )
+from interpret.display import inputs_to_bytes
 from interpret.dry_run import check_answers
 from interpret.errors import InterpretError
 from interpret.execution import on_device
@@ -46,7 +46,7 @@ DRAWS = 20
 @torch.inference_mode(False)
 def sanity_check(
     model: Model | nn.Module,
-    images: Tensor,
+    images: Any,
     methods: Sequence[Method] | None = None,
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
@@ -54,6 +54,7 @@ def sanity_check(
     steps: int | None = STEPS,
     seed: int = 0,
     *,
+    items: Sequence[int] | None = None,
     cam_layer: str | None = Settings.cam_layer,
     baseline: float = Settings.baseline,
     points: int = Settings.points,
@@ -92,7 +93,7 @@ def sanity_check(
     drawn again, up to 20 times. Where a map is zero everywhere all the same, its similarity is NaN, to be left out.
 
     Args:
-        model, images, target, layer, position, and all from cam_layer on: as in `interpret.attribute`.
+        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
         methods: some of its methods; None: all.
         steps: how many steps there are from none to all of the layers, as even as can be; None: one for each layer.
         seed: draws the random weights, SmoothGrad's noise and KernelSHAP's mixtures.
@@ -108,7 +109,8 @@ def sanity_check(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
     settings = {name: value for name, value in how.changed().items() if name != "seed"}
-    images = check_images(model, images)
+    opened = take_images(model, images, items)
+    images = opened.tensor
     with on_device(model.module, device) as place, _given_back(model.module) as trained:
         images = images.to(place)
         check_answers(model, images, layer)
@@ -144,7 +146,8 @@ def sanity_check(
         rank=_compared(found, windows, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
         rank_signed=_compared(found, windows, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
         ssim=_compared(found, windows, _structure),
-        pictures=picture_of(model, images),
+        pictures=inputs_to_bytes(images, opened.images.pixel_scale),
+        shown=opened.images.pixel_scale.said,
         maps={
             method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16) for method in chosen
         },

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from interpret.answers import Reading
     from interpret.data import Images
     from interpret.model import Model
+    from interpret.pixel_scale import PixelScale
     from interpret.projection import HitBatch
     from interpret.results import Result
     from interpret.rules import Overlap, Rule
@@ -259,6 +260,7 @@ class Study:
 
         The name tells results of one kind apart: the transform of an invariance probe, the layer of an evolution.
         """
+        self._note_skipped()
         self._write_info()
         result.save(self._result_file(result.kind, name))
 
@@ -342,7 +344,7 @@ class Study:
         def take(batch: HitBatch) -> None:
             if not folder.exists():
                 unfinished.save(state())  # from now on, the folder is known to be its own
-            tiles[batch.layer].take(batch, model)
+            tiles[batch.layer].take(batch, model, data.pixel_scale)
 
         def publish(group: Iterable[str]) -> None:
             for name in group:
@@ -536,10 +538,17 @@ class Study:
                 )
             layer["local_field"] = now[layer["name"]]
 
+    def _note_skipped(self) -> None:
+        """Take into account which images turned out not to decode: they are listed, and not counted."""
+        if self.data is not None and self.data.skipped:
+            items, sources = self.data.count_readable()
+            self.info["data"]["skipped"] |= self.data.skipped
+            self.info["data"] |= {"items": items, "sources": sources}
+
     def _store(self, mined: Mined, k: int, seed: int) -> None:
         """Write what was mined; a layer's own file comes last, because it says that the layer is done."""
         self.info["settings"] |= {"k": k, "seed": seed}
-        self.info["data"]["skipped"] |= mined.skipped
+        self._note_skipped()
         self._write_info()
         places = {name: self._places(name, layer) for name, layer in mined.items()}
         self._store_sources(places.values())
@@ -592,8 +601,8 @@ class Study:
         """Keep the inputs of the sample as pictures, and what is known of them; `known` collects it."""
         from interpret.display import inputs_to_bytes, webp
 
-        model, data = self._able()
-        pictures = inputs_to_bytes(batch.images, model.preprocess)
+        _, data = self._able()
+        pictures = inputs_to_bytes(batch.images, data.pixel_scale)
         for row, (item, label) in enumerate(zip(batch.items.tolist(), batch.labels.tolist(), strict=True)):
             source = int(data.sources[item])
             known[item] = {"source": source, "name": data.source_name(source), "label": int(label)}
@@ -751,12 +760,12 @@ class _Tiles:
     def complete(self) -> bool:
         return bool((self.done | ~self.filled).all())
 
-    def take(self, batch: Any, model: Model) -> None:
+    def take(self, batch: Any, model: Model, scale: PixelScale) -> None:
         from interpret.display import contrast, inputs_to_bytes, shrink, to_bytes
 
         tiles = {
             "projections": to_bytes(contrast(shrink(batch.projections, self.side), model.colours)),
-            "patches": inputs_to_bytes(shrink(batch.patches, self.side), model.preprocess),
+            "patches": inputs_to_bytes(shrink(batch.patches, self.side), scale),
         }
         for what, file in self.files.items():
             shape = tiles[what].shape[1:]
@@ -854,6 +863,8 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
             "classes": list(data.classes) if data.classes is not None else None,
             "skipped": dict(data.skipped),
             "opened_from": data.opened_from,
+            "notes": list(data.notes),
+            "shown": data.pixel_scale.said,
         },
         "settings": {"dtype": dtype},
         "layers": [_layer_record(layer) for layer in layers.values()],

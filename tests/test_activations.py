@@ -101,9 +101,9 @@ def test_it_is_kept_and_drawn(tmp_path: Path) -> None:
         ({"image": torch.rand(2, 1, 8, 8).double()}, "image must be one image, not 2"),
         (
             {"image": torch.rand(8, 8).double()},
-            r"image must be a float tensor \[C, H, W\] or a picture, not torch.float64",
+            r"inputs must be floating point, .* and pictures uint8, not torch.float64 \[8, 8\]",
         ),
-        ({"image": "cat.jpg"}, "or a picture, not str"),
+        ({"image": "cat.jpg"}, "data 'cat.jpg' does not exist"),
         ({"image": picture().float()}, "images are torch.float32"),
         ({"layers": "5"}, "unknown layer '5'"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import textwrap
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,10 +22,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import v2
 
 import interpret.data
-from interpret.data import Images, UnreadableImage, batches, open_images, tiles
+from interpret.data import Images, LeftAside, UnreadableImage, batches, open_images, open_inputs, tiles
 from interpret.errors import InterpretError
 from interpret.folder import extensions
 from interpret.imagenet import class_names
@@ -531,6 +545,323 @@ def test_an_interrupt_ends_the_workers_quietly(tmp_path, method) -> None:
             time.sleep(0.1)
 
 
+# ---- data as people have it -----------------------------------------------------------------------------------------
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.zeros(3, 4, 4)
+
+
+class Sample(NamedTuple):
+    index: int
+    image: torch.Tensor
+    target: torch.Tensor
+
+
+class Items(Dataset):
+    """Items of any form."""
+
+    def __init__(self, *items, **known) -> None:
+        self.items = items
+        vars(self).update(known)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, item: int):
+        return self.items[item]
+
+
+INPUT = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+PIXELS = np.asarray(noise(16, 16))
+MASK = torch.zeros(1, 16, 16, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("item", "label", "left"),
+    [
+        ({"image": INPUT, "label": 4}, 4, ()),
+        ({"pixel_values": INPUT[None], "labels": torch.tensor(4), "id": "a"}, 4, ("'id'",)),
+        ({"mask": MASK, "img": INPUT, "target": np.int64(4)}, 4, ("'mask'",)),
+        ({"label": 4, "bild": INPUT}, 4, ()),
+        ({"image": INPUT, "boxes": torch.zeros(2, 4), "labels": [1, 2]}, -1, ("'boxes'", "'labels'")),
+        ((INPUT, 4), 4, ()),
+        ([INPUT, torch.tensor([4.0])], 4, ()),
+        ((INPUT, 4, 77), 4, ("element 2 (int)",)),
+        ((77, INPUT, 4), 4, ("element 0 (int)",)),
+        ((INPUT, MASK, 4), 4, ("element 1 (Tensor torch.uint8 [1, 16, 16])",)),
+        ((INPUT, MASK), -1, ("element 1 (Tensor torch.uint8 [1, 16, 16])",)),
+        ((INPUT, {"boxes": MASK, "labels": torch.tensor([1, 2])}), -1, ("element 1 (dict with 'boxes', 'labels')",)),
+        ((INPUT, {"label": 4}), 4, ()),
+        ((INPUT, torch.tensor([0, 1, 1])), -1, ("element 1 (Tensor torch.int64 [3])",)),
+        ((INPUT, 0.25), -1, ("element 1 (float)",)),
+        ((INPUT, float("nan")), -1, ("element 1 (float)",)),
+        ((INPUT, "dog"), 4, ()),
+        ((INPUT, "cat"), -1, ("element 1 (str)",)),
+        ((INPUT, None), -1, ("element 1 (NoneType)",)),
+        ((INPUT, INPUT, True), 1, ("element 1 (Tensor [3, 16, 16])",)),
+        (Sample(77, INPUT, torch.tensor(4)), 4, ("'index'",)),
+        ((INPUT,), -1, ()),
+        (INPUT, -1, ()),
+        (tv_tensors.Image(INPUT), -1, ()),
+        (INPUT.numpy().astype(np.float64), -1, ()),
+    ],
+)  # fmt: skip
+def test_the_image_and_the_label_of_an_item_of_any_form(item, label, left) -> None:
+    known = {"classes": ["a", "b", "c", "d", "dog"]}
+    if left:
+        with pytest.warns(LeftAside) as said:
+            images = open_images(Items(item, **known), model())
+        assert [str(one.message) for one in said] == images.notes and len(images.notes) == 1
+        assert images.notes[0].startswith("data set 'Items': the image is ")
+        assert images.notes[0].endswith("left aside: " + ", ".join(left))
+        assert ("there is no label" in images.notes[0]) == (label < 0)
+    else:
+        images = open_images(Items(item, **known), model())
+        assert images.notes == []
+    image, found = images[0]
+    assert type(image) is torch.Tensor and torch.equal(image, INPUT) and found == label
+    assert [one for _, _, one in read(images)] == images.labels.tolist() == [label]
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        PIXELS,
+        torch.from_numpy(PIXELS.copy()),
+        torch.from_numpy(PIXELS.copy()).permute(2, 0, 1),
+        PIXELS.transpose(2, 0, 1),
+        tv_tensors.Image(torch.from_numpy(PIXELS.copy()).permute(2, 0, 1)),
+        noise(16, 16),
+        {"bytes": b"PNG", "path": None},
+        "file",
+    ],
+)
+def test_pictures_in_any_form(picture, tmp_path) -> None:
+    save(tmp_path / "a.png", noise(16, 16))
+    if isinstance(picture, dict):
+        picture["bytes"] = (tmp_path / "a.png").read_bytes()
+    if isinstance(picture, str):
+        picture = str(tmp_path / "a.png")
+    # [3, H, W] alone are three grey pictures
+    alone = not isinstance(picture, dict) and not (isinstance(picture, np.ndarray) and len(picture) == 3)
+    expected = Preprocess((16, 16)).encode(PIXELS)
+    for data in (
+        Items((picture, 1)),
+        Items({"image": picture}),
+        [picture],
+        *([picture] if alone else []),
+    ):
+        images = open_images(data, model())
+        assert len(images) == 1 and torch.equal(images[0][0], expected)
+        assert np.array_equal(np.asarray(images.source_picture(0)), PIXELS)
+    with pytest.raises(InterpretError, match=r"preprocess=Preprocess"):
+        open_images(Items(picture), model(None))
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 1), (1, 16, 16)])
+def test_grey_pixels(shape) -> None:
+    grey = np.asarray(noise(16, 16).convert("L")).reshape(shape)
+    expected = Preprocess((16, 16), channels="L").encode(grey.reshape(16, 16))
+    known = model(Preprocess((16, 16), channels="L"))
+    for data in (Items(grey), Items(torch.from_numpy(grey.copy())), torch.from_numpy(grey.copy()), [grey, grey]):
+        assert torch.equal(open_images(data, known)[0][0], expected)
+    several = np.stack([grey] * 5)
+    for data in (several, torch.from_numpy(several)):
+        assert len(open_images(data, known)) == 5 and torch.equal(open_images(data, known)[4][0], expected)
+
+
+def test_one_input_and_arrays_of_inputs() -> None:
+    assert torch.equal(open_images(INPUT, model())[0][0], INPUT)
+    doubled = np.stack([INPUT.numpy()] * 2).astype(np.float64)
+    images = open_images(doubled, model())
+    assert images.name == "array" and images[1][0].dtype == torch.float32 and torch.equal(images[1][0], INPUT)
+    batch = open_images([torch.stack([INPUT] * 3), torch.tensor([2, 0, 1])], model())
+    assert batch.labels.tolist() == [2, 0, 1] and torch.equal(batch[2][0], INPUT)
+
+
+def test_a_list_of_files_is_read_in_its_own_order(tmp_path) -> None:
+    labelled(tmp_path, "dog/b.png", "cat/a.png", "cat/c.png")
+    save(tmp_path / "dog/b.png", noise(seed=5))
+    images = open_images([tmp_path / "dog/b.png", str(tmp_path / "cat/a.png")], model())
+    assert names(images) == ["dog/b.png", "cat/a.png"] and images.classes == ("cat", "dog")
+    assert images.labels.tolist() == [1, 0] and torch.equal(images[0][0], Preprocess((16, 16))(noise(seed=5)))
+    one = open_images(tmp_path / "dog/b.png", model())
+    assert names(one) == ["b.png"] and torch.equal(one[0][0], images[0][0])
+    pairs = open_images([(tmp_path / "dog/b.png", 3), (tmp_path / "cat/a.png", 4)], model())
+    assert [label for _, _, label in read(pairs)] == [3, 4] and torch.equal(pairs[0][0], images[0][0])
+
+
+def test_a_list_of_pictures(tmp_path) -> None:
+    save(tmp_path / "a.tif", noise())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(40, 80).save(tmp_path / "turned.tif", exif=exif)
+    with Image.open(tmp_path / "turned.tif") as opened:
+        images = open_images([opened, noise(seed=3)], model())
+        assert images.window(0) == (8 / 32, 0, 24 / 32, 1)
+        assert names(images) == ["turned.tif", "image 1"] and images.source_picture(0).size == (40, 80)
+        assert images.window(0) == (8 / 32, 0, 24 / 32, 1)  # now that it is loaded
+    assert torch.equal(images[1][0], Preprocess((16, 16))(noise(seed=3)))
+    tiled = open_images([noise(32, 32)], model(), crops="tiles", scales=(32,))
+    assert len(tiled) == 4 and tiled.fingerprint != images.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("known", "classes"),
+    [
+        ({"classes": [0, 1]}, ("0", "1")),
+        ({"classes": np.array(["a", "b"])}, ("a", "b")),
+        ({"classes": {0: "a", 1: "b"}}, ("a", "b")),
+        ({"class_to_idx": {"b": 1, "a": 0}}, ("a", "b")),
+        ({"classes": [("a", "A"), "b"]}, ("a, A", "b")),
+        ({"classes": 2}, None),
+        ({"classes": []}, None),
+        ({}, None),
+    ],
+)
+def test_classes_of_every_kind(known, classes) -> None:
+    data = Items((INPUT, 1), (INPUT, 0), **known)
+    both = ConcatDataset([data, Subset(data, [0])])
+    for one in (data, Subset(data, [1, 0]), both, DataLoader(data)):
+        assert open_images(one, model()).classes == classes
+    assert [label for _, _, label in read(open_images(both, model()))] == [1, 0, 1]
+
+
+def test_labels_that_are_ready_and_labels_that_are_none() -> None:
+    data = Items(INPUT, INPUT, targets=[1, 0])
+    images = open_images(ConcatDataset([data, data]), model())
+    assert images.labels.tolist() == [1, 0, 1, 0] and [label for _, _, label in read(images)] == [1, 0, 1, 0]
+    for targets in ([0.5, 1.5], [[0, 1], [1]], ["a", "b"], [[0, 1], [1, 1]], [-3, 0]):
+        assert open_images(Items(INPUT, INPUT, targets=targets), model()).labels.tolist() == [-1, -1]
+    for known in ({"targets": [0, 7]}, {}):
+        with pytest.raises(
+            InterpretError, match=r"label 7 of item . of data set 'Items' is none of the 2 classes \(a to b\)"
+        ):
+            list(batches(open_images(Items((INPUT, 0), (INPUT, 7), classes=["a", "b"], **known), model())))
+
+
+def test_a_loader_stands_for_its_data_set() -> None:
+    inputs = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    data = TensorDataset(inputs, torch.arange(6))
+    for loader in (DataLoader(data, 4), DataLoader(data, batch_size=None)):
+        assert torch.equal(torch.stack([image for _, image, _ in read(open_images(loader, model()))]), inputs)
+    part = open_images(DataLoader(data, sampler=SubsetRandomSampler([4, 1, 3])), model())
+    assert part.labels.tolist() == [1, 3, 4] and torch.equal(part[0][0], inputs[1]) and part.notes == []
+    with pytest.warns(
+        LeftAside, match="the DataLoader's RandomSampler is not used: items come in the order of its data"
+    ):
+        shuffled = open_images(DataLoader(data, 2, shuffle=True), model())
+    assert torch.equal(shuffled[5][0], inputs[5]) and shuffled.labels.tolist() == list(range(6))
+    with pytest.warns(LeftAside, match="the DataLoader's Bucket is not used"):
+        open_images(DataLoader(data, batch_sampler=Bucket(SequentialSampler(data), 2, False)), model())
+
+    def collate(items):
+        return {"pixel_values": torch.stack([image * 2 for image, _ in items]), "labels": [label for _, label in items]}
+
+    collated = open_images(DataLoader(data, 3, collate_fn=collate), model())
+    assert torch.equal(collated[4][0], inputs[4] * 2) and [label for _, _, label in read(collated)] == list(range(6))
+
+
+class Bucket(BatchSampler):
+    pass
+
+
+def test_data_sets_of_hugging_face(tmp_path) -> None:
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+    from datasets import Image as Pictures
+
+    for i in range(3):
+        save(tmp_path / f"{i}.png", noise(16, 16, seed=i))
+    features = Features({"image": Pictures(), "label": ClassLabel(names=["cat", "dog"]), "text": Value("string")})
+    rows = {"image": [str(tmp_path / f"{i}.png") for i in range(3)], "label": [1, 0, 1], "text": list("abc")}
+    data = Dataset.from_dict(rows, features=features)
+    with pytest.warns(LeftAside, match=r"'Dataset': the image is 'image', the label 'label'; left aside: 'text'"):
+        images = open_images(data, model())
+    assert images.classes == ("cat", "dog") and images.labels.tolist() == [1, 0, 1]
+    assert torch.equal(images[2][0], Preprocess((16, 16)).encode(np.asarray(noise(16, 16, seed=2))))
+    data = data.remove_columns("text")
+    assert torch.equal(open_images(data.with_format("torch"), model())[2][0], images[2][0])
+    assert torch.equal(open_images(data.with_format("numpy"), model())[2][0], images[2][0])
+    assert torch.equal(open_images(data.cast_column("image", Pictures(decode=False)), model())[2][0], images[2][0])
+    assert torch.equal(open_images(data.select([2, 0]), model())[0][0], images[2][0])
+
+    def transform(rows):
+        return {"pixel_values": [images.preprocess(one) for one in rows["image"]], "label": rows["label"]}
+
+    made = open_images(data.with_transform(transform), model(None))
+    assert torch.equal(made[2][0], images[2][0]) and made.labels.tolist() == [1, 0, 1]
+    with pytest.raises(InterpretError, match="data is a DatasetDict of several: choose one of 'train', 'test'"):
+        open_images(DatasetDict({"train": data, "test": data}), model())
+    with pytest.raises(InterpretError, match="data is a IterableDataset, which has no item by number"):
+        open_images(data.to_iterable_dataset(), model())
+
+
+@pytest.mark.parametrize("step", [transforms.RandomCrop(16), transforms.RandomHorizontalFlip(), v2.RandomErasing(1.0)])
+def test_a_random_transform_is_named(step) -> None:
+    known = model()
+    before = torch.get_rng_state(), random.getstate()
+    made = transforms.Compose([transforms.ToTensor(), step])
+    for data in (Made(made), Subset(Made(made), [1]), DataLoader(Made(made))):
+        with pytest.raises(InterpretError, match=rf"random transform \({type(step).__name__}\): give it without"):
+            open_images(data, known)
+    assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
+    harmless = transforms.Compose([transforms.ToTensor(), transforms.CenterCrop(16), transforms.RandomCrop(16)])
+    assert open_images(Made(harmless), known)[0][0].shape == (3, 16, 16)
+
+
+def test_what_is_random_in_the_data_sets_own_code_is_found() -> None:
+    class Noisy(Dataset):
+        def __len__(self) -> int:
+            return 3
+
+        def __getitem__(self, item: int) -> torch.Tensor:
+            return torch.rand(3, 16, 16)
+
+    with pytest.raises(InterpretError, match="item 0 of data set 'Noisy' is another image each time that it is read"):
+        open_images(Noisy(), model())
+
+
+class Made(Dataset):
+    """Pictures that pass through a transform, as those of torchvision's data sets do."""
+
+    def __init__(self, transform) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, item: int):
+        return self.transform(noise(20, 20, seed=item)), item % 2
+
+
+# ---- some of them, as one batch -------------------------------------------------------------------------------------
+
+
+def test_inputs_of_any_data_as_one_batch(tmp_path) -> None:
+    for i in range(3):
+        save(tmp_path / f"{i}.png", noise(seed=i))
+    expected = torch.stack([Preprocess((16, 16))(noise(seed=i)) for i in range(3)])
+    for data in (tmp_path, [noise(seed=i) for i in range(3)], list(expected), TensorDataset(expected), expected):
+        assert torch.equal(open_inputs(data, model()).tensor, expected)
+        assert torch.equal(open_inputs(data, model(), items=[2, 0]).tensor, expected[[2, 0]])
+    assert open_inputs(expected, model()).tensor.data_ptr() == expected.data_ptr()
+    with pytest.raises(InterpretError, match=r"items must be from 0 to 2 in data"):
+        open_inputs(tmp_path, model(), items=[3])
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    with pytest.raises(
+        InterpretError, match=r"image '1.png' cannot be read \(it is no image.*\): leave it out.*without 1"
+    ):
+        open_inputs(tmp_path, model())
+    many = np.zeros((257, 5, 5), np.uint8)
+    with pytest.raises(InterpretError, match=r"'array' has 257 images, and at most 256 .* such as items=range\(256\)"):
+        open_inputs(many, model())
+    assert len(open_inputs(many, model(), items=range(256)).tensor) == 256
+    assert len(open_inputs(torch.zeros(300, 3, 4, 4), model()).tensor) == 300
+
+
 # ---- mistakes -------------------------------------------------------------------------------------------------------
 
 
@@ -541,7 +872,8 @@ def test_folders_that_are_not_there(tmp_path) -> None:
     (tmp_path / "text/a.txt").write_text("a")
     for data, words in [
         (tmp_path / "gone", r"gone' does not exist: give a folder"),
-        (tmp_path / "a.png", r"a.png' is a file: give the folder"),
+        (tmp_path / "text/a.txt", r"a.txt' is a file and no image: give an image, or a folder"),
+        ([tmp_path / "a.png", tmp_path / "b.png"], r"data names the file '.*b.png', which does not exist: leave it"),
         (tmp_path / "empty", r"empty' holds no image files: .*\.jpg"),
         (tmp_path / "text", r"text' holds no image files"),
         ("photograph", r"unknown folder or data set 'photograph': did you mean 'photographs'"),
@@ -570,15 +902,24 @@ def test_data_that_does_not_fit_the_model() -> None:
 def test_data_of_the_wrong_kind(tmp_path) -> None:
     save(tmp_path / "a.png")
     for data, words in [
-        (torch.zeros(3, 4, 4), r"floating point \[N, C, H, W\], not torch.float32 \[3, 4, 4\]"),
-        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), r"not torch.uint8"),
-        (np.zeros((1, 3, 4, 4)), r"uint8 \[N, H, W\] or \[N, H, W, 3\], not float64 .* passed as a tensor"),
+        (
+            torch.zeros(4, 4),
+            r"floating point, \[N, C, H, W\] or \[C, H, W\], and pictures uint8, not torch.float32 \[4, 4\]",
+        ),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.int64), r"not torch.int64 \[1, 3, 4, 4\]"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.complex64), r"not torch.complex64"),
+        (np.zeros((1, 3, 4, 4), np.int32), r"not int32 \[1, 3, 4, 4\]"),
+        (np.zeros((2, 8, 8, 3)), r"array of floats must be inputs .* \[N, C, H, W\], not \[2, 8, 8, 3\]: transpose"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"uint8 pixels must be .*, not \[2, 8, 8, 5\]"),
         (torch.zeros(0, 3, 4, 4), r"data 'tensor' holds no images"),
         ([], r"data 'list' holds no images"),
-        (42, r"data must be a folder, one of photographs, digits, fashion-mnist, emoji, a tensor.*not a int"),
-        (["a.png"], r"item 0 of data set 'list' must be \(image, label\) or an image.*not str"),
+        (42, r"data must be a folder or files, one of photographs, .*emoji, a tensor.*not a int"),
+        ([3], r"item 0 of data set 'list' must be an image, or a tuple or dict that holds one .* not int"),
         ([torch.zeros(4, 4)], r"not Tensor \[4, 4\]"),
-        ([(torch.zeros(3, 4, 4), "cat")], r"label of item 0 of data set 'list' must be an integer, not 'cat'"),
+        ([{"mask": torch.zeros(4, 4), "id": 3}], r"not dict with 'mask', 'id'"),
+        ({"train": [], "test": []}, r"data is a dict of several: choose one of 'train', 'test'"),
+        (iter([torch.zeros(3, 4, 4)]), r"data is a list_iterator, which has no item by number.*islice\(data, 1000\)"),
+        (DataLoader(Endless()), r"data is a DataLoader of an iterable data set, which has no item by number"),
     ]:
         with pytest.raises(InterpretError, match=words):
             open_images(data, model())

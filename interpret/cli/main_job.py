@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interpret.cli.answers import fail, say
+from interpret.cli.answers import fail, say, say_skipped
 from interpret.cli.options import (
     Crops,
     Data,
@@ -87,6 +87,7 @@ def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
     study.connect()
     study.spread()
     study.predict()
+    say_skipped(study.data)
 
 
 def mine(

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interpret.cli.answers import fail, say
+from interpret.cli.answers import fail, say, say_skipped
 
 if TYPE_CHECKING:
     from interpret.study import Study
@@ -40,6 +40,7 @@ class Opened(NamedTuple):
         """Keep a result in the study, if there is one, and say how to read it."""
         if self.study is not None:
             self.study.keep(result, name)
+        say_skipped(self.images)
         print(f"{result.title}. {result.reading}", file=sys.stderr)
 
     def publish(self, result: Any, out: Path, name: str = "") -> None:
@@ -100,6 +101,7 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
     else:
         data: Any = begun.data if begun and images is None else open_images(images, loaded, crops="center")
         found = read_items(data, spread(data, count) or range(len(data))).images
+        say_skipped(data)
     return Opened(model, loaded, found, begun)
 
 

@@ -38,6 +38,8 @@ class Attribution(Result):
     """[B] what the targets are called."""
     pictures: NDArray[np.uint8] | None = None
     """[B, H, W, 3] the images."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def title(self) -> str:
@@ -54,6 +56,7 @@ class Attribution(Result):
         return (
             f"Beside each image its map by {METHODS.get(self.method, self.method)}, summed over colours and scaled by "
             f"the 99th percentile of its magnitude: red speaks for the {target} named below, blue against it."
+            f"{self.shown and ' ' + self.shown}"
         )
 
     def columns(self) -> dict[str, Any]:

@@ -46,6 +46,8 @@ class Evolution(Result):
     """Layer to [E − 1]: its standard error over the images."""
     sample: int
     """How many images the movement is measured on."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def layers(self) -> list[str]:
@@ -96,5 +98,5 @@ class Evolution(Result):
             "before. Below, how far each layer's features move per epoch: the Euclidean distance between the features "
             "of one image at two consecutive kept epochs, divided by the norm of the earlier and by the epochs "
             f"between, mean over {self.sample:,} images (band: standard error); a layer has settled where its line is "
-            "low."
+            f"low.{self.shown and ' ' + self.shown}"
         )

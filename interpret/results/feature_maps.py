@@ -25,6 +25,8 @@ class FeatureMaps(Result):
     """Layer to [C, H, W], or [C] where it has no positions."""
     kinds: dict[str, str]
     """Layer to the class of its module."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def title(self) -> str:
@@ -52,5 +54,5 @@ class FeatureMaps(Result):
             "Each small picture is a unit's activations at all positions of the one image at the top, in the order of "
             "the units, row by row: white is zero, red above, blue below. A layer's units share one scale, beside "
             "them, so that weak ones look weak; where it is pointed, one activation in a thousand exceeds it. A layer "
-            "without positions is drawn as a strip, a cell a unit."
+            f"without positions is drawn as a strip, a cell a unit.{self.shown and ' ' + self.shown}"
         )

@@ -84,6 +84,8 @@ class InvarianceCurves(Result):
     are no row of classes."""
     part: str = ""
     """Which of several outputs that was."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def name(self) -> str:
@@ -190,7 +192,7 @@ class InvarianceCurves(Result):
             parts.append(_FILLS.get(self.fill, self.fill))
         if self.invented is not None and self.invented.max() > 0:
             parts.append(f"That is at most {self.invented.max():.0%} of the pixels, at one value.")
-        return " ".join(part for part in parts if part)
+        return " ".join(part for part in [*parts, self.shown] if part)
 
     def _area(self, curves: Numbers) -> Numbers:
         """Return the areas under curves [n, V] over the range of the values; the mean where that is nothing."""

@@ -54,6 +54,8 @@ class MethodComparison(Result):
     """By method, [B]: rank correlation of the map with the fine detail of the image, both with their sign."""
     settings: dict[str, Any]
     """As given to `interpret.attribute`."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def title(self) -> str:
@@ -101,7 +103,7 @@ class MethodComparison(Result):
             if self._recovers:
                 sentence += f": it tells more of the image than of the {target} (Nie et al. 2018)"
             sentence += "."
-        return sentence
+        return f"{sentence}{self.shown and ' ' + self.shown}"
 
     @property
     def _recovers(self) -> bool:

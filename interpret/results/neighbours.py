@@ -44,6 +44,8 @@ class Neighbours(Result):
     """[Q, k] −1 where there is none."""
     classes: list[str] | None
     """What the data's labels stand for."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     def label_name(self, label: int) -> str:
         """Return what a label stands for, nothing for none."""
@@ -79,4 +81,5 @@ class Neighbours(Result):
             f"Each row is a query, framed, and the {self.items.shape[1]} of {self.searched:,} images of {self.data} "
             f"whose {features} are nearest to its own, nearest first, at most one of a source; below each, the "
             f"{measure} between the features. Images far apart in pixels that come out near are alike to the network."
+            f"{self.shown and ' ' + self.shown}"
         )

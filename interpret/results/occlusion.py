@@ -62,6 +62,8 @@ class Occlusion(Result):
     """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
     part: str = ""
     """Which of several outputs that was."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def title(self) -> str:
@@ -100,7 +102,7 @@ class Occlusion(Result):
             f"Where a map is dark, the network needs what the square hides. {in_words(self.outputs, self.part)} "
             f"{projected if self.layer else ''}"
             f"Measured on {len(self.labels)} image{'s' * (len(self.labels) > 1)} with {self.model}, after Zeiler & "
-            "Fergus 2014, Fig. 7."
+            f"Fergus 2014, Fig. 7.{self.shown and ' ' + self.shown}"
         )
 
     def class_name(self, label: int) -> str:

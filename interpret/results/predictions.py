@@ -43,6 +43,8 @@ class Predictions(Result):
     """[N] which source of the data each image is of; None in a result of an older version."""
     class_count: int | None = None
     """How many classes the network answers."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     def class_name(self, label: int) -> str:
         """Return what a class is called."""
@@ -82,4 +84,5 @@ class Predictions(Result):
         return (
             f"Images of {self.data}, each with the {self.top.shape[1]} classes that {self.model} finds most probable; "
             f"bars are probabilities from 0 to 1. {in_words(self.outputs, self.part)}{told if known else ''}"
+            f"{self.shown and ' ' + self.shown}"
         )

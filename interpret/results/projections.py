@@ -40,6 +40,8 @@ class Projections(Result):
     """What the C channels are: "RGB", "BGR" or "L"."""
     pictures: NDArray[np.uint8] | None = None
     """[B, h, w, 3] the windows of the images, to look at."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     def full(self, size: tuple[int, int]) -> Tensor:
         """Return the projections in the whole image of a size (H, W), [B, C, H, W], zero outside the windows.
@@ -71,7 +73,7 @@ class Projections(Result):
             f"Neurons of {self.layer} of {self.model}: on the left of each pair the window of the image that the "
             f"neuron sees, on the right what in it the neuron answers to by the rule {self.rule!r}, grey where nothing "
             "does. Below, which unit it is and in which image, its activation, and its row and column in the feature "
-            "map."
+            f"map.{self.shown and ' ' + self.shown}"
         )
 
     def columns(self) -> dict[str, Any]:

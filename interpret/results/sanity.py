@@ -51,6 +51,8 @@ class SanityCheck(Result):
     """[S] which draw of random weights was the first that did not silence the target."""
     settings: dict[str, Any]
     """As given to `interpret.attribute`."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     @property
     def title(self) -> str:
@@ -99,4 +101,4 @@ class SanityCheck(Result):
         if left_out:
             count = sum(values.size for values in self.rank.values())
             sentence += f" {left_out} of {count} maps are zero everywhere and left out."
-        return sentence
+        return f"{sentence}{self.shown and ' ' + self.shown}"

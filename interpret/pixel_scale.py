@@ -1,0 +1,130 @@
+"""How inputs look: which values are black and which are white, on one scale for all images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and deviation, one for all channels or one for each."""
+
+TAIL = 0.001
+"""The share of values, on either side, that may lie beyond black and white."""
+AT_MOST = 2**16
+"""Values of one image that are looked at to find its range."""
+
+
+@dataclass(frozen=True)
+class PixelScale:
+    """From a network's inputs to pictures to look at: red, green and blue of `(input · std + mean) / range`.
+
+    >>> PixelScale(mean=(0.5,), std=(0.25,)).display(torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 3))[0]
+    tensor([[0.0000, 0.5000, 1.0000]])
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    """One for all channels or one for each."""
+    std: tuple[float, ...] = (1.0,)
+    range: float = 1.0
+    channels: str = "RGB"
+    """What three channels are: "RGB" or "BGR". A single one is grey."""
+    said: str = ""
+    """The sentence that tells a reader where the colours come from; empty where a preprocessing says so."""
+
+    def display(self, images: Tensor) -> Tensor:
+        """Return inputs [..., C, H, W] as pictures [..., 3, H, W], clipped to 0 to 1, on the device where they are."""
+        mean, std = (
+            torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return to_rgb(((images * std + mean) / self.range).clamp(0, 1), self.channels)
+
+
+def to_rgb(pictures: Tensor, channels: str) -> Tensor:
+    """Return pictures [..., C, h, w] with their channels as red, green and blue.
+
+    >>> to_rgb(torch.tensor([3, 2, 1]).reshape(1, 3, 1, 1), "BGR").flatten()
+    tensor([1, 2, 3])
+    """
+    if channels == "BGR":
+        return pictures.flip(-3)
+    if pictures.shape[-3] == 3:
+        return pictures
+    # a network of two or four channels has no colours: show their mean
+    return pictures.mean(-3, keepdim=True).expand(*pictures.shape[:-3], 3, -1, -1)
+
+
+def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | None = None) -> PixelScale:
+    """Return the scale of a data set from some of its inputs [C, H, W].
+
+    >>> find_pixel_scale([torch.rand(3, 8, 8)]).said
+    'Inputs are shown from 0 (black) to 1 (white).'
+    >>> find_pixel_scale([torch.linspace(-3, 5, 999).reshape(1, 27, 37)]).said
+    'Inputs are shown from −2.99 (black) to 4.99 (white), the range of the data set: their colours need not be ...'
+
+    What the data set has normalised by is undone where that gives values from 0 to 1 or to 255. Otherwise values from
+    0 to 1, from 0 to 255 and from −1 to 1 are taken for what they seem to be, and others are shown from the least to
+    the greatest value of all, but for a thousandth of them.
+    """
+    values = [_values(image) for image in images]
+    sample = np.concatenate(values) if values else np.zeros(0)
+    if normalisation is not None:
+        mean, std = normalisation
+        undone = [_values(image * _column(std) + _column(mean)) for image in images]
+        low, high = _ends(np.concatenate(undone)) if undone else (0.0, 1.0)
+        scale = next((scale for scale in (1.0, 255.0) if low >= -0.01 * scale and high <= 1.01 * scale), None)
+        if scale is not None:
+            return PixelScale(
+                mean, std, scale, said="Inputs are shown with the data set's own normalisation undone, "
+                f"mean {_numbers(mean)} and deviation {_numbers(std)}.",
+            )  # fmt: skip
+    if not len(sample):
+        return PixelScale(said=_said(0, 1))
+    low, high = float(sample.min()), float(sample.max())
+    if low >= 0 and high <= 1:
+        return PixelScale(said=_said(0, 1))
+    if low >= 0 and high <= 255 and (high > 127 or (high > 31 and bool((sample % 1 == 0).all()))):
+        return PixelScale(range=255.0, said=_said(0, 255))
+    if -1 <= low < 0 and high <= 1 and max(-low, high) > 0.9:
+        return PixelScale((1.0,), range=2.0, said=_said(-1, 1))
+    low, high = _ends(sample)
+    if low == high:
+        low, high = float(sample.min()), float(sample.max())
+    return PixelScale(
+        (-low,), range=(high - low) or 1.0, said=f"{_said(low, high)[:-1]}, the range of the data set: "
+        "their colours need not be those of the pictures that they were made of.",
+    )  # fmt: skip
+
+
+def _values(image: Tensor) -> NDArray[Any]:
+    """Return the finite values of an image, or some of them, evenly spread."""
+    flat = image.detach().reshape(-1)
+    flat = flat[:: max(1, len(flat) // AT_MOST)].float().cpu()
+    return flat[flat.isfinite()].numpy()
+
+
+def _ends(values: NDArray[Any]) -> tuple[float, float]:
+    low, high = np.quantile(values, (TAIL, 1 - TAIL)).tolist() if len(values) else (0.0, 1.0)
+    return low, high
+
+
+def _column(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1)
+
+
+def _said(black: float, white: float) -> str:
+    return f"Inputs are shown from {_number(black)} (black) to {_number(white)} (white)."
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return _number(values[0]) if len(values) == 1 else f"({', '.join(map(_number, values))})"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
