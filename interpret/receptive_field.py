@@ -138,6 +138,12 @@ class FieldTracker(TorchFunctionMode):
             return sight.full
         return sight.local if tensor.requires_grad else NOTHING
 
+    def let_go(self) -> None:
+        """Part what the network has kept of its forward pass from the graph that made it, so that it can be copied."""
+        for tensor in list(self._sights):
+            if tensor.grad_fn is not None and not tensor._is_view():  # of a view, the graph cannot be cut off
+                tensor.detach_()
+
     def _sight(self, tensor: Tensor) -> Sight:
         sight: Sight = self._sights.get(tensor, Sight(EVERYTHING, EVERYTHING))
         return sight

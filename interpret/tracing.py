@@ -314,6 +314,7 @@ class _Run:
                 pass
             except InterpretError as failure:
                 self.failure = failure
+        self._tracker.let_go()
         self.macs = self._counter.total
         self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
 

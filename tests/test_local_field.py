@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,23 @@ def test_a_gate_alone_is_global() -> None:
 def test_a_layer_that_gets_no_signal_keeps_its_receptive_field() -> None:
     assert sees(lambda x: (x > 0).float()).local_field == conv
     assert sees(lambda x: x.detach()).local_field == conv
+
+
+def test_what_a_network_keeps_of_its_forward_pass_holds_no_graph() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last, self.all = nn.Conv2d(3, 4, 3), None, []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.conv(x)
+            self.all.append(self.last.relu())
+            return self.all[-1]
+
+    network = Keeps()
+    trace(network, (3, 8, 8))
+    assert not network.all[0].requires_grad
+    copy.deepcopy(network)
 
 
 def test_a_network_that_cannot_run_under_a_rule_is_still_traced() -> None:
