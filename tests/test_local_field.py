@@ -13,8 +13,10 @@ from fields import Linearised, check, outputs_of, places, positive, support
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from interpret import trace
+from interpret import project, trace
+from interpret.layers import first_outputs
 from interpret.receptive_field import ReceptiveField
+from interpret.rules import BackwardRule, Rule
 from interpret.tracing import Layer
 
 # ---- single operations -----------------------------------------------------------------------------------------------
@@ -237,3 +239,30 @@ def test_in_all_families_of_timm(name: str) -> None:
 def test_all_families_of_timm_are_there() -> None:
     registry = pytest.importorskip("timm.models._registry")
     assert {registry._model_to_module[name] for name in SMALLEST} == set(registry._model_to_module.values())
+
+
+@pytest.mark.parametrize(("name", "rule"), [("tinynet_e", "deconvnet"), ("test_nfnet", "guided")])
+def test_behind_gates_a_projection_is_that_of_the_whole_image(name: str, rule: Rule) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    network = timm.create_model(name).double().eval()
+    image = torch.rand(1, 3, 106, 99, dtype=torch.float64)
+    layers = [
+        layer
+        for n, layer in trace(network, (3, 106, 99)).items()
+        if isinstance(network.get_submodule(n), nn.Conv2d) and layer.local_field != layer.receptive_field
+    ]
+    parts = 0
+    for layer in layers[:: len(layers) // 3]:
+        for position in places(layer):
+            x = image.clone().requires_grad_()
+            outputs: dict[str, Tensor] = {}
+            stopping = first_outputs(network, [layer.name], outputs.__setitem__, stop=True)
+            with torch.enable_grad(), BackwardRule(network, rule), stopping:
+                network(x.clone())
+            neuron = outputs[layer.name][0, 1, position[0], position[1]]
+            (whole,) = torch.autograd.grad(neuron, x, neuron.detach())
+            found = project(network, image, layer.name, 1, position, rule)
+            torch.testing.assert_close(found.full((106, 99)), whole, rtol=1e-9, atol=1e-12 * float(whole.abs().max()))
+            parts += found.pixels.shape[2:] != image.shape[2:]
+    assert parts >= 3
