@@ -37,7 +37,7 @@ from interpret.folder import (
     upright_size,
     why_unreadable,
 )
-from interpret.forward import is_several
+from interpret.forward import is_several, weights_type
 from interpret.interrupts import deaf_to_interrupts, interrupts_held
 from interpret.items import (
     Item,
@@ -81,6 +81,8 @@ class Images(ABC):
 
     preprocess: Preprocess | None = None
     """How a picture becomes an input, where somebody said."""
+    dtype = torch.float32
+    """Of the inputs that are made of pictures: that of the network's weights."""
 
     def __init__(
         self,
@@ -264,7 +266,7 @@ class PictureImages(Images):
         picture = self.source_picture(source)
         cut = self._cut(item, (picture.height, picture.width))
         pixels = self.preprocess.cut(self._resized(source, picture, cut), cut)
-        return self.preprocess.encode(pixels), int(self.labels[item])
+        return self.preprocess.encode(pixels).to(self.dtype), int(self.labels[item])
 
     def surroundings(self, item: int, box: tuple[int, int, int, int]) -> tuple[Tensor, tuple[int, int]]:
         item = range(len(self))[item]
@@ -452,7 +454,7 @@ class DatasetImages(Images):
             if isinstance(image, Tensor):
                 return image, label
             if self.preprocess is not None:
-                return self.preprocess(image), label
+                return self.preprocess(image).to(self.dtype), label
         except OSError as error:
             raise UnreadableImage(self.source_name(item), why_unreadable(error)) from None
         raise InterpretError(
@@ -630,6 +632,7 @@ def open_images(
     else:
         with _own_randomness():
             images = _open(data, model, crops, tuple(scales))
+            images.dtype = weights_type(model.module)
         for note in images.notes:
             warnings.warn(note, LeftAside, stacklevel=2)
     if len(images) == 0:
@@ -713,8 +716,7 @@ def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
                 f"an array of floats must be inputs as the network takes them, [N, C, H, W], not {list(data.shape)}: "
                 "transpose it, or pass pictures as uint8"
             )
-        weights = (weight for weight in model.module.parameters() if weight.is_floating_point())
-        dtype = next(weights, torch.empty(0)).dtype
+        dtype = weights_type(model.module)
         tensor = torch.from_numpy(np.ascontiguousarray(data)).to(dtype) if data.dtype.kind == "f" else data  # type: ignore[assignment]
     if tensor.ndim not in (3, 4) or not str(tensor.dtype).removeprefix("torch.").startswith(("float", "bfloat")):
         raise InterpretError(

@@ -68,6 +68,15 @@ def is_several(data: object) -> TypeGuard[Several]:
     return all(isinstance(value, Tensor) for value in values) and any(value.dim() == 4 for value in values)
 
 
+def weights_type(module: nn.Module) -> torch.dtype:
+    """Return the type of a network's weights, which is that of its inputs; float32 where it has none.
+
+    >>> weights_type(nn.Conv2d(1, 1, 1).double()), weights_type(nn.ReLU())
+    (torch.float64, torch.float32)
+    """
+    return next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), torch.float32)
+
+
 class CalledBy(nn.Module):
     """A network that takes images alone, made of one that is called in another way.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from interpret.data import DatasetImages, Images, TensorImages, open_images
 from interpret.errors import InterpretError, unknown
-from interpret.forward import CalledBy, Several, is_several
+from interpret.forward import CalledBy, Several, is_several, weights_type
 from interpret.model import Model
 
 
@@ -197,7 +197,7 @@ class SeveralItems(DatasetImages):
             raise InterpretError(f"of the inputs {keys} in item 0, none is an image [C, H, W]")
         self.one_by_one = _ImagesOf(dataset, keys, image)
         super().__init__(self.one_by_one, model)
-        self.name = type(dataset).__name__
+        self.name, self.dtype = type(dataset).__name__, weights_type(model.module)
         inputs = self._inputs(0)[0]
         self.packing = Packing.of(inputs, image)
         self.channels = self.packing.channels

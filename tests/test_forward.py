@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import interpret
@@ -385,6 +386,32 @@ def test_a_network_built_in_double_precision_gives_the_exact_values() -> None:
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(network.deep(network.stem(leaf))[:, 2, 1, 1].sum(), leaf)
     torch.testing.assert_close(projected.full((12, 12)), gradient, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_pictures_become_inputs_of_the_network_s_type(dtype: torch.dtype, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    pictures = [Image.fromarray(generator.integers(0, 256, (12, 12, 3), np.uint8)) for _ in range(4)]
+    for number, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{number}.png")
+    preprocess = interpret.Preprocess((12, 12), mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    model = interpret.load(plain().to(dtype), preprocess=preprocess)
+    x = torch.stack([preprocess(picture) for picture in pictures]).to(dtype)
+    expected = interpret.mine(model, x, k=2)
+    for data in (tmp_path, [(picture, 0) for picture in pictures], pictures):
+        found = interpret.mine(model, data, k=2)
+        assert all(np.array_equal(found[name].values, expected[name].values) for name in expected)
+        assert torch.equal(interpret.layer_outputs(model, data, "deep")["deep"], expected_part(model.module, x))
+    for run in (
+        lambda data: interpret.predict(model, data),
+        lambda data: interpret.project(model, data, "deep", 0),
+        lambda data: interpret.probe(model, data, "rotation", [0.0, 5.0]),
+        lambda data: interpret.occlude(model, data, size=4, stride=4),
+        lambda data: interpret.attribute(model, data, "gradient"),
+        lambda data: interpret.find_neighbours(model, [0], data, "deep", k=1),
+        lambda data: interpret.evolve({1: model.module.state_dict()}, data, "deep", model=model),
+    ):
+        assert len(list(arrays(run(tmp_path)))) > 0
 
 
 # ---- the network says what it takes ---------------------------------------------------------------------------------
