@@ -14,6 +14,7 @@ import torch
 from captum.attr import Deconvolution
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.modes import frozen
 
 
@@ -36,4 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 
 METHODS = ("gradient", "smoothgrad", "gradcam", "guided", "deconvnet")
 """For the sanity check."""
@@ -40,4 +41,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import interpret
 from interpret.errors import InterpretError
-from interpret.files import check_place, replacing
+from interpret.files import replacing
 from interpret.gallery import numbers
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.plots import plot
@@ -80,7 +80,6 @@ def write_report(study: Study | str | os.PathLike[str], out: str | os.PathLike[s
     out = Path(out).resolve()
     if out.suffix.lower() not in (".html", ".pdf"):
         raise InterpretError(f"out must end in .html or .pdf, not {out.name!r}")
-    check_place(out, is_stamped)
     report = Report(study)
     if report.is_empty:
         raise InterpretError(

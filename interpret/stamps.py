@@ -6,9 +6,7 @@ import hashlib
 import zlib
 from pathlib import Path
 
-KINDS = ("png", "svg", "pdf", "html")
-IEND = 12
-"""Bytes of the chunk that a PNG ends with."""
+KINDS = ("png", "gif", "svg", "pdf", "html")
 
 
 def stamped(content: bytes, kind: str) -> bytes:
@@ -17,7 +15,7 @@ def stamped(content: bytes, kind: str) -> bytes:
     >>> stamped(b"<p>Hi</p>", "html")[:36]
     b'<p>Hi</p>\\n<!-- written by interpret,'
     """
-    place = len(content) - _tail(kind)
+    place = _place(content, kind)
     return content[:place] + _stamp(content, kind) + content[place:]
 
 
@@ -37,20 +35,25 @@ def is_stamped(path: Path) -> bool:
     if kind not in KINDS:
         return False
     content = path.read_bytes()
-    end = len(content) - _tail(kind)
+    end = _place(content, kind)
     start = end - len(_stamp(b"", kind))
     return start >= 0 and content[start:end] == _stamp(content[:start] + content[end:], kind)
 
 
-def _tail(kind: str) -> int:
-    return IEND if kind == "png" else 0
+def _place(content: bytes, kind: str) -> int:
+    """Return where a stamp ends: before what has to be the last in a file."""
+    if kind == "pdf":
+        return max(0, content.rfind(b"startxref"))
+    return len(content) - {"png": 12, "gif": 1}.get(kind, 0)
 
 
 def _stamp(content: bytes, kind: str) -> bytes:
     """Return the stamp of a content: as long for any other."""
     note = b"written by interpret, sha256 without this note " + hashlib.sha256(content).hexdigest().encode()
     if kind == "pdf":
-        return b"\n% " + note + b"\n"
+        return b"% " + note + b"\n"
+    if kind == "gif":
+        return b"!\xfe" + len(note).to_bytes(1) + note + b"\0"
     if kind != "png":
         return b"\n<!-- " + note + b" -->\n"
     chunk = b"tEXtSoftware\0" + note

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -211,3 +213,19 @@ def test_the_detector_slides_over_all_places(tmp_path: Path, capsys: pytest.Capt
     middle = slice(width * 2 // 5, width * 3 // 5)
     upper = slice(0, len(frames[0]) // 2)
     assert (frames[0][upper, middle] == frames[2][upper, middle]).all()
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_script_without_its_packages_says_what_to_install(name: str, tmp_path: Path) -> None:
+    """SciPy and mlxtend come with the extra "examples"; who has not installed it reads one sentence."""
+    code = (
+        "import sys, runpy\n"
+        "sys.modules['scipy'] = sys.modules['mlxtend'] = None\n"
+        f"sys.argv = ['script', '--out', {str(tmp_path)!r}]\n"
+        f"runpy.run_path({str(SCRIPTS / (name + '.py'))!r}, run_name='__main__')\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    if finished.returncode:
+        assert finished.returncode == 2 and finished.stderr.startswith("interpret: "), finished.stderr
+        assert "pip install 'interpret-cnn[" in finished.stderr and finished.stderr.count("\n") == 1
+    assert (finished.returncode == 2) == (name not in ("output_sizes", "several_channels", "sparse_connectivity"))

@@ -253,7 +253,11 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
         write_report(folder, tmp_path / "folder.html")
     with pytest.raises(InterpretError, match="is no study"):
         write_report(tmp_path / "nothing", tmp_path / "report.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.html"]
+    (tmp_path / "mine.pdf").write_text("mine")
+    with pytest.raises(InterpretError, match=r"mine\.pdf' is not as interpret wrote it, or not by interpret"):
+        write_report(folder, tmp_path / "mine.pdf")
+    assert (tmp_path / "mine.pdf").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.html", "mine.pdf"]
 
 
 # ---- the commands ----------------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
-from scipy.signal import convolve2d, correlate2d
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import ACCENT, WIDTH, figure_grid, in_style, show
 
 Array = NDArray[np.float64]
@@ -105,6 +106,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for cross_correlation.png")
     out = parser.parse_args(arguments).out / "cross_correlation.png"
 
+    from scipy.signal import convolve2d, correlate2d  # the one place that needs it
+
     correlation, convolution = cross_correlate(IMAGE, KERNEL), convolve(IMAGE, KERNEL)
     print(f"cross-correlation  {correlation[0, 0]:.6f}  (SciPy: {correlate2d(IMAGE, KERNEL, 'valid')[0, 0]:.6f})")
     print(f"convolution        {convolution[0, 0]:.6f}  (SciPy: {convolve2d(IMAGE, KERNEL, 'valid')[0, 0]:.6f})")
@@ -112,11 +115,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     digits = interpret.load_dataset("digits")
     digit = digits.images[np.flatnonzero(digits.labels == 2)[0]] / 255
     kernel = hook()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(digit, kernel).savefig(out, dpi=200)
+    write_figure(draw(digit, kernel), out)
     print(f"Open {out}")
     return {"correlation": correlation, "convolution": convolution, "digit": digit, "kernel": kernel}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

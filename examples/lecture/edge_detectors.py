@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import WIDTH, figure_grid, in_style, show
 
 VERTICAL = torch.tensor([[1.0, 0.0, -1.0]] * 3)
@@ -87,11 +89,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     images += [
         (f"a {digits.classes[digits.labels[i]]}", torch.from_numpy(digits.images[i]).float() / 255) for i in chosen
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(images).savefig(out, dpi=200)
+    write_figure(draw(images), out)
     print(f"Open {out}")
     return {"step": step, "vertical": detect(step, VERTICAL), "horizontal": detect(step, HORIZONTAL), "images": images}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

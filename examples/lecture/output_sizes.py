@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import ACCENT, CATEGORIES, WIDTH, figure_grid, in_style
 
 SIDE = 28
@@ -74,11 +76,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     network = json.loads(interpret.summarise(interpret.load("lenet"), format="json"))["layers"]
     layers = [lecture | {"name": "8 kernels of 5 × 5"}]
     layers += [one | {"name": f"LeNet {one['name']}"} for one in network if one["params"]]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(layers).savefig(out, dpi=200)
+    write_figure(draw(layers), out)
     print(f"Open {out}")
     return {"layer": layer, "lecture": lecture, "layers": layers}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import CATEGORIES, WIDTH, figure_grid, in_style, show
 
 SHIFTS = (0, 1, 2, 3, 4, 5, 6)
@@ -101,11 +103,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         found = changes(images, features)
         for name, values in found.items():
             print(f"{name:11}", "  ".join(f"{value:.2f}" for value in values))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw(images[55:56], features, found).savefig(out, dpi=200)
+        write_figure(draw(images[55:56], features, found), out)
     print(f"Open {out}")
     return {"changes": found, "small": F.max_pool2d(SMALL[None, None], 2)[0, 0], "images": len(images)}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -21,6 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import WIDTH, figure_grid, in_style, show
 
 CHANNELS = ("red", "green", "blue")
@@ -73,11 +75,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     at_once = F.conv2d(image[None], kernel[None], torch.tensor([bias], dtype=torch.float64))[0, 0]
     print(f"conv1, unit {UNIT}: weights {tuple(layer.weight.shape)}, of which one kernel is {tuple(kernel.shape)}")
     print(f"three channels one by one against all at once: largest difference {(total - at_once).abs().max():.1e}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(picture, image, kernel, bias, parts, total).savefig(out, dpi=200)
+    write_figure(draw(picture, image, kernel, bias, parts, total), out)
     print(f"Open {out}")
     return {"image": image, "kernel": kernel, "bias": bias, "total": total, "at_once": at_once, "layer": layer}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

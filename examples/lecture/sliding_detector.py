@@ -21,8 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.files import replacing
 from interpret.plots.style import ACCENT, figure_grid, in_style, show
 from interpret.progress import progress
+from interpret.stamps import is_stamped, stamped
 
 STEP, MILLISECONDS = 3, 60
 
@@ -74,7 +77,9 @@ def animate(image: Tensor, kernel: Tensor, bias: float, sums: Tensor, out: Path)
     palette = frames[-1].quantize(128, dither=Image.Dither.NONE)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [MILLISECONDS] * (len(frames) - 1) + [2000]
-    frames[0].save(out, save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+    with replacing(out, is_stamped) as new:
+        frames[0].save(new, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False)
+        new.write_bytes(stamped(new.read_bytes(), "gif"))
     return len(frames)
 
 
@@ -97,11 +102,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for y, x in np.ndindex(tuple(sums.shape)):
         sums[y, x] = (image[0, y : y + 5, x : x + 5] * kernel).sum() + bias
     print(f"conv1, unit {unit}: largest difference from the layer {(sums - answers[unit]).abs().max():.1e}")
-    out.parent.mkdir(parents=True, exist_ok=True)
     count = animate(image[0], kernel, bias, sums, out)
     print(f"Open {out} ({count} frames)")
     return {"sums": sums, "layer": answers[unit], "frames": count, "at_once": F.relu(answers[unit])}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

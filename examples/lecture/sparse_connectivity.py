@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figure_grid, in_style, show
 
 SIDE, KERNEL = 6, 3
@@ -104,11 +106,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     print(f"{np.count_nonzero(matrix)} of {matrix.size} entries are not zero, and {len(np.unique(matrix)) - 1} differ")
     print(f"matrix product against convolution: largest difference {np.abs(by_matrix - by_layer).max():.1e}")
     print(f"a neuron of layers 1, 2 and 3 sees {sizes} inputs in a row")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(matrix, sizes).savefig(out, dpi=200)
+    write_figure(draw(matrix, sizes), out)
     print(f"Open {out}")
     return {"matrix": matrix, "by_matrix": by_matrix, "by_layer": by_layer, "sizes": sizes}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

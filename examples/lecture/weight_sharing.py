@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.plots.style import ACCENT, CATEGORIES, INK, WIDTH, figure_grid, in_style, show
 
 
@@ -94,11 +96,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parts = kernel_gradient_by_place(image, upstream, 5)
     summed = parts.sum((0, 1))
     print(f"5 × 5 kernel: largest difference from autograd {(summed - autograd).abs().max():.1e}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(paths, image, parts, summed, autograd).savefig(out, dpi=200)
+    write_figure(draw(paths, image, parts, summed, autograd), out)
     print(f"Open {out}")
     return {"paths": paths, "parts": parts, "autograd": autograd}
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -14,7 +14,8 @@ import argparse
 import torch
 
 import interpret
-from interpret.plots import plot
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import plot, write_figure
 
 METHODS = ("gradient", "gradient_x_input", "smoothgrad", "gradcam", "guided_gradcam", "guided", "deconvnet")
 SOME = (16, 12, 64)
@@ -35,7 +36,7 @@ def main() -> None:
     found = interpret.open_images(arguments.images, model, crops="center")
     images = torch.stack([found[item][0] for item in arguments.items])
     check = interpret.sanity_check(model, images, arguments.methods, steps=arguments.steps, samples=6)
-    plot(check).savefig(arguments.out, dpi=200)
+    write_figure(plot(check), arguments.out)
 
     print(f"{check.layers} layers, of which randomised:" + "".join(f"{depth:7}" for depth in check.depths))
     for method in check.rank:
@@ -47,4 +48,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

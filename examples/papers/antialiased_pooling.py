@@ -28,6 +28,7 @@ from pooling_and_invariance import Digits, convolutional, digits, train
 from torch import Tensor, nn
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.plots import write_figure
 from interpret.plots.style import CATEGORIES, figure_grid, in_style
 
@@ -133,4 +134,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

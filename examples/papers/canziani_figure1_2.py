@@ -12,7 +12,8 @@ import argparse
 from pathlib import Path
 
 import interpret
-from interpret.plots import plot
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import plot, write_figure
 
 
 def main() -> None:
@@ -22,12 +23,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     costs = interpret.compare_costs(arguments.names or None)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    plot(costs, panels="accuracies").savefig(arguments.out / "figure1.png", dpi=200)
-    plot(costs).savefig(arguments.out / "figure2.png", dpi=200)
+    write_figure(plot(costs, panels="accuracies"), arguments.out / "figure1.png")
+    write_figure(plot(costs), arguments.out / "figure2.png")
     print(costs.reading)
     print(f"Open {arguments.out / 'figure1.png'} and {arguments.out / 'figure2.png'}")
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 import interpret
-from interpret.plots import plot
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import plot, write_figure
 
 LAYERS = "conv1,pool1,conv2,pool2,fc1,fc2"
 
@@ -38,7 +39,7 @@ def main() -> None:
         assert model.preprocess is not None
         image = model.preprocess(Image.open(arguments.picture))
     found = interpret.feature_maps(model, image, arguments.layers or (LAYERS if arguments.model == "lenet" else None))
-    plot(found).savefig(arguments.out, dpi=200)
+    write_figure(plot(found), arguments.out)
 
     for layer, maps in found.maps.items():
         size = " × ".join(map(str, maps.shape[1:])) or "no positions"
@@ -51,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

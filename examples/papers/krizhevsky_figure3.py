@@ -15,6 +15,8 @@ import argparse
 import numpy as np
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = interpret.load(arguments.model)
-    interpret.plot_filters(model).savefig(arguments.out, dpi=200)
+    write_figure(interpret.plot_filters(model), arguments.out)
 
     weights = interpret.filter_images(model) - 0.5
     grey = weights.mean(-1, keepdims=True)
@@ -34,4 +36,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.datasets import load_dataset
+from interpret.plots import write_figure
 from interpret.plots.neighbours import plot_krizhevsky_figure4
 
 
@@ -64,7 +66,7 @@ def main() -> None:
     near = interpret.find_neighbours(
         model, queries, data, arguments.layer, average=arguments.average, index=arguments.index
     )
-    plot_krizhevsky_figure4(shown, near).savefig(arguments.out, dpi=200)
+    write_figure(plot_krizhevsky_figure4(shown, near), arguments.out)
 
     if (near.labels >= 0).all():
         alike = (near.labels == near.query_labels[:, None]).mean()
@@ -75,4 +77,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

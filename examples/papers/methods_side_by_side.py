@@ -15,7 +15,8 @@ import argparse
 import torch
 
 import interpret
-from interpret.plots import plot
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import plot, write_figure
 
 SOME = (16, 12, 64)
 """Of the photographs: an axolotl, elephants, a stork."""
@@ -35,7 +36,7 @@ def main() -> None:
     images = torch.stack([found[item][0] for item in arguments.items])
     # fewer points, copies and passes than by default, and larger squares: a minute instead of four
     compared = interpret.compare_methods(model, images, arguments.methods, points=20, samples=10, window=45, passes=120)
-    plot(compared).savefig(arguments.out, dpi=200)
+    write_figure(plot(compared), arguments.out)
 
     print(f"{'':24}for the runner-up, too   the image's detail   (rank correlations)")
     for method, same in compared.same_for_other.items():
@@ -45,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.datasets import load_dataset
 from interpret.plots import write_figure
 from interpret.plots.style import CATEGORIES, figure_grid, in_style
@@ -204,4 +205,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.display import contrast, inputs_to_bytes, to_bytes
+from interpret.plots import write_figure
 from interpret.plots.lettering import fit
 from interpret.plots.pictures import mosaic
 from interpret.plots.style import WIDTH, figure_grid, in_style, points, show
@@ -52,7 +54,7 @@ def main() -> None:
     found = mined[arguments.layer]
     units = np.argsort(-found.maximum, kind="stable")[: arguments.units].tolist()
     title = f"{model.name}, {arguments.layer}: deconvnet projections of the strongest hits above their patches"
-    draw(title, units, tiles, arguments.width).savefig(arguments.out)
+    write_figure(draw(title, units, tiles, arguments.width), arguments.out)
     for unit in units:
         values = found.values[unit]
         print(f"unit {unit}: activations {values[0]:.3f} to {values[np.isfinite(values)][-1]:.3f}")
@@ -78,4 +80,5 @@ def draw(
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

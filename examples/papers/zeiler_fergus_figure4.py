@@ -15,8 +15,9 @@ from __future__ import annotations
 import argparse
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.datasets import load_dataset
-from interpret.plots import plot
+from interpret.plots import plot, write_figure
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
         images = interpret.open_images(arguments.data, model)
 
     evolution = interpret.evolve(arguments.model, images, arguments.layers, arguments.units)
-    plot(evolution).savefig(arguments.out, dpi=200)
+    write_figure(plot(evolution), arguments.out)
 
     print(evolution.reading)
     for layer in evolution.layers:
@@ -50,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -24,6 +24,7 @@ from dataclasses import replace
 import numpy as np
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.plots import write_figure
 
 PHOTOGRAPHS = {
@@ -93,4 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

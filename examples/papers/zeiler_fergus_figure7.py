@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 import interpret
+from interpret.cli.answers import in_one_sentence
+from interpret.plots import write_figure
 from interpret.predictions import different_classes
 
 
@@ -41,7 +43,7 @@ def main() -> None:
         layer=arguments.layer or hidden_layer(model),
         others=data,
     )
-    interpret.plot_occlusion(occlusion).savefig(arguments.out, dpi=150)
+    write_figure(interpret.plot_occlusion(occlusion), arguments.out)
     for row, label in enumerate(occlusion.labels.tolist()):
         lost = occlusion.clean_probabilities[row] - occlusion.probabilities[row].min()
         print(
@@ -62,4 +64,5 @@ def hidden_layer(model: interpret.Model) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import interpret
+from interpret.cli.answers import in_one_sentence
 from interpret.errors import InterpretError
-from interpret.plots import plot
+from interpret.plots import plot, write_figure
 
 FACES = """1f600 1f603 1f604 1f601 1f606 1f642 1f60a 1f617 1f619 1f610 1f611 1f612 1f62c 1f635 1f615 1fae4 1f61f 1f641
 2639-fe0f 1f62e 1f62f 1f626 1f627 1f629 1f62b 1f60b""".split()
@@ -101,7 +102,7 @@ def main() -> None:
     found = interpret.correspond(
         model, images, parts, layers, within=boxes["face"], draws=arguments.draws, seed=arguments.seed
     )
-    plot(found).savefig(arguments.out, dpi=200)
+    write_figure(plot(found), arguments.out)
 
     print(found.table())
     for layer in found.layers:
@@ -115,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_one_sentence():
+        main()

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
+
+INTERRUPTED = 130
+"""The exit status, as shells have it."""
+OF_EXAMPLES = ("scipy", "mlxtend")
+"""Packages that examples import themselves."""
 
 
 def say(text: str) -> None:
@@ -22,3 +30,31 @@ def say_skipped(images: Any) -> None:
 def fail(sentence: str, status: int = 2) -> NoReturn:
     print(f"interpret: {sentence}", file=sys.stderr)
     sys.exit(status)
+
+
+@contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """End the program with one sentence and a status where its user made a mistake, or the system refuses."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        fail(
+            "Interrupted. What a study or a model folder holds is kept, and the same command goes on from there.",
+            INTERRUPTED,
+        )
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        from interpret.errors import InterpretError
+
+        if isinstance(error, InterpretError):
+            fail(str(error))
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, a folder that may not be read …
+            where = f" {str(error.filename)!r}" if error.filename else ""
+            fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            fail("the memory is full: take fewer images at a time with --batch-size, fewer --layers, or smaller images")
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in OF_EXAMPLES:
+            fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
+        raise

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from typing import Annotated
 
 import typer
 
 from interpret.cli import analyses, main_job, publishing
-from interpret.cli.answers import fail, say
-
-INTERRUPTED = 130
-"""The exit status, as shells have it."""
+from interpret.cli.answers import INTERRUPTED, in_one_sentence, say
 
 app = typer.Typer(
     help="Look inside convolutional networks: what every unit answers to, as pictures.",
@@ -65,28 +61,14 @@ def _options(
 
 def main() -> None:
     """Run the command: a user's mistake is one sentence and exit status 2."""
-    try:
-        if app(standalone_mode=False, prog_name="interpret") == INTERRUPTED:  # typer makes this of it, or an Abort
-            raise KeyboardInterrupt
-    except (KeyboardInterrupt, typer.Abort):
-        fail(
-            "Interrupted. What a study or a model folder holds is kept, and the same command goes on from there.",
-            INTERRUPTED,
-        )
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        from interpret.errors import InterpretError
-
-        if isinstance(error, InterpretError):
-            fail(str(error))
-        if hasattr(error, "format_message"):  # a mistake in the command line itself
-            error.show()  # type: ignore[attr-defined]
-            sys.exit(2)
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk, a folder that may not be read …
-            where = f" {str(error.filename)!r}" if error.filename else ""
-            fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            fail("the memory is full: take fewer images at a time with --batch-size, fewer --layers, or smaller images")
-        raise
+    with in_one_sentence():
+        try:
+            if app(standalone_mode=False, prog_name="interpret") == INTERRUPTED:  # typer makes this of it, or an Abort
+                raise KeyboardInterrupt
+        except typer.Abort:
+            raise KeyboardInterrupt from None
+        except Exception as error:
+            if hasattr(error, "format_message"):  # a mistake in the command line itself
+                error.show()  # type: ignore[attr-defined]
+                sys.exit(2)
+            raise
