@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import add
@@ -511,10 +511,47 @@ def _rearranged(call: Call) -> list[Sees]:
     if not known or not call.args or call.args[0] is not first.tensor:
         return [EVERYTHING] * count
     try:
-        moved = [list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first)]
+        moves = _moves(call, first)
     except (RuntimeError, IndexError, ValueError, TypeError):
         return [EVERYTHING] * count
-    return [_evenly(first, ys, xs) for ys, xs in zip(*moved, strict=True)]
+    return [_evenly(first, move) for move in moves]
+
+
+class _Move(NamedTuple):
+    """Where the elements of a rearranged tensor come from: how their old coordinates rise in it, along y and x."""
+
+    shape: tuple[int, ...]
+    y: _Line | None
+    x: _Line | None
+
+
+def _moves(call: Call, first: Operand) -> list[_Move]:
+    """Return where the elements of each result come from; a network's blocks ask the same again and again."""
+    assert isinstance(first.sees, View)
+    key = _key((call.func, first.shape, first.sees.axes, call.args[1:], call.kwargs))
+    moves = _KNOWN_MOVES.get(key)
+    if moves is None:
+        ys, xs = (list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first))
+        moves = [_Move(tuple(y.shape), _line(y), _line(x)) for y, x in zip(ys, xs, strict=True)]
+        if key is not None and len(_KNOWN_MOVES) < 1000:
+            _KNOWN_MOVES[key] = moves
+    return moves
+
+
+_KNOWN_MOVES: dict[Any, list[_Move]] = {}
+
+
+def _key(value: Any) -> Any:
+    """Return an operation's arguments as something to look them up by; None where a tensor's values are among them."""
+    if isinstance(value, (list, tuple)):
+        parts = [_key(part) for part in value]
+        return None if None in parts else (type(value).__name__, *parts)
+    if isinstance(value, dict):
+        return _key([*value.items()])
+    if isinstance(value, slice):
+        return _key(("slice", value.start, value.stop, value.step))
+    known = isinstance(value, Hashable) and not isinstance(value, Tensor)
+    return (type(value).__name__, value) if known else None  # without its type, 1 and True would be one key
 
 
 def _places(operand: Operand) -> Iterator[Tensor]:
@@ -526,14 +563,13 @@ def _places(operand: Operand) -> Iterator[Tensor]:
         yield line.reshape([-1] + [1] * (-axis - 1)).expand(operand.shape).contiguous()
 
 
-def _evenly(operand: Operand, ys: Tensor, xs: Tensor) -> Sees:
+def _evenly(operand: Operand, move: _Move) -> Sees:
     """Return the view of a rearranged tensor whose coordinates still rise in even steps."""
-    before = operand.sees
+    before, (shape, y, x) = operand.sees, move
     assert isinstance(before, View)
-    y, x = _line(ys), _line(xs)
     if y is None or x is None:
         return EVERYTHING
-    axes = _settled((y.dim, x.dim), before.axes, ys.shape)
+    axes = _settled((y.dim, x.dim), before.axes, shape)
     if axes is None or axes[0] == axes[1]:
         return EVERYTHING
     size, stride, start = before.field.size, before.field.stride, before.field.start
@@ -543,7 +579,7 @@ def _evenly(operand: Operand, ys: Tensor, xs: Tensor) -> Sees:
         start=(start[0] + stride[0] * y.first, start[1] + stride[1] * x.first),
     )
     # a slice of a crop need not be a crop of the slice
-    whole = all(ys.shape[axis] == operand.shape[old] for axis, old in zip(axes, before.axes, strict=True))
+    whole = all(shape[axis] == operand.shape[old] for axis, old in zip(axes, before.axes, strict=True))
     return View(field, axes, before.crops and whole, before.mirrored)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -413,6 +414,21 @@ def test_space_to_depth_widens_the_window() -> None:
     image = torch.ones(1, 3, 12, 16, dtype=torch.float64, requires_grad=True)
     assert support(network(image), image, layer, (2, 1)) == layer.receptive_field.window((2, 1)) == (3, 3, 7, 9)
     assert sees(lambda x: F.pixel_unshuffle(x, 2)).receptive_field == ReceptiveField((4, 4), (2, 2), (-1, -1))
+
+
+def test_the_same_operation_on_other_arguments_is_another() -> None:
+    for _ in range(2):  # the second time from what is known
+        assert sees(lambda x: x[:, :, 1:]).receptive_field == ReceptiveField((3, 3), (1, 1), (0, -1))
+        assert sees(lambda x: x[:, :, 2:]).receptive_field == ReceptiveField((3, 3), (1, 1), (1, -1))
+        assert sees(lambda x: x[:, [0, 2]]).receptive_field == conv
+        assert sees(lambda x: x[:, np.array([2, 0])]).receptive_field == conv
+        assert sees(lambda x: x[True].squeeze(0)).output_shape == (4, 12, 16)
+        assert sees(lambda x: x.index_select(2, torch.tensor([0, 2, 4]))).receptive_field == ReceptiveField(
+            (3, 3), (2, 1), (-1, -1)
+        )
+        assert sees(lambda x: x.index_select(2, torch.tensor([1, 2, 3]))).receptive_field == ReceptiveField(
+            (3, 3), (1, 1), (0, -1)
+        )
 
 
 def test_channels_last_keeps_its_axes() -> None:
