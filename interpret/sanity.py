@@ -128,7 +128,7 @@ def sanity_check(
         with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
             for depth in depths.tolist():
                 draw = draws[-1] if draws else 0
-                draws.append(_randomise_top(head, trained, images, aim, from_top[:depth], seed, draw))
+                draws.append(_randomise_top(head, trained, images, aim, from_top[:depth], how, draw))
                 found.append({})
                 for method in chosen:
                     maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
@@ -173,17 +173,17 @@ def _given_back(network: nn.Module) -> Iterator[Trained]:
 
 
 def _randomise_top(
-    head: Head, trained: Trained, images: Tensor, aim: Aim, layers: list[str], seed: int, draw: int
+    head: Head, trained: Trained, images: Tensor, aim: Aim, layers: list[str], how: Settings, draw: int
 ) -> int:
     """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
     answering: dict[int, int] = {}
     for attempt in range(draw, draw + DRAWS):
-        _draw_weights(head, trained, layers, seed, attempt)
-        answering[attempt] = _answering(head, images, aim)
+        _draw_weights(head, trained, layers, how.seed, attempt)
+        answering[attempt] = _answering(head, images, aim, how.at_once)
         if not layers or answering[attempt] == len(images):
             return attempt
     best = max(answering, key=lambda attempt: answering[attempt])
-    _draw_weights(head, trained, layers, seed, best)
+    _draw_weights(head, trained, layers, how.seed, best)
     return best
 
 
@@ -198,15 +198,19 @@ def _draw_weights(head: Head, trained: Trained, layers: list[str], seed: int, dr
         randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
 
 
-def _answering(head: Head, images: Tensor, aim: Aim) -> int:
+def _answering(head: Head, images: Tensor, aim: Aim, at_once: int) -> int:
     """Return how many images the target's score has a gradient on."""
-    with torch.enable_grad():
-        x = images.clone().requires_grad_()
-        score = aim.of(head(x)).sum()
-        if not score.requires_grad:
-            return 0
-        (gradient,) = torch.autograd.grad(score, x)
-    return int((gradient.flatten(1) != 0).any(1).sum())
+    found = 0
+    for start in range(0, len(images), at_once):
+        part = slice(start, start + at_once)
+        with torch.enable_grad():
+            x = images[part].clone().requires_grad_()
+            score = aim[part].of(head(x)).sum()
+            if not score.requires_grad:
+                return 0
+            (gradient,) = torch.autograd.grad(score, x)
+        found += int((gradient.flatten(1) != 0).any(1).sum())
+    return found
 
 
 def _compared(
