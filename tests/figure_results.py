@@ -119,7 +119,7 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
         maps = {method: random.normal(size=(len(steps), 32, 40)).astype(np.float16) for method in METHODS}
         return SanityCheck("net", None, steps, np.arange(len(steps)), len(names), one, one, one, pictures, maps,
                            CLASSES, 0, np.zeros(len(steps), np.int64), {})  # fmt: skip
-    if kind in ("trace", "mined", "mined-layer", "unit", "projections", "attribution"):
+    if kind in ("trace", "mined", "mined-layer", "unit", "projections", "attribution", "comparison"):
         return of_a_network(kind, layers, images)
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
@@ -158,4 +158,8 @@ def of_a_network(kind: str, layers: int, images: int) -> Any:
         pooled = nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
         return interpret.attribute(pooled, some, "gradient")
     mined = interpret.mine(network, some, k=min(images, 9))
+    if kind == "comparison":
+        with torch.no_grad():
+            network.get_submodule(name).weight.normal_()  # type: ignore[operator]
+        return interpret.compare(mined, interpret.mine(network, some, k=min(images, 9)))
     return mined if kind == "mined" else mined[name] if kind == "mined-layer" else mined[name].unit(3)
