@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -10,9 +11,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from captum._utils.models.model import Model as InterpretableModel
-from captum.attr import InputXGradient, IntegratedGradients, KernelShap, LayerGradCam, NoiseTunnel, Occlusion, Saliency
 from torch import Tensor, nn
+from tqdm import TqdmWarning
 
 from interpret.answers import main_output, scores_of
 from interpret.data import Inputs, open_inputs
@@ -31,6 +31,19 @@ from interpret.results.methods import METHODS
 from interpret.rules import BackwardRule, Rule
 from interpret.superpixels import superpixels
 from interpret.tracing import trace
+
+with warnings.catch_warnings():  # a notebook without widgets, which captum's progress bars ask for
+    warnings.simplefilter("ignore", TqdmWarning)
+    from captum._utils.models.model import Model as InterpretableModel
+    from captum.attr import (
+        InputXGradient,
+        IntegratedGradients,
+        KernelShap,
+        LayerGradCam,
+        NoiseTunnel,
+        Occlusion,
+        Saliency,
+    )
 
 Method = Literal[
     "gradient",

@@ -126,7 +126,7 @@ class Trace(Result, dict[str, Layer]):
         return None
 
     def _repr_html_(self) -> str:
-        return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.")
+        return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.", words=2)
 
     def _kept(self) -> dict[str, Any]:
         return vars(self) | {"layers": [asdict(layer) for layer in self.values()]}

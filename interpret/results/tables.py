@@ -43,13 +43,13 @@ class Markup(str):
     """Text that is HTML already."""
 
 
-def as_html(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:
-    """Return a table under a title, its first column left and the others right, scrolling where it is long.
+def as_html(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", words: int = 1) -> str:
+    """Return a table under a title, its first columns left, as words are, and the others right.
 
     >>> "conv&lt;1&gt;</td>" in as_html("Layers", ["layer", "units"], [["conv<1>", "6"]])
     True
     """
-    sides = ["left" if column == 0 else "right" for column in range(len(headings))]
+    sides = ["left" if column < words else "right" for column in range(len(headings))]
     if rows:
         sides = ["left" if isinstance(cell, Markup) else side for cell, side in zip(rows[0], sides, strict=True)]
     head = "".join(
