@@ -24,6 +24,7 @@ from interpret.convolutions import convolve
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, tensors_in
 from interpret.modes import constant_parameters
+from interpret.pointwise import Pedigree, Pending, rectifier_slope, slope_of
 
 RULES = ("deconvnet", "guided", "gradient")
 OVERLAPS = ("add", "overwrite")
@@ -118,7 +119,11 @@ class BackwardRule(TorchFunctionMode):
     | convolution, sum, concatenation, average …  | the transpose    | the transpose   | the transpose     |
 
     Rectifiers are ReLU, ReLU6, leaky ReLU, PReLU, RReLU, ELU, SELU, CELU, SiLU, GELU, Mish, softplus, hardswish,
-    threshold, a clamp whose lower bound is at least 0, and the maximum with a constant of at least 0.
+    threshold, a clamp whose lower bound is at least 0, the maximum with a constant of at least 0, and each of these
+    written out (`interpret.pointwise`): a tensor times a gate that was made of that very tensor position by position
+    (x·sigmoid(x), x·(x > 0), x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or over such a divisor, the maximum of x and c·x,
+    a choice by its sign, (x + |x|)/2. What makes a rectifier is that it goes on growing with x, at most as a square,
+    and is smaller for −x; constant factors, by which it may grow faster than x, pass the signal as they do elsewhere.
     The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014,
     section 2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper has none
     of them: the signal is multiplied with their slope at the point where the forward pass left them, in every rule.
@@ -126,9 +131,10 @@ class BackwardRule(TorchFunctionMode):
     Overlapping windows may share a switch, of which the paper does not say what becomes: "add" adds up what comes
     down from each (the adjoint of pooling), "overwrite" keeps the last, a zero too, as `F.max_unpool2d` does.
 
-    The gate of a product is the factor that is broadcast over the other, or the one that tanh, sigmoid, softmax or a
-    clamp made; where neither or both are, the product is not covered. Parameters are constants inside the block, and
-    so is what the network itself detaches or computes under `torch.no_grad`. What is checkpointed runs plainly.
+    The gate of any other product is the factor that is broadcast over the other, or the one that tanh, sigmoid,
+    softmax or a clamp made; where neither or both are, the product is not covered. Parameters are constants inside the
+    block, and so is what the network itself detaches or computes under `torch.no_grad`. What is checkpointed runs
+    plainly.
 
     Args:
         module: the network, whose layers name what is not covered.
@@ -158,6 +164,8 @@ class BackwardRule(TorchFunctionMode):
         self.strict = strict
         self.uncovered: dict[tuple[str, str], None] = {}
         self._running: list[str] = []
+        self._pedigree = Pedigree()
+        self._pending: list[Pending] = []
         self._undo = ExitStack()
         self._thread = 0
         self._start = 0
@@ -171,6 +179,7 @@ class BackwardRule(TorchFunctionMode):
                 )
         self.uncovered = {}
         self._running = []
+        self._pedigree, self._pending = Pedigree(), []
         self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
         self._start = torch.autograd._get_sequence_nr()
         self._undo.enter_context(constant_parameters(self.module))
@@ -188,7 +197,13 @@ class BackwardRule(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         super().__exit__(kind, error, trace)
         self._undo.close()
-        if self.uncovered and (error is None or isinstance(error, StopForward)):
+        self._pedigree = Pedigree()
+        if error is not None and not isinstance(error, StopForward):
+            return
+        for pending in self._pending:
+            if not pending.taken_up:
+                self._report_pending(pending)
+        if self.uncovered:
             warnings.warn(UncoveredOperation(self.rule, list(self.uncovered)), stacklevel=2)
 
     def _entering(self, name: str) -> Callable[..., None]:
@@ -216,7 +231,7 @@ class BackwardRule(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", repr(func)).partition(".")[0].strip("_")
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
-        if not signals or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or (not signals and not self._pedigree.knows((args, kwargs))):
             return func(*args, **kwargs)
         if self.rule == "gradient":
             return self._run(name, func, args, kwargs)
@@ -229,7 +244,38 @@ class BackwardRule(TorchFunctionMode):
     def _pass(
         self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> Any:
-        """Run one operation as the rule reads it."""
+        """Run one operation as the rule reads it, by itself or as the end of a rectifier that is written out."""
+        if name in QUESTIONS:
+            return self._run(name, func, args, kwargs)
+        pasts = self._pedigree.pasts(name, func, args, kwargs)
+        pending = [one for one in self._pedigree.pending((args, kwargs)) if not one.reported]
+        for past in [] if name in RECTIFIERS | CLAMPS else pasts:
+            slope = rectifier_slope(name, past, bool(pending))
+            if slope is not None:
+                for one in pending:
+                    one.taken_up = True
+                written = args[0] if _is_in_place(func) and args[0] is not past.source else None
+                result = _Rectify.apply(past.source, self.rule, func, args, kwargs, (past.function, slope), written)
+                self._pedigree.note(result, pasts)
+                return result
+        result, covered = self._pass_by_itself(name, func, args, kwargs, signals)
+        if pasts:
+            if not covered:
+                pending.append(self._wait(name))
+            self._pedigree.note(result, pasts, pending)
+            return result
+        for one in pending:
+            self._report_pending(one)
+        if not covered:
+            self._report(name)
+        return result
+
+    def _pass_by_itself(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+    ) -> tuple[Any, bool]:
+        """Run one operation, and return its result and whether the rule has a reading for it."""
+        if not signals:  # of a mask, which carries none
+            return func(*args, **kwargs), True
         operands = _operands(args, kwargs)
         # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
         plain = len(signals) == 1 and bool(operands) and operands[0] is signals[0]
@@ -239,27 +285,25 @@ class BackwardRule(TorchFunctionMode):
             or (name in MAXIMA and _is_rectifying_maximum(operands))
         )
         if rectifies:
-            return _Rectify.apply(signals[0], self.rule, func, args, kwargs)
+            return _Rectify.apply(signals[0], self.rule, func, args, kwargs), True
         if plain and func in _SCALES:
-            return _normalise_by_constants(signals[0], func, args, kwargs)
+            return _normalise_by_constants(signals[0], func, args, kwargs), True
         if name in PRODUCTS or name in QUOTIENTS:
             return self._hold_gate(name, func, args, kwargs, signals)
         result = self._run(name, func, args, kwargs)
         if (name in RESHAPING and _is_gate(signals[0])) or (plain and name in SQUASHING | CLAMPS):
             _mark(result, "gate")
         elif name in CASTS:
-            # to integers; a constant may also have been cast to the signal's type
-            if isinstance(result, Tensor) and operands[0].requires_grad and not result.requires_grad:
-                self._report(name)
-        elif not (
-            name in LINEAR
-            or name in MAX_POOLS
-            or name in QUESTIONS
-            or (name in BILINEAR and len(signals) == 1)
-            or (name in MAXIMA and _is_choice(operands))
-        ):
-            self._report(name)
-        return result
+            # not to integers; a constant may also have been cast to the signal's type
+            return result, not isinstance(result, Tensor) or not operands[0].requires_grad or result.requires_grad
+        else:
+            return result, (
+                name in LINEAR
+                or name in MAX_POOLS
+                or (name in BILINEAR and len(signals) == 1)
+                or (name in MAXIMA and _is_choice(operands))
+            )
+        return result, True
 
     def _run(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation through which the signal passes as through its gradient."""
@@ -278,23 +322,22 @@ class BackwardRule(TorchFunctionMode):
 
     def _hold_gate(
         self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
-    ) -> Any:
+    ) -> tuple[Any, bool]:
         """Multiply or divide two signals with the one that only weighs the other held constant."""
         operands = _operands(args, kwargs)
         if name in QUOTIENTS:
             gates = [1] if operands[0] is signals[0] and not kwargs.get("rounding_mode") else []
         elif len(signals) == 1:  # times a constant
-            return func(*args, **kwargs)
+            return func(*args, **kwargs), True
         else:
             gates = [index for index in (0, 1) if _weighs(operands[index], operands[1 - index])]
             if gates == [0] and func.__name__.endswith("_"):
                 gates = []  # multiplied in place, a gate keeps its own history
         if len(gates) != 1:
-            self._report(name)
-            return func(*args, **kwargs)
+            return func(*args, **kwargs), False
         operands[gates[0]] = _constant(operands[gates[0]])
         named = {key: value for key, value in kwargs.items() if key not in ("input", "other")}
-        return func(*operands, *args[2:], **named)
+        return func(*operands, *args[2:], **named), True
 
     def check(self, values: Any) -> None:
         """Report what these tensors were made by out of the mode's sight: custom autograd, scripted functions.
@@ -318,8 +361,19 @@ class BackwardRule(TorchFunctionMode):
                     self._report(kind.removesuffix("Backward"))
                 waiting += [parent for parent, _ in node.next_functions]
 
-    def _report(self, operation: str) -> None:
-        layer = self._running[-1] if self._running else ""
+    def _wait(self, operation: str) -> Pending:
+        """Note an operation without a reading, to be reported unless it turns out a part of a rectifier."""
+        self._pending.append(Pending(operation, self._running[-1] if self._running else ""))
+        return self._pending[-1]
+
+    def _report_pending(self, pending: Pending) -> None:
+        if not pending.reported:
+            pending.reported = True
+            self._report(pending.operation, pending.layer)
+
+    def _report(self, operation: str, layer: str | None = None) -> None:
+        if layer is None:
+            layer = self._running[-1] if self._running else ""
         if self.strict:
             raise InterpretError(
                 f"the {self.rule} rule has no reading for {operation!r} in {layer or 'the network itself'}: "
@@ -332,24 +386,40 @@ class _Rectify(torch.autograd.Function):
     """A rectifier that runs as written and passes the signal back rectified."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rule: str, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-        ctx.rule = rule
-        if rule == "guided":
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        rule: str,
+        func: Callable[..., Tensor],
+        args: Any,
+        kwargs: Any,
+        whole: tuple[Callable[[Tensor], Tensor], Tensor] | None = None,
+        written: Tensor | None = None,
+    ) -> Tensor:
+        """Run `func`, or the end of a rectifier `whole` of x with its slope at large values.
+
+        It may write its result into another operand than x.
+        """
+        slope = None
+        if whole is not None:
+            slope = slope_of(whole[0], x) if rule == "guided" else whole[1]
+            y = func(*args, **kwargs)
+        elif rule == "guided":
             y, slope = _with_slope(x, func, args, kwargs)
-            ctx.save_for_backward(slope)
         else:
             y = func(*args, **kwargs)
-        if y is x:  # in place
-            ctx.mark_dirty(x)
+        ctx.save_for_backward(slope)
+        if y is x or y is written:  # in place
+            ctx.mark_dirty(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
         signal = signals[0].clamp(min=0)
-        if ctx.rule == "guided":
-            (slope,) = ctx.saved_tensors
+        (slope,) = ctx.saved_tensors
+        if slope is not None:
             signal = signal * slope
-        return signal, None, None, None, None
+        return signal, None, None, None, None, None, None
 
 
 class _HoldConstant(torch.autograd.Function):
@@ -425,6 +495,11 @@ def _hides_operations(layer: nn.Module) -> bool:
         or type(layer).__name__ == "OptimizedModule"
         or getattr(layer, "_compiled_call_impl", None) is not None
     )
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.startswith("__i") if name.endswith("__") else name.endswith("_")
 
 
 def _carries_signal(value: Any) -> bool:

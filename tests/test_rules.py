@@ -27,6 +27,7 @@ from torchvision.models.regnet import BlockParams
 from interpret.errors import InterpretError
 from interpret.layers import StopForward, first_outputs
 from interpret.modes import frozen
+from interpret.pointwise import slope_of
 from interpret.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES)
@@ -612,11 +613,6 @@ def each_form(forms: dict[str, list[Form]]) -> list[Any]:
     return [pytest.param(form, id=f"{name}-{n}") for name, all in forms.items() for n, form in enumerate(all)]
 
 
-def slope_of(form: Form, x: Tensor) -> Tensor:
-    point = x.clone().requires_grad_()
-    return torch.autograd.grad(form(point.clone()).sum(), point)[0]
-
-
 values = st.one_of(
     st.sampled_from([0.0, -0.0, 0.5, 1.0, 3.0, 6.0, -1.0, -3.0]),  # where rectifiers have corners
     st.floats(-8, 8, allow_subnormal=False),
@@ -906,9 +902,9 @@ def test_gates_are_known_when_memory_is_used_again() -> None:
         for _ in range(200):
             (image * 1).sigmoid()
             products.append((image * 1) * (image * 2))
-            product = (image * 3) * (image * 1).sigmoid()
+            product = (image * 3) * (image * 1).flip(1).sigmoid()
     (found,) = torch.autograd.grad(product.sum(), image)
-    torch.testing.assert_close(found, 3 * image.detach().sigmoid())
+    torch.testing.assert_close(found, 3 * image.detach().flip(1).sigmoid())
     for product in products:
         (found,) = torch.autograd.grad(product.sum(), image)
         torch.testing.assert_close(found, 4 * image.detach())
@@ -917,10 +913,6 @@ def test_gates_are_known_when_memory_is_used_again() -> None:
 
 
 SELF_MADE: dict[str, tuple[Form, Form]] = {  # and what they are with the gate or divisor as a number
-    "swish": (lambda x: x * torch.sigmoid(x), lambda x: x * torch.sigmoid(x).detach()),
-    "swish, in place": (lambda x: (z := x * 1).mul_(z.sigmoid()), lambda x: x * torch.sigmoid(x).detach()),
-    "swish, other order": (lambda x: x.sigmoid() * x, lambda x: x * torch.sigmoid(x).detach()),
-    "mish": (lambda x: x * F.softplus(x).tanh(), lambda x: x * F.softplus(x).tanh().detach()),
     "clamp": (lambda x: x * x.clamp(-1, 1), lambda x: x * x.clamp(-1, 1).detach()),
     "quotient": (lambda x: x / (2 + x.sigmoid()), lambda x: x / (2 + x.sigmoid()).detach()),
     "quotient by name": (lambda x: torch.div(x, other=2 + x.tanh()), lambda x: x / (2 + x.tanh()).detach()),
@@ -955,6 +947,256 @@ def test_self_made_gates_and_quotients(name: str) -> None:
             passed_back(network, x, rule, signal), gradient_of(literal, x, signal), rtol=1e-14, atol=1e-15
         )
     assert torch.equal(passed_back(network, x, "gradient", signal), gradient_of(network, x, signal))
+
+
+SLOPE = torch.tensor([0.3, 0.0, 0.7], dtype=torch.float64).view(3, 1, 1)
+
+
+def in_place(change: Callable[[Tensor], Any]) -> Form:
+    """A form that works on a tensor of its own."""
+    return lambda x: change(x * 1)
+
+
+def written_over(x: Tensor) -> Tensor:
+    gate = F.hardsigmoid(x)
+    gate *= x
+    return gate
+
+
+# the function of torch, its derivative by hand, and the ways to write it
+SPELLINGS: dict[str, tuple[Form | None, Form, list[Form]]] = {
+    "silu": (
+        F.silu,
+        lambda x: 1 / (1 + (-x).exp()) * (1 + x * (1 - 1 / (1 + (-x).exp()))),
+        [
+            lambda x: x * torch.sigmoid(x),
+            lambda x: x.sigmoid() * x,
+            lambda x: torch.mul(input=x, other=F.sigmoid(x)),
+            lambda x: x.multiply(nn.Sigmoid()(x)),
+            lambda x: x * x.clone().sigmoid_(),
+            lambda x: x * torch.sigmoid(1.0 * x),
+            lambda x: x * (0.5 * (1 + torch.tanh(x / 2))),
+            lambda x: x / (1 + torch.exp(-x)),
+            lambda x: x.div(1 + (-x).exp()),
+            lambda x: x * (1 / (1 + torch.exp(-x))),
+            lambda x: 2 * x * (x.sigmoid() * 0.5),
+            in_place(lambda z: z.mul_(z.sigmoid())),
+        ],
+    ),
+    "quick gelu": (
+        None,
+        lambda x: 1 / (1 + (-1.702 * x).exp()) * (1 + 1.702 * x * (1 - 1 / (1 + (-1.702 * x).exp()))),
+        [lambda x: x * torch.sigmoid(1.702 * x)],
+    ),
+    "mish": (
+        F.mish,
+        lambda x: (1 + x.exp()).log().tanh() + x / (1 + (-x).exp()) * (1 - (1 + x.exp()).log().tanh() ** 2),
+        [
+            lambda x: x * torch.tanh(F.softplus(x)),
+            lambda x: x * nn.Softplus()(x).tanh(),
+            lambda x: x * torch.tanh(torch.log(1 + torch.exp(x))),
+            lambda x: x * torch.log1p(x.exp()).tanh(),
+        ],
+    ),
+    "hardswish": (
+        F.hardswish,
+        lambda x: torch.where(x > 3, 1.0, torch.where(x < -3, 0.0, (2 * x + 3) / 6)),
+        [
+            lambda x: x * F.relu6(x + 3) / 6,
+            lambda x: x * (F.relu6(x + 3) / 6),
+            lambda x: x * F.relu6(x + 3, inplace=True) / 6,
+            lambda x: x * nn.ReLU6(inplace=True)(x + 3) / 6,
+            lambda x: x * (x + 3).clamp(0, 6) / 6,
+            lambda x: x * (x + 3).clamp_(0, 6).div_(6),
+            lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1),
+        ],
+    ),
+    "hardswish by its gate": (  # whose slope torch has in single precision
+        None,
+        lambda x: slope_of(lambda z: z * F.hardsigmoid(z), x),
+        [lambda x: x * F.hardsigmoid(x), lambda x: F.hardsigmoid(x).mul_(x), written_over],
+    ),
+    "gelu": (
+        F.gelu,
+        lambda x: 0.5 * (1 + (x / 2**0.5).erf()) + x * (-x * x / 2).exp() / (2 * np.pi) ** 0.5,
+        [
+            lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5)),
+            lambda x: 0.5 * x * (1.0 + torch.erf(x / 2**0.5)),
+            lambda x: x * (1 + torch.special.erf(x * 0.5**0.5)) / 2,
+            lambda x: x * (0.5 * (torch.erf(x.div(2**0.5)) + 1)),
+        ],
+    ),
+    "gelu, tanh": (
+        lambda x: F.gelu(x, approximate="tanh"),
+        lambda x: slope_of(lambda z: F.gelu(z, approximate="tanh"), x),
+        [
+            lambda x: 0.5 * x * (1 + torch.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * torch.pow(x, 3)))),
+            lambda x: 0.5 * x * (1 + torch.tanh(0.7978845608028654 * x * (1 + 0.044715 * x * x))),
+        ],
+    ),
+    "relu": (
+        F.relu,
+        lambda x: (x > 0).double(),
+        [
+            lambda x: x * (x > 0),
+            lambda x: (x > 0) * x,
+            lambda x: x * (x > 0).double(),
+            lambda x: x * (x > 0).to(x.dtype),
+            lambda x: x * torch.gt(x, 0).type_as(x),
+            lambda x: x * ~(x <= 0),
+            lambda x: x.clamp(min=0),
+            lambda x: (x + x.abs()) / 2,
+            lambda x: 0.5 * (torch.abs(x) + x),
+            lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+            lambda x: torch.where(x > 0, x, 0.0),
+            lambda x: torch.where(x < 0, 0.0, x),
+            lambda x: x.where(x > 0, 0.0),
+            lambda x: x.masked_fill(x < 0, 0),
+            lambda x: torch.max(x, 0 * x),
+            lambda x: x * (1 + torch.sign(x)) / 2,
+            in_place(lambda z: z.mul_(z > 0)),
+        ],
+    ),
+    "leaky relu": (
+        lambda x: F.leaky_relu(x, 0.1),
+        lambda x: torch.where(x > 0, 1.0, torch.full_like(x, 0.1)),
+        [
+            lambda x: torch.maximum(x, 0.1 * x),
+            lambda x: torch.max(0.1 * x, x),
+            lambda x: x.max(x / 10),
+            lambda x: torch.maximum(x * 1, other=x * 0.1),
+            lambda x: torch.where(x > 0, x, 0.1 * x),
+            lambda x: torch.where(x < 0, x * 0.1, x),
+            lambda x: x * torch.where(x > 0, 1.0, torch.full_like(x, 0.1)),
+            lambda x: 0.55 * x + 0.45 * x.abs(),
+        ],
+    ),
+    "prelu": (
+        lambda x: F.prelu(x, SLOPE.flatten()),
+        lambda x: torch.where(x > 0, 1.0, SLOPE),
+        [
+            lambda x: torch.maximum(x, SLOPE * x),
+            lambda x: torch.where(x > 0, x, SLOPE * x),
+        ],
+    ),
+    "elu": (
+        F.elu,
+        lambda x: torch.where(x > 0, 1.0, x.exp()),
+        [
+            lambda x: torch.where(x > 0, x, torch.exp(x) - 1),
+            lambda x: torch.where(x > 0, x, x.expm1()),
+        ],
+    ),
+    "softplus": (
+        F.softplus,
+        lambda x: 1 / (1 + (-x).exp()),
+        [lambda x: torch.log(1 + torch.exp(x)), lambda x: x.exp().log1p()],
+    ),
+    "squared relu": (
+        None,
+        lambda x: 2 * x.clamp(min=0),
+        [lambda x: x * F.relu(x), lambda x: F.relu(x) ** 2, lambda x: x.relu().square(), lambda x: F.relu(x).pow(2)],
+    ),
+}
+
+
+@EVERY_RULE
+@pytest.mark.parametrize(
+    "name, form",
+    [
+        pytest.param(name, form, id=f"{name}-{n}")
+        for name, (_, _, forms) in SPELLINGS.items()
+        for n, form in enumerate(forms)
+    ],
+)
+def test_a_rectifier_by_any_spelling(name: str, form: Form, rule: str) -> None:
+    function, slope, _ = SPELLINGS[name]
+    x, signal = 3 * random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
+    # between two other operations, neither the beginning nor the end of anything
+    network = Calls(lambda image: 1 * form(image * 1))
+    image = x.clone().requires_grad_()
+    with BackwardRule(network, rule, strict=True):
+        output = network(image)
+    assert torch.equal(output, network(x)), "the values are the network's own"
+    (found,) = torch.autograd.grad(output, image, signal)
+    literal = {
+        "deconvnet": signal.clamp(min=0),
+        "guided": slope(x) * signal.clamp(min=0),
+        "gradient": slope(x) * signal,
+    }[rule]
+    torch.testing.assert_close(found, literal, rtol=1e-9, atol=1e-11)
+    if function is not None:
+        torch.testing.assert_close(network(x), 1 * function(x * 1), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found, passed_back(Calls(function), x, rule, signal), rtol=1e-9, atol=1e-11)
+
+
+class Spelled(nn.Module):
+    """A small residual network with squeeze-and-excitation, whose activation is written in one way or another."""
+
+    def __init__(self, activation: Form) -> None:
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, padding=1)
+        self.squeeze, self.three = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.norm(self.one(x)))
+        y = self.activation(self.two(x))
+        y = x + y * self.squeeze(self.activation(y.mean((2, 3), keepdim=True))).sigmoid()
+        return self.three(y + self.activation(y))
+
+
+@pytest.mark.parametrize("name", [name for name, (function, _, _) in SPELLINGS.items() if function and name != "prelu"])
+def test_networks_that_spell_their_activation_out_are_the_same_network(name: str) -> None:
+    function, _, forms = SPELLINGS[name]
+    image = random(2, 3, 9, 10)
+    plain = seeded(Spelled, function).double()
+    for form in forms:
+        spelled = seeded(Spelled, form).double()
+        for rule in RULES:
+            expected = passed_back(plain, image, rule)
+            found = passed_back(spelled, image, rule, plain(image).detach())
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max()))
+            assert expected.abs().max() > 0
+
+
+GATES_OF_OTHERS: dict[str, tuple[Form, Form]] = {  # and the gate as a number
+    "pooled": (
+        lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+        lambda x: x * x.mean((2, 3), keepdim=True).sigmoid().detach(),
+    ),
+    "of the neighbour": (lambda x: x * x.roll(1, 2).sigmoid(), lambda x: x * x.roll(1, 2).sigmoid().detach()),
+    "of another channel": (
+        lambda x: x[:, :2] * x[:, 2:].sigmoid(), lambda x: x[:, :2] * x[:, 2:].sigmoid().detach(),
+    ),
+    "of what it was before": (lambda x: (x + 1) * x.sigmoid(), lambda x: (x + 1) * x.sigmoid().detach()),
+    "of what was written over": (
+        lambda x: (z := x * 1).sigmoid() * z.add_(1), lambda x: (x + 1) * x.sigmoid().detach(),
+    ),
+    "of a view that was written over": (
+        lambda x: ((z := x * 1).sigmoid(), z[:, :2].mul_(2), z)[0] * z,
+        lambda x: x.sigmoid().detach() * torch.cat([2 * x[:, :2], x[:, 2:]], 1),
+    ),
+    "held by the network itself": (lambda x: x * x.detach().sigmoid(), lambda x: x * x.sigmoid().detach()),
+    "odd": (lambda x: x * x.tanh(), lambda x: x * x.tanh().detach()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GATES_OF_OTHERS)
+def test_a_gate_of_another_tensor_stays_a_gate(name: str) -> None:
+    network, literal = GATES_OF_OTHERS[name]
+    x, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    signal = signal[:, : network(x).shape[1]]
+    for rule in ("deconvnet", "guided"):
+        torch.testing.assert_close(
+            passed_back(network, x, rule, signal), gradient_of(literal, x, signal), rtol=1e-13, atol=1e-14
+        )
+
+
+def test_a_sum_with_a_rectifier_stays_a_sum() -> None:
+    x, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    for network in (lambda x: x + F.relu(x), lambda x: x + x * x.sigmoid(), lambda x: x + torch.maximum(x, 0.1 * x)):
+        assert torch.equal(passed_back(network, x, "deconvnet", signal), signal + signal.clamp(min=0))
 
 
 class Shapely(nn.Module):
@@ -1188,8 +1430,6 @@ UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "two signals": (lambda x: (x + 1) * (x - 1), ["mul"]),
     "two gates": (lambda x: x.sigmoid() * x.tanh(), ["mul"]),
     "two broadcast over each other": (lambda x: x[:, :, :1] * x[:, :, :, :1], ["mul"]),
-    "a gate written over": (lambda x: F.hardsigmoid(x).mul_(x), ["mul"]),
-    "a gate scaled": (lambda x: x * (2 * x.sigmoid()), ["mul"]),
     "1 / x": (lambda x: 1 / x, ["rdiv"]),
     "constant / x": (lambda x: torch.ones_like(x) / x, ["div"]),
     "rounded quotient": (lambda x: torch.div(x, 2, rounding_mode="floor"), ["div"]),
@@ -1200,12 +1440,17 @@ UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "norm": (lambda x: x.norm(dim=1), ["norm"]),
     "normalize": (F.normalize, ["normalize"]),
     "std": (lambda x: x.std(), ["std"]),
-    "compared": (lambda x: x * (x > 0), ["gt"]),
-    "masked": (lambda x: x.masked_fill(x < 0, 0), ["lt", "masked_fill"]),
+    "a mask that counts": (lambda x: x * (x > 0).double().mean(), ["gt"]),
+    "compared the other way": (lambda x: x * (x < 0), ["lt"]),
+    "mirrored": (lambda x: torch.where(x > 0, 0.1 * x, x), ["gt", "where"]),
+    "a cube": (lambda x: x * x.square(), ["square", "mul"]),
+    "a part of a rectifier that goes elsewhere, too": (
+        lambda x: torch.cat([x * (1 + (gate := torch.erf(x))), gate], 1),
+        ["erf"],
+    ),
     "written where": (lambda x: (z := x * 1).__setitem__(z < 0, 0), ["lt"]),
     "cast": (lambda x: x * (x * 1).to(torch.int64), ["to"]),
     "cast by type": (lambda x: (x * 1).type(torch.bool), ["type"]),
-    "where": (lambda x: torch.where(x > 0, x, 0.1 * x), ["gt", "where"]),
     "sort": (lambda x: x.sort().values, ["sort"]),
     "topk": (lambda x: x.topk(2, sorted=False).values, ["topk"]),
     "minimum": (lambda x: torch.minimum(x, torch.zeros_like(x)), ["minimum"]),
