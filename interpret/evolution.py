@@ -202,7 +202,10 @@ def _fill(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
     if isinstance(checkpoint, Mapping):
         state, source = checkpoint, f"the weights of epoch {epoch}"
     else:
-        state, source = read_state(checkpoint), f"the weights of epoch {epoch} in {Path(checkpoint).name!r}"
+        state, source = (
+            read_state(checkpoint, network.module),
+            f"the weights of epoch {epoch} in {Path(checkpoint).name!r}",
+        )
     load_state(network.module, with_plain_names(state, network.module), source)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interpret.checkpoints import load_state, read_state, with_plain_names
+from interpret.checkpoints import NO_HEAD, load_state, read_state, split_weights, with_plain_names, without_head
 from interpret.errors import InterpretError, unknown
 from interpret.forward import CalledBy
 from interpret.libraries import timm_source, torchvision_names, torchvision_source
@@ -36,6 +36,7 @@ def load(
     outputs: str | None = None,
     call: Callable[[nn.Module, Tensor], Any] | None = None,
     varying: bool | None = None,
+    ignore_head: bool = False,
 ) -> Model:
     """Load a network, ready to be fed and in evaluation mode.
 
@@ -55,7 +56,8 @@ def load(
             - an `nn.Module` or a `Model`. It is not copied, and stays as trained.
         weights: None: the network's own, as above; `"random"`: newly drawn, the same ones each time; the name of
             torchvision weights, such as `"IMAGENET1K_V1"`; or a local file of weights (see `read_state`), which
-            replace all of the network's.
+            replace all of the network's: `"last.ckpt"`, or `"last.ckpt:ema"` where it holds several state dicts. What
+            stands before all names (`module.`, `model.`, `backbone.`) is left out where that makes them fit.
         preprocess: how pictures become its input, instead of what is known of that.
         classes: what its outputs stand for, instead of what is known of that.
         outputs: how its outputs become probabilities, "softmax", "sigmoid" (one score a label, or one for two classes),
@@ -66,6 +68,8 @@ def load(
             given. Then every analysis takes it as one that takes images alone.
         varying: True lets analyses go on though the network's answers vary by chance or with the other images of a
             batch, which they refuse otherwise; None: what the model says.
+        ignore_head: True leaves out the file's head, if it is of another number of classes: the network keeps its own,
+            random one, and what comes before it is as trained. The same as `"last.ckpt:no-head"`.
 
     Returns:
         A model whose `origin` says where its weights come from.
@@ -80,6 +84,8 @@ def load(
         raise unknown("reading of outputs", outputs, READINGS)
     if isinstance(classes, str):
         raise InterpretError(f"classes must be a list of names, not the text {classes!r}")
+    if ignore_head and weights is not None:
+        weights = f"{os.fspath(weights)}:{NO_HEAD}"
     if isinstance(spec, str | os.PathLike):
         model = _load(os.fspath(spec), None if weights is None else os.fspath(weights))
     else:
@@ -109,13 +115,19 @@ def _load(spec: str, weights: str | None) -> Model:
             network, origin = source.fresh(), source.fresh_origin
     model = network if isinstance(network, Model) else Model(network, source.name)
     if weights is not None and weights not in (*source.weights, *RANDOM):
-        path = Path(weights).expanduser()
+        path, key, ignore_head = split_weights(weights)
         if not path.exists():
             known = ", ".join([*source.weights, RANDOM[0]])
             raise InterpretError(f"weights {weights!r} are neither a file nor one of {known}: give one of these")
-        state = with_plain_names(read_state(path), model.module)
-        load_state(model.module, source.adapt(state), f"weights {weights!r}")
-        model.origin, origin = "", f"weights from the file {path.name}"
+        state = source.adapt(with_plain_names(read_state(path, model.module, key), model.module))
+        heads: list[str] = []
+        if ignore_head:
+            state, heads = without_head(state, model.module)
+        load_state(model.module, state, f"weights {weights!r}")
+        origin = f"weights from the file {path.name}" + (f", {key}" if key else "")
+        if heads:
+            origin += f", but for the head ({', '.join(heads)}), which is random and has learnt nothing"
+        model.origin = ""
     return replace(
         model,
         spec=spec,

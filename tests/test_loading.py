@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import urllib.error
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -403,6 +404,94 @@ def test_checkpoints_as_training_scripts_write_them(tmp_path, wrapper, prefix) -
     assert model.origin == "weights from the file last.ckpt"
 
 
+@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "encoder.", "model.net.", "module.encoder_q."])
+def test_whatever_stands_before_the_names_goes_if_they_fit_then(tmp_path, prefix) -> None:
+    network = small()
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    # what a trainer keeps beside the network
+    state |= {"n_averaged": torch.tensor(3), "criterion.weight": torch.ones(4), "other.0.weight": torch.ones(2)}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.ckpt")
+    model = load(write_small(tmp_path), weights=tmp_path / "last.ckpt")
+    assert model.weights_hash == hash_weights(network)
+
+
+def test_averaged_weights(tmp_path) -> None:
+    network = small()
+    averaged = torch.optim.swa_utils.AveragedModel(network)
+    torch.save(averaged.state_dict(), tmp_path / "swa.pth")
+    assert load(write_small(tmp_path), weights=tmp_path / "swa.pth").weights_hash == hash_weights(network)
+
+
+def test_of_a_student_and_its_teacher_one_is_chosen(tmp_path) -> None:
+    student, teacher = small(), small()
+    with torch.no_grad():
+        teacher[0].weight.add_(1)
+    both = {"student": student, "teacher": teacher}
+    state = {f"{who}.{name}": one for who, network in both.items() for name, one in network.state_dict().items()}
+    torch.save(state, tmp_path / "last.pth")
+    with pytest.raises(
+        InterpretError, match=r"hold 2 networks that fit, 'student' and 'teacher': .* as 'FILE:student'"
+    ):
+        load(write_small(tmp_path), weights=tmp_path / "last.pth")
+    for who, network in both.items():
+        model = load(write_small(tmp_path), weights=f"{tmp_path / 'last.pth'}:{who}")
+        assert model.weights_hash == hash_weights(network) and model.origin == f"weights from the file last.pth, {who}"
+
+
+def test_of_several_state_dicts_the_one_that_fits_or_the_one_that_is_named(tmp_path) -> None:
+    plain, ema = small(), small()
+    with torch.no_grad():
+        ema[0].weight.add_(1)
+    optimizer = torch.optim.Adam(plain.parameters())
+    plain(torch.ones(1, 3, 8, 8)).sum().backward()
+    optimizer.step()
+    content = {"model": plain.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 3}
+    torch.save(content | {"discriminator": nn.Linear(2, 2).state_dict()}, tmp_path / "one.pth")
+    assert load(write_small(tmp_path), weights=tmp_path / "one.pth").weights_hash == hash_weights(plain)
+    averaged = {f"module.{name}": tensor for name, tensor in ema.state_dict().items()}
+    torch.save(content | {"ema": {"decay": 0.9, "shadow": averaged}}, tmp_path / "two.pth")
+    with pytest.raises(InterpretError, match=r"hold 2 state dicts that fit .* \(model, ema.shadow\): .* 'two.pth:"):
+        load(write_small(tmp_path), weights=tmp_path / "two.pth")
+    for key, network in (("model", plain), ("ema", ema), ("ema.shadow", ema)):
+        model = load(write_small(tmp_path), weights=f"{tmp_path / 'two.pth'}:{key}")
+        assert model.weights_hash == hash_weights(network)
+    with pytest.raises(InterpretError, match=r"unknown state_dict in 'two.pth' 'emma'"):
+        load(write_small(tmp_path), weights=f"{tmp_path / 'two.pth'}:emma")
+
+
+@pytest.mark.parametrize("kind", ["other classes", "none", "projection"])
+def test_a_head_of_other_classes_is_left_out_on_request(tmp_path, kind) -> None:
+    trained = load("torchvision:resnet18", weights="random").module
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter.add_(0.01)
+    state = trained.state_dict()
+    head = {name: state.pop(name) for name in ("fc.weight", "fc.bias")}
+    if kind == "other classes":
+        state |= {name: tensor[:7] for name, tensor in head.items()}
+    if kind == "projection":
+        state |= {"fc.0.weight": torch.ones(4, 512), "fc.2.weight": torch.ones(4, 4)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InterpretError, match="do not fit the network"):
+        load("torchvision:resnet18", weights=tmp_path / "w.pth")
+    model = load("torchvision:resnet18", weights=tmp_path / "w.pth", ignore_head=True)
+    assert model.origin == "weights from the file w.pth, but for the head (fc), which is random and has learnt nothing"
+    fresh = load("torchvision:resnet18", weights="random").module.state_dict()
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name.startswith("fc.") else state[name])
+    assert model.weights == f"{tmp_path / 'w.pth'}:no-head"
+    assert load("torchvision:resnet18", weights=model.weights).weights_hash == model.weights_hash
+
+
+def test_what_is_no_head_is_not_left_out(tmp_path) -> None:
+    state = small().state_dict()
+    state["0.weight"] = torch.zeros(4, 3, 5, 5)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InterpretError, match=r"1 of another shape \(0.weight"):
+        load(write_small(tmp_path), weights=tmp_path / "w.pth", ignore_head=True)
+
+
 def test_a_network_that_really_has_a_part_called_module(tmp_path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"
@@ -458,18 +547,28 @@ def test_weights_that_are_none(tmp_path) -> None:
     (tmp_path / "noise.safetensors").write_bytes(os.urandom(100))
     torch.save(small().state_dict(), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:-500])
+    save_file(small().state_dict(), tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:-50])
+    (tmp_path / "pointer.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 468305\n")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html>\n<html><title>Sign in</title></html>")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("script/code/__torch__.py", "")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"epoch": 3}, tmp_path / "number.pth")
     for name, words in [
         ("noise.pth", "damaged or no checkpoint|hold more than tensors"),
-        ("empty.pth", "damaged or no checkpoint"),
+        ("empty.pth", "are an empty file: download or save them again"),
         ("stackless.pth", "damaged or no checkpoint"),
         ("noise.safetensors", "damaged or no checkpoint"),
-        ("cut.pth", "damaged or no checkpoint"),
+        ("cut.pth", "break off before their end: download or save them again"),
+        ("cut.safetensors", "break off before their end: download or save them again"),
+        ("pointer.bin", "are a Git LFS pointer and not the weights themselves: run git lfs pull"),
+        ("page.pth", "are a web page and not the weights: the link led elsewhere"),
+        ("script.pt", r"are a scripted network and not a state_dict: save the state_dict\(\)"),
         ("list.pth", r"hold no state_dict: save"),
         ("number.pth", r"hold no state_dict: save"),
         ("gone.pth", r"are neither a file nor one of random"),
-        ("", r"cannot be read: Is a directory"),
+        ("", r"are a folder: give the file in it"),
     ]:
         with pytest.raises(InterpretError, match=words) as caught:
             load(spec, weights=str(tmp_path / name))

@@ -18,7 +18,8 @@ OwnData = Annotated[
 ]
 ImageCount = Annotated[str, typer.Option("--images", help="How many images, spread over the data, or 'all'.")]
 Weights = Annotated[
-    str | None, typer.Option(help="A checkpoint (safetensors or state dict), or 'random' for untrained weights.")
+    str | None,
+    typer.Option(help="A checkpoint, FILE or FILE:KEY of several state dicts, :no-head without its head; or 'random'."),
 ]
 Layers = Annotated[
     str | None,

@@ -143,7 +143,7 @@ def open_study(
         made_from={
             "model": lasting(model, known_models()),
             "data": lasting(data, NAMED),
-            "weights": weights and lasting(weights),
+            "weights": weights and lasting_weights(weights),
         }
         | {"crops": crops, "dtype": dtype},
     )
@@ -169,6 +169,16 @@ def lasting(spec: str, names: Collection[str] = ()) -> str:
         return f"{Path(path).expanduser().resolve()}{colon}{function}"
     is_path = spec not in names and Path(spec).expanduser().exists()
     return str(Path(spec).expanduser().resolve()) if is_path else spec
+
+
+def lasting_weights(weights: str) -> str:
+    """Return weights that mean the same from any folder: a file's path in full, with what follows it."""
+    from interpret.checkpoints import split_weights
+
+    file, _, _ = split_weights(weights)
+    return (
+        f"{file.resolve()}{weights[len(str(file)) :]}" if file.exists() and weights.startswith(str(file)) else weights
+    )
 
 
 def announced(model: Any) -> Any:
