@@ -72,7 +72,7 @@ def layer_outputs(
                 outputs[name] = output.clone()  # what comes after may rectify it in place
 
             with first_outputs(module, names, receive, stop=True, raw=True):
-                call_network(module, part.to(target))
+                call_network(module, part.to(target).clone())  # which it may write into
             for name, output in outputs.items():
                 found.setdefault(name, []).append(output.to(part.device))
     idle = [name for name in names if name not in found and (not found or name in (patterns or ()))]

@@ -71,7 +71,8 @@ def taking_images(module: nn.Module, image: str | int, others: Mapping[str | int
     """
 
     def call(network: nn.Module, images: Tensor) -> Any:
-        constants = {key: value.expand(len(images), *value.shape[1:]) for key, value in others.items()}
+        # copies, which the network may write into
+        constants = {key: value.expand(len(images), *value.shape[1:]).clone() for key, value in others.items()}
         return call_with(network, {image: images, **constants})
 
     return CalledBy(module, call)

@@ -68,6 +68,7 @@ ANALYSES: dict[str, Callable[[nn.Module, Tensor], Any]] = {
     "correspond": lambda network, x: interpret.correspond(network, x, {"corner": (0, 0, 3, 3)}),
     "find_neighbours": lambda network, x: interpret.find_neighbours(network, [0], x, "head", k=1),
     "feature_maps": lambda network, x: interpret.feature_maps(network, x[0]),
+    "layer_outputs": lambda network, x: interpret.layer_outputs(network, x),
 }
 every_analysis = pytest.mark.parametrize("analysis", ANALYSES)
 
@@ -517,6 +518,27 @@ def test_layer_outputs_leave_the_network_as_it_was() -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert torch.equal(outputs["head"], network.eval()(images(side=12)))
+
+
+def test_layer_outputs_leave_the_images_as_they_were() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, image: Tensor, scale: Tensor) -> Tensor:
+            return self.conv(image.mul_(2)) * scale.add_(1)[:, None, None, None]
+
+    inputs = images(), torch.ones(6)
+    before = copy.deepcopy(inputs)
+    network = InPlace()
+    expected = network.conv(before[0] * 2)
+    assert torch.equal(interpret.layer_outputs(network, inputs)["conv"], expected)
+    found = interpret.mine(network, inputs, k=1)
+    np.testing.assert_allclose(found["conv"].values[:, 0], expected.detach().amax((0, 2, 3)), rtol=1e-6)
+    interpret.project(network, inputs, "conv", 0)
+    interpret.trace(network, ((3, 8, 8), inputs[1]))
+    assert all(torch.equal(one, other) for one, other in zip(inputs, before, strict=True))
 
 
 def test_mistakes_with_layer_outputs(tmp_path: Path) -> None:
