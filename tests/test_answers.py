@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typer.testing import CliRunner
 
 import interpret
-from interpret import InterpretError, attribute, load, occlude, predict, probe
+from interpret import InterpretError, Study, attribute, load, occlude, predict, probe
 from interpret.answers import NoScores, Reading, find_reading, main_output, scores_of
+from interpret.cli.app import app
 from interpret.model import as_model
 
 
@@ -249,3 +252,20 @@ def test_scores_among_nested_outputs() -> None:
     for outputs in ({"a": {"b": (scores,)}}, (None, [scores]), Output(None, scores), {"x": "y", "logits": (scores, 1)}):
         assert main_output(outputs)[1] is scores and torch.equal(scores_of(outputs, 2), scores)
     assert main_output({"a": scores, "b": scores})[1] == {"a": scores, "b": scores}
+
+
+def test_the_command_takes_a_reading_and_a_study_keeps_it(tmp_path: Path) -> None:
+    out, folder = tmp_path / "occlusion.png", tmp_path / "study"
+    options = ["--size", "14", "--stride", "14", "--images", "1", "--no-others", "--out", str(out)]
+    asked = CliRunner().invoke(
+        app, ["occlude", "lenet", "digits", *options, "--outputs", "sigmoid", "--study", str(folder)]
+    )
+    assert asked.exit_code == 0, asked.output
+    (name,) = [name for kind, name in Study.open(folder).results if kind == "occlusion"]
+    found = Study.open(folder).result("occlusion", name)
+    assert found.outputs == "sigmoid"
+    again = CliRunner().invoke(app, ["occlude", str(folder), *options])
+    assert again.exit_code == 0, again.output
+    assert Study.open(folder).result("occlusion", name).outputs == "sigmoid"
+    wrong = CliRunner().invoke(app, ["occlude", "lenet", "digits", *options, "--outputs", "logit"])
+    assert "unknown reading of outputs 'logit'" in str(wrong.exception) + wrong.output

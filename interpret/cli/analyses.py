@@ -17,6 +17,7 @@ from interpret.cli.options import (
     ImageCount,
     Layers,
     Methods,
+    Outputs,
     OwnBatchSize,
     OwnData,
     Picture,
@@ -64,6 +65,7 @@ def probe(
     out: Picture = Path("invariance.png"),
     study: StudyFolder = None,
     weights: Weights = None,
+    outputs: Outputs = None,
     crops: Crops = None,
     device: Device = None,
     workers: Workers = None,
@@ -90,7 +92,7 @@ def probe(
     if asked is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
     told = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
-    subject = open_subject(model, data, study, weights, crops, device, workers)
+    subject = open_subject(model, data, study, weights, crops, device, workers, outputs=outputs)
     items = spread(subject.images, images)
     kept_in = subject.unfinished("probe")
     found = []
@@ -139,6 +141,7 @@ def occlude(
     out: Picture = Path("occlusion.png"),
     study: StudyFolder = None,
     weights: Weights = None,
+    outputs: Outputs = None,
     crops: Crops = None,
     device: Device = None,
     batch_size: BatchSize = 32,
@@ -154,7 +157,7 @@ def occlude(
 
     check_figure_path(out, "--out")
     told = None if labels is None else read_whole_numbers(labels, "--labels")
-    subject = open_subject(model, data, study, weights, crops, device)
+    subject = open_subject(model, data, study, weights, crops, device, outputs=outputs)
     items = spread(subject.images, images)
     if items is not None and told is None:
         # one example of a class is enough

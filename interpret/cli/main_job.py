@@ -19,6 +19,7 @@ from interpret.cli.options import (
     Layers,
     Model,
     Out,
+    Outputs,
     OwnBatchSize,
     Picture,
     RuleNames,
@@ -46,6 +47,7 @@ def gallery(
     study: StudyFolder = None,
     rule: RuleNames = "deconvnet",
     weights: Weights = None,
+    outputs: Outputs = None,
     k: K = 9,
     crops: Crops = None,
     device: Device = None,
@@ -74,7 +76,7 @@ def gallery(
         begun = Study.open(model)
     else:
         folder = study or out.with_name(out.name + ".study")
-        begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size)
+        begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
         _mine(begun, layers, k, seed)
         begun.project(layers, rules)
     say(f"Open {write_gallery(begun, out, context=context)}")
@@ -96,6 +98,7 @@ def mine(
     study: Annotated[Path, typer.Option("--study", help="The folder that keeps the results.")],
     layers: Layers = None,
     weights: Weights = None,
+    outputs: Outputs = None,
     k: K = 9,
     crops: Crops = None,
     device: Device = None,
@@ -105,7 +108,7 @@ def mine(
     dtype: Dtype = "float32",
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
-    begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size)
+    begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
     _mine(begun, layers, k, seed)
     units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
     say(f"Mined {counted(units, 'unit')} of {counted(len(begun.mined_layers), 'layer')} into {study}")

@@ -21,6 +21,13 @@ Weights = Annotated[
     str | None,
     typer.Option(help="A checkpoint, FILE or FILE:KEY of several state dicts, :no-head without its head; or 'random'."),
 ]
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        help="How outputs become probabilities: softmax, sigmoid, probabilities or log-probabilities. "
+        "Default: as they show."
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(help="Layer names, or globs of convolutions and linear layers, with commas. Default: all of these."),

@@ -62,6 +62,7 @@ def open_subject(
     workers: int | None = None,
     batch_size: int | None = None,
     own_weights: bool = True,
+    outputs: str | None = None,
 ) -> Opened:
     """Open a study's folder with its model and images, or a model and images, with a study for the result or not.
 
@@ -71,7 +72,8 @@ def open_subject(
     from interpret.loading import load
 
     if (Path(model) / "study.json").exists():
-        for option, value in (("DATA", data), ("--study", study), ("--weights", weights), ("--crops", crops)):
+        own = {"DATA": data, "--study": study, "--weights": weights, "--crops": crops, "--outputs": outputs}
+        for option, value in own.items():
             if value is not None:
                 fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
         begun = reopen(Path(model), device, workers, batch_size)
@@ -79,9 +81,11 @@ def open_subject(
     if data is None:
         fail(f"{model!r} is no study's folder: give the images, too, as DATA")
     if study is not None:
-        begun = open_study(study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size)
+        begun = open_study(
+            study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size, outputs=outputs
+        )
         return Opened(model, begun.model, begun.data, begun)
-    loaded = announced(load(model, weights)) if own_weights else load(model, "random")
+    loaded = announced(load(model, weights, outputs=outputs)) if own_weights else load(model, "random")
     return Opened(model, loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
 
 
@@ -125,13 +129,14 @@ def open_study(
     device: str | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
+    outputs: str | None = None,
 ) -> Study:
     """Begin a study, or go on with it."""
     from interpret.data import NAMED, open_images
     from interpret.loading import known_models, load
     from interpret.study import Study
 
-    loaded = announced(load(model, weights))
+    loaded = announced(load(model, weights, outputs=outputs))
     return Study(
         folder,
         loaded,
@@ -145,7 +150,8 @@ def open_study(
             "data": lasting(data, NAMED),
             "weights": weights and lasting_weights(weights),
         }
-        | {"crops": crops, "dtype": dtype},
+        | {"crops": crops, "dtype": dtype}
+        | ({} if outputs is None else {"outputs": outputs}),
     )
 
 
