@@ -329,7 +329,8 @@ def test_it_is_drawn_and_so_is_the_whole_figure() -> None:
     assert "12 images of tensor" in found.reading and "cosine" in found.reading
     answers = interpret.predict(build(), images, [0, 1, 2], k=3, labels=[0, 1, -1])
     whole = plot_krizhevsky_figure4(answers, found)
-    assert len(whole.subfigs[0].axes) == len(whole.subfigs[1].axes) == 3
+    assert [len(axes.images) for axes in whole.axes] == [1] * 3 + [5] * 3
+    assert plot_krizhevsky_figure4(answers, found, width=3.3).get_size_inches()[0] == 3.3
 
 
 @pytest.mark.parametrize(

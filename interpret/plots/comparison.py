@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from interpret.plots.lettering import fit, width_of
 from interpret.plots.panels import WHOLE_LINE, Names, Panel, Size, choose, lay_out
-from interpret.plots.style import in_style, look
+from interpret.plots.style import in_style, look, points
 from interpret.plots.tiles import Cell, Row, Tiles
 from interpret.results.comparison import Comparison
 
@@ -55,7 +55,7 @@ def _dots(result: Comparison) -> Panel:
         axes.set_yticks(range(len(result.layers)), [fit(name, room, size) for name in result.layers], fontsize=size)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(result.layers) - 0.5, -0.5))
         label = f"overlap of the {result.k} strongest images: a dot a unit, a bar the layer's median"
-        axes.set_xlabel(fit(label, wide - room - 0.2, lines=3))
+        axes.set_xlabel(fit(label, wide - room - 0.2, points("axes.label"), lines=4))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -216,19 +217,25 @@ def draw_lines(figure: Any, lines: Sequence[Line]) -> None:
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(w_pad=PAD, h_pad=PAD, wspace=0, hspace=0)
-    heights = heights_of(lines)
-    longest = max(lines, key=len)
-    alike = all(math.isclose(wide, longest[place][1]) for line in lines for place, (_, wide) in enumerate(line))
-    # in one grid the panels of all lines stand below each other, each line of another one has its own
-    shape = (len(lines), len(longest) if alike else 1)
-    grid = figure.add_gridspec(
-        *shape, height_ratios=heights, width_ratios=[wide for _, wide in longest] if alike else None
-    )
-    for row, line in enumerate(lines):
-        part = None if alike else grid[row].subgridspec(1, len(line), width_ratios=[wide for _, wide in line])
-        for column, (panel, wide) in enumerate(line):
-            place = grid[row, column] if part is None else part[column]
-            panel.draw(figure.add_subplot(place), wide - 2 * PAD, column == 0)
+    # of one grid, what is written around some panels would be taken from the height of all
+    blocks = [list(block) for _, block in groupby(lines, _block)]
+    heights = [sum(heights_of(block)) for block in blocks]
+    parts = [figure]
+    if len(blocks) > 1:
+        parts = figure.subfigures(len(blocks), 1, squeeze=False, hspace=0, wspace=0, height_ratios=heights)[:, 0]
+    for part, block in zip(parts, blocks, strict=True):
+        longest = max(block, key=len)
+        grid = part.add_gridspec(
+            len(block), len(longest), height_ratios=heights_of(block), width_ratios=[wide for _, wide in longest]
+        )
+        for row, line in enumerate(block):
+            for column, (panel, wide) in enumerate(line):
+                panel.draw(part.add_subplot(grid[row, column]), wide - 2 * PAD, column == 0)
+
+
+def _block(line: Line) -> Any:
+    """Return what lines have in common whose panels stand below each other; a panel by itself stands alone."""
+    return id(line) if line[0][0].least == WHOLE_LINE else round(line[0][1], 6)
 
 
 def inches_of(ax: Axes) -> tuple[float, float]:
