@@ -133,7 +133,7 @@ def probe(
     the translated image, over the norm of the former. A translation that is no multiple of the stride interpolates
     linearly between neighbouring positions. Positions that come in over the border have nothing to be compared with
     and are left out, in both; NaN where none is left. Layers without positions have no such error. The stride is
-    that of the receptive field, or, after an operation that sees the whole image, the ratio of sizes, rounded.
+    that of the local field, or, after an operation that mixes the whole image, the ratio of sizes, rounded.
 
     How the network's outputs become probabilities, `interpret.answers` finds out on the first image, or the model's
     `outputs` says. One output for each image is the score of the second of two classes.

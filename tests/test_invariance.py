@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
+from torchvision.ops import SqueezeExcitation
 
 import interpret
 from interpret import InterpretError, probe, unfinished
@@ -361,6 +362,18 @@ def test_a_network_without_padding_is_equivariant_to_its_stride(seed: int, strid
     curves = probe(module, image, "translation", [steps * stride], layers="3", direction="diagonal", fill="black")
     assert curves.equivariance["3"][0, 0] == pytest.approx(0, abs=1e-9)
     assert steps == 0 or curves.relative["3"][0, 0] > 0.01
+
+
+def test_behind_a_gate_the_stride_is_known() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 4, 7, 2), SqueezeExcitation(4, 2)).double().eval()
+    image = random(1, 1, 16, 16)  # 5 positions, which by the ratio of sizes would be 3 pixels apart
+    curves = probe(module, image, "translation", [0, 2], layers="1", fill="edge")
+    moved = warped(image[0], lambda x, y: (x, y - 2), "edge", 1)[None]
+    with torch.no_grad():
+        before, after = module(image)[0], module(moved)[0]
+    errors = [literal_error(f, g, (1.0, 0.0)) for f, g in zip(before, after, strict=True)]
+    far, near = (math.sqrt(sum(part[i] for part in errors)) for i in (0, 1))
+    assert curves.equivariance["1"][0, 1] == pytest.approx(far / near, rel=1e-6)
 
 
 def test_what_a_translation_between_strides_loses() -> None:
