@@ -96,7 +96,8 @@ def test_unit_page_tells_the_facts(study: Path, gallery: Path) -> None:
         assert f"map row {row}, column {column}" in text
         assert f"{mined.values[0, j]:.1f}" in text
     assert f"items = {mined.images[0].tolist()}" in text
-    assert f"'features.0', 0, {[tuple(place) for place in mined.positions[0].tolist()]}, rule='deconvnet')" in text
+    assert f"positions = {[tuple(place) for place in mined.positions[0].tolist()]}" in text
+    assert "interpret.project(model, inputs, 'features.0', 0, positions, rule='deconvnet')" in text
     assert sum(tag == "use" for tag, _ in page.tags) == 27  # nine patches, nine projections by each of two rules
 
 

@@ -119,8 +119,10 @@ def colour_shares(patches: NDArray[np.uint8], projections: NDArray[np.uint8] | N
     )
     weights = np.ones(names.shape)
     if projections is not None:
-        signal = np.abs(projections.astype(np.int16) - 128).max(-1).reshape(names.shape).astype(np.float64)
-        signal[signal <= 1] = 0  # rounding
+        apart = np.maximum(projections, 128) - np.minimum(projections, 128)
+        # one channel after the other, which is much faster than along an axis of three
+        signal = np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]).reshape(names.shape)
+        signal = np.where(signal <= 1, 0, signal).astype(np.float64)  # 1 is rounding
         weights = np.where(signal.any(1, keepdims=True), signal, weights)
     weights /= weights.sum(1, keepdims=True) * max(len(patches), 1)
     counted = np.bincount(names.ravel(), weights.ravel(), minlength=len(COLOURS))

@@ -298,7 +298,7 @@ class LayerView:
 
     def forget(self) -> None:
         """Drop the arrays, so that a large study never lies in memory as a whole."""
-        for name in ("data", "_connections", "_spread", "units", "colours"):
+        for name in ("data", "_connections", "_spread", "units"):
             self.__dict__.pop(name, None)
 
     @property
@@ -729,7 +729,8 @@ class LayerView:
 
     def _code(self, unit: int, hits: list[Hit]) -> str:
         """The lines of Python that make the unit's pictures again."""
-        positions = f", {[hit.position for hit in hits]}" if self.positioned else ""
+        positions = [f"positions = {[hit.position for hit in hits]}"] if self.positioned else []
+        at = ", positions" if self.positioned else ""
         kind = self.rules[0] if self.rules else "deconvnet"
         rule, _, overlap = kind.partition("-")
         how = (f", rule={rule!r}" if self.rules else "") + (f", overlap={overlap!r}" if overlap else "")
@@ -739,9 +740,10 @@ class LayerView:
                 "",
                 *self._network.opening,
                 f"items = {[hit.image for hit in hits]}",
+                *positions,
                 "inputs = torch.stack([images[item][0] for item in items])",
-                f"shown = interpret.project(model, inputs, {self.name!r}, {unit}{positions}{how})",
-                "interpret.plot(shown)  # shown.pictures are the patches, shown.pixels the projections",
+                f"shown = interpret.project(model, inputs, {self.name!r}, {unit}{at}{how})",
+                "interpret.plot(shown)  # patches: shown.pictures, projections: shown.pixels",
             ]
         )
 
@@ -943,11 +945,12 @@ class NetworkView:
         if spec:
             load = f"model = interpret.load({_from_home(spec)!r}"
             load += f", weights={_from_home(weights)!r})" if weights else ")"
-        opened = data.get("opened_from")
+        opened = data.get("opened_from") or made_from  # which older studies have alone
         images = f"images = interpret.open_images(..., model)  # your images {data['name']!r}"
         if opened:
-            images = f"images = interpret.open_images({_from_home(opened['data'])!r}, model, crops={opened['crops']!r}"
-            images += f", scales={tuple(opened['scales'])})" if opened["scales"] else ")"
+            images = f"images = interpret.open_images({_from_home(opened['data'])!r}, model"
+            images += f", crops={opened['crops']!r}" if opened.get("crops") else ""
+            images += f", scales={tuple(opened['scales'])})" if opened.get("scales") else ")"
         return [
             load,
             f"assert model.weights_hash.startswith({model['weights_hash'][:12]!r})",

@@ -123,6 +123,8 @@ class ClassPage:
     answer: UnitLink | None
     reads: list[UnitLink]
     """The units that the answer reads from, by weight."""
+    excite: list[tuple[Source, float]]
+    """The images that excite the answer most, with its value."""
     taken: list[ImageOfClass]
     """The images that the network takes for it, the surest first."""
     taken_count: int
@@ -142,7 +144,7 @@ class Subjects:
         self._parts = {item: SamplePart(sample) for item, sample in network.samples.items()}
         self._hits: dict[int, list[LayerHits]] = defaultdict(list)
         self._preferring: dict[int, list[tuple[LayerView, list[UnitLink], int]]] = defaultdict(list)
-        self._answers: dict[int | None, tuple[UnitLink, list[UnitLink]]] = {}
+        self._answers: dict[int | None, tuple[UnitLink, list[UnitLink], list[tuple[Source, float]]]] = {}
         self._features: tuple[Any, Any] | None = None
 
     def take(self, layer: LayerView) -> None:
@@ -159,7 +161,13 @@ class Subjects:
                 self._preferring[label].append((layer, links, count))
         for unit in range(len(layer.answers)):
             answer = UnitLink(layer, unit, layer.units[unit].value, layer.picture_of(unit))
-            self._answers[unit] = answer, layer.reads(unit)
+            self._answers[unit] = answer, layer.reads(unit), self._excite(layer, unit)
+
+    def _excite(self, layer: LayerView, unit: int) -> list[tuple[Source, float]]:
+        """Return the images with a page among a unit's hits, with their values."""
+        sources, values = layer.data.sources[unit].tolist(), layer.data.values[unit].tolist()
+        shown = [(number, value) for number, value in zip(sources, values, strict=True) if number in self.network.paged]
+        return [(self.network.source(number), value) for number, value in shown]
 
     def _take_sample(self, layer: LayerView) -> None:
         data = layer.data
@@ -261,7 +269,7 @@ class Subjects:
                 for source in labelled.get(-1 if entry.label is None else entry.label, [])
                 if not (source.likeliest and source.likeliest[0].answer == entry.answer)
             ]
-            answer, reads = self._answers.get(entry.answer, (None, []))
+            answer, reads, excite = self._answers.get(entry.answer, (None, [], []))
             yield ClassPage(
                 entry,
                 entries[j - 1] if j else None,
@@ -269,6 +277,7 @@ class Subjects:
                 self._preferring.get(-1 if entry.label is None else entry.label, []),
                 answer,
                 reads,
+                excite,
                 taken[:IMAGES_OF_CLASS],
                 len(taken),
                 near[:NEAR],

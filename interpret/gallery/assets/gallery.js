@@ -344,7 +344,7 @@
     const named = [...found, ...within];
     const taken = new Set(named.map(({ href }) => href));
     const classes = new Set(classesCalled(index, words));
-    const images = index.images
+    const images = (classes.size ? index.images : [])
       .filter(([, href, place]) => classes.has(place) && !taken.has(href))
       .slice(0, MOST)
       .map(([text, href, place]) => ({ text, kind: `image, ${index.classes[place][0]}`, href }));
