@@ -153,7 +153,8 @@ def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -
     name, layer, shape = _where(module, error)
     kind = type(layer.network if isinstance(layer, CalledBy) else layer).__name__
     where = f"layer {name!r} ({kind})" if name else f"the network ({kind})"
-    given = tuple(images.shape[1:])
+    # of several inputs in one tensor, those are meant that are the images'
+    given = (getattr(getattr(module, "call", None), "channels", images.shape[1]), *images.shape[2:])
     channels = getattr(layer, "in_channels", None)
     if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == given[0]:
         return InterpretError(

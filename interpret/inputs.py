@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Iterable, Mapping, Sized
 from dataclasses import dataclass, replace
 from inspect import Parameter, signature
 from typing import Any
@@ -20,10 +20,34 @@ from interpret.forward import CalledBy, Several, is_several, weights_type
 from interpret.model import Model
 
 
-def call_with(network: nn.Module, inputs: Mapping[str | int, Tensor]) -> Any:
+def call_with(network: Callable[..., Any], inputs: Mapping[str | int, Tensor]) -> Any:
     """Call a network on inputs by name or by place."""
     by_place = [inputs[key] for key in sorted(key for key in inputs if isinstance(key, int))]
     return network(*by_place, **{key: value for key, value in inputs.items() if isinstance(key, str)})
+
+
+def check_call(network: nn.Module, keys: Iterable[str | int]) -> None:
+    """Refuse inputs that a network's `forward` has no place for.
+
+    >>> check_call(nn.ReLU(), [0, 1])
+    Traceback (most recent call last):
+        ...
+    interpret.errors.InterpretError: the network (ReLU) is not called on inputs 0 and 1 (too many positional \
+arguments): pass images with labels as a data set of (image, label)
+    """
+    keys = list(keys)
+    try:
+        how = signature(network.forward)
+    except (TypeError, ValueError):  # of what is not written in Python, nobody knows
+        return
+    try:
+        call_with(how.bind, dict.fromkeys(keys, torch.empty(0)))
+    except TypeError as error:
+        given = " and ".join(map(repr, keys))
+        raise InterpretError(
+            f"the network ({type(network).__name__}) is not called on inputs {given} ({error}): "
+            "pass images with labels as a data set of (image, label)"
+        ) from None
 
 
 def by_key(inputs: Several) -> dict[str | int, Tensor]:
@@ -69,6 +93,8 @@ def taking_images(module: nn.Module, image: str | int, others: Mapping[str | int
     Args:
         others: the other inputs [B, …], or [1, …] where they are the same for all images.
     """
+
+    check_call(module, [image, *others])
 
     def call(network: nn.Module, images: Tensor) -> Any:
         # copies, which the network may write into
@@ -146,6 +172,7 @@ def as_one(model: Model, inputs: Several, chosen: str | int | None = None) -> tu
     torch.Size([5, 4, 2, 2])
     """
     found = by_key(inputs)
+    check_call(model.module, found)
     packing = Packing.of(found, chosen)
     return replace(model, module=CalledBy(model.module, packing)), packing.pack(found), packing
 

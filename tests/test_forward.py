@@ -761,5 +761,12 @@ def test_several_inputs_are_refused_in_a_sentence_where_they_are_not_taken() -> 
         interpret.project(network, inputs, "joint", 0, to="left")
     with pytest.raises(InterpretError, match=r"of the inputs \['mask'\], none is images"):
         interpret.project(network, inputs, "joint", 0, to="mask")
+    for run in (interpret.mine, interpret.layer_outputs):
+        with pytest.raises(InterpretError, match=r"\(Plain\) is not called on inputs 0 and 1 \(too many positional"):
+            run(plain(), (images(), torch.arange(6)))
+        with pytest.raises(InterpretError, match=r"is not called on .*\(missing a required argument: 'other'\)"):
+            run(network, {"image": inputs["image"]})
+        with pytest.raises(InterpretError, match=r"input of shape \(4, 11, 11\) has 4 channels, but layer 'left'"):
+            run(network, inputs | {"image": torch.rand(9, 4, 11, 11)})
     with pytest.raises(InterpretError, match=r"more than one input.*'kind'.*call=lambda network, images"):
         interpret.mine(network, inputs["image"])
