@@ -394,9 +394,26 @@ def maps_of(
     with torch.enable_grad():
         for part in parts:
             x = images[part].clone().requires_grad_()
-            maps.append(_METHODS[method](model, head, x, aim[part], settings).detach())
+            try:
+                maps.append(_METHODS[method](model, head, x, aim[part], settings).detach())
+            except RuntimeError as error:
+                raise _without_gradient(head, error) or error from None
             advance(len(x))
     return torch.cat(maps)
+
+
+def _without_gradient(head: Head, error: RuntimeError) -> InterpretError | None:
+    """Return the error that says why a network has no gradient; None where autograd failed otherwise."""
+    if "does not require grad" in str(error):
+        return InterpretError(
+            f"{head.name} does not depend on the image, or on nothing that torch sees: choose another"
+        )
+    if "modified by an inplace operation" in str(error):
+        return InterpretError(
+            f"{head.name} has no gradient, since the network writes over a tensor that it needs, of "
+            f"{str(error).partition('which is output')[2].partition(',')[0].split()[-1]}: do not work in place there"
+        )
+    return None
 
 
 _Compute = Callable[[Model, Head, Tensor, Aim, Settings], Tensor]
