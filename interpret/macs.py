@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,31 +15,66 @@ class MacCounter(TorchDispatchMode):
     """Counts the multiply-accumulates of convolutions and matrix products in the `with` block.
 
     They are counted from the shapes, so that tensors on the `meta` device do: a product for each weight at each place
-    that it is laid on. Biases, norms, pools and rectifiers count nothing, as in torchvision's published numbers.
+    that it is laid on. Biases, norms, pools, rectifiers, resampling and products of two values elementwise count
+    nothing, as in torchvision's published numbers. What multiplies and is not counted is listed in `uncounted`.
 
+    >>> import torch
     >>> with torch.no_grad(), MacCounter() as counter:
     ...     _ = torch.nn.Conv2d(3, 8, 5)(torch.zeros(1, 3, 12, 12))  # 8×8 places, 8×3×5×5 weights
-    >>> counter.total
-    38400
+    ...     _ = torch.fft.rfft(torch.zeros(16))
+    >>> counter.total, counter.uncounted
+    (38400, ['fft_r2c'])
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.total = 0
+        self.uncounted: list[str] = []
+        """The operations that multiply and are not counted, as often as they ran, in their order."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in _MACS:
-            self.total += _MACS[func](result, *args)
+        # in place or not, it is the same operation
+        name = getattr(getattr(func, "_schema", None), "name", str(func)).removesuffix("_")
+        if name in _MACS:
+            self.total += _MACS[name](result, *args)
+        elif _multiplies(name):
+            self.uncounted.append(name.partition("::")[2].lstrip("_"))
         return result
+
+
+def _multiplies(name: str) -> bool:
+    """Return whether an operation that has no formula may consist of multiply-accumulates, by its name."""
+    library, _, operation = name.partition("::")
+    if library == "aten":
+        return re.search(_PRODUCTS, operation) is not None and re.search(_NO_PRODUCTS, operation) is None
+    # of torchvision's own, all others find, choose or average; what any other library does is not known
+    return library not in ("prim", "prims", "profiler", "c10d", "torchvision")
+
+
+_PRODUCTS = (
+    r"fft|linalg|cdist|rnn|lstm|gru|attention|transformer_encoder|trilinear|cholesky|triangular_solve|lu_solve|geqrf|"
+    r"ormqr|lstsq|svd|pinverse|matrix_exp|matrix_power|(^|_)conv(?!ert)|(?<![a-z])(add|badd|sspadd|hsp|s)*b?mm(?![a-z])|"
+    r"(?<![a-z])(add)?mv(?![a-z])|(?<![a-z])v?dot(?![a-z])|linear(?!ly)(?!_space)|matmul"
+)
+
+
+_NO_PRODUCTS = (
+    r"upsample|norm$|check_errors|diagonal|cross|vander|thnn_fused|flatten_weight|reorder|freq$|shift$|_cache"
+)
+"""Parts of names that look like the above and are resampling, gates whose products were counted, and the like."""
 
 
 def _convolution(result: Tensor, image: Tensor, weight: Tensor, *settings: Any) -> int:
     transposed = settings[4]
     places = (image if transposed else result).shape
     return places[0] * math.prod(places[2:]) * weight.numel()
+
+
+def _deformable(result: Tensor, image: Tensor, weight: Tensor, *_: object) -> int:
+    return result.shape[0] * math.prod(result.shape[2:]) * weight.numel()
 
 
 def _product(result: Tensor, left: Tensor, right: Tensor, *_: object) -> int:
@@ -50,19 +85,88 @@ def _added_product(result: Tensor, bias: Tensor, left: Tensor, right: Tensor, *_
     return left.numel() * right.shape[-1]
 
 
+def _with_vector(result: Tensor, left: Tensor, *_: object) -> int:
+    return left.numel()
+
+
+def _added_with_vector(result: Tensor, bias: Tensor, left: Tensor, *_: object) -> int:
+    return left.numel()
+
+
+def _bilinear(result: Tensor, one: Tensor, two: Tensor, three: Tensor, *expanded: Any, unroll_dim: int = 1) -> int:
+    """Count the broadcast of three tensors: for `nn.Bilinear`, a product for each weight and each row."""
+    shapes = []
+    for tensor, dims in zip((one, two, three), expanded, strict=False):
+        shape = list(tensor.shape)
+        for dim in sorted(dims):
+            shape.insert(dim, 1)
+        shapes.append(shape)
+    return math.prod(map(max, *shapes))
+
+
 def _attention(result: Any, query: Tensor, key: Tensor, value: Tensor, *_: object) -> int:
     return math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
 
 
-_aten = torch.ops.aten
-_MACS: dict[Any, Callable[..., int]] = {
-    _aten.convolution.default: _convolution,
-    _aten.mm.default: _product,
-    _aten.bmm.default: _product,
-    _aten.addmm.default: _added_product,
-    _aten.baddbmm.default: _added_product,
-    _aten._scaled_dot_product_flash_attention_for_cpu.default: _attention,
-    _aten._scaled_dot_product_flash_attention.default: _attention,
-    _aten._scaled_dot_product_efficient_attention.default: _attention,
-    _aten._scaled_dot_product_cudnn_attention.default: _attention,
+def _multi_head(
+    result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, qkv: Tensor, _: Any, out: Tensor,
+    *__: object,
+) -> int:  # fmt: skip
+    """Count the projections of queries, keys and values, what attention makes of them, and the projection out of it."""
+    queries, keys = math.prod(query.shape[:-1]), math.prod(key.shape[:-1])
+    projections = (queries + 2 * keys) * qkv.numel() // 3 + queries * out.numel()
+    return projections + queries * key.shape[-2] * 2 * width
+
+
+def _encoder_layer(result: Tensor, source: Tensor, width: int, heads: int, *parts: Any) -> int:
+    qkv, qkv_bias, out = parts[:3]
+    places = math.prod(source.shape[:-1])
+    attention = _multi_head(result, source, source, source, width, heads, qkv, qkv_bias, out)
+    # two norms' weights and biases stand between the projection and the two linear layers
+    return attention + places * (parts[11].numel() + parts[13].numel())
+
+
+def _recurrent_layer(result: Any, sequence: Tensor, of_input: Tensor, of_state: Tensor, *_: object) -> int:
+    """Count one layer in one direction: every step multiplies its input and the state before by all their weights."""
+    return math.prod(sequence.shape[:-1]) * (of_input.numel() + of_state.numel())
+
+
+def _recurrent(result: Any, sequence: Tensor, weights: list[Tensor], *_: object) -> int:
+    """Count all layers and directions on a GPU, where one operation runs them."""
+    return math.prod(sequence.shape[:-1]) * sum(weight.numel() for weight in weights if weight.dim() == 2)
+
+
+def _bag(result: Any, table: Tensor, indices: Tensor, *settings: Any) -> int:
+    """Count a weighted sum of embeddings; a sum or a mean multiplies nothing."""
+    weighted = len(settings) > 4 and settings[4] is not None
+    return indices.numel() * table.shape[1] if weighted else 0
+
+
+_MACS: dict[str, Callable[..., int]] = {
+    "aten::convolution": _convolution,
+    "torchvision::deform_conv2d": _deformable,
+    "aten::mm": _product,
+    "aten::bmm": _product,
+    "aten::_int_mm": _product,
+    "aten::_scaled_mm": _product,
+    "aten::addmm": _added_product,
+    "aten::baddbmm": _added_product,
+    "aten::addbmm": _added_product,
+    "aten::mv": _with_vector,
+    "aten::dot": _with_vector,
+    "aten::vdot": _with_vector,
+    "aten::addmv": _added_with_vector,
+    "aten::_trilinear": _bilinear,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten::_scaled_dot_product_flash_attention": _attention,
+    "aten::_scaled_dot_product_efficient_attention": _attention,
+    "aten::_scaled_dot_product_cudnn_attention": _attention,
+    "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
+    "aten::_native_multi_head_attention": _multi_head,
+    "aten::_transformer_encoder_layer_fwd": _encoder_layer,
+    "aten::mkldnn_rnn_layer": _recurrent_layer,
+    "aten::_cudnn_rnn": _recurrent,
+    "aten::miopen_rnn": _recurrent,
+    "aten::_embedding_bag": _bag,
+    "aten::_embedding_bag_forward_only": _bag,
 }

@@ -853,6 +853,7 @@ def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
             "input_shape": list(shape),
             "classes": list(model.classes) if model.classes is not None else None,
             "card": model.card,
+            "uncounted": layers.uncounted,
             "preprocess": model.preprocess.to_dict() if model.preprocess is not None else None,
         },
         "data": {

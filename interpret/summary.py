@@ -90,7 +90,8 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     total = {"layer": "total", "parameters": f"{layers.params:,}", "MACs": f"{layers.macs:,}"}
     rows = [_row(summary) for summary in summaries]
     rows.append(tuple(total.get(heading, "") for heading in HEADINGS))
-    return _as_markdown(rows) if format == "markdown" else _as_text(rows)
+    table = _as_markdown(rows) if format == "markdown" else _as_text(rows)
+    return table + (f"\n\nNot counted in MACs: {', '.join(layers.uncounted)}" if layers.uncounted else "")
 
 
 def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
@@ -169,6 +170,7 @@ def _as_json(model: Model, layers: Trace, summaries: Sequence[LayerSummary]) -> 
         "input_shape": layers.input_shape,
         "params": layers.params,
         "macs": layers.macs,
+        "uncounted": layers.uncounted,
         "layers": [asdict(summary) for summary in summaries],
     }
     return json.dumps(content, ensure_ascii=False, indent=2)

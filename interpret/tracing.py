@@ -86,6 +86,8 @@ class Trace(Result, dict[str, Layer]):
     input_shape: tuple[int, int, int]
     params: int
     macs: int
+    uncounted: list[str]
+    """The operations that multiply and are not in `macs`, each with the layer that it runs in."""
     has_signal: bool
     """Whether the network could run under a rule of projection; if not, each local field is the receptive field."""
 
@@ -232,7 +234,7 @@ def trace(
         for name, layer in run.layers.items()
     )
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
-    traced.has_signal = run.has_signal
+    traced.has_signal, traced.uncounted = run.has_signal, run.uncounted
     return traced
 
 
@@ -301,6 +303,8 @@ class _Run:
         self.failure: InterpretError | None = None
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and the count before it, of each module that is running, outermost first."""
+        self._places: list[str] = []
+        """In which layer each operation ran that was not counted."""
         self._macs: dict[str, int] = {}
         self._counter = MacCounter()
         # operators that consist of others reach the counter in their parts, but not in inference mode
@@ -316,6 +320,9 @@ class _Run:
                 self.failure = failure
         self._tracker.let_go()
         self.macs = self._counter.total
+        places = self._places + [""] * len(self._counter.uncounted)
+        named = (f"{one} in {at!r}" if at else one for one, at in zip(self._counter.uncounted, places, strict=False))
+        self.uncounted = list(dict.fromkeys(named))
         self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
 
     @contextmanager
@@ -330,16 +337,23 @@ class _Run:
             for handle in handles:
                 handle.remove()
 
+    def _place(self) -> None:
+        """Note in which layer what has run since the last time was, of what is not counted."""
+        layer = self._running[-1][0] if self._running else ""
+        self._places += [layer] * (len(self._counter.uncounted) - len(self._places))
+
     def _enter(self, name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
             first = inputs[0] if inputs else None
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+            self._place()
             self._running.append((name, module, shape, self._counter.total))
 
         return hook
 
     def _leave(self, name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, _inputs: object, output: object) -> None:
+            self._place()
             _, _, input_shape, before = self._running.pop()
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
