@@ -104,7 +104,8 @@ def _panel(occlusion: Occlusion, name: str, chosen: list[str], row: int, titled:
     letter = f"({'abcde'[chosen.index(name)]}) " if len(chosen) > 1 else ""
     words = letter + TITLES[name]
     ratio = occlusion.pictures.shape[1] / occlusion.pictures.shape[2]
-    lines = NAMED_CLASSES + 1 if name == "classes" else 2
+    found = len(np.unique(occlusion.predictions[row]))
+    lines = max(2, min(found, NAMED_CLASSES + 1)) if name == "classes" else 2
 
     def measures(wide: float) -> tuple[float, float, float]:
         """Return the inches from the top to the map, of the map's width, and of all together."""
