@@ -37,8 +37,8 @@ def compare(
 
     Of two checkpoints on the same images, in a few lines:
 
-        before = interpret.mine(interpret.load("lenet", "epochs/01.safetensors"), "digits")
-        after = interpret.mine(interpret.load("lenet", "epochs/64.safetensors"), "digits")
+        before = interpret.mine(interpret.load("lenet", "models/lenet/epochs/01.safetensors"), "digits")
+        after = interpret.mine(interpret.load("lenet", "models/lenet/epochs/64.safetensors"), "digits")
         changes = interpret.compare(before, after)       # in a notebook, the figure
         changes.to_dataframe().sort_values("overlap")    # a row for each unit
 
