@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -183,11 +184,8 @@ class DryRun:
             except Exception:  # whatever the user's code raises there
                 found[place] = None
 
-        threads = [threading.Thread(target=run, args=(place,)) for place in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(2) as pool:  # which waits for both, whatever interrupts
+            list(pool.map(run, (0, 1)))
         first, second = found
         if first is None or second is None or self._first_difference(self._together, first) is not None:
             return False

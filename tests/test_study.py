@@ -29,7 +29,7 @@ from interpret import unfinished as unfinished_module
 from interpret.data import open_images
 from interpret.display import contrast, to_bytes
 from interpret.errors import InterpretError
-from interpret.mining import mine
+from interpret.mining import Miner, mine
 from interpret.model import Model
 from interpret.preprocess import Preprocess
 from interpret.progress import progress
@@ -458,7 +458,8 @@ def test_an_interrupted_study_goes_on_to_the_same_bytes(
     study = Study(tmp_path, model(), data, batch_size=3)
     data.read.clear()
     study.mine(k=3)
-    assert data.read[0] == stop // 3 * 3  # the rest is not done again, but for the hits' pictures
+    assert data.read[:2] == [0, 1]  # for the dry run
+    assert data.read[2] == stop // 3 * 3  # the rest is not done again, but for the hits' pictures
     assert list(study.info["data"]["skipped"]) == ["image 1", "image 12"]
     assert files(tmp_path) == uninterrupted
 
@@ -540,7 +541,7 @@ class Impatient(nn.Sequential):
         return x
 
 
-@pytest.mark.parametrize("batch", [1, 2, 4])
+@pytest.mark.parametrize("batch", [-3, 0, 1, 2, 4])  # from 0 down: in the dry run
 def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     tmp_path: Path, uninterrupted: dict[str, bytes], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -548,7 +549,10 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     impatient = model()
     impatient.module = Impatient(*impatient.module)
     study = Study(tmp_path, impatient, Interrupted(), batch_size=3)
-    monkeypatch.setattr(Impatient, "left", batch)
+    monkeypatch.setattr(Impatient, "left", 100)
+    with Miner(impatient, study.data).prepared() as run:
+        assert list(run.side_by_side([])) == []
+    monkeypatch.setattr(Impatient, "left", 100 - Impatient.left + batch)
     with pytest.raises(KeyboardInterrupt):
         study.mine(k=3)
     assert signal.getsignal(signal.SIGINT) is handler
