@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from figure_checks import faults
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -247,6 +249,11 @@ def test_outputs_that_are_probabilities_stay_what_they_are() -> None:
     np.testing.assert_allclose(normalised.probabilities, plain.probabilities, rtol=1e-12)
 
 
+def titles(figure: Figure) -> list[str]:
+    texts = [text.get_text().replace("\n", " ") for axes in figure.axes for text in axes.texts]
+    return [text for text in texts if text.startswith("(")]
+
+
 def test_without_a_feature_map_the_answers_are_the_same(tmp_path: Path) -> None:
     module, images = network(), pictures()
     followed, bare = (occlude(module, images, size=8, stride=4, feature_map=one) for one in (True, False))
@@ -254,7 +261,7 @@ def test_without_a_feature_map_the_answers_are_the_same(tmp_path: Path) -> None:
     assert bare.layer is bare.activations is bare.projections is None
     bare.save(tmp_path / "bare.safetensors")
     again: Any = Result.load(tmp_path / "bare.safetensors")
-    assert len([axes for axes in plot_occlusion(again).axes if axes.get_title(loc="left")]) == 3
+    assert titles(plot_occlusion(again)) == ["(a) image", "(b) probability of the class", "(c) most probable"]
     assert "feature map" not in again.reading
 
 
@@ -271,7 +278,8 @@ def test_a_result_is_stored_and_drawn(tmp_path: Path) -> None:
     assert not told.predicted and "true class" in told.reading
     assert set(again.others) == set(found.others)
     figure = plot_occlusion(again)
-    assert len([axes for axes in figure.axes if axes.get_title(loc="left")]) == 5
+    assert [title[:3] for title in titles(figure)] == ["(a)", "(b)", "(c)", "(d)", "(e)"]  # once, above all images
+    assert len(figure.axes) == 3 * 5 and faults(figure) == []
     figure.savefig(tmp_path / "figure.png")
     again.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (
