@@ -278,7 +278,8 @@ class Preprocess:
         It may be what weights bring along (`weights.transforms()`), or a `Compose`, of the first or the second version,
         of Resize, CenterCrop, Grayscale, ToTensor (or ToImage and ToDtype) and Normalize. On a picture, the result is
         that of the transform bit for bit; where the transform resizes numbers instead of the picture, or makes grey of
-        colour before it resizes, it may differ by the rounding of that, at most a level or two of 255.
+        colour before it resizes, it may differ by the rounding of that, at most a level or two of 255; and ToDtype
+        multiplies by 1 / 255 where this divides by 255, a difference in the last bit.
 
         Args:
             transforms: the transform.

@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, features
+from torchvision import transforms as v1
 from torchvision.models import get_model_weights
+from torchvision.transforms import v2
 
 from interpret.errors import InterpretError
 from interpret.folder import read_picture, read_size
@@ -51,6 +53,98 @@ def test_equals_torchvisions_transform_for_any_shape(height: int, width: int) ->
     transform = get_model_weights("resnet18").DEFAULT.transforms()
     picture = noise(height, width)
     assert torch.equal(Preprocess((224, 224), resize=256, **IMAGENET)(picture), transform(picture))
+
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+
+
+@pytest.mark.parametrize("size", [(480, 640), (301, 200), (100, 99), (1000, 260)])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [v1.Resize(256), v1.CenterCrop(224), v1.ToTensor(), v1.Normalize(MEAN, STD)],
+        [v1.Resize(64, v1.InterpolationMode.BICUBIC), v1.CenterCrop((32, 48)), v1.ToTensor()],
+        [v1.Resize((32, 48)), v1.ToTensor(), v1.Normalize(MEAN, STD)],
+        [v1.Resize((32, 32), v1.InterpolationMode.LANCZOS), v1.CenterCrop(32), v1.PILToTensor(),
+            v1.ConvertImageDtype(torch.float32), v1.Normalize((0.5,), (0.25,))],
+        [v2.RGB(), v2.Resize(40), v2.CenterCrop(32), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD), v2.ToPureTensor()],
+        [v2.Resize(40), v2.CenterCrop(32), v2.PILToTensor(), v2.ToDtype(torch.float32),
+            v2.Normalize([104, 117, 124], [1, 2, 3])],
+        [v1.Compose([v1.Resize([40]), v1.CenterCrop(32)]), v1.ToTensor()],
+        [v1.Resize(40, v1.InterpolationMode.NEAREST), v1.CenterCrop(40), v1.ToTensor()],
+    ],
+)  # fmt: skip
+def test_a_transform_of_torchvision_is_read_to_the_bit(steps: list, size: tuple[int, int]) -> None:
+    transform = v2.Compose(steps) if isinstance(steps[-1], v2.Transform) else v1.Compose(steps)
+    preprocess = Preprocess.from_torchvision(transform, channels="RGB")
+    # the second version multiplies by 1 / 255 instead of dividing by 255
+    last_bit = 1e-6 if any(isinstance(step, v2.ToDtype) and step.scale for step in steps) else 0
+    for picture in (noise(*size), gradient(*size)):
+        torch.testing.assert_close(preprocess(picture), transform(picture), rtol=0, atol=last_bit)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "vit_b_16", "mobilenet_v3_small", "swin_t"])
+def test_what_weights_bring_along_is_read_to_the_bit(name: str) -> None:
+    transform = get_model_weights(name).DEFAULT.transforms()
+    assert torch.equal(Preprocess.from_torchvision(transform)(noise(300, 400)), transform(noise(300, 400)))
+
+
+@pytest.mark.parametrize(("crop_mode", "crop_pct"), [("center", 0.9), ("squash", 1.0)])
+def test_a_transform_that_timm_makes_is_read_to_the_bit(crop_mode: str, crop_pct: float) -> None:
+    from timm.data import create_transform
+
+    transform = create_transform((3, 96, 96), crop_pct=crop_pct, crop_mode=crop_mode, interpolation="bicubic")
+    assert torch.equal(Preprocess.from_torchvision(transform)(noise(300, 400)), transform(noise(300, 400)))
+
+
+def test_grey_and_pictures_of_the_inputs_size() -> None:
+    digits = v1.Compose([v1.ToTensor(), v1.Normalize((0.1307,), (0.3081,))])
+    picture = noise(28, 28).convert("L")
+    preprocess = Preprocess.from_torchvision(digits, size=(28, 28), channels="L")
+    assert preprocess.input_shape == (1, 28, 28) and torch.equal(preprocess(picture), digits(picture))
+    grey = v1.Compose([v1.Grayscale(), v1.Resize(40), v1.CenterCrop(32), v1.ToTensor()])
+    preprocess = Preprocess.from_torchvision(grey)
+    assert torch.equal(preprocess(noise(60, 50).convert("L")), grey(noise(60, 50).convert("L")))
+    # colour that becomes grey before it is resized differs by that rounding
+    assert (preprocess(noise(60, 50)) - grey(noise(60, 50))).abs().max() <= 1.01 / 255
+
+
+@pytest.mark.parametrize("order", ["uint8", "float"])
+def test_resizing_numbers_differs_by_its_rounding(order: str) -> None:
+    to_float, resize = v2.ToDtype(torch.float32, scale=True), v2.Resize(40, antialias=True)
+    steps = [resize, to_float] if order == "uint8" else [to_float, resize]
+    transform = v2.Compose([v2.ToImage(), *steps, v2.CenterCrop(32)])
+    for picture in (noise(300, 200), gradient(120, 99), noise(30, 31)):
+        found = Preprocess.from_torchvision(transform, channels="RGB")(picture)
+        assert (found - transform(picture)).abs().max() <= 2.01 / 255
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (v1.Compose([v1.RandomResizedCrop(32), v1.ToTensor()]), "transform RandomResizedCrop .* it is random"),
+        (v2.Compose([v2.ColorJitter(), v2.ToImage()]), "transform ColorJitter .*: it is random"),
+        (v1.Compose([v1.Lambda(lambda x: x), v1.ToTensor()]), "transform Lambda .* only Resize, CenterCrop"),
+        (lambda picture: picture, "transform <lambda> cannot become"),
+        (v1.Compose([v1.Resize(40), v1.CenterCrop(32)]), "ends in a picture and not in floating point: add ToTensor"),
+        (v1.Compose([v1.Resize(40), v1.ToTensor()]), "transform Resize .* no fixed size: add CenterCrop"),
+        (v1.Compose([v1.CenterCrop(40), v1.ToTensor()]), "transform CenterCrop .* no Resize before it"),
+        (v1.Compose([v1.Resize(32), v1.CenterCrop(40), v1.ToTensor()]), "it pads 32 pixels with black to 40"),
+        (v1.Compose([v1.Resize((40, 40)), v1.CenterCrop(32), v1.ToTensor()]), r"it cuts \(32, 32\) out of \(40, 40\)"),
+        (v1.Compose([v1.Resize(40, max_size=50), v1.CenterCrop(32), v1.ToTensor()]), "max_size limits the long side"),
+        (v1.Compose([v1.ToTensor(), v1.Resize(40, antialias=False), v1.CenterCrop(32)]), "put it before ToTensor"),
+        (v1.Compose([v1.ToTensor(), v1.Resize(40, v1.InterpolationMode.BICUBIC), v1.CenterCrop(32)]), "floating point"),
+        (v1.Compose([v1.ToTensor(), v1.Normalize(MEAN, STD)]), r"as large as they are: say size=\(height, width\)"),
+        (v1.Compose([v1.Resize((32, 32)), v1.ToTensor()]), "takes grey and colour alike: say channels='L' or"),
+        (v1.Compose([v1.Resize((32, 32)), v1.PILToTensor(), v1.ConvertImageDtype(torch.float64)]), "torch.float64"),
+        (v1.Compose([v1.Resize((8, 8)), v1.ToTensor(), v1.Normalize(MEAN, STD), v1.GaussianBlur(3)]), "Normalize"),
+        (v1.Compose([v1.Resize((8, 8)), v1.FiveCrop(4), v1.ToTensor()]), "transform FiveCrop cannot become"),
+    ],
+)  # fmt: skip
+def test_transforms_that_no_preprocessing_can_express_are_named(transform: object, words: str) -> None:
+    with pytest.raises(InterpretError, match=words):
+        Preprocess.from_torchvision(transform)
 
 
 def test_values_are_those_of_the_formula() -> None:
