@@ -37,12 +37,17 @@ from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
 import interpret.data
+from interpret.cli.answers import say_skipped
 from interpret.data import Images, LeftAside, UnreadableImage, batches, open_images, open_inputs, tiles
 from interpret.errors import InterpretError
 from interpret.folder import extensions
 from interpret.imagenet import class_names
+from interpret.loading import load
+from interpret.mining import mine
 from interpret.model import Model
 from interpret.preprocess import Cut, Preprocess
+from interpret.projection import project_hits
+from interpret.study import Study
 
 SQUEEZENET = Preprocess((227, 227), "BGR", 255, mean=(103.939, 116.779, 123.68), resize=256)
 HAS_PHOTOGRAPHS = find_spec("ai_benchmark") is not None
@@ -822,6 +827,35 @@ def test_what_is_random_in_the_data_sets_own_code_is_found() -> None:
 
     with pytest.raises(InterpretError, match="item 0 of data set 'Noisy' is another image each time that it is read"):
         open_images(Noisy(), model())
+
+
+def test_a_random_transform_is_named_where_projected_values_are_not_those_mined() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    images = open_images(Made(transforms.Compose([transforms.ToTensor(), transforms.CenterCrop(16)])), network)
+    mined = mine(network, images, k=2)
+    assert len(list(project_hits(network, images, mined))) > 0
+    images.dataset.transform.transforms.append(transforms.RandomErasing(1.0, scale=(0.9, 1.0), value="random"))
+    words = r"was mined: project .* \(item \d of data set 'Made' is another image each time .* \(RandomErasing\)\)"
+    with pytest.raises(InterpretError, match=words):
+        list(project_hits(network, images, mined))
+
+
+def test_files_that_do_not_decode_are_counted_at_the_end_and_not_as_images(tmp_path, capsys) -> None:
+    for i in range(5):
+        save(tmp_path / f"photos/{i}.png", noise(seed=i))
+    (tmp_path / "photos/torn.png").write_bytes(b"no picture")
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "from interpret import Model, Preprocess\n"
+        "def build():\n"
+        "    return Model(nn.Sequential(nn.Conv2d(3, 2, 3)), 'net', Preprocess((16, 16)))\n"
+    )
+    study = Study(tmp_path / "study", load(f"{tmp_path / 'net.py'}:build"), tmp_path / "photos")
+    study.mine(k=1)
+    assert (study.info["data"]["items"], study.info["data"]["sources"]) == (5, 5)
+    assert study.info["data"]["skipped"] == {"torn.png": "it is no image of a known format"}
+    say_skipped(study.data)
+    assert capsys.readouterr().err == "1 of 6 files could not be read: torn.png (it is no image of a known format)\n"
 
 
 class Made(Dataset):
