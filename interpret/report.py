@@ -24,6 +24,7 @@ from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.plots import plot
 from interpret.plots.style import only_house_style
 from interpret.progress import progress
+from interpret.results.result import count as counted
 from interpret.stamps import is_stamped, stamped
 from interpret.study import Study
 
@@ -155,7 +156,7 @@ class Report:
             ("Computed with", ", ".join(versions)),
         ]
         if skipped:
-            found.append(("Not readable", f"{len(skipped)} files: " + "; ".join(sorted(skipped)[:5])))
+            found.append(("Not readable", f"{counted(len(skipped), 'file')}: " + "; ".join(sorted(skipped)[:5])))
         return found
 
     @cached_property
@@ -220,6 +221,7 @@ def _html(report: Report) -> str:
     )
     style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
     templates.filters["breakable"] = numbers.breakable
+    templates.filters["counted"] = counted
     templates.filters["value"] = numbers.value
     return templates.get_template("report.html").render(
         report=report,

@@ -19,6 +19,7 @@ import interpret
 from interpret.gallery import numbers
 from interpret.plots.style import ACCENT, HAIRLINE, INK, QUIET
 from interpret.report import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw, drawing
+from interpret.results.result import count
 
 PAGE = 8.27, 11.69
 """Width and height in inches: A4."""
@@ -217,7 +218,7 @@ def _units(pages: _Pages, report: Report) -> None:
         pages.need(height + 0.62)
         rule = f"; projections by the rule {layer.rules[0]}" if layer.rules else ""
         pages.text(layer.name, 9, weight="bold")
-        pages.text(f"{layer.kind}, {numbers.count(layer.unit_count)} units{rule}. Patches of {layer.picture_size}.", 7,
+        pages.text(f"{layer.kind}, {count(layer.unit_count, 'unit')}{rule}. Patches of {layer.picture_size}.", 7,
                    color=QUIET)  # fmt: skip
         pages.y += 0.03
         for column, unit in enumerate(units):

@@ -29,8 +29,7 @@ from interpret.cli.options import (
     Workers,
 )
 from interpret.cli.reading import read_rules, read_shape
-from interpret.cli.subjects import announced, find_device, open_study, reopen
-from interpret.words import counted
+from interpret.cli.subjects import announced, find_device, open_study, refuse_among_images, reopen
 
 if TYPE_CHECKING:
     from interpret.study import Study
@@ -75,7 +74,8 @@ def gallery(
     if (Path(model) / "study.json").exists():
         begun = Study.open(model)
     else:
-        folder = study or out.with_name(out.name + ".study")
+        refuse_among_images(out, data, "the gallery")
+        folder = study or out.resolve().with_name(out.resolve().name + ".study")
         begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
         _mine(begun, layers, k, seed)
         begun.project(layers, rules)
@@ -108,10 +108,12 @@ def mine(
     dtype: Dtype = "float32",
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
+    from interpret.results.result import count
+
     begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
     _mine(begun, layers, k, seed)
     units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
-    say(f"Mined {counted(units, 'unit')} of {counted(len(begun.mined_layers), 'layer')} into {study}")
+    say(f"Mined {count(units, 'unit')} of {count(len(begun.mined_layers), 'layer')} into {study}")
     if not all(begun.rules(name) for name in begun.mined_layers):
         say(f"Next: interpret project {shlex.quote(str(study))}, and then interpret gallery {shlex.quote(str(study))}")
 

@@ -136,6 +136,8 @@ def open_study(
     from interpret.loading import known_models, load
     from interpret.study import Study
 
+    if not (folder / "study.json").exists():
+        refuse_among_images(folder, data, "the study")
     loaded = announced(load(model, weights, outputs=outputs))
     return Study(
         folder,
@@ -153,6 +155,13 @@ def open_study(
         | {"crops": crops, "dtype": dtype}
         | ({} if outputs is None else {"outputs": outputs}),
     )
+
+
+def refuse_among_images(folder: Path, data: str, what: str) -> None:
+    """Refuse to write pictures among the images, to which they would belong the next time."""
+    images = Path(data).expanduser()
+    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+        fail(f"{what} {str(folder)!r} would lie among the images of {data!r}: name another --out or --study")
 
 
 def spread(images: Any, count: str) -> list[int] | None:

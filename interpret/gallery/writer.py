@@ -23,6 +23,7 @@ from interpret.gallery.searching import SearchIndex
 from interpret.gallery.subjects import Subjects
 from interpret.manifest import MANIFEST, check_folder, read_manifest, updating
 from interpret.progress import progress
+from interpret.results.result import count as counted
 from interpret.study import EVERY_IMAGE, Study
 
 FORMAT = 2
@@ -104,6 +105,7 @@ class _Writer:
         )
         for name in ("value", "count", "compact", "share", "product", "pixels", "breakable", "record", "signed"):
             self.templates.filters[name] = getattr(numbers, name)
+        self.templates.filters["counted"] = counted
         self.found: list[Finding] = []
         self.subjects = Subjects(network)
         self.classes = Classes([], [], [])
