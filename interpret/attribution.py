@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -409,9 +410,10 @@ def _without_gradient(head: Head, error: RuntimeError) -> InterpretError | None:
             f"{head.name} does not depend on the image, or on nothing that torch sees: choose another"
         )
     if "modified by an inplace operation" in str(error):
+        made = re.search(r"which is output \d+ of (\w+)", str(error))
         return InterpretError(
-            f"{head.name} has no gradient, since the network writes over a tensor that it needs, of "
-            f"{str(error).partition('which is output')[2].partition(',')[0].split()[-1]}: do not work in place there"
+            f"{head.name} has no gradient, since the network writes over a tensor that it needs"
+            f"{f', of {made[1]}' if made else ''}: do not work in place there"
         )
     return None
 

@@ -201,7 +201,7 @@ def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        y = function(point)
+        y = function(point.clone())  # which it may write over
         (slope,) = torch.autograd.grad(y, point, torch.ones_like(y))
     return slope
 
