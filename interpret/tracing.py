@@ -138,7 +138,7 @@ class Trace(Result, dict[str, Layer]):
         layers = [_untold(told) for told in kept.pop("layers")]
         traced = cls((layer.name, layer) for layer in layers)
         for name, value in kept.items():
-            setattr(traced, name, tuple(value) if isinstance(value, list) else value)
+            setattr(traced, name, tuple(value) if name == "input_shape" else value)
         return traced
 
 
