@@ -294,6 +294,8 @@ def _strongest_of_each(classes: Any, values: Any) -> Iterator[tuple[int, list[in
     """Yield each class that any unit prefers, the units that do so most, and how many do."""
     order = np.lexsort((np.arange(len(classes)), -values, classes))
     order = order[classes[order] >= 0]
+    if not len(order):  # no unit prefers any
+        return
     bounds = np.flatnonzero(np.diff(classes[order], prepend=-2))
     for start, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(order)], strict=True):
         yield int(classes[order[start]]), order[start : min(end, start + OF_CLASS)].tolist(), end - start
