@@ -153,8 +153,8 @@ def different_classes(
     [0, 2]
 
     They are spread over the data, each of another source. Where the data has labels these are their classes, and
-    otherwise what the network says of sixteen times as many images as are asked for. Where there are fewer classes
-    than that, items of the same one fill up.
+    otherwise what the network says of sixteen times as many images as are asked for, of which those that cannot be read
+    are passed over. Where there are fewer classes than that, items of the same one fill up.
 
     Args:
         model: the network, whose output is one score a class.
@@ -169,7 +169,9 @@ def different_classes(
     classes = images.labels[among]
     if (classes < 0).any():
         spread = np.unique(np.linspace(0, len(among) - 1, min(16 * count, len(among))).round().astype(int))
-        among = among[spread]
+        among = np.array([item for item in among[spread].tolist() if _can_be_read(images, item)], np.int64)
+        if not len(among):
+            raise InterpretError(f"data {images.name!r} has no image that can be read")
         classes = predict(model, images, among.tolist(), 1, batch_size=batch_size, device=device).top[:, 0]
     # evenly spread places first; from each, the nearest item of a class that is not there yet
     found: list[int] = []
@@ -179,3 +181,11 @@ def different_classes(
         new = [one for one in order if classes[one] not in seen] or [one for one in order if one not in found]
         found.append(new[0])
     return [int(among[one]) for one in sorted(found)]
+
+
+def _can_be_read(images: Images, item: int) -> bool:
+    try:
+        images[item]
+    except InterpretError:
+        return False
+    return True
