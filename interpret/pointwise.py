@@ -178,16 +178,16 @@ def rectifier_slope(name: str, past: Past, pending: bool = False) -> Tensor | No
         return torch.ones(()) if by_structure else None
     try:
         with torch.no_grad():
-            near, far, negative = (
-                past.function(torch.full_like(past.source, value)).double() for value in (FAR, 2 * FAR, -FAR)
+            near, far, below, far_below = (
+                past.function(torch.full_like(past.source, value)).double() for value in (FAR, 2 * FAR, -FAR, -2 * FAR)
             )
     except Exception:  # whatever the constants are that do not fit
         return None
-    # it goes on growing, not faster than a square, and is smaller on the other side
+    # it goes on growing, not faster than a square, and is flatter on the other side
     grows = (near > 0) & (far > 1.5 * near) & (far < 4.1 * near)
-    if not bool((grows & (negative.abs() < 0.999 * near)).all()):
-        return None
     slope = (far - near) / FAR
+    if not bool((grows & ((below - far_below).abs() / FAR < 0.999 * slope)).all()):
+        return None
     # of a square there is none, and what is almost 1 is still on its way there
     slope = torch.where((far > 3 * near) | ((slope - 1).abs() < 0.05), 1.0, slope).to(past.source.dtype)
     return torch.ones_like(slope[(0,) * slope.dim()]) if bool((slope == 1).all()) else slope

@@ -123,7 +123,7 @@ class BackwardRule(TorchFunctionMode):
     written out (`interpret.pointwise`): a tensor times a gate that was made of that very tensor position by position
     (x·sigmoid(x), x·(x > 0), x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or over such a divisor, the maximum of x and c·x,
     a choice by its sign, (x + |x|)/2. What makes a rectifier is that it goes on growing with x, at most as a square,
-    and is smaller for −x; constant factors, by which it may grow faster than x, pass the signal as they do elsewhere.
+    and is flatter for −x; constant factors, by which it may grow faster than x, pass the signal as they do elsewhere.
     The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014,
     section 2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper has none
     of them: the signal is multiplied with their slope at the point where the forward pass left them, in every rule.
