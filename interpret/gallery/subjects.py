@@ -15,7 +15,7 @@ from interpret.gallery.searching import SearchIndex, UnitOfClass
 
 STRONGEST = 4
 NEIGHBOURS = 6
-FIRST, LISTED = 6, 12
+FIRST, LISTED = 6, 24
 """How many units of a layer an image's page shows as having it among their hits: at once, and at most."""
 CUT = 8
 """Most columns of a sprite that the style sheet can show a single tile of."""
