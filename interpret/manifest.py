@@ -64,7 +64,8 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
     try:
         yield new
         coming = listing(new)
-        write_manifest(new, coming)
+        if read_manifest(folder) != coming or not _linked(folder / MANIFEST, new / MANIFEST):
+            write_manifest(new, coming)
         _refuse_foreign(folder, coming, _tops(coming) if among_others else None)
         _exchange(folder, workspace, {*_tops(coming), *_tops(read_manifest(folder) or {}), MANIFEST})
     finally:
@@ -101,6 +102,15 @@ def check_folder(
         _refuse_foreign(folder, {}, names)
     else:
         _refuse_unlisted(folder, read_manifest(folder) or {}, names)
+
+
+def _linked(old: Path, new: Path) -> bool:
+    """Let a file stand in a second place, and return whether the file system does so."""
+    try:
+        os.link(old, new)
+    except OSError:
+        return False
+    return True
 
 
 def listing(folder: Path) -> dict[str, str]:

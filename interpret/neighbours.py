@@ -261,10 +261,10 @@ def index_features(
             discard(begun, OF_AN_INDEX)
             raise
         begun.rename(place)
-    return _open(place, about)
+    return _open(place, about, images)
 
 
-def _open(place: Path, about: Mapping[str, Any]) -> FeatureIndex:
+def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex:
     damaged = InterpretError(
         f"index {str(place)!r} is damaged or no feature index: delete it, or choose another folder"
     )
@@ -278,6 +278,7 @@ def _open(place: Path, about: Mapping[str, Any]) -> FeatureIndex:
     for key, what in (("weights_hash", "weights"), ("fingerprint", "data"), ("items", "data")):
         if kept.get(key) != about[key]:
             raise InterpretError(f"index {str(place)!r} is of other {what}: choose another folder")
+    images.skipped.update(kept.get("skipped", {}))
     return FeatureIndex(features, items)
 
 
@@ -325,7 +326,8 @@ def _write(
         shorter.flush()
         whole.unlink()
     np.save(folder / "items.npy", np.array(items))
-    (folder / "index.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    index = {**about, "skipped": images.skipped}
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     unfinished.forget()
 
 

@@ -206,6 +206,11 @@ class BackwardRule(TorchFunctionMode):
         if self.uncovered:
             warnings.warn(UncoveredOperation(self.rule, list(self.uncovered)), stacklevel=2)
 
+    def forget(self) -> None:
+        """Forget what was not covered, so that the end of the block does not warn of it."""
+        self.uncovered.clear()
+        self._pending.clear()
+
     def _entering(self, name: str) -> Callable[..., None]:
         def enter(_layer: nn.Module, inputs: Any) -> None:
             if threading.get_ident() == self._thread:

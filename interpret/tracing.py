@@ -390,7 +390,7 @@ def _signalling(module: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            rule.uncovered.clear()  # of which a projection warns
+            rule.forget()  # of what a projection warns
 
 
 def _window(sees: Sees) -> View | None:
