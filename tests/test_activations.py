@@ -68,7 +68,7 @@ def test_colours_follow_the_activations(seed: int, count: int, signed: bool) -> 
     values = np.random.default_rng(seed).normal(size=count).astype(np.float32)
     values[0] = 0
     block = _Block(values if signed else np.abs(values), 6.4)
-    tile = block.picture[0, 0].astype(int)
+    tile = block.picture[0, 0, :3].astype(int)
     assert (np.abs(tile - 247) <= 1).all(), "zero"
     assert block.low == (-block.high if signed and values.min() < 0 else 0)
     shades = block.colours((np.sort(np.abs(values)) - block.low) / (block.high - block.low))[:, :3].sum(1)

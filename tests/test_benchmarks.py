@@ -11,6 +11,7 @@ import pytest
 SCRIPTS = sorted((Path(__file__).parent.parent / "benchmarks").glob("*.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_script_finds_all_it_imports(script: Path) -> None:
     asked = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)

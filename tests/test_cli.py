@@ -107,6 +107,7 @@ def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: P
     assert all((out / page).read_bytes() == (tmp_path / "again" / page).read_bytes() for page in pages)
 
 
+@pytest.mark.slow
 def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a folder beside it has the name of a shipped model."""
     (tmp_path / "lenet").mkdir()
@@ -120,6 +121,7 @@ def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, mon
     assert lasting("00.png", ["lenet"]) == str(pictures / "00.png")
 
 
+@pytest.mark.slow
 def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "the study"
     finished = run("mine", "lenet", pictures, "--study", study, "--layers", "conv1")
@@ -207,6 +209,7 @@ def test_nothing_of_others_is_replaced(
         assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before, kind
 
 
+@pytest.mark.slow
 def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) -> None:
     for name in ("filters.png", "filters.svg", "filters.pdf"):
         figure = tmp_path / name
@@ -221,6 +224,7 @@ def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) ->
         assert figure.read_bytes() == changed
 
 
+@pytest.mark.slow
 def test_a_gallery_in_the_folder_that_one_is_in(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_gallery_in_the_folder_that_one_is_in(
         assert tmp_path.stat().st_ino == inode and Path("index.html").is_file()
 
 
+@pytest.mark.slow
 def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> None:
     study, figure = tmp_path / "study", tmp_path / "evolution.svg"
     arguments = ("--layers", "conv2", "--units", "2", "--study", study, "--out", figure)
@@ -251,6 +256,7 @@ def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> N
     assert (study / "features" / "relu3" / "features.npy").exists()
 
 
+@pytest.mark.slow
 def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> None:
     epochs = shipped_models() / "lenet" / "epochs"
     for epoch in (5, 40):
@@ -263,6 +269,7 @@ def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> 
         assert figure.width > 1000
 
 
+@pytest.mark.slow
 def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
     finished = run("neighbours", "lenet", pictures, "--queries", pictures, "--metric", "cosine", "--layer", "conv2",
                    "--average", "--out", tmp_path / "near.pdf")  # fmt: skip
@@ -271,6 +278,7 @@ def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["near.pdf"]
 
 
+@pytest.mark.slow
 def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
     finished = run("occlude", "lenet", pictures, "--size", "9", "--stride", "6", "--images", "3", "--study", study,
@@ -283,6 +291,7 @@ def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path,
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "occlusion.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -337,6 +346,7 @@ def test_an_interrupted_analysis_goes_on_to_the_same_study(
     assert files(tmp_path / "study") == whole
 
 
+@pytest.mark.slow
 def test_filters_and_summary(tmp_path: Path) -> None:
     assert run("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
     assert "<svg" in (tmp_path / "filters.svg").read_text()

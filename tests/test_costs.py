@@ -31,6 +31,7 @@ def costs() -> NetworkCosts:
     return interpret.compare_costs()
 
 
+@pytest.mark.slow
 def test_operations_of_every_classifier_are_the_published_ones(costs: NetworkCosts) -> None:
     assert costs.names == models.list_models(module=models) and len(costs.names) >= 80
     published = [models.get_model_weights(name).DEFAULT.meta for name in costs.names]

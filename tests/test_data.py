@@ -509,6 +509,7 @@ def test_bad_settings_of_batches() -> None:
         next(batches(images, workers=-1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal to a process group")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_an_interrupt_ends_the_workers_quietly(tmp_path, method) -> None:

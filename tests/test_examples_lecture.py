@@ -215,6 +215,7 @@ def test_the_detector_slides_over_all_places(tmp_path: Path, capsys: pytest.Capt
     assert (frames[0][upper, middle] == frames[2][upper, middle]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_script_without_its_packages_says_what_to_install(name: str, tmp_path: Path) -> None:
     """SciPy and mlxtend come with the extra "examples"; who has not installed it reads one sentence."""

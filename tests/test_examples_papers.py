@@ -64,6 +64,7 @@ def numbers(pattern: str, text: str) -> list[tuple[str, ...]]:
     return [one if isinstance(one, tuple) else (one,) for one in found]
 
 
+@pytest.mark.slow
 def test_lower_layers_settle_before_upper_ones(example: Example) -> None:
     """Zeiler & Fergus, Fig. 4: what the paper concludes of its figure holds for the shipped LeNet, in numbers."""
     printed = example("zeiler_fergus_figure4", "--units", 2)

@@ -168,6 +168,7 @@ def font_types(content: bytes) -> set[bytes]:
     return set(re.findall(rb"/Subtype /(Type\d|TrueType|CIDFontType\d)", content))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["invariance", "methods", "unit"])
 def test_fonts_are_embedded_whenever_it_is_saved(kind: str, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
@@ -244,6 +245,7 @@ def contrast(one: Any, other: Any) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["default", "dark_background", "ggplot"])
 @pytest.mark.parametrize("kind", ["predictions", "evolution", "invariance", "occlusion", "methods", "mined-layer"])
 def test_words_can_be_read_in_every_style(kind: str, style: str) -> None:

@@ -306,6 +306,7 @@ def test_source_names_that_are_not_unicode(tmp_path: Path) -> None:
 # in a browser
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EACH_TYPE)
 def test_page_opens_from_disk_and_shows_every_picture(browser: Any, gallery: Path, path: str) -> None:
     with opened(browser, gallery, path) as page:
@@ -322,6 +323,7 @@ def test_page_opens_from_disk_and_shows_every_picture(browser: Any, gallery: Pat
         assert (checked > 0) == (path.partition(".")[0] not in ("how-to-read", "favourites", "compare"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_and_can_be_read(browser: Any, gallery: Path, width: int, scheme: str) -> None:
@@ -350,6 +352,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_keys_turn_the_page(browser: Any, gallery: Path) -> None:
     def unit(page: Any) -> str:
         return str(page.url).rsplit("/", 1)[1]
@@ -405,6 +408,7 @@ def test_sheet_sorts_by_strength(browser: Any, gallery: Path) -> None:
         assert ranks(page) == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"init": STORAGE_OFF}, {"java_script_enabled": False}], ids=["storage", "script"])
 def test_works_without_storage_or_script(browser: Any, gallery: Path, options: dict[str, Any]) -> None:
     with opened(browser, gallery, "layers/features.0/index.html", **options) as page:

@@ -62,6 +62,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
     main()  # which leaves with a status where it refuses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "options"),
     [
@@ -88,6 +89,7 @@ def test_every_page_is_whole_whatever_layers_are_chosen(
     assert (out / filters).exists() == (network == "build")
 
 
+@pytest.mark.slow
 def test_pages_without_pictures_say_how_to_make_them(
     browser: Any, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +108,7 @@ def test_pages_without_pictures_say_how_to_make_them(
     assert said == {file for file in (out / "layers").rglob("*.html") if file.parent.name != "features.3"}
 
 
+@pytest.mark.slow
 def test_a_layer_of_whole_images_keeps_its_projections_without_context(browser: Any, tmp_path: Path) -> None:
     """Its patches stay out: its projections show in any view, and fill its strip on the first page."""
     torch.manual_seed(0)

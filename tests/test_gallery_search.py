@@ -71,6 +71,7 @@ def central(model: Model, file: Path) -> list[float]:
         return model.module(model.preprocess(picture)[None]).double().softmax(1)[0].tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crops", ["tiles", "center"])
 def test_every_image_has_its_prediction_and_its_page(browser: Any, folder: Path, tmp_path: Path, crops: str) -> None:
     model = classifier()
@@ -116,6 +117,7 @@ def test_of_very_many_images_those_of_hits_and_of_the_sample_are_predicted(
     assert "of more than 5, those of the sample" in Page(out / "images" / "index.html").text
 
 
+@pytest.mark.slow
 def test_a_network_that_is_no_classifier_is_said_to_be_none(browser: Any, folder: Path, tmp_path: Path) -> None:
     begun = mined(tmp_path / "unnamed", classifier(None), folder)
     assert begun.predictions() is None

@@ -495,7 +495,7 @@ def test_an_interrupted_probe_goes_on_to_the_same_bytes(
 
     def run(data: Torn, resume_from: Path | None, stop: int | None = None) -> bytes:
         images = open_images(data, module)
-        _ = images.fingerprint  # which reads all of them
+        _ = images.fingerprint, images.pixel_scale  # which read all of them, and a sample
         data.read.clear()
         data.stop, data.by = stop, by
         # two images go together, and the 33 values that move are two jobs
@@ -803,6 +803,7 @@ def test_command_over_a_model_and_images(
     assert out.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_command_over_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -241,6 +241,7 @@ def test_all_families_of_timm_are_there() -> None:
     assert {registry._model_to_module[name] for name in SMALLEST} == set(registry._model_to_module.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "rule"), [("tinynet_e", "deconvnet"), ("test_nfnet", "guided")])
 def test_behind_gates_a_projection_is_that_of_the_whole_image(name: str, rule: Rule) -> None:
     timm = pytest.importorskip("timm")

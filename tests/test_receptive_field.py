@@ -83,6 +83,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, list[str], list[str]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_windows_are_the_support_of_the_gradient(name: str) -> None:
     make, side, with_field, without = NETWORKS[name]

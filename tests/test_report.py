@@ -147,6 +147,7 @@ def test_names_are_data(text: str) -> None:
     assert "&lt;/title&gt;&lt;script&gt;" in text and "$x^2$ &amp; co" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["html", "pdf"])
 def test_the_same_study_gives_the_same_bytes(folder: Path, tmp_path: Path, kind: str) -> None:
     """Also in processes whose dictionaries of strings hash differently, at another time, without torch."""
@@ -272,6 +273,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_commands_keep_their_results_in_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -349,6 +351,7 @@ def test_it_shows_every_picture_and_asks_for_nothing(browser: Any, folder: Path,
     context.close()
 
 
+@pytest.mark.slow
 def test_example_writes_both_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

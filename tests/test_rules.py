@@ -395,6 +395,7 @@ def as_captum_needs_it(network: nn.Module) -> nn.Module:
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, side, is_plain_gradient",
     [
@@ -1609,6 +1610,7 @@ def torchvision_shapes(name: str, side: int) -> tuple[nn.Module, Tensor]:
         return network, torch.empty(1, 3, side, side, requires_grad=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_every_torchvision_classifier_is_covered(name: str) -> None:
     network, image = torchvision_shapes(name, 80 if name == "inception_v3" else 64)

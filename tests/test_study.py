@@ -444,6 +444,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return files(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4, 8, 13])
 def test_an_interrupted_study_goes_on_to_the_same_bytes(
     tmp_path: Path, uninterrupted: dict[str, bytes], stop: int
