@@ -6,8 +6,11 @@
 
 (() => {
   /**
-   * @typedef {{ layers: [string, string, number][], classes: [string, string][], images: [string, string][],
-   *   findings: [string, string][] }} Index  name, address and for layers the number of units
+   * @typedef {{ layers: [string, string, number][], classes: [string, string][], images: [string, string, number][],
+   *   findings: [string, string][] }} Index  name, address, and for layers the number of units, for images the class
+   * @typedef {{ classes: number[][], colours: string[], names: Record<string, string> }} Shown  of each class, how many
+   *   hits of a unit are of it and the unit, pair by pair; of each unit of a layer, the letter of its colour and how
+   *   much of it there is; the colours' names
    * @typedef {{ text: string, kind: string, href: string }} Found
    * @typedef {{ title: string, note: string, favourite: boolean, picture: string | null }} Kept
    */
@@ -101,6 +104,7 @@
         if (value === "") return false;
         if (dataset.filter === "dead") return one.classList.contains("dead") !== (value === "1");
         if (dataset.filter === "preferred") return one.dataset.preferred !== value;
+        if (dataset.filter === "colour") return one.dataset.colour !== value;
         const [low, high] = value.split(" ").map(Number);
         return !(Number(one.dataset.density) >= low && Number(one.dataset.density) < high);
       });
@@ -133,29 +137,162 @@
 
   // --- search
 
-  /** @type {Promise<Index> | undefined} */
-  let loading;
+  /** @type {Map<string, Promise<any>>} */
+  const loading = new Map();
 
-  /** Load what search goes through: as a script, when it is first needed. @returns {Promise<Index>} */
-  function loadIndex() {
-    loading ??= new Promise((resolve, reject) => {
-      const script = /** @type {HTMLScriptElement} */ (make("script", { src: `${root}assets/index.js` }));
-      script.onload = () => resolve(/** @type {any} */ (window).interpretIndex);
-      script.onerror = reject;
-      document.head.append(script);
-    });
-    return loading;
+  /** Load what search goes through: as a script, when it is first needed. @param {string} file @param {string} name */
+  function load(file, name) {
+    const coming =
+      loading.get(file) ??
+      new Promise((resolve, reject) => {
+        const script = /** @type {HTMLScriptElement} */ (make("script", { src: `${root}assets/${file}` }));
+        script.onload = () => resolve(/** @type {any} */ (window)[name]);
+        script.onerror = reject;
+        document.head.append(script);
+      });
+    loading.set(file, coming);
+    return coming;
   }
 
+  /** Load all names. @returns {Promise<Index>} */
+  const loadIndex = () => load("index.js", "interpretIndex");
+  /** Load what units show. @returns {Promise<Shown>} */
+  const loadShown = () => load("shown.js", "interpretShown");
+
   const MOST = 30;
+  /** How many places among the answers are kept for units, and for images, by what they show. */
+  const BY_SIGHT = 12;
+  /** How many of the classes that a question may mean are looked into, and how many units of each. */
+  const CLASSES_AT_ONCE = 40;
+  const UNITS_OF_CLASS = 60;
+  /** @type {Record<string, string>} */
+  const ALSO_CALLED = { gray: "grey", purple: "violet", magenta: "violet", cyan: "turquoise", teal: "turquoise" };
+
+  /** Whether each of some words is in a name. @param {string[]} words @param {string} name */
+  const has = (words, name) => words.every((word) => name.includes(word));
+
+  /** Whether each of some words begins a word of a name. @param {string[]} words @param {string} name */
+  const begins = (words, name) => {
+    const parts = name.split(/[\s./_-]+/);
+    return words.every((word) => parts.some((part) => part.startsWith(word)));
+  };
 
   /**
-   * Find what a question may mean: "conv2 17", "17", a layer, a class, an image.
+   * Find the classes that words may mean, those first whose own words begin so.
    * @param {Index} index
+   * @param {string[]} words
+   * @returns {number[]} places among the classes
+   */
+  function classesCalled(index, words) {
+    if (!words.length) return [];
+    const found = index.classes.flatMap(([name], place) => (has(words, name.toLowerCase()) ? [place] : []));
+    const first = found.filter((place) => begins(words, index.classes[place][0].toLowerCase()));
+    return [...new Set([...first, ...found])].slice(0, CLASSES_AT_ONCE);
+  }
+
+  /**
+   * Find units by what they show: "goldfish", "red", "red features.3", "features.3 goldfish".
+   * @param {Index} index
+   * @param {Shown} shown
+   * @param {string[]} words
+   * @returns {Found[]}
+   */
+  function unitsShowing(index, shown, words) {
+    const letterOf = new Map(Object.entries(shown.names).map(([letter, name]) => [name, letter]));
+    const names = index.layers.map(([name]) => name.toLowerCase());
+    /** @param {string} word */
+    const colour = (word) => letterOf.get(ALSO_CALLED[word] ?? word);
+    if (words.length === 1 && colour(words[0])) {
+      return unitsOfColour(index, shown, colour(words[0]) ?? "", index.layers.map(() => true));
+    }
+    let classes = classesCalled(index, words);
+    let [place, letter] = /** @type {[string[], string | undefined]} */ ([[], undefined]);
+    if (!classes.length) {
+      letter = words.map(colour).find(Boolean);
+      const others = words.filter((word) => !letter || colour(word) !== letter);
+      place = others.filter((word) => names.some((name) => name.includes(word)));
+      const called = others.filter((word) => !place.includes(word));
+      classes = classesCalled(index, called);
+      if (called.length && !classes.length) return [];
+    }
+    const within = names.map((name) => has(place, name));
+    if (classes.length) return unitsOfClasses(index, shown, classes, within, letter);
+    return letter ? unitsOfColour(index, shown, letter, within) : [];
+  }
+
+  /**
+   * @param {Index} index
+   * @param {Shown} shown
+   * @param {number[]} classes
+   * @param {boolean[]} within  for each layer, whether it is asked for
+   * @param {string} [letter]  the colour that is asked for, too
+   * @returns {Found[]}
+   */
+  function unitsOfClasses(index, shown, classes, within, letter) {
+    const starts = [0];
+    for (const [, , count] of index.layers) starts.push(starts[starts.length - 1] + count);
+    /** @type {{ count: number, found: Found }[]} */
+    const units = [];
+    for (const place of classes) {
+      const pairs = shown.classes[place];
+      for (let j = 0, taken = 0; j < pairs.length && taken < UNITS_OF_CLASS; j += 2) {
+        let [low, high] = [0, index.layers.length];
+        while (high - low > 1) {
+          const middle = (low + high) >> 1;
+          if (starts[middle] <= pairs[j + 1]) low = middle;
+          else high = middle;
+        }
+        const number = pairs[j + 1] - starts[low];
+        if (!within[low] || (letter && shown.colours[low][2 * number] !== letter)) continue;
+        const [name, base] = index.layers[low];
+        const kind = `unit, ${index.classes[place][0]} in ${pairs[j]} hit${pairs[j] > 1 ? "s" : ""}`;
+        units.push({ count: pairs[j], found: { text: `${name} ${number}`, kind, href: `${base}${number}.html` } });
+        taken += 1;
+      }
+    }
+    return units
+      .sort((a, b) => b.count - a.count)
+      .slice(0, MOST)
+      .map(({ found }) => found);
+  }
+
+  /**
+   * Find the units of a colour, those first that show most of it.
+   * @param {Index} index
+   * @param {Shown} shown
+   * @param {string} letter
+   * @param {boolean[]} within  for each layer, whether it is asked for
+   * @returns {Found[]}
+   */
+  function unitsOfColour(index, shown, letter, within) {
+    /** @type {[number, number][][]} */
+    const byShare = Array.from({ length: 10 }, () => []);
+    shown.colours.forEach((letters, layer) => {
+      if (!within[layer]) return;
+      for (let at = letters.indexOf(letter); at >= 0; at = letters.indexOf(letter, at + 2)) {
+        byShare[Number(letters[at + 1])].push([layer, at / 2]);
+      }
+    });
+    const kind = `unit, ${shown.names[letter]}`;
+    return byShare
+      .slice(1)
+      .reverse()
+      .flat()
+      .slice(0, MOST)
+      .map(([layer, number]) => {
+        const [name, base] = index.layers[layer];
+        return { text: `${name} ${number}`, kind, href: `${base}${number}.html` };
+      });
+  }
+
+  /**
+   * Find what a question may mean: "conv2 17", "17", a layer, a class, an image, or what units and images show.
+   * @param {Index} index
+   * @param {Shown | undefined} shown  undefined until it has come
    * @param {string} question
    * @returns {Found[]}
    */
-  function find(index, question) {
+  function find(index, shown, question) {
     const words = question
       .toLowerCase()
       .split(/[\s:/]+/)
@@ -178,6 +315,11 @@
         if (found.length >= MOST) break;
       }
     }
+    const asked = words.join(" ");
+    const numbered = /^image \d+$/.test(asked) ? `images/${Number(last)}.html` : "";
+    for (const [text, href] of index.images) {
+      if (href === numbered) found.push({ text, kind: text.toLowerCase() === asked ? "image" : asked, href });
+    }
     /** @type {Found[]} */
     const within = [];
     /** @param {[string, string, ...unknown[]][]} entries @param {string} kind @param {string} end */
@@ -185,10 +327,9 @@
       for (const [text, href] of entries) {
         if (found.length >= MOST) return;
         const lower = text.toLowerCase();
-        if (!words.every((word) => lower.includes(word))) continue;
+        if (!has(words, lower) || href === numbered) continue;
         // what begins with the words comes before what has them inside another word
-        const begins = words.every((word) => lower.split(/[\s./_-]+/).some((part) => part.startsWith(word)));
-        (begins ? found : within).push({ text, kind, href: href + end });
+        (begins(words, lower) ? found : within).push({ text, kind, href: href + end });
       }
     };
     take(index.layers, "layer", "index.html");
@@ -200,7 +341,20 @@
         found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
       }
     }
-    return [...found, ...within].slice(0, MOST);
+    const named = [...found, ...within];
+    const taken = new Set(named.map(({ href }) => href));
+    const classes = new Set(classesCalled(index, words));
+    const images = (classes.size ? index.images : [])
+      .filter(([, href, place]) => classes.has(place) && !taken.has(href))
+      .slice(0, MOST)
+      .map(([text, href, place]) => ({ text, kind: `image, ${index.classes[place][0]}`, href }));
+    const units = shown ? unitsShowing(index, shown, words).filter(({ href }) => !taken.has(href)) : [];
+    // each kind has places of its own, so that none crowds out another
+    const kept = named.slice(0, MOST - Math.min(BY_SIGHT, units.length) - Math.min(BY_SIGHT, images.length));
+    const seen = images.slice(0, Math.max(BY_SIGHT, MOST - kept.length - units.length));
+    // a colour alone means first of all units
+    const first = shown && words.length === 1 && Object.values(shown.names).includes(words[0]) ? BY_SIGHT : 0;
+    return [...units.slice(0, first), ...kept, ...seen, ...units.slice(first)].slice(0, MOST);
   }
 
   /** A question that this gallery can answer, in the layer of this page if it has one. @param {Index} index */
@@ -209,7 +363,7 @@
     return `${name} ${Math.min(17, count - 1)}`;
   }
 
-  const SHEETS = "Units have no names: to find one by what it shows, look at its layer’s sheet.";
+  const SIGHT = "Units are found by what they show, too: by the classes of their images, or a colour (“red”).";
 
   /**
    * Say how to ask.
@@ -219,16 +373,16 @@
    */
   function howToAsk(index, units) {
     if (units) {
-      return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SHEETS}`];
+      return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SIGHT}`];
     }
     const images = index.images.length
-      ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by the name of its file"]
+      ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by its number or the name of its file"]
       : [];
     return [
       `Search knows a layer, a unit by its layer and number (“${example(index)}”)`,
       ...(index.classes.length ? [", a class"] : []),
       ...images,
-      ` and the words of your notes. ${SHEETS}`,
+      ` and the words of your notes. ${SIGHT}`,
     ];
   }
 
@@ -245,7 +399,7 @@
         "aria-expanded": "true",
         "aria-controls": "results",
         "aria-label": "Search units, layers, classes and images",
-        placeholder: units ? "a unit" : "a unit, a layer, a class, an image …",
+        placeholder: units ? "a unit" : "a unit, a layer, a class, an image, a colour …",
         autocomplete: "off",
         spellcheck: "false",
       })
@@ -256,6 +410,8 @@
     /** @type {Found[]} */
     let results = [];
     let chosen = 0;
+    /** @type {Shown | undefined} */
+    let shown;
 
     function mark() {
       [...list.children].forEach((row, place) => row.setAttribute("aria-selected", String(place === chosen)));
@@ -269,7 +425,7 @@
     /** @param {Index} index */
     function answer(index) {
       const asked = input.value.trim() !== "";
-      results = !asked && units ? beside(index) : find(index, input.value);
+      results = !asked && units ? beside(index) : find(index, shown, input.value);
       if (units) results = results.filter(({ href }) => /^layers\/[^/]+\/\d+\.html$/.test(href));
       chosen = 0;
       list.replaceChildren(
@@ -302,10 +458,17 @@
     loadIndex().then(
       (index) => {
         ready = true;
-        input.placeholder = units ? example(index) : `${example(index)}, a layer, a class, an image …`;
+        input.placeholder = units ? example(index) : `${example(index)}, a layer, a class, an image, a colour …`;
         answer(index);
         if (hasty) take(chosen);
         input.addEventListener("input", () => answer(index));
+        loadShown().then(
+          (come) => {
+            shown = come;
+            if (chosen === 0) answer(index);
+          },
+          () => {}, // names are found without
+        );
       },
       () => (said.textContent = "The index of this gallery is missing: write the gallery again."),
     );
