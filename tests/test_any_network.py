@@ -197,6 +197,7 @@ def test_project(name: str, rule: Any) -> None:
                 assert float(found.values[row]) == pytest.approx(float(neuron.detach()), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STYLES)
 def test_probe(name: str) -> None:
     written, network = STYLES[name], make(name)
@@ -212,6 +213,7 @@ def test_probe(name: str) -> None:
             assert curves.norms[layer][row] == pytest.approx(float(before.norm()), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_probabilities_of_a_probe(name: str) -> None:
     written, network = STYLES[name], make(name)
@@ -221,6 +223,7 @@ def test_probabilities_of_a_probe(name: str) -> None:
     np.testing.assert_allclose(curves.probabilities[:, 0], probabilities_of(name, network, images)[:, 0], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_occlude(name: str) -> None:
     written, network = STYLES[name], make(name)

@@ -88,6 +88,7 @@ def test_it_says_its_version() -> None:
     assert (finished.returncode, finished.stdout) == (0, f"interpret {interpret.__version__}\n")
 
 
+@pytest.mark.slow
 def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages"
     finished = run("gallery", "lenet", pictures, "--layers", "conv*", "--out", out, "-k", "4", "--batch-size", "5")
@@ -134,6 +135,7 @@ def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> Non
     assert (study / "projections" / "guided" / "conv1" / "0019.webp").exists()
 
 
+@pytest.mark.slow
 def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages"
     finished = run("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided")
@@ -171,6 +173,7 @@ def test_a_full_memory_is_one_sentence(capsys: pytest.CaptureFixture[str], monke
 # what others wrote
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "out"),
     [

@@ -40,6 +40,7 @@ def test_operations_of_every_classifier_are_the_published_ones(costs: NetworkCos
     np.testing.assert_array_equal(costs.top1, [meta["_metrics"]["ImageNet-1K"]["acc@1"] for meta in published])
 
 
+@pytest.mark.slow
 def test_parameters_of_every_classifier_are_the_published_ones(costs: NetworkCosts) -> None:
     counted = dict(zip(costs.names, costs.params.tolist(), strict=True))
     published = dict(zip(costs.names, costs.published_params.tolist(), strict=True))

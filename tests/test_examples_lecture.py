@@ -195,6 +195,7 @@ def test_pooling_makes_locally_invariant(tmp_path: Path, capsys: pytest.CaptureF
     assert not torch.equal(module.POOLS["max 4 × 4"](image), module.POOLS["max 4 × 4"](module.moved(image, 4)))
 
 
+@pytest.mark.slow
 def test_the_detector_slides_over_all_places(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     module, found, _ = run("sliding_detector", tmp_path, capsys, "gif")
     torch.testing.assert_close(found["sums"], found["layer"], rtol=1e-4, atol=1e-5)

@@ -39,6 +39,7 @@ def clean_settings() -> Any:
 # ---- nothing is cut or covered ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "layers", "images"), [(COLUMN, 9, 3), (PAGE, 26, 2), (COLUMN, 1, 1)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_cut_or_covered(kind: str, width: float, layers: int, images: int) -> None:

@@ -150,6 +150,7 @@ def tiles_of(study: Study, layer: str, unit: int, count: int) -> dict[str, np.nd
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "options", "layers"),
     [

@@ -618,6 +618,7 @@ def test_strings_show_as_themselves_on_every_kind_of_page(browser: Any, gallery:
 # finding one's way
 
 
+@pytest.mark.slow
 def test_search_finds_units_layers_classes_and_images(browser: Any, gallery: Path) -> None:
     def ask(page: Any, question: str) -> list[str]:
         page.get_by_role("combobox").fill(question)
@@ -680,6 +681,7 @@ def test_units_to_compare_are_offered(browser: Any, gallery: Path) -> None:
         page.wait_for_url("**/compare.html#fc/3,features.0/2")
 
 
+@pytest.mark.slow
 def test_keyboard_tour(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "layers/features.0/3.html") as page:
         page.keyboard.press("?")

@@ -735,9 +735,7 @@ def test_files_that_are_no_models(tmp_path) -> None:
     torch.save({}, tmp_path / "w.pth")
     with pytest.raises(InterpretError, match=r"does not name a function: write .*net.py:build"):
         load(tmp_path / "net.py")
-    with pytest.raises(
-        InterpretError, match=r"is a file of weights, no model: name the network"
-    ):
+    with pytest.raises(InterpretError, match=r"is a file of weights, no model: name the network"):
         load(tmp_path / "w.pth")
     with pytest.raises(InterpretError, match=r"is no model folder: it has no model.py"):
         load(tmp_path)

@@ -177,6 +177,7 @@ def test_hits_equal_a_literal_loop(
     assert_hits(mined["0"], output, range(len(output)), data.sources, k)
 
 
+@pytest.mark.slow
 @FEW
 @given(st.integers(0, 99), st.integers(1, 7), st.sampled_from([1, 2, 4]))
 def test_every_layer_of_a_network_equals_a_literal_loop_at_every_batch_size(seed: int, k: int, tiles: int) -> None:

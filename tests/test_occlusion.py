@@ -63,6 +63,7 @@ def literally(module: nn.Module, image: Tensor, label: int, size: int, stride: i
     return found | {"shape": (len(tops), len(lefts))}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(size=st.integers(1, 20), stride=st.integers(1, 9), batch_size=st.integers(1, 20))
 def test_every_place_is_as_if_the_occluded_image_had_run(size: int, stride: int, batch_size: int) -> None:
@@ -77,6 +78,7 @@ def test_every_place_is_as_if_the_occluded_image_had_run(size: int, stride: int,
         assert found.predictions[row].ravel().tolist() == expected["predictions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "mobilenet_v2"])
 def test_it_equals_captum(name: str) -> None:
     torch.manual_seed(0)
@@ -314,6 +316,7 @@ def test_what_is_no_classifier_is_refused() -> None:
         occlude(network()[:4], pictures(), size=8, stride=4)
 
 
+@pytest.mark.slow
 def test_the_figure_shows_that_hiding_the_digit_costs_the_most(tmp_path: Path) -> None:
     """The paper's claim: the drop is where the object is, so that the network does see the object."""
     out = tmp_path / "figure7.png"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 
+@pytest.mark.slow
 def test_a_library_that_is_missing_is_one_sentence() -> None:
     code = (
         "import sys\n"

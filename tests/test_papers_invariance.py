@@ -23,6 +23,7 @@ def width(path: Path) -> int:
         return picture.width
 
 
+@pytest.mark.slow
 def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     figure5 = script("zeiler_fergus_figure5", monkeypatch)
     kept = []
@@ -46,6 +47,7 @@ def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert rotation["least probability"] < 0.8 * translation["probability at identity"]
 
 
+@pytest.mark.slow
 def test_pooling_and_invariance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +73,7 @@ def test_pooling_and_invariance(
     assert ("not borne out" in written) == (not all(worse.holds.values()))
 
 
+@pytest.mark.slow
 def test_antialiased_pooling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

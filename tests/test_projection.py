@@ -302,6 +302,7 @@ def assert_boxes(projections: Projections, layer: Layer, image: tuple[int, int])
                 assert begin <= max(low, 0) and min(high, side) <= end
 
 
+@pytest.mark.slow
 def test_parts_of_an_image_give_what_the_whole_gives(capsys: pytest.CaptureFixture[str]) -> None:
     tally: Counter[str] = Counter()
     between = st.lists(st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), min_size=3, max_size=3)

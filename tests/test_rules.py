@@ -184,6 +184,7 @@ def hidden_outputs(network: nn.Module, image: Tensor, names: list[str], rule: An
     return outputs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, side, layers",
     [("alexnet", 83, [0, 1, 2, 3, 5, 6, 8, 10, 12]), ("vgg16", 48, [2, 4, 8, 17, 28])],

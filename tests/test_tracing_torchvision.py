@@ -42,6 +42,7 @@ def build(name: str, monkeypatch: pytest.MonkeyPatch, classes: int) -> nn.Module
         return models.get_model(name, weights=None, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_counts_equal_torchvisions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     published = {

@@ -199,6 +199,7 @@ THREADS_THEN_TRAIN = (
 )
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Dataset) -> None:
     # the other process has its few images from files of Fashion-MNIST's form
     for part, chosen in (("train", ~few.held_out), ("t10k", few.held_out)):
@@ -306,6 +307,7 @@ def test_out_becomes_a_model_folder_and_the_source_stays(folder: Path, tmp_path:
     assert sorted(written(out)) == [
         "card.md",
         "epochs/01.safetensors",
+        "interpret.sha256",
         "model.py",
         "recipe.toml",
         "weights.safetensors",
@@ -313,7 +315,7 @@ def test_out_becomes_a_model_folder_and_the_source_stays(folder: Path, tmp_path:
     assert (out / "card.md").read_text().startswith("# Mine\n")
     train(folder, epochs=1, out=out)  # again: it holds the same model
     (out / "model.py").write_text("def build(): ...")
-    with pytest.raises(InterpretError, match="holds something else"):
+    with pytest.raises(InterpretError, match="has been changed since interpret wrote it"):
         train(folder, epochs=1, out=out)
 
 
@@ -321,7 +323,7 @@ def test_out_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Pat
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InterpretError, match="holds something else"):
+    with pytest.raises(InterpretError, match="has been changed since interpret wrote it"):
         train(folder, epochs=1, out=out)
     with pytest.raises(InterpretError, match="cannot be written"):
         train(folder, epochs=1, out=out / "thesis.txt")

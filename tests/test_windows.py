@@ -169,6 +169,7 @@ def test_one_channel_is_that_of_the_whole_images() -> None:
     assert torch.equal(images.channel(1), images.whole()[:, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["vgg11", "resnet18", "squeezenet1_1", "googlenet", "densenet121", "mobilenet_v2", "efficientnet_b0"]
 )

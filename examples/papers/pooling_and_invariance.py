@@ -109,9 +109,10 @@ def measure(images: int = 4000, epochs: int = 6, probed: int = 200) -> Measured:
         with torch.inference_mode():
             right = network(held_out.images).argmax(1) == held_out.labels
         accuracy[name] = float(right.double().mean())
+        layers = [layer for layer, _ in network.named_modules() if layer]
         for transform, values in VALUES.items():
             probes[transform][name] = interpret.probe(
-                network, held_out.images[:probed], transform, values, "*", held_out.labels[:probed], fill="black"
+                network, held_out.images[:probed], transform, values, layers, held_out.labels[:probed], fill="black"
             )
     return Measured(accuracy, probes)
 
