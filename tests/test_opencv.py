@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 @pytest.mark.slow
 def test_a_library_that_is_missing_is_one_sentence() -> None:
