@@ -57,6 +57,7 @@ def test_counts_that_differ_are_named() -> None:
     assert costs.disagreeing == ["b", "c"] and "For 1 of them" in costs.reading and "for b, c." in costs.reading
 
 
+@pytest.mark.slow
 def test_costs_are_kept(costs: NetworkCosts, tmp_path: Path) -> None:
     costs.save(tmp_path / "costs.safetensors")
     again = Result.load(tmp_path / "costs.safetensors")

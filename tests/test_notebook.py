@@ -36,6 +36,8 @@ images = torch.nn.functional.interpolate(torch.rand(12, 3, 6, 6), 64, mode="bicu
     "axes": """
 from matplotlib.figure import Figure
 
+pytestmark = pytest.mark.slow
+
 figure = Figure(figsize=(4, 3))
 axes = figure.subplots()
 curves.plot(ax=axes)

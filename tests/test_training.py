@@ -323,7 +323,7 @@ def test_out_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Pat
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
-    with pytest.raises(InterpretError, match="has been changed since interpret wrote it"):
+    with pytest.raises(InterpretError, match="holds something else"):
         train(folder, epochs=1, out=out)
     with pytest.raises(InterpretError, match="cannot be written"):
         train(folder, epochs=1, out=out / "thesis.txt")
