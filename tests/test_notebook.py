@@ -16,6 +16,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 CELLS = {
     "setup": """
@@ -35,8 +37,6 @@ images = torch.nn.functional.interpolate(torch.rand(12, 3, 6, 6), 64, mode="bicu
     "probe": 'curves = interpret.probe(model, images[:2], "rotation", [-10, 0, 10], layers="layer3.0.conv2")\ncurves',
     "axes": """
 from matplotlib.figure import Figure
-
-pytestmark = pytest.mark.slow
 
 figure = Figure(figsize=(4, 3))
 axes = figure.subplots()
