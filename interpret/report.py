@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -196,16 +194,8 @@ class Report:
 
 def draw(result: Result) -> Figure:
     """Return a result's figure."""
-    with drawing():
+    with only_house_style():
         return plot(result)
-
-
-@contextmanager
-def drawing() -> Iterator[None]:
-    """Draw in the common style alone, and show a box for a letter that the font lacks without a word."""
-    with only_house_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-        yield
 
 
 # ---- HTML ------------------------------------------------------------------------------------------------------------
@@ -242,7 +232,7 @@ def _figure(result: Result) -> dict[str, Any]:
     figure = draw(result)
     # lines stay sharp as vectors; of pictures, vectors would be larger and no sharper
     kind = "png" if any(axes.images for axes in figure.axes) else "svg"
-    with drawing():
+    with only_house_style():
         figure.savefig(file, format=kind, dpi=200, metadata={"Software": None} if kind == "png" else {"Date": None})
     width, height = figure.get_size_inches()
     return {

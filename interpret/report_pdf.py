@@ -17,8 +17,8 @@ from PIL import Image
 
 import interpret
 from interpret.gallery import numbers
-from interpret.plots.style import ACCENT, HAIRLINE, INK, QUIET
-from interpret.report import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw, drawing
+from interpret.plots.style import ACCENT, HAIRLINE, INK, QUIET, only_house_style
+from interpret.report import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.results.result import count
 
 PAGE = 8.27, 11.69
@@ -36,7 +36,7 @@ BOLD = 0.86
 def write_pdf(report: Report, path: Path) -> None:
     """Write a report as a PDF; the same report gives the same bytes."""
     about = {"Title": f"{report.name}: report", "Creator": f"interpret {interpret.__version__}", "CreationDate": None}
-    with drawing(), PdfPages(path, metadata=about) as file:
+    with only_house_style(), PdfPages(path, metadata=about) as file:
         pages = _Pages(file, report.name)
         # pictures first: the table of layers may take many pages, and comes last
         _title(pages, report)

@@ -23,7 +23,7 @@ import interpret
 from interpret.errors import InterpretError
 from interpret.plots import DRAWN_BY, plot, write_figure
 from interpret.plots.costs import FAMILIES
-from interpret.plots.style import ACCENT, CATEGORIES, figure_grid, in_style
+from interpret.plots.style import ACCENT, CATEGORIES, figure_grid, in_style, only_house_style
 
 KINDS = list(DRAWN_BY)
 COLUMN, PAGE = 3.3, 7.0
@@ -370,3 +370,15 @@ def test_a_font_that_is_there_is_measured() -> None:
     matplotlib.rcParams["font.family"] = "monospace"
     assert width_of("illicit", 10) > sans
     assert to_hex(ACCENT) == "#c2410c"
+
+
+def test_a_letter_that_no_font_has_is_a_box_on_pages_and_said_elsewhere() -> None:
+    def draw() -> None:
+        figure = figure_grid(1, 1, (2, 2))[0]
+        figure.text(0.5, 0.5, "\N{FOX FACE}.jpg")
+        figure.savefig(BytesIO(), format="png")
+
+    with only_house_style():  # warnings are errors here
+        draw()
+    with pytest.warns(UserWarning, match="FOX FACE"):
+        draw()

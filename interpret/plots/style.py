@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,10 +213,19 @@ def in_style(draw: Drawing) -> Drawing:
 
 @contextmanager
 def only_house_style() -> Iterator[None]:
-    """Leave the user's settings aside, as for pages that are the same whoever writes them."""
+    """Leave the user's settings aside, as for pages that are the same whoever writes them.
+
+    A letter that the font lacks is a box there, without a word: those who write pages cannot choose another font.
+    """
     kept = ("backend", "toolbar", "interactive", "webagg", "docstring", "savefig.directory")
     defaults = {name: value for name, value in DEFAULTS.items() if not name.startswith(kept)}
-    with matplotlib.rc_context(cast(Any, defaults)), matplotlib.rc_context(cast(Any, _house())), saving():
+    with (
+        matplotlib.rc_context(cast(Any, defaults)),
+        matplotlib.rc_context(cast(Any, _house())),
+        saving(),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
