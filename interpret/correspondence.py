@@ -256,8 +256,7 @@ def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
     preprocess = model.preprocess
     if preprocess is None:
         raise InterpretError(
-            f"model {model.name!r} does not say what {colour} is: load it with preprocess=Preprocess(...), "
-            "or use colour='mean'"
+            f"model {model.name!r} does not say what {colour} is: {model.preprocess_remedy}, or use colour='mean'"
         )
     mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
     return (zero + LEVELS[colour] * preprocess.range - mean) / std

@@ -443,7 +443,7 @@ class DatasetImages(Images):
         super().__init__(type(dataset).__name__, np.arange(count), labels, classes)
         self.dataset = dataset
         self.preprocess = model.preprocess
-        self.model_name = model.name
+        self.model_name, self.remedy = model.name, model.preprocess_remedy
         if labels is not None and count:
             self._check_label(int(labels.argmax()), int(labels.max()))
 
@@ -459,7 +459,7 @@ class DatasetImages(Images):
             raise UnreadableImage(self.source_name(item), why_unreadable(error)) from None
         raise InterpretError(
             f"data set {self.name!r} holds pictures, and model {self.model_name!r} does not say how they "
-            "become its input: load it with preprocess=Preprocess(...)"
+            f"become its input: {self.remedy}"
         )
 
     def _item(self, item: int) -> Item:
@@ -770,8 +770,7 @@ def _check_first(images: Images, model: Model) -> None:
 def _preprocess(model: Model) -> Preprocess:
     if model.preprocess is None:
         raise InterpretError(
-            f"model {model.name!r} does not say how a picture becomes its input: load it with "
-            "preprocess=Preprocess(...), or pass inputs as a tensor"
+            f"model {model.name!r} does not say how a picture becomes its input: {model.preprocess_remedy}"
         )
     return model.preprocess
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -56,9 +57,25 @@ class Model:
         """The shape (C, H, W) of one input."""
         if self.preprocess is None:
             raise InterpretError(
-                f"model {self.name!r} does not say what its input looks like: load it with preprocess=Preprocess(...)"
+                f"model {self.name!r} does not say what its input looks like: {self.preprocess_remedy}"
             )
         return self.preprocess.input_shape
+
+    @property
+    def preprocess_remedy(self) -> str:
+        """What to do so that it says how a picture becomes its input.
+
+        >>> Model(nn.Conv2d(1, 2, 3), name="mine").preprocess_remedy
+        'load it with preprocess=Preprocess((height, width), mean=…, std=…)'
+        """
+        given = "Preprocess((height, width), mean=…, std=…)"
+        path, colon, function = (self.spec or "").rpartition(":")
+        if colon and path.endswith(".py"):
+            made = f"{function}() in {Path(path).name}"
+            return f"let {made} return interpret.load(network, preprocess=interpret.{given})"
+        if self.spec and (Path(self.spec) / "model.py").exists():
+            return "give its recipe.toml a table [input] with size = [height, width], mean and std"
+        return f"load it with preprocess={given}"
 
     @property
     def colours(self) -> str:

@@ -20,6 +20,7 @@ from torchvision import models
 
 import interpret
 from interpret import libraries, model_files, packages
+from interpret.data import open_images
 from interpret.errors import InterpretError
 from interpret.imagenet import class_names, wnids
 from interpret.loading import find_source, known_models, load
@@ -653,6 +654,28 @@ def test_a_function_in_a_file(tmp_path, monkeypatch) -> None:
     assert load(write_small(tmp_path, "tiny_net")).name == "tiny_net"
     monkeypatch.chdir(tmp_path)
     assert load("net.py:tiny_net").weights_hash == model.weights_hash
+
+
+def test_who_does_not_say_how_a_picture_becomes_its_input_is_told_where_to(tmp_path) -> None:
+    """The command has no option for it: the file, or the folder's recipe, is the place."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "one.png")
+    spec = write_small(tmp_path)
+    with pytest.raises(
+        InterpretError, match=r"let build\(\) in net.py return interpret.load\(network, preprocess="
+    ) as told:
+        open_images(tmp_path / "images", load(spec))
+    remedy = str(told.value).partition("return ")[2].replace("height, width", "8, 8").replace(", mean=…, std=…", "")
+    with (tmp_path / "net.py").open("a") as file:
+        file.write(f"\nimport interpret\nnetwork = build()\ndef prepared():\n    return {remedy}\n")
+    prepared = load(f"{tmp_path / 'net.py'}:prepared")
+    assert open_images(tmp_path / "images", prepared)[0][0].shape == (3, 8, 8)
+
+    folder = model_folder(tmp_path, "")
+    with pytest.raises(InterpretError, match=r"give its recipe.toml a table \[input\] with size = \[height, width\]"):
+        open_images(tmp_path / "images", load(folder))
+    with pytest.raises(InterpretError, match=r"load it with preprocess=Preprocess\(\(height, width\), mean=…, std=…\)"):
+        open_images(tmp_path / "images", small())
 
 
 def test_a_file_may_import_its_neighbour_and_define_dataclasses(tmp_path) -> None:
