@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from interpret.datasets import DATASETS, load_dataset
 from interpret.display import inputs_to_bytes
-from interpret.errors import InterpretError, unknown
+from interpret.errors import InterpretError, unknown, warn
 from interpret.folder import (
     UnreadableImage,
     extensions,
@@ -634,7 +633,7 @@ def open_images(
             images = _open(data, model, crops, tuple(scales))
             images.dtype = weights_type(model.module)
         for note in images.notes:
-            warnings.warn(note, LeftAside, stacklevel=2)
+            warn(note, LeftAside)
     if len(images) == 0:
         raise _none_left(images)
     if not isinstance(images, PictureImages):

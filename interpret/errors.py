@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import FrameType
+
+DECORATORS = ("contextlib", "torch.utils._contextlib")
+"""Modules whose functions stand around decorated ones, such as those under `torch.no_grad()`."""
 
 
 class InterpretError(ValueError):
@@ -34,3 +40,24 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
     else:
         remedy = "there is none to choose from"
     return InterpretError(f"unknown {kind} {str(name)!r}: {remedy}")
+
+
+def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, however many of its functions lie between.
+
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always")
+    ...     warn("3 files were left aside")
+    >>> print(said[0].message)
+    3 files were left aside
+    """
+    # of the frames that call each other, the outermost of this package: between two of them may lie some of torch's;
+    # about it may lie the wrapper of a decorator
+    frame: FrameType | None = sys._getframe()
+    level = depth = 1
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == "interpret" or (module in DECORATORS and depth == level):
+            level = depth + 1
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -7,7 +7,6 @@ import os
 import sys
 import tomllib
 import traceback
-import warnings
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +14,7 @@ from types import ModuleType
 from torch import nn
 
 from interpret.checkpoints import load_state, read_state
-from interpret.errors import InterpretError, unknown
+from interpret.errors import InterpretError, unknown, warn
 from interpret.model import Model
 from interpret.preprocess import Preprocess
 from interpret.recipes import ModelTable, parse_table
@@ -61,10 +60,9 @@ def folder_source(folder: Path) -> Source:
 
     def trained() -> nn.Module | Model:
         if table.untrained and not weights.exists():
-            warnings.warn(
+            warn(
                 f"model folder {folder.name!r} is an architecture without weights: these are random, and it has learnt "
-                "nothing; give weights=... (--weights) a file, or 'random' to say that this is meant",
-                stacklevel=4,  # who called load
+                "nothing; give weights=... (--weights) a file, or 'random' to say that this is meant"
             )
             return fresh()
         if not weights.exists():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpret.checkpointing import plain_checkpoints
 from interpret.convolutions import convolve
-from interpret.errors import InterpretError
+from interpret.errors import InterpretError, warn
 from interpret.layers import StopForward, tensors_in
 from interpret.modes import constant_parameters
 from interpret.pointwise import Pedigree, Pending, rectifier_slope, slope_of
@@ -204,7 +203,7 @@ class BackwardRule(TorchFunctionMode):
             if not pending.taken_up:
                 self._report_pending(pending)
         if self.uncovered:
-            warnings.warn(UncoveredOperation(self.rule, list(self.uncovered)), stacklevel=2)
+            warn(UncoveredOperation(self.rule, list(self.uncovered)))
 
     def forget(self) -> None:
         """Forget what was not covered, so that the end of the block does not warn of it."""

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from errno import EACCES, ENOSPC, EROFS
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from PIL import Image
 
 import interpret
 from interpret.cli import main
+from interpret.cli.answers import in_one_sentence
 from interpret.cli.subjects import lasting
 from interpret.data import FileImages
+from interpret.errors import warn
 from interpret.model_files import shipped_models
 from interpret.study import Study
 
@@ -143,6 +146,17 @@ def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -
     page = (out / "layers" / "conv1" / "3.html").read_text()
     assert "projections/deconvnet/conv1/0003.webp" in page and "projections/guided/conv1/0003.webp" in page
     assert page.count('name="rule"') == 2  # which one is seen can be chosen
+
+
+def test_a_warning_is_one_sentence_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with in_one_sentence():
+            for _ in range(3):
+                warn("the image is 'image'; left aside: 'text'")
+        assert capsys.readouterr().err == "interpret: the image is 'image'; left aside: 'text'\n"
+    with pytest.warns(UserWarning, match="outside"):  # where Python shows warnings as before
+        warn("outside")
 
 
 @pytest.mark.parametrize("error", [ENOSPC, EACCES, EROFS])

@@ -24,13 +24,15 @@ from torch.nn.utils import parametrizations
 from torchvision.models import resnet18
 
 import interpret
-from interpret.errors import InterpretError, unknown
+from interpret.data import LeftAside
+from interpret.errors import InterpretError, unknown, warn
 from interpret.files import never, replacing, taken_over, write_text
 from interpret.interrupts import interrupts_held
 from interpret.layers import first_outputs, select_layers, units_first
 from interpret.model import Model, as_model, hash_weights
 from interpret.preprocess import Preprocess
 from interpret.progress import progress
+from interpret.rules import UncoveredOperation
 
 # the package
 
@@ -99,6 +101,27 @@ def test_unknown_names_come_with_near_ones() -> None:
 def test_errors_are_value_errors_that_cross_processes() -> None:
     error = pickle.loads(pickle.dumps(InterpretError("k must be at least 1")))
     assert isinstance(error, ValueError) and str(error) == "k must be at least 1"
+
+
+def test_a_warning_names_the_line_that_called_the_package() -> None:
+    """Whatever lies between: decorators of torch's, contexts, other functions of the package."""
+
+    class Sine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.conv(images.sin())
+
+    data = [{"image": torch.rand(3, 8, 8), "caption": "a"}]
+    with pytest.warns(LeftAside) as left:
+        interpret.mine(Sine(), data)
+    with pytest.warns(UncoveredOperation) as uncovered:
+        interpret.project(Sine(), torch.rand(2, 3, 8, 8), "conv", 1)
+    with pytest.warns(UserWarning) as own:
+        warn("one")
+    assert {one.filename for one in [*left, *uncovered, *own]} == {__file__}
 
 
 # files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -34,7 +35,21 @@ def fail(sentence: str, status: int = 2) -> NoReturn:
 
 @contextmanager
 def in_one_sentence() -> Iterator[None]:
-    """End the program with one sentence and a status where its user made a mistake, or the system refuses."""
+    """End the program with one sentence and a status where its user made a mistake, or the system refuses.
+
+    A warning is a sentence, too, and is said once, without the line of code that warns.
+    """
+    before = warnings.showwarning
+    said = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> None:
+        if not issubclass(category, UserWarning):
+            before(message, category, *where, **line)
+        elif str(message) not in said:
+            said.add(str(message))
+            print(f"interpret: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
     try:
         yield
     except KeyboardInterrupt:
@@ -58,3 +73,5 @@ def in_one_sentence() -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in OF_EXAMPLES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
         raise
+    finally:
+        warnings.showwarning = before
