@@ -48,8 +48,11 @@ IMAGES = "images"
 """The name under which a study keeps the predictions of its source images."""
 UNPREDICTED = "unpredicted"
 """The setting that says why a study has no predictions."""
-EVERY_IMAGE = 2000
-"""Up to so many source images, each is predicted and has its picture; of more, those of hits and of the sample."""
+EVERY_IMAGE = 10_000
+"""Up to so many source images, each is predicted and has its picture; of more, those of hits and of the sample.
+
+A picture of a photograph takes some 20 kB: so many of them 200 MB.
+"""
 BEGUN = ("unfinished", "features")
 """What an interrupted analysis leaves of a study that has no result yet."""
 TILES = ("patches", "projections")
@@ -453,7 +456,7 @@ class Study:
     def predict(self) -> None:
         """Keep what the network makes of each source image, by its central part, as the predictions "images".
 
-        Of more than 2,000 images, those that have hits or are in the sample are predicted. Where the network is no
+        Of more than 10,000 images, those that have hits or are in the sample are predicted. Where the network is no
         classifier, or nobody named its classes, the study keeps the reason instead. What is known is not done again.
         """
         import torch

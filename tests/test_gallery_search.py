@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import nn
 
 from interpret import study as study_module
 from interpret.data import open_images
-from interpret.gallery import write_gallery
+from interpret.gallery import numbers, write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
 from interpret.gallery.searching import strongest_of_each
 from interpret.model import Model
@@ -115,6 +116,117 @@ def test_of_very_many_images_those_of_hits_and_of_the_sample_are_predicted(
     assert begun.predictions().sources.tolist() == [0, 1, 2, 4, 5, 6, 7]
     out = write_gallery(begun, tmp_path / "gallery").parent
     assert "of more than 5, those of the sample" in Page(out / "images" / "index.html").text
+
+
+COLOURED = 60
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """A study of pictures of one colour each, that are called by their numbers, without a sample."""
+    torch.manual_seed(0)
+    colours = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (COLOURED, 3, 1, 1))) / 255
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    model = Model(network.eval(), "small", None, ("red fox", "goldfish", "jay"))
+    begun = Study(tmp_path_factory.mktemp("coloured") / "study", model, colours.float().expand(-1, -1, 24, 24))
+    begun.mine(k=4)
+    begun.project()
+    begun.predict()
+    return begun
+
+
+@pytest.fixture
+def listing(coloured: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Its gallery, as one of very many images would be: a page for each that excites three units or more."""
+    monkeypatch.setattr("interpret.gallery.writer.EVERY_PAGE", 10)
+    monkeypatch.setattr("interpret.gallery.writer.MANY_HITS", 3)
+    monkeypatch.setattr("interpret.gallery.image_list.TO_A_PAGE", 25)
+    return write_gallery(coloured, tmp_path / "gallery").parent
+
+
+def hits_of(begun: Study) -> dict[int, list[str]]:
+    """The links to each image among the hits of units, layer by layer, its best ranks first."""
+    found: dict[int, list[str]] = {number: [] for number in range(COLOURED)}
+    for name in begun.mined_layers:
+        sources = begun.mined(name).sources
+        for rank in range(sources.shape[1]):
+            places = [(-float(begun.mined(name).values[unit, rank]), unit) for unit in range(len(sources))]
+            for _, unit in sorted(places):
+                if sources[unit, rank] >= 0:
+                    found[int(sources[unit, rank])].append(f"../layers/{name}/{unit}.html#hit-{rank + 1}")
+    return found
+
+
+def test_images_without_a_page_have_an_entry_that_says_as_much(browser: Any, coloured: Study, listing: Path) -> None:
+    hits, found = hits_of(coloured), coloured.predictions()
+    assert found.sources.tolist() == list(range(COLOURED))
+    paged = {number for number, links in hits.items() if len(links) >= 3}
+    assert 0 < len(paged) < sum(map(bool, hits.values())) < COLOURED  # all three kinds are there
+    assert {file.name for file in (listing / "images").glob("[0-9]*")} == {f"{number}.html" for number in paged}
+    for number, links in hits.items():
+        name = f"index{'' if number < 25 else f'-{number // 25 + 1}'}"
+        markup = (listing / "images" / f"{name}.html").read_text()
+        entry = markup.partition(f'<li id="image-{number}">')[2].partition("</li>")[0]
+        assert f"<bdi>image {number}</bdi>" in entry
+        share = numbers.share(float(found.probabilities[number, 0]))
+        assert f"<bdi>{found.classes[found.top[number, 0]]}</bdi> {share}" in entry
+        assert re.findall('href="(?!#)([^"]+)"', entry) == ([f"../images/{number}.html"] if number in paged else links)
+        left, top, side, _ = map(int, re.findall('viewBox="([^"]+)"', entry)[0].split())
+        with (
+            Image.open(listing / "images" / f"{name}.webp") as sheet,
+            Image.open(coloured.source_picture(number)) as own,
+        ):
+            shown = np.asarray(sheet.convert("RGB"))[top : top + side, left : left + side]
+            assert side == 24 and np.abs(shown[6:18, 6:18].mean((0, 1)) - np.asarray(own).mean((0, 1))).max() < 6
+    text = " ".join(Page(listing / "images" / "index.html").text.split())
+    assert f"Each of the {COLOURED} images, with what the network takes it for" in text
+    assert f"{len(paged)} have a page that says what else they excite" in text
+    # pages of classes and of units lead to pages and to entries
+    for label in range(3):
+        taken = [number for number in range(COLOURED) if found.top[number, 0] == label]
+        links = set(Page(listing / "classes" / f"{label}.html").links)
+        surest = sorted(taken, key=lambda number: (-found.probabilities[number, 0], number))[:24]
+        assert {address(number, paged) for number in surest} <= links
+    for unit in range(5):
+        links = set(Page(listing / "layers" / "0" / f"{unit}.html").links)
+        assert {f"../{address(int(one), paged)}" for one in coloured.mined("0").sources[unit]} <= links
+    crawl(browser, listing)
+
+
+def address(number: int, paged: set[int]) -> str:
+    entry = f"index{'' if number < 25 else f'-{number // 25 + 1}'}.html#image-{number}"
+    return f"../images/{number}.html" if number in paged else f"../images/{entry}"
+
+
+def test_search_leads_to_entries_and_to_pages(browser: Any, coloured: Study, listing: Path) -> None:
+    paged = {number for number, links in hits_of(coloured).items() if len(links) >= 3}
+    with opened(browser, listing, "index.html") as page:
+        for number in (0, 24, 25, 41, 59, min(paged), max(set(range(COLOURED)) - paged)):
+            open_search(page)
+            assert ask(page, f"image {number}")[0] == [f"image {number}", "image"]
+            assert [f"image {number}", "image"] in ask(page, str(number))[:2]
+            ask(page, f"image {number}")
+            page.keyboard.press("Enter")
+            page.wait_for_url(f"**/{address(number, paged)[3:]}")
+            if number not in paged:
+                shown = page.locator(":target")
+                assert shown.get_attribute("id") == f"image-{number}"
+                assert shown.evaluate("(one) => getComputedStyle(one).boxShadow") != "none"
+                box = shown.bounding_box()
+                assert box["y"] >= 0 and box["y"] + box["height"] <= 800
+        open_search(page)
+        assert ask(page, "image 60") == []
+        # in a class are all that are taken for it
+        found = coloured.predictions()
+        label = int(np.bincount(found.top[:, 0]).argmin())
+        name = str(found.classes[label])
+        kinds = Counter(kind for _, kind in ask(page, name))
+        assert kinds[f"image, {name}"] == min(int((found.top[:, 0] == label).sum()), 12)
+    with opened(browser, listing, "images/index-2.html") as page:
+        page.keyboard.press("j")
+        page.wait_for_url("**/images/index-3.html")
+        page.keyboard.press("k")
+        page.wait_for_url("**/images/index-2.html")
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret import plots, results
-from interpret.gallery import numbers, subjects, write_gallery
+from interpret.gallery import image_list, numbers, subjects, write_gallery
 from interpret.results import Result
 from interpret.study import Study, layer_path
 
@@ -193,7 +193,7 @@ def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: P
 
 
 def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "TO_A_PAGE", 5)
+    monkeypatch.setattr(image_list, "TO_A_PAGE", 5)
     out = write_gallery(study, tmp_path / "gallery").parent
     assert "images/index.html" in set(Page(out / "index.html").links)
     assert "index.html" in set(Page(out / "images" / "0.html").links)
@@ -201,9 +201,12 @@ def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatc
     for name, count in (("index.html", 5), ("index-2.html", 5), ("index-3.html", 2)):
         page = Page(out / "images" / name)
         numbers = [int(link[10:-5]) for link in page.links if re.fullmatch(r"\.\./images/\d+\.html", link)]
-        pictures = [attributes for tag, attributes in page.tags if tag == "img"]
-        assert [one["src"] for one in pictures] == [f"../sources/{number}.jpg" for number in numbers]
-        assert all(one["loading"] == "lazy" for one in pictures) and len(numbers) == count
+        assert len(numbers) == count and {f"image-{number}" for number in numbers} <= page.anchors
+        assert [attributes["href"] for tag, attributes in page.tags if tag == "image"] == [
+            f"../images/{name}".replace("html", "webp")
+        ]
+        views = [attributes["viewbox"] for tag, attributes in page.tags if tag == "svg" and "viewbox" in attributes]
+        assert views == [f"{48 * j} 0 48 48" for j in range(count)]  # the central squares of pictures of 64 × 48
         listed += numbers
     assert listed == list(range(len(NAMES)))
     beside = {attributes["rel"]: attributes["href"] for _, attributes in page.tags if attributes.get("rel") == "prev"}
@@ -1045,6 +1048,31 @@ def test_axe_finds_no_violation(browser: Any, gallery: Path, axe: str, scheme: s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_entries_of_the_list_can_be_read(
+    browser: Any, study: Path, tmp_path: Path, axe: str, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list in which some images have a page and others an entry alone, on a phone."""
+    copy = tmp_path / "study"
+    shutil.copytree(study, copy, ignore=shutil.ignore_patterns("samples*", "spread"))
+    hits = np.zeros(len(NAMES), int)
+    for name in Study.open(copy).mined_layers:
+        sources = Study.open(copy).mined(name).sources
+        hits += np.bincount(sources[sources >= 0], minlength=len(NAMES))
+    monkeypatch.setattr("interpret.gallery.writer.EVERY_PAGE", 0)
+    monkeypatch.setattr("interpret.gallery.writer.MANY_HITS", int(hits.max()))
+    out = write_gallery(copy, tmp_path / "gallery").parent
+    number = int(hits.argmin())
+    assert not (out / "images" / f"{number}.html").exists() and (out / "images" / f"{hits.argmax()}.html").exists()
+    size = {"width": 390, "height": 800}
+    with opened(browser, out, f"images/index.html#image-{number}", viewport=size, color_scheme=scheme) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.evaluate(axe)
+        found = page.evaluate("axe.run(document, {preload: false}).then((run) => run.violations)")
+        assert [(one["id"], [node["html"] for node in one["nodes"]][:3]) for one in found] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_is_photographed(browser: Any, gallery: Path, tmp_path: Path, scheme: str) -> None:
     """Screenshots are kept where INTERPRET_SCREENSHOTS says."""
     folder = Path(os.environ.get("INTERPRET_SCREENSHOTS", tmp_path))
@@ -1139,5 +1167,22 @@ def test_committed_gallery_is_small_and_current() -> None:
         assert (COMMITTED / "assets" / file.name).read_bytes() == file.read_bytes()
     marker = json.loads((COMMITTED / "gallery.json").read_text())
     assert marker["weights_hash"] == interpret.load("lenet").weights_hash
-    assert sum(file.stat().st_size for file in COMMITTED.rglob("*") if file.is_file()) < 11_000_000
+    assert sum(file.stat().st_size for file in COMMITTED.rglob("*") if file.is_file()) < 12_000_000
     assert {f"{unit}.html" for unit in range(128)} < {file.name for file in (COMMITTED / "layers" / "fc1").iterdir()}
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason="needs the checkout's gallery/lenet")
+def test_committed_gallery_lists_every_digit() -> None:
+    """Each of the 5,000 has an entry with a prediction, on pages that stay light."""
+    listed: list[str] = []
+    for place in range(1, 22):
+        file = COMMITTED / "images" / ("index.html" if place == 1 else f"index-{place}.html")
+        page = Page(file)
+        here = [str(attributes["id"]) for tag, attributes in page.tags if tag == "li" and "id" in attributes]
+        assert file.stat().st_size + file.with_suffix(".webp").stat().st_size < 100_000
+        assert page.text.count("\u202f%") == len(here) <= 240
+        listed += here
+    assert listed == [f"image-{number}" for number in range(5000)]
+    index = json.loads((COMMITTED / "assets" / "index.js").read_text().partition(" = ")[2].rstrip(";\n"))
+    assert index["images"]["listed"] == [0, 5000] and index["images"]["names"] == []
+    assert (COMMITTED / "assets" / "index.js").stat().st_size < 20_000

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -85,11 +85,13 @@ class Source:
     """Width and height of the picture, also where it is left out."""
     likeliest: tuple[Likely, ...] = ()
     """What the network makes of its central part, likeliest first; empty where that is not known."""
+    addresses: Mapping[int, str] = field(default_factory=dict, repr=False, compare=False)
+    """Those of the network, which it shares."""
 
-    @cached_property
+    @property
     def href(self) -> str:
-        """The address of its page, relative to the gallery's root."""
-        return f"images/{self.number}.html"
+        """Where its page is, or its entry in the list, relative to the gallery's root; empty where it has neither."""
+        return self.addresses.get(self.number, "")
 
 
 @dataclass(frozen=True)
@@ -828,6 +830,8 @@ class NetworkView:
         self.analyses = Analyses(study)
         self.paged: set[int] = set()
         """The sources that have a page of their own: set by who has counted what there is to show of them."""
+        self.addresses: dict[int, str] = {}
+        """Where each source of the list is found, in its order: set with `paged`."""
         mined = set(study.mined_layers)
         # a block's layers are shown one by one, the block itself only where it was mined
         self.layers = [
@@ -1020,7 +1024,7 @@ class NetworkView:
 
     @property
     def every_image(self) -> bool:
-        """Whether there are so few images that each has its page."""
+        """Whether there are so few images that all are listed."""
         return self.source_count <= EVERY_IMAGE
 
     @cached_property
@@ -1031,14 +1035,15 @@ class NetworkView:
             picture = self.picture(self.study.source_picture(key)) if self.context else None
             size = (picture.width, picture.height) if picture else thumbnail_size(record["width"], record["height"])
             label, likeliest = int(record.get("label", -1)), self.predicted.get(key, ())
-            known[key] = Source(key, record["name"], picture, label, size, likeliest)
+            known[key] = Source(key, record["name"], picture, label, size, likeliest, self.addresses)
         if self.context:
             for item, record in self._sampled.items():
                 picture = self.picture(self.study.sample_picture(item))
                 number = record["source"]
                 size = (picture.width, picture.height) if picture else (0, 0)
                 label, likeliest = int(record["label"]), self.predicted.get(number, ())
-                known.setdefault(number, Source(number, record["name"], picture, label, size, likeliest))
+                source = Source(number, record["name"], picture, label, size, likeliest, self.addresses)
+                known.setdefault(number, source)
         return known
 
     def source(self, number: int) -> Source:

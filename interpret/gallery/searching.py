@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from interpret.gallery import image_list
 from interpret.gallery.classes import Classes
 from interpret.gallery.colours import COLOURS, LETTERS
 from interpret.gallery.findings import Finding
@@ -77,6 +78,18 @@ class SearchIndex:
                 for _, layer, unit, count, rank in rows[start:end].tolist()
             ]
 
+    def _images(self) -> dict[str, Any]:
+        """Return the listed images in few bytes: where each is found follows from its number."""
+        numbers = list(self.network.addresses)
+        names = [self.network.source(number).name for number in numbers]
+        return {
+            "listed": runs(numbers),
+            "paged": runs(sorted(self.network.paged)),
+            "of": image_list.TO_A_PAGE,
+            "names": names if any(name != f"image {j}" for j, name in zip(numbers, names, strict=True)) else [],
+            "classes": self._class_of[numbers].tolist(),
+        }
+
     def scripts(self, found: list[Finding]) -> Iterator[tuple[str, str]]:
         """Yield paths and contents of what search loads: scripts, since a page opened from disk can load nothing else.
 
@@ -86,11 +99,7 @@ class SearchIndex:
         index = {
             "layers": [[layer.name, layer.base, layer.unit_count] for layer in network.mined_layers],
             "classes": [[entry.name, entry.href] for entry in self.classes.entries],
-            "images": [
-                [source.name, source.href, int(self._class_of[number])]
-                for number, source in sorted(network.sources.items())
-                if number in network.paged
-            ],
+            "images": self._images(),
             "findings": [[finding.title, f"findings.html#{finding.anchor}"] for finding in found],
         }
         starts = np.cumsum([0, *(layer.unit_count for layer in network.mined_layers)])
@@ -108,6 +117,16 @@ class SearchIndex:
         }
         for path, name, content in ((INDEX, "interpretIndex", index), (SHOWN, "interpretShown", shown)):
             yield path, f"window.{name} = {json.dumps(content, separators=(',', ':'))};\n"
+
+
+def runs(numbers: Sequence[int]) -> list[int]:
+    """Return ascending numbers as runs: of each its first number and its length, one run after the other.
+
+    >>> runs([0, 1, 2, 7, 8, 11])
+    [0, 3, 7, 2, 11, 1]
+    """
+    starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)
+    return np.stack([np.asarray(numbers, np.int64)[starts], np.diff([*starts, len(numbers)])], 1).ravel().tolist()
 
 
 def strongest_of_each(kinds: NDArray[Any], there: NDArray[np.bool_], most: int = OF_LAYER) -> NDArray[np.int64]:

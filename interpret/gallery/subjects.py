@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from interpret.gallery.classes import ClassEntry, Classes
+from interpret.gallery.image_list import ListPage, list_pages
 from interpret.gallery.pages import LayerView, Likely, NetworkView, Picture, Sample, Source, UnitLink
 from interpret.gallery.searching import SearchIndex, UnitOfClass
 
@@ -22,8 +23,6 @@ CUT = 8
 OF_CLASS = 8
 IMAGES_OF_CLASS, NEAR, UNITS_OF_CLASS = 24, 8, 16
 """How many images and units the page of a class shows at most."""
-TO_A_PAGE = 240
-"""How many images a page of their index shows."""
 
 
 @dataclass
@@ -78,31 +77,6 @@ class ImagePage:
 
 
 @dataclass(frozen=True)
-class IndexPage:
-    """A page of the index of the images."""
-
-    number: int
-    last: int
-    sources: list[Source]
-
-    @property
-    def href(self) -> str:
-        """Its address, relative to the gallery's root."""
-        return self._at(self.number)
-
-    @property
-    def before(self) -> str | None:
-        return self._at(self.number - 1) if self.number > 1 else None
-
-    @property
-    def after(self) -> str | None:
-        return self._at(self.number + 1) if self.number < self.last else None
-
-    def _at(self, number: int) -> str:
-        return "images/index.html" if number == 1 else f"images/index-{number}.html"
-
-
-@dataclass(frozen=True)
 class ImageOfClass:
     """An image, how probable the network finds a class for it, and what it finds likeliest."""
 
@@ -135,6 +109,12 @@ class ClassPage:
     units: list[UnitOfClass]
     """The units most of whose hits the network takes for it."""
 
+    @property
+    def sources(self) -> list[Source]:
+        """All images that it shows."""
+        images = [image.source for image in (*self.taken, *self.near)]
+        return [*images, *self.labelled, *(source for source, _ in self.excite)]
+
 
 class Subjects:
     """Collects from layer after layer what pages of images and of classes show."""
@@ -164,9 +144,10 @@ class Subjects:
             self._answers[unit] = answer, layer.reads(unit), self._excite(layer, unit)
 
     def _excite(self, layer: LayerView, unit: int) -> list[tuple[Source, float]]:
-        """Return the images with a page among a unit's hits, with their values."""
+        """Return the listed images among a unit's hits, with their values."""
         sources, values = layer.data.sources[unit].tolist(), layer.data.values[unit].tolist()
-        shown = [(number, value) for number, value in zip(sources, values, strict=True) if number in self.network.paged]
+        listed = self.network.addresses
+        shown = [(number, value) for number, value in zip(sources, values, strict=True) if number in listed]
         return [(self.network.source(number), value) for number, value in shown]
 
     def _take_sample(self, layer: LayerView) -> None:
@@ -198,7 +179,7 @@ class Subjects:
         # where units see the whole image, their patches of it would all be the same
         cut = not layer.whole and layer.columns <= CUT and layer.tile[0] == layer.tile[1]
         for start, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(sources)], strict=True):
-            if int(sources[start]) not in self.network.paged:
+            if int(sources[start]) not in self.network.addresses:
                 continue
             part = slice(start, min(end, start + LISTED))
             links = [
@@ -219,13 +200,9 @@ class Subjects:
             source = self.network.source(number)
             yield ImagePage(source, parts.get(number, []), self._hits.get(number, []))
 
-    def index(self) -> Iterator[IndexPage]:
-        """Yield the pages of the index of all images that have a page."""
-        numbers = sorted(self.network.paged)
-        starts = range(0, len(numbers), TO_A_PAGE)
-        for place, start in enumerate(starts):
-            sources = [self.network.source(number) for number in numbers[start : start + TO_A_PAGE]]
-            yield IndexPage(place + 1, len(starts), sources)
+    def image_list(self) -> Iterator[ListPage]:
+        """Yield the pages of the list of images."""
+        return list_pages(self.network, self._hits)
 
     def _find_neighbours(self) -> None:
         """By the cosine of the largest values in the last layer before the answers; other crops of a picture aside."""
@@ -254,10 +231,10 @@ class Subjects:
         """Yield the page of each class."""
         found: dict[int, list[ImageOfClass]] = defaultdict(list)
         labelled: dict[int, list[Source]] = defaultdict(list)
-        for number, source in self.network.sources.items() if self.network.context else ():
-            for one in source.likeliest if number in self.network.paged else ():
+        for source in map(self.network.source, self.network.addresses):
+            for one in source.likeliest:
                 found[one.answer].append(ImageOfClass(source, one.probability, source.likeliest[0]))
-            if number in self.network.paged and source.label >= 0:
+            if source.label >= 0:
                 labelled[source.label].append(source)
         entries = classes.entries
         for j, (entry, units) in enumerate(zip(entries, index.by_class(), strict=True)):

@@ -17,6 +17,7 @@ from interpret.errors import InterpretError
 from interpret.gallery import cards, numbers
 from interpret.gallery.classes import Classes
 from interpret.gallery.findings import Finding, findings
+from interpret.gallery.image_list import addresses
 from interpret.gallery.pages import LayerView, NetworkView, Picture
 from interpret.gallery.relations import correlate
 from interpret.gallery.searching import SearchIndex
@@ -29,6 +30,8 @@ from interpret.study import EVERY_IMAGE, Study
 FORMAT = 2
 MARKER = "gallery.json"
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
+EVERY_PAGE = 2000
+"""Up to so many images, each has a page of its own; of more, those of which there is more to show than an entry."""
 MANY_HITS = 10
 """Among the hits of how many units one of very many images must be to have a page, if it is not in the sample."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
@@ -52,6 +55,9 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
     the same bytes. Over an older gallery, files that stay the same are kept as they are, and all others take their
     place at once at the end; it lists its files in `interpret.sha256`, and no other one is ever removed. Pictures are
     hard links to the study's where the file system has them, else copies.
+
+    Up to 10,000 images, each has a page or an entry in the list of images, with its prediction; of more, those of the
+    sample and those among the hits of ten units or more have a page.
 
     Args:
         study: a study or its folder.
@@ -111,6 +117,8 @@ class _Writer:
         self.classes = Classes([], [], [])
         self.templates.globals.update(network=network, version=interpret.__version__, found=self.found)
         self.made: set[Path] = set()
+        self.shown: set[int] = set()
+        """The sources that pages of units and of images show."""
 
     def write(self) -> None:
         network = self.network
@@ -125,7 +133,7 @@ class _Writer:
                 before = network.mined_layers[place - 1] if place else None
                 after = network.mined_layers[place + 1] if place + 1 < len(network.mined_layers) else None
                 self._layer(layer, before, after, bar)
-        pictures = [source.picture for source in network.sources.values()]
+        pictures = [network.source(number).picture for number in sorted(self.shown)]
         pictures += [sample.picture for sample in network.samples.values()]
         for picture in dict.fromkeys(pictures):
             self._picture(picture)
@@ -172,8 +180,9 @@ class _Writer:
     def _choose_subjects(self) -> None:
         """Find out which images and classes have pages.
 
-        Images: all that the study knows of, or of more than `EVERY_IMAGE` those of the sample, and those that excite
-        many units. Classes: those of the labels, and those that the network answers.
+        Images: all, or of more than `EVERY_PAGE` those of the sample, and those that excite many units; others have
+        an entry in the list, and of more than `EVERY_IMAGE` none. Classes: those of the labels, and those that the
+        network answers.
         """
         network, labelled = self.network, 0
         answered: set[int] = set()
@@ -191,10 +200,12 @@ class _Writer:
         self.templates.globals["classes"] = self.classes
         self.index = SearchIndex(network, self.classes)
         if network.context:
+            few = network.source_count <= EVERY_PAGE
             network.paged |= {sample.source.number for sample in network.samples.values()}
-            network.paged |= (
-                set(network.sources) if network.every_image else set(np.flatnonzero(hits >= MANY_HITS).tolist())
-            )
+            network.paged |= set(network.sources) if few else set(np.flatnonzero(hits >= MANY_HITS).tolist())
+            listed = network.sources if network.every_image else network.paged
+            network.addresses |= addresses(sorted(listed), network.paged)
+            self.shown = network.paged | set(np.flatnonzero(hits).tolist())
 
     def _layer(self, layer: LayerView, before: LayerView | None, after: LayerView | None, bar: Any) -> None:
         self._picture(layer.filters)
@@ -230,9 +241,15 @@ class _Writer:
             for image in self.subjects.images():
                 self._text(image.source.href, template.render(root="../", image=image))
                 bar.update()
-        for index in self.subjects.index():
-            self._page(index.href, "images.html", root="../", page=index, limit=EVERY_IMAGE, many=MANY_HITS)
+        with progress(len(network.addresses), "listing images", unit="image") as bar:
+            for listed in self.subjects.image_list():
+                self._page(listed.href, "images.html", root="../", page=listed, limit=EVERY_IMAGE, many=MANY_HITS)
+                if listed.picture is not None:
+                    self._bytes(listed.picture.path, listed.content)
+                bar.update(len(listed.entries))
         for page in self.subjects.classes(self.classes, self.index):
+            for source in page.sources:
+                self._picture(source.picture)
             self._page(page.entry.href, "class.html", root="../", page=page)
 
     def _page(self, path: str, template: str, **shown: Any) -> None:

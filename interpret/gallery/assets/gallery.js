@@ -6,8 +6,12 @@
 
 (() => {
   /**
-   * @typedef {{ layers: [string, string, number][], classes: [string, string][], images: [string, string, number][],
-   *   findings: [string, string][] }} Index  name, address, and for layers the number of units, for images the class
+   * @typedef {{ layers: [string, string, number][], classes: [string, string][], findings: [string, string][],
+   *   images: [string, string, number, number][] }} Index  name, address, and for layers the number of units, for
+   *   images the class and the number
+   * @typedef {{ listed: number[], paged: number[], of: number, names: string[], classes: number[] }} Images  the images
+   *   of the list and those with a page, as runs of a first number and a length; how many a page of the list shows;
+   *   their names, none where they are called by their numbers, and their classes
    * @typedef {{ classes: number[][], colours: string[], names: Record<string, string> }} Shown  of each class, how many
    *   hits of a unit are of it and the unit, pair by pair; of each unit of a layer, the letter of its colour and how
    *   much of it there is; the colours' names
@@ -154,8 +158,28 @@
     return coming;
   }
 
+  /** The numbers of runs, each a first number and a length. @param {number[]} runs */
+  const numbersOf = (runs) =>
+    runs.flatMap((first, at) => (at % 2 ? [] : Array.from({ length: runs[at + 1] }, (_, j) => first + j)));
+
+  /**
+   * Tell where each image is found: on its own page, or at its entry in the list.
+   * @param {Images} images
+   * @returns {Index["images"]}
+   */
+  function imagesOf({ listed, paged, of, names, classes }) {
+    const withPage = new Set(numbersOf(paged));
+    return numbersOf(listed).map((number, place) => {
+      const page = Math.floor(place / of) + 1;
+      const entry = `images/index${page > 1 ? `-${page}` : ""}.html#image-${number}`;
+      const href = withPage.has(number) ? `images/${number}.html` : entry;
+      return [names[place] ?? `image ${number}`, href, classes[place], number];
+    });
+  }
+
   /** Load all names. @returns {Promise<Index>} */
-  const loadIndex = () => load("index.js", "interpretIndex");
+  const loadIndex = () =>
+    load("index.js", "interpretIndex").then((index) => ({ ...index, images: imagesOf(index.images) }));
   /** Load what units show. @returns {Promise<Shown>} */
   const loadShown = () => load("shown.js", "interpretShown");
 
@@ -316,9 +340,13 @@
       }
     }
     const asked = words.join(" ");
-    const numbered = /^image \d+$/.test(asked) ? `images/${Number(last)}.html` : "";
-    for (const [text, href] of index.images) {
-      if (href === numbered) found.push({ text, kind: text.toLowerCase() === asked ? "image" : asked, href });
+    const number = /^(?:image )?\d+$/.test(asked) ? Number(last) : -1;
+    const numbered = index.images.find((image) => image[3] === number);
+    if (numbered) {
+      const [text, href] = numbered;
+      const kind = `image ${number}`;
+      // a number alone means first of all a unit
+      found.splice(asked === last ? 1 : 0, 0, { text, kind: text.toLowerCase() === kind ? "image" : kind, href });
     }
     /** @type {Found[]} */
     const within = [];
@@ -327,7 +355,7 @@
       for (const [text, href] of entries) {
         if (found.length >= MOST) return;
         const lower = text.toLowerCase();
-        if (!has(words, lower) || href === numbered) continue;
+        if (!has(words, lower) || href === numbered?.[1]) continue;
         // what begins with the words comes before what has them inside another word
         (begins(words, lower) ? found : within).push({ text, kind, href: href + end });
       }
