@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interpret.checkpoints import NO_HEAD, load_state, read_state, split_weights, with_plain_names, without_head
+from interpret.checkpoints import NO_HEAD, State, load_state, read_state, split_weights, with_plain_names, without_head
 from interpret.errors import InterpretError, unknown
 from interpret.forward import CalledBy
 from interpret.libraries import timm_source, torchvision_names, torchvision_source
@@ -23,6 +23,7 @@ from interpret.packages import PACKAGED
 from interpret.preprocess import Preprocess
 from interpret.results.readings import READINGS
 from interpret.sources import SEED, Source
+from interpret.weights import copied
 
 RANDOM = ("random", "none")
 """What to pass as `weights` for a network that has learnt nothing."""
@@ -53,7 +54,7 @@ def load(
             - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the
               tables `[input]` (the fields of `Preprocess`) and `[model]` (`classes`);
             - `"path/to/file.py:function"`, a function without arguments that returns an `nn.Module` or a `Model`;
-            - an `nn.Module` or a `Model`. It is not copied, and stays as trained.
+            - an `nn.Module` or a `Model`. It stays as trained, and is copied only to get `weights`.
         weights: None: the network's own, as above; `"random"`: newly drawn, the same ones each time; the name of
             torchvision weights, such as `"IMAGENET1K_V1"`; or a local file of weights (see `read_state`), which
             replace all of the network's: `"last.ckpt"`, or `"last.ckpt:ema"` where it holds several state dicts. What
@@ -89,9 +90,9 @@ def load(
     if isinstance(spec, str | os.PathLike):
         model = _load(os.fspath(spec), None if weights is None else os.fspath(weights))
     else:
-        if weights is not None:
-            raise InterpretError("weights are for a model given by name: call load_state_dict on your own module")
         model = as_model(spec)
+        if weights is not None:
+            model = _with_weights(replace(model, module=copied(model.module)), os.fspath(weights))
     model.module.eval()
     if preprocess is not None:
         model = replace(model, preprocess=preprocess)
@@ -115,19 +116,7 @@ def _load(spec: str, weights: str | None) -> Model:
             network, origin = source.fresh(), source.fresh_origin
     model = network if isinstance(network, Model) else Model(network, source.name)
     if weights is not None and weights not in (*source.weights, *RANDOM):
-        path, key, ignore_head = split_weights(weights)
-        if not path.exists():
-            known = ", ".join([*source.weights, RANDOM[0]])
-            raise InterpretError(f"weights {weights!r} are neither a file nor one of {known}: give one of these")
-        state = source.adapt(with_plain_names(read_state(path, model.module, key), model.module))
-        heads: list[str] = []
-        if ignore_head:
-            state, heads = without_head(state, model.module)
-        load_state(model.module, state, f"weights {weights!r}")
-        origin = f"weights from the file {path.name}" + (f", {key}" if key else "")
-        if heads:
-            origin += f", but for the head ({', '.join(heads)}), which is random and has learnt nothing"
-        model.origin = ""
+        model = _with_weights(model, weights, (*source.weights, RANDOM[0]), source.adapt)
     return replace(
         model,
         spec=spec,
@@ -137,6 +126,25 @@ def _load(spec: str, weights: str | None) -> Model:
         classes=model.classes or source.classes,
         card=model.card or source.card,
     )
+
+
+def _with_weights(
+    model: Model, weights: str, known: Sequence[str] = (), adapt: Callable[[State], State] = lambda state: state
+) -> Model:
+    """Load a file into a model's module, and say where its weights come from."""
+    path, key, ignore_head = split_weights(weights)
+    if not path.exists():
+        others = f"neither a file nor one of {', '.join(known)}: give one of these" if known else "no file: give one"
+        raise InterpretError(f"weights {weights!r} are {others}")
+    state = adapt(with_plain_names(read_state(path, model.module, key), model.module))
+    heads: list[str] = []
+    if ignore_head:
+        state, heads = without_head(state, model.module)
+    load_state(model.module, state, f"weights {weights!r}")
+    origin = f"weights from the file {path.name}" + (f", {key}" if key else "")
+    if heads:
+        origin += f", but for the head ({', '.join(heads)}), which is random and has learnt nothing"
+    return replace(model, origin=origin)
 
 
 @contextmanager

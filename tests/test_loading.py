@@ -656,6 +656,25 @@ def test_a_function_in_a_file(tmp_path, monkeypatch) -> None:
     assert load("net.py:tiny_net").weights_hash == model.weights_hash
 
 
+def test_a_checkpoint_for_a_network_in_hand(tmp_path) -> None:
+    """Two of them for one network: each gets a copy, and the network stays as it is."""
+    network = small()
+    before = hash_weights(network)
+    later = {epoch: small().requires_grad_(False) for epoch in (1, 2)}
+    for epoch, trained in later.items():
+        trained[0].weight.mul_(epoch + 1)
+        state = {f"module.{name}": tensor for name, tensor in trained.state_dict().items()}
+        torch.save({"state_dict": state, "epoch": epoch}, tmp_path / f"{epoch}.ckpt")
+    one, two = (load(network, tmp_path / f"{epoch}.ckpt", preprocess=Preprocess((8, 8))) for epoch in (1, 2))
+    assert [one.weights_hash, two.weights_hash] == [hash_weights(later[1]), hash_weights(later[2])]
+    assert one.weights_hash != two.weights_hash and hash_weights(network) == before
+    assert one.origin == "weights from the file 1.ckpt" and one.input_shape == (3, 8, 8)
+    assert repr(two) == "<Model: Sequential, 130 parameters, input 3 × 8 × 8, weights from the file 2.ckpt>"
+    for wrong in ("3.ckpt", "random"):
+        with pytest.raises(InterpretError, match=rf"weights '{wrong}' are no file: give one"):
+            load(network, wrong)
+
+
 def test_who_does_not_say_how_a_picture_becomes_its_input_is_told_where_to(tmp_path) -> None:
     """The command has no option for it: the file, or the folder's recipe, is the place."""
     (tmp_path / "images").mkdir()
@@ -726,7 +745,7 @@ def test_a_module_and_a_model() -> None:
     assert load(model) is model
     named = load(model, preprocess=Preprocess((8, 8)), classes=["a", "b"])
     assert named.module is network and named.input_shape == (3, 8, 8) and model.preprocess is None
-    with pytest.raises(InterpretError, match="weights are for a model given by name"):
+    with pytest.raises(InterpretError, match=r"weights 'w\.pth' are no file: give one"):
         load(network, weights="w.pth")
     with pytest.raises(InterpretError, match=r"model must be a Model or an nn.Module, not int"):
         load(3)
