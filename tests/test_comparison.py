@@ -175,3 +175,15 @@ def test_what_cannot_be_compared_is_refused(before: nn.Module, images: Tensor) -
     with pytest.raises(InterpretError, match="unknown compared layer '7'"):
         interpret.compare(mined, mined).most_changed("7")
     assert isinstance(mined["0"], MinedLayer)
+
+
+def test_two_networks_of_one_name_are_told_apart(before: nn.Module, after: nn.Module, images: Tensor) -> None:
+    """Two checkpoints of a network of one's own have its class's name, both."""
+    one, other = interpret.mine(before, images), interpret.mine(after, images)
+    changes = interpret.compare(one, other)
+    assert changes.title == "What changed in Sequential" and changes.sides == ("before", "after")
+    assert "are the same before and after, and in the same order" in changes.reading
+    other.model = "later"
+    changes = interpret.compare(one, other)
+    assert changes.title == "What changed from Sequential to later" and changes.sides == ("Sequential", "later")
+    assert "are the same in Sequential and in later, and" in changes.reading

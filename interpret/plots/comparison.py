@@ -69,6 +69,5 @@ def _patches(result: Comparison) -> Panel:
     for place, (layer, unit) in enumerate(zip(result.shown_layers, result.shown_units, strict=True)):
         pictures = [list(of[str(place)][:most]) for of in (result.pictures_before, result.pictures_after)]
         label = f"{layer}\nunit {unit}\noverlap {result.overlap[layer][unit]:.2f}"
-        names = (result.before, result.after)
-        rows.append(Row([Cell(of, name) for of, name in zip(pictures, names, strict=True)], label))
+        rows.append(Row([Cell(of, name) for of, name in zip(pictures, result.sides, strict=True)], label))
     return Tiles(rows, 2, most=most).panel("patches")

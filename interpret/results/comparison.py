@@ -77,7 +77,14 @@ class Comparison(Result):
 
     @property
     def title(self) -> str:
+        if self.before == self.after:
+            return f"What changed in {self.before}"
         return f"What changed from {self.before} to {self.after}"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What tells the one network from the other: their names, or, where these are the same, before and after."""
+        return ("before", "after") if self.before == self.after else (self.before, self.after)
 
     @property
     def extent(self) -> str:
@@ -93,9 +100,10 @@ class Comparison(Result):
             if self.shown_units
             else ""
         )
+        before, after = self.sides if self.before == self.after else (f"in {self.before}", f"in {self.after}")
         return (
-            f"Each dot is a unit: how far the {self.k} images of {self.data} that excite it most are the same in "
-            f"{self.before} and in {self.after}, and in the same order. 1: the same images, 0: none of them; it is the "
+            f"Each dot is a unit: how far the {self.k} images of {self.data} that excite it most are the same "
+            f"{before} and {after}, and in the same order. 1: the same images, 0: none of them; it is the "
             f"average overlap of the two rankings. Bars are the layers' medians.{shown}"
         )
 
