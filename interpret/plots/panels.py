@@ -114,7 +114,8 @@ def lay_out(
         figsize: width and height in inches instead.
         ax: where to draw.
         title: written above all.
-        legend: handles and their words, in a line of its own, or in the user's axes.
+        legend: handles and their words, in a line of its own, or in the user's axes, if it covers no more than the
+            half of their height.
         legend_after: how many rows are above the legend; None: all.
 
     Returns:
@@ -123,10 +124,13 @@ def lay_out(
     if ax is not None:
         if width is not None or figsize is not None:
             raise InterpretError("ax has a size of its own: leave out width and figsize")
-        rows[0][0].draw(ax, inches_of(ax)[0], True)
-        if legend:
+        across, high = inches_of(ax)
+        rows[0][0].draw(ax, across, True)
+        size = points("legend.font")
+        if legend and (len(legend) + bool(legend_title)) * 1.55 * size / 72 < 0.5 * high:
             handles, words = zip(*legend, strict=True)
-            ax.legend(handles, [fit(word, 1.6, points("legend.font")) for word in words], title=legend_title or None)
+            room = min(1.6, 0.5 * across)
+            ax.legend(handles, [fit(word, room, size) for word in words], title=legend_title or None)
         return ax
     across = width_in_inches(width, figsize)
     size = points("figure.title")
