@@ -38,7 +38,7 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
     """
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset):
-        raise iterable("DataLoader of an iterable data set")
+        raise iterable("DataLoader of an iterable data set", "loader.dataset")
     if loader.collate_fn not in (default_collate, default_convert):
         dataset = _Collated(dataset, loader.collate_fn)
     sampler: Any = loader.sampler
@@ -53,11 +53,11 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
     return dataset, [f"the DataLoader's {name} is not used: items come in the order of its data set"]
 
 
-def iterable(what: str) -> InterpretError:
-    """Return the error for data that has no items by number."""
+def iterable(what: str, data: str = "data") -> InterpretError:
+    """Return the error for data that has no items by number, which are had from `data`."""
     return InterpretError(
         f"data is a {what}, which has no item by number, and hits are read again: "
-        "take some, as list(itertools.islice(data, 1000))"
+        f"take some, as list(itertools.islice({data}, 1000))"
     )
 
 
