@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from interpret.errors import InterpretError
 from interpret.preprocess import Preprocess
+from interpret.results.result import count
 from interpret.wrappers import plain_network, refuse_without_numbers
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Model:
     """A network, its preprocessing and its classes, as [`interpret.load`][interpret.loading.load] returns it.
 
@@ -23,6 +25,8 @@ class Model:
     torch.Size([1, 2, 3, 3])
     >>> len(model.weights_hash)
     64
+    >>> model
+    <Model: one layer, 20 parameters>
     """
 
     module: nn.Module
@@ -51,6 +55,16 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)
+
+    def __repr__(self) -> str:
+        told = [self.name, count(sum(one.numel() for one in self.module.parameters() if not is_lazy(one)), "parameter")]
+        if self.preprocess is not None:
+            told.append(f"input {' × '.join(map(str, self.input_shape))}")
+        if self.classes is not None:
+            told.append(f"{len(self.classes):,} class" + "es" * (len(self.classes) != 1))
+        if self.origin:
+            told.append(self.origin)
+        return f"<Model: {', '.join(told)}>"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from interpret.errors import InterpretError, unknown
 from interpret.files import discard, replacing, taken_over, write_text
 from interpret.manifest import updating
 from interpret.results.mined import Mined, MinedLayer, Subject
+from interpret.results.result import count as counted
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +83,8 @@ class Study:
     (2, 4)
     >>> Study.open(study.path).rules("2")
     ['deconvnet']
+    >>> study  # doctest: +ELLIPSIS
+    <Study: Sequential on tensor in ...study, 2 mined layers, 2 of them projected, 0 other results>
 
     Args:
         path: the folder; made when it does not exist.
@@ -134,6 +137,13 @@ class Study:
         return study
 
     # what it holds
+
+    def __repr__(self) -> str:
+        model, data = self.info["model"]["name"], self.info["data"]["name"]
+        mined = self.mined_layers
+        projected = sum(bool(self.rules(name)) for name in mined)
+        layers, results = counted(len(mined), "mined layer"), counted(len(self.results), "other result")
+        return f"<Study: {model} on {data} in {self.path}, {layers}, {projected} of them projected, {results}>"
 
     @property
     def layers(self) -> list[dict[str, Any]]:
