@@ -18,6 +18,7 @@ from figure_results import make
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import interpret
 from interpret.errors import InterpretError
@@ -357,6 +358,28 @@ def test_target_comparison_and_rho_are_named() -> None:
     of_a_unit.layer = "conv2"
     (table,) = plot(of_a_unit).axes
     assert "that for the next channel named below" in table.texts[-1].get_text().replace("\n", " ")
+
+
+# ---- one of a thing --------------------------------------------------------------------------------------------------
+
+
+COUNTS = ("items", "sample", "searched", "images", "draws")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_of_a_thing_is_not_written_as_many(kind: str) -> None:
+    result: Any = make(kind, layers=1, images=1)
+    for name in COUNTS:
+        if isinstance(vars(result).get(name), int):
+            setattr(result, name, 1)
+    texts = [text.get_text() for text in plot(result).findobj(Text)]
+    told = [*texts, repr(result), *(getattr(result, name, "") for name in ("title", "extent", "reading"))]
+    several = re.compile(
+        r"(?<![\w.,\N{MINUS SIGN}])1 (?:kept |strongest )?"
+        r"(?:images|units|layers|epochs|networks|methods|maps|places|parts|positions|channels|steps)\b"
+    )
+    assert [sentence for sentence in told if several.search(sentence.replace("\n", " "))] == []
+    assert several.search("mean of 1 images") and several.search("1 kept epochs") and not several.search("1 image")
 
 
 # ---- many networks ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from interpret.plots.panels import WHOLE_LINE, Names, Panel, Size, choose, lay_o
 from interpret.plots.style import in_style, look, points
 from interpret.plots.tiles import Cell, Row, Tiles
 from interpret.results.comparison import Comparison
+from interpret.results.result import count
 
 LINE = 0.2
 """Inches of a layer."""
@@ -54,7 +55,7 @@ def _dots(result: Comparison) -> Panel:
         room = min(max(map(width_of, result.layers)), 0.3 * wide)
         axes.set_yticks(range(len(result.layers)), [fit(name, room, size) for name in result.layers], fontsize=size)
         axes.set(xlim=(-0.02, 1.02), ylim=(len(result.layers) - 0.5, -0.5))
-        label = f"overlap of the {result.k} strongest images: a dot a unit, a bar the layer's median"
+        label = f"overlap of the {count(result.k, 'strongest image')}: a dot a unit, a bar the layer's median"
         axes.set_xlabel(fit(label, wide - room - 0.2, points("axes.label"), lines=4))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)

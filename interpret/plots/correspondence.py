@@ -11,6 +11,7 @@ from interpret.plots.lettering import fit, names_below, write_names
 from interpret.plots.panels import Names, Panel, Size, choose, lay_out
 from interpret.plots.style import in_style, look, points
 from interpret.results.correspondence import Correspondence
+from interpret.results.result import count
 
 NAMES = ("this part", "random, a place of each image's own", "random, one place for all images")
 MARKERS = ("o", "s", "^")
@@ -53,7 +54,7 @@ def plot_correspondence(
         (Line2D([], [], color=colour, marker=marker, markersize=3.5, linewidth=0.9), name)
         for colour, marker, name in zip(_colours(), MARKERS, NAMES, strict=True)
     ]
-    title = f"{result.title}: {result.images} images, ± standard error"
+    title = f"{result.title}: {count(result.images, 'image')}, ± standard error"
     return lay_out([[panel(part) for part in parts]], width, figsize, ax, title, legend)
 
 

@@ -16,6 +16,7 @@ from interpret.plots.panels import WHOLE_LINE, Key, Names, Panel, Size, choose, 
 from interpret.plots.pictures import mosaic, signals_as_pictures
 from interpret.plots.style import bare, by_depth, evenly, in_style, look, points
 from interpret.results.evolution import Evolution
+from interpret.results.result import count
 
 CURVE = 1.9
 """Inches that the curve is high."""
@@ -59,7 +60,7 @@ def plot_evolution(
     if any(result.jumps[panel.name].any() for panel in blocks):
         jump = Line2D([], [], color=look().accent, linewidth=1.4, ls="", marker="|", markersize=8, markeredgewidth=1.4)
         legend.append((jump, "the strongest image changed"))
-    title = f"{result.title}: strongest activation of each unit over {result.items:,} images"
+    title = f"{result.title}: strongest activation of each unit over {count(result.items, 'image')}"
     return (
         lay_out([blocks, curve], width, figsize, ax, title, legend)
         if blocks

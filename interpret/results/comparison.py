@@ -102,7 +102,7 @@ class Comparison(Result):
         )
         before, after = self.sides if self.before == self.after else (f"in {self.before}", f"in {self.after}")
         return (
-            f"Each dot is a unit: how far the {self.k} images of {self.data} that excite it most are the same "
+            f"Each dot is a unit: how far the {count(self.k, 'image')} of {self.data} exciting it most are the same "
             f"{before} and {after}, and in the same order. 1: the same images, 0: none of them; it is the "
             f"average overlap of the two rankings. Bars are the layers' medians.{shown}"
         )

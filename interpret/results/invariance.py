@@ -173,20 +173,19 @@ class InvarianceCurves(Result):
 
     @property
     def reading(self) -> str:
-        count = len(next(iter(self.distances.values())))
-        images = "1 image" if count == 1 else f"{count:,} images"
+        shown = len(next(iter(self.distances.values())))
         parts = [
-            f"How far each layer's features of {images} move as the input is transformed: Euclidean distance to the "
-            "features of the untransformed image, over their norm. 0 is invariant; at 1 the features have moved as far "
-            "as they are long.",
+            f"How far each layer's features of {count(shown, 'image')} move as the input is transformed: Euclidean "
+            "distance to the features of the untransformed image, over their norm. 0 is invariant; at 1 the features "
+            "have moved as far as they are long.",
             f"Model {self.model}, data {self.data}." if self.model else "",
         ]
         if self.probabilities is None:
             parts.append("The images have no labels, so that there is no probability to show.")
         else:
-            labelled = int((self.labels >= 0).sum()) if self.labels is not None else count
+            labelled = int((self.labels >= 0).sum()) if self.labels is not None else shown
             what = "class predicted for the untransformed image" if self.predicted else "true label"
-            only = f" ({labelled:,} of them have one)" if labelled < count else ""
+            only = f" ({labelled:,} of them have one)" if labelled < shown else ""
             parts += [f"Right: the probability of the {what}{only}.", in_words(self.outputs, self.part)]
         if self.fill:
             parts.append(_FILLS.get(self.fill, self.fill))

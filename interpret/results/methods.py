@@ -60,7 +60,7 @@ class MethodComparison(Result):
     @property
     def title(self) -> str:
         where = "the output" if self.layer is None else f"a unit of {self.layer}"
-        return f"What {self.model} answers to, by {len(self.maps)} methods, for {where}"
+        return f"What {self.model} answers to, by {count(len(self.maps), 'method')}, for {where}"
 
     @property
     def extent(self) -> str:
@@ -82,13 +82,12 @@ class MethodComparison(Result):
     @property
     def reading(self) -> str:
         target, other = ("class", "runner-up") if self.layer is None else ("unit", "next channel")
-        count = len(self.pictures)
         sentence = (
             f"Red speaks for the {target} named above each image, blue against it; each map is summed over colours and "
             "scaled by the 99th percentile of its magnitude. On the right, rank correlations ρ, a dot for each image "
             f"and a bar for their mean: with the map for the {other} named below it (magnitudes; 1: the map is the "
             "same for both), and with the fine detail of the image itself (signed; 1: the map is the image). Measured "
-            f"on {count} image{'s' if count != 1 else ''}{'' if self.layer is None else ', where the unit sees them'}."
+            f"on {count(len(self.pictures), 'image')}{'' if self.layer is None else ', where the unit sees them'}."
         )
         if "deconvnet" in self.maps:
             sentence += (

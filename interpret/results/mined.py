@@ -332,7 +332,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         return (
             "A row for each layer: its most active units, strongest first, each by the window of the image that "
             f"excites it most, as its neuron sees it. Found by {self.model or 'the network'} in "
-            f"{f'{self.searched:,} images' if self.searched else 'images'} of {self.data or 'the data'}."
+            f"{count(self.searched, 'image') if self.searched else 'images'} of {self.data or 'the data'}."
         )
 
     def __repr__(self) -> str:

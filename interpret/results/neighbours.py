@@ -78,8 +78,9 @@ class Neighbours(Result):
         features = f"{self.layer}'s features" + (" averaged over positions" if self.averaged else "")
         measure = "Euclidean distance" if self.metric == "euclidean" else "cosine distance, 1 − cos,"
         return (
-            f"Each row is a query, framed, and the {self.items.shape[1]} of {self.searched:,} images of {self.data} "
-            f"whose {features} are nearest to its own, nearest first, at most one of a source; below each, the "
-            f"{measure} between the features. Images far apart in pixels that come out near are alike to the network."
+            f"Each row is a query, framed, and the {self.items.shape[1]} of {count(self.searched, 'image')} of "
+            f"{self.data} whose {features} are nearest to its own, nearest first, at most one of a source; below each, "
+            f"the {measure} between the features. Images far apart in pixels that come out near are alike to the "
+            "network."
             f"{self.shown and ' ' + self.shown}"
         )

@@ -78,7 +78,7 @@ class Predictions(Result):
     def reading(self) -> str:
         known = int((self.truth >= 0).sum())
         told = (
-            f" The right one is marked; of the {known} images whose class is known, it comes first in "
+            f" The right one is marked; of {count(known, 'image')} whose class is known, it comes first in "
             f"{int((self.top[:, 0] == self.truth)[self.truth >= 0].sum())} and is among them in {int(self.hits.sum())}."
         )
         return (

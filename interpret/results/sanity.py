@@ -81,11 +81,11 @@ class SanityCheck(Result):
 
     @property
     def reading(self) -> str:
-        count, step = len(self.pictures), min(1, len(self.depths) - 1)
+        step = min(1, len(self.depths) - 1)
         sentence = (
             "Layers are randomised from the top down, and each map is compared with that of the trained network "
             "(Adebayo et al. 2018): near 1, a map does not show what these layers have learnt; a method that explains "
-            f"the network falls at once. Means over {count} image{'s' if count != 1 else ''}, one draw of random "
+            f"the network falls at once. Means over {count(len(self.pictures), 'image')}, one draw of random "
             f"weights (seed {self.seed}); maps below are those of the first image ({self.target_names[0]})."
         )
         means = {method: float(self.mean("rank", method)[step]) for method in self.rank}
@@ -94,11 +94,12 @@ class SanityCheck(Result):
             named = "; ".join(METHODS.get(one, one) + f" {means[one]:.2f}".replace("-", "−") for one in told)
             depth = int(self.depths[step])
             sentence += (
-                f" With the top {depth} of {self.layers} layers randomised, the rank correlation of the magnitudes is: "
-                f"{named}."
+                f" With the top {depth} of {count(self.layers, 'layer')} randomised, the rank correlation of the "
+                f"magnitudes is: {named}."
             )
         left_out = sum(int(np.isnan(values).sum()) for values in self.rank.values())
         if left_out:
-            count = sum(values.size for values in self.rank.values())
-            sentence += f" {left_out} of {count} maps are zero everywhere and left out."
+            maps = sum(values.size for values in self.rank.values())
+            are = "is" if left_out == 1 else "are"
+            sentence += f" {left_out} of {count(maps, 'map')} {are} zero everywhere and left out."
         return f"{sentence}{self.shown and ' ' + self.shown}"
