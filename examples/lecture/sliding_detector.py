@@ -51,6 +51,8 @@ def animate(image: Tensor, kernel: Tensor, bias: float, sums: Tensor, out: Path)
     shown = right.imshow(drawn, cmap="gray_r", vmin=0, vmax=float(rectified.max()), interpolation="nearest")
     right.set(xticks=[], yticks=[])
     right.set_title("its feature map", fontsize=7)
+    for axes in (left, right):  # where the image and its map end, or the window seems to hang in the air
+        axes.spines[:].set(visible=True, color="#b0b0b0", linewidth=0.6)
     window = left.add_patch(Rectangle((0, 0), side, side, fill=False, color=ACCENT, lw=1.6))
     pixel = right.add_patch(Rectangle((0, 0), 1, 1, fill=False, color=ACCENT, lw=1.2))
     canvas = FigureCanvasAgg(figure)

@@ -53,7 +53,7 @@ def kernel_gradient_by_place(image: Tensor, upstream: Tensor, side: int) -> Tens
 def draw(paths: dict[str, float], image: Tensor, parts: Tensor, summed: Tensor, autograd: Tensor) -> Figure:
     figure, axes = figure_grid(2, 3, (WIDTH, 4.6))
     bars = axes[0, 0]
-    names = ["path over $x_1$", "path over $x_2$", "their sum", "autograd"]
+    names = ["over $x_1$", "over $x_2$", "their sum", "autograd"]
     values = [paths["first"], paths["second"], paths["sum"], paths["autograd"]]
     bars.bar(names, values, color=[CATEGORIES[0], CATEGORIES[1], INK, CATEGORIES[2]], width=0.6)
     for place, value in enumerate(values):
@@ -63,7 +63,7 @@ def draw(paths: dict[str, float], image: Tensor, parts: Tensor, summed: Tensor, 
     bars.axhline(0, color=INK, lw=0.5)
     bars.margins(y=0.18)
     bars.set(ylabel="gradient of w", title="two paths")
-    bars.tick_params(axis="x", labelsize=6, rotation=12)
+    bars.tick_params(axis="x", labelsize=6.5)
 
     show(axes[0, 1], image, "a digit, 28 × 28", cmap="gray_r")
     limit = float(parts[:, :, 2, 2].abs().max())

@@ -19,7 +19,7 @@ import interpret
 from interpret.cli.answers import in_one_sentence
 from interpret.display import contrast, inputs_to_bytes, to_bytes
 from interpret.plots import write_figure
-from interpret.plots.lettering import fit
+from interpret.plots.lettering import fit, height_of
 from interpret.plots.pictures import mosaic
 from interpret.plots.style import WIDTH, figure_grid, in_style, points, show
 from interpret.projection import project_hits
@@ -66,7 +66,9 @@ def draw(
     title: str, units: list[int], tiles: dict[str, dict[tuple[int, int], NDArray[np.uint8]]], width: float
 ) -> Figure:
     """Draw each unit's nine projections above its nine patches, the groups of nine well apart from each other."""
-    figure, axes = figure_grid(2, len(units), (width, 2.06 * width / len(units) + 0.55))
+    title = fit(title, width - 0.2, points("figure.title"), lines=3)
+    words = height_of(title, points("figure.title")) + height_of("unit", points("axes.title"))
+    figure, axes = figure_grid(2, len(units), (width, 2 * width / len(units) + words + 0.1))
     figure.get_layout_engine().set(w_pad=APART / 2, h_pad=APART / 2, wspace=0, hspace=0)
     for column, unit in enumerate(units):
         for row, kind in enumerate(tiles):
@@ -75,7 +77,7 @@ def draw(
                 nine[rank] = tiles[kind].get((unit, rank), nine[rank])
             grid = mosaic(nine.reshape(3, 3, *nine.shape[1:]), gap=WITHIN)[0]
             show(axes[row, column], grid, f"unit {unit}" if row == 0 else "", interpolation="nearest")
-    figure.suptitle(fit(title, width - 0.2, points("figure.title"), lines=3))
+    figure.suptitle(title)
     return figure
 
 

@@ -54,18 +54,35 @@ def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> 
     >>> fit("features.12.expand3x3.conv", 0.6, 6)
     'featur….conv'
 
-    Lines are broken at spaces, and else after a dot, a slash, a hyphen or an underscore. A dollar sign comes out as
-    one: names are no formulas.
+    >>> fit("nearest of all the images, by distance", 1.4, 6, lines=2)
+    'nearest of all the\\nimages, by distance'
+
+    Lines are broken at spaces, and else after a dot, a slash, a hyphen or an underscore, and are about as long as each
+    other. A dollar sign comes out as one: names are no formulas.
     """
-    left = words.strip()
+    words = words.strip()
+    found, whole = _broken(words, width, size, lines)
+    # the narrowest width at which as many lines hold as much, so that no word is left alone on the last one
+    narrow, wide = 0.0, width
+    for _ in range(8 if whole and len(found) > 1 else 0):
+        tried, whole = _broken(words, (narrow + wide) / 2, size, len(found))
+        if whole:
+            found, wide = tried, (narrow + wide) / 2
+        else:
+            narrow = (narrow + wide) / 2
+    return "\n".join(found).replace("$", r"\$")
+
+
+def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[list[str], bool]:
+    """Return at most so many lines, each as full as it can be, and whether they hold all the words."""
     broken: list[str] = []
-    while len(broken) < lines - 1 and width_of(left, size) > width:
-        line = _first_line(left, width, size)
+    while len(broken) < lines - 1 and width_of(words, size) > width:
+        line = _first_line(words, width, size)
         if not line:
             break
         broken.append(line.strip())
-        left = left[len(line) :].strip()
-    return "\n".join([*broken, _shortened(left, width, size)]).replace("$", r"\$")
+        words = words[len(line) :].strip()
+    return [*broken, _shortened(words, width, size)], width_of(words, size) <= width
 
 
 def _first_line(words: str, width: float, size: float | None) -> str:

@@ -87,7 +87,7 @@ def _row(result: Neighbours, query: int, named: bool) -> Panel:
             left = (place + 1) * pitch
             sheet.picture(left, head, side, tall, result.pictures[query, place])
             name = fit(result.label_name(int(result.labels[query, place])), side)
-            words = f"{name}\n{result.distances[query, place]:.3g}".strip()
+            words = f"{name}\n{_three_digits(result.distances[query, place])}".strip()
             sheet.write(left + side / 2, below, words, color=quiet, ha="center")
 
     return Panel(str(query), draw, WHOLE_LINE, lambda wide: head + 0.94 * wide / count * height / breadth + label)
@@ -138,3 +138,12 @@ def plot_krizhevsky_figure4(
 
 def _measure(result: Neighbours) -> str:
     return "Euclidean distance" if result.metric == "euclidean" else "cosine distance"
+
+
+def _three_digits(distance: float) -> str:
+    """Return a distance with the same number of digits as those beside it.
+
+    >>> [_three_digits(distance) for distance in (0.0312, 9, 10.46, 834.2, 12345)]
+    ['0.0312', '9.00', '10.5', '834', '12,345']
+    """
+    return f"{distance:,.0f}" if distance >= 999.5 else f"{distance:#.3g}".rstrip(".")

@@ -59,7 +59,7 @@ class NetworkCosts(Result):
             f"Each of {count} networks of torchvision with its default weights: the published top-1 accuracy on "
             "ImageNet's validation images (one central crop) against the multiply-accumulates of one image, counted "
             "here; a bubble's area is the number of parameters. "
-            f"For {agree} of them the counts equal torchvision's to its three decimals"
+            f"For {agree if agree < count else 'all'} of them the counts equal torchvision's to its three decimals"
             + (f"; they do not for {', '.join(self.disagreeing)}." if self.disagreeing else ".")
         )
 
