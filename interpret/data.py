@@ -945,9 +945,11 @@ def _none_left(images: Images) -> InterpretError:
     if not images.skipped:
         return InterpretError(f"data {images.name!r} holds no images: give at least one")
     file, reason = next(iter(images.skipped.items()))
+    why = f"{file!r}, because {reason}"
+    if len(images.skipped) == 1:
+        return InterpretError(f"the only image of data {images.name!r} cannot be read: {why}")
     return InterpretError(
-        f"none of the {len(images.skipped)} images of data {images.name!r} can be read: "
-        f"the first, {file!r}, because {reason}"
+        f"none of the {len(images.skipped)} images of data {images.name!r} can be read: the first, {why}"
     )
 
 

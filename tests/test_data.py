@@ -217,6 +217,9 @@ def test_none_left(tmp_path, crops) -> None:
     (tmp_path / "b.jpg").write_bytes(b"x")
     with pytest.raises(InterpretError, match=r"none of the 2 images .* can be read: the first, 'a.jpg', because it is"):
         list(batches(open_images(tmp_path, model(), crops=crops)))
+    (tmp_path / "b.jpg").unlink()
+    with pytest.raises(InterpretError, match=r"the only image of data .* cannot be read: 'a.jpg', because it is no"):
+        list(batches(open_images(tmp_path, model(), crops=crops)))
 
 
 def test_resuming_past_what_was_readable_is_no_error(tmp_path) -> None:
