@@ -94,8 +94,8 @@ class Evolution(Result):
             "Each row is a unit, each column a kept epoch: the unit's single strongest activation over the "
             f"{count(self.items, 'image')} of {self.data}, projected ({self.rule}) to the pixels that it sees, "
             "contrast stretched one by one; a bar before a picture marks a jump, where the strongest image is another "
-            "than before. Below, how far each layer's features move per epoch: the Euclidean distance between the features "
-            "of one image at two consecutive kept epochs, divided by the norm of the earlier and by the epochs "
-            f"between, mean over {count(self.sample, 'image')} (band: standard error); a layer has settled where its "
-            f"line is low.{self.shown and ' ' + self.shown}"
+            "than before. Below, how far each layer's features move per epoch: the Euclidean distance between the "
+            "features of one image at two consecutive kept epochs, divided by the norm of the earlier and by the "
+            f"epochs between, mean over {count(self.sample, 'image')} (band: standard error); a layer has settled where "
+            f"its line is low.{self.shown and ' ' + self.shown}"
         )
