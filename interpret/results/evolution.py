@@ -96,6 +96,6 @@ class Evolution(Result):
             "contrast stretched one by one; a bar before a picture marks a jump, where the strongest image is another "
             "than before. Below, how far each layer's features move per epoch: the Euclidean distance between the "
             "features of one image at two consecutive kept epochs, divided by the norm of the earlier and by the "
-            f"epochs between, mean over {count(self.sample, 'image')} (band: standard error); a layer has settled where "
-            f"its line is low.{self.shown and ' ' + self.shown}"
+            f"epochs between, mean over {count(self.sample, 'image')} (band: standard error); a layer has settled "
+            f"where its line is low.{self.shown and ' ' + self.shown}"
         )
