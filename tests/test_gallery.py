@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import gallery_study
 import pytest
+import torch
 from gallery_study import (
     EACH_TYPE,
     EVIL_CLASS,
@@ -25,6 +26,7 @@ from gallery_study import (
     pages,
 )
 
+import interpret
 from interpret.errors import InterpretError
 from interpret.gallery import write_gallery, writer
 from interpret.gallery.pages import NetworkView
@@ -33,6 +35,13 @@ from interpret.study import Study, layer_path
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 
 # what is written
+
+
+def test_the_guide_says_what_a_patch_at_the_border_is(gallery: Path) -> None:
+    assert "the patch is moved into the image" in (gallery / "how-to-read.html").read_text("utf-8")
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 5, padding=2)).eval()
+    corner = interpret.project(network, torch.rand(1, 1, 9, 9), "0", channels=0, positions=[(0, 8)])
+    assert corner.boxes.tolist() == [[0, 4, 5, 9]]  # and not from row −2 to 3 and column 6 to 11, as the kernel lies
 
 
 def test_every_unit_and_layer_has_its_page(gallery: Path) -> None:
