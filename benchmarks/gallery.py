@@ -29,7 +29,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from interpret.gallery import write_gallery
-from interpret.study import layer_path
+from interpret.support.files import layer_path
 
 K, SIDE, SAMPLE, CLASSES, WIDEST = 9, 64, 256, 20, 2048
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()

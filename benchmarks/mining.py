@@ -21,10 +21,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from interpret.data import Batch, open_images
-from interpret.execution import prepared
-from interpret.mining import Miner, mine
-from interpret.model import as_model
+from interpret.analyses.mining.compute import Miner, mine
+from interpret.execution.execution import prepared
+from interpret.images.data import Batch, open_images
+from interpret.network.model import as_model
 
 
 def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ import torch
 import torchvision
 
 from interpret import occlude
-from interpret.windows import Windowed
+from interpret.analyses.occlusion.windowed_forward import Windowed
 
 NETWORKS = ["vgg16", "resnet18", "squeezenet1_1", "mobilenet_v2", "densenet121", "efficientnet_b0"]
 

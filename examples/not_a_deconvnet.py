@@ -15,7 +15,7 @@ from captum.attr import Deconvolution
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.modes import frozen
+from interpret.network.modes import frozen
 
 
 def main() -> None:

@@ -22,90 +22,93 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from interpret.support.moved import find_old_names
+from interpret.support.version import __version__ as __version__
+
 if TYPE_CHECKING:
-    from interpret.activations import feature_maps, layer_outputs
-    from interpret.attribution import attribute
-    from interpret.comparison import compare
-    from interpret.correspondence import correspond
-    from interpret.costs import compare_costs
-    from interpret.data import Images, open_images
-    from interpret.datasets import load_dataset
-    from interpret.errors import InterpretError
-    from interpret.evolution import evolve
-    from interpret.filters import filter_images, plot_filters
+    from interpret.analyses.attribution.compute import attribute
+    from interpret.analyses.attribution.result import Attribution
+    from interpret.analyses.comparison.compute import compare
+    from interpret.analyses.correspondence.compute import correspond
+    from interpret.analyses.costs.compute import compare_costs
+    from interpret.analyses.evolution.compute import evolve
+    from interpret.analyses.feature_maps.compute import feature_maps, layer_outputs
+    from interpret.analyses.filters.compute import filter_images, plot_filters
+    from interpret.analyses.invariance.compute import probe
+    from interpret.analyses.invariance.figure import plot_invariance
+    from interpret.analyses.invariance.result import InvarianceCurves
+    from interpret.analyses.methods.compute import compare_methods
+    from interpret.analyses.mining.compute import mine
+    from interpret.analyses.mining.result import Mined
+    from interpret.analyses.neighbours.compute import find_neighbours
+    from interpret.analyses.occlusion.compute import occlude
+    from interpret.analyses.occlusion.figure import plot_occlusion
+    from interpret.analyses.occlusion.result import Occlusion
+    from interpret.analyses.predictions.compute import predict
+    from interpret.analyses.projection.compute import project
+    from interpret.analyses.projection.result import Projections
+    from interpret.analyses.sanity.compute import sanity_check
+    from interpret.backprop.rules import BackwardRule, UncoveredOperation
     from interpret.gallery import write_gallery
-    from interpret.invariance import probe
-    from interpret.loading import load
-    from interpret.methods import compare_methods
-    from interpret.mining import mine
-    from interpret.model import Model
-    from interpret.neighbours import find_neighbours
-    from interpret.occlusion import occlude
-    from interpret.plots import plot
-    from interpret.plots.invariance import plot_invariance
-    from interpret.plots.occlusion import plot_occlusion
-    from interpret.predictions import predict
-    from interpret.preprocess import Preprocess
-    from interpret.projection import project
-    from interpret.report import write_report
-    from interpret.results.attribution import Attribution
-    from interpret.results.invariance import InvarianceCurves
-    from interpret.results.mined import Mined
-    from interpret.results.occlusion import Occlusion
-    from interpret.results.projections import Projections
+    from interpret.images.data import Images, open_images
+    from interpret.images.datasets import load_dataset
+    from interpret.loading.loading import load
+    from interpret.network.model import Model
+    from interpret.network.preprocess import Preprocess
+    from interpret.report.writer import write_report
+    from interpret.results.plotting import plot
     from interpret.results.result import Result
-    from interpret.rules import BackwardRule, UncoveredOperation
-    from interpret.sanity import sanity_check
-    from interpret.study import Study
-    from interpret.summary import summarise
-    from interpret.tracing import Layer, ReceptiveField, trace
-    from interpret.training import train
+    from interpret.study.study import Study
+    from interpret.support.errors import InterpretError
+    from interpret.tracing.summary import summarise
+    from interpret.tracing.tracing import Layer, ReceptiveField, trace
+    from interpret.training.training import train
 
 # public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
 _HOME = {
-    "Attribution": "results.attribution",
-    "BackwardRule": "rules",
-    "Images": "data",
-    "InterpretError": "errors",
-    "InvarianceCurves": "results.invariance",
-    "Layer": "tracing",
-    "Mined": "results.mined",
-    "Model": "model",
-    "Occlusion": "results.occlusion",
-    "Preprocess": "preprocess",
-    "Projections": "results.projections",
-    "ReceptiveField": "tracing",
+    "Attribution": "analyses.attribution.result",
+    "BackwardRule": "backprop.rules",
+    "Images": "images.data",
+    "InterpretError": "support.errors",
+    "InvarianceCurves": "analyses.invariance.result",
+    "Layer": "tracing.tracing",
+    "Mined": "analyses.mining.result",
+    "Model": "network.model",
+    "Occlusion": "analyses.occlusion.result",
+    "Preprocess": "network.preprocess",
+    "Projections": "analyses.projection.result",
+    "ReceptiveField": "tracing.tracing",
     "Result": "results.result",
-    "Study": "study",
-    "UncoveredOperation": "rules",
-    "attribute": "attribution",
-    "compare": "comparison",
-    "compare_costs": "costs",
-    "compare_methods": "methods",
-    "correspond": "correspondence",
-    "evolve": "evolution",
-    "feature_maps": "activations",
-    "filter_images": "filters",
-    "find_neighbours": "neighbours",
-    "layer_outputs": "activations",
-    "load": "loading",
-    "load_dataset": "datasets",
-    "mine": "mining",
-    "occlude": "occlusion",
-    "open_images": "data",
-    "plot": "plots",
-    "plot_filters": "filters",
-    "plot_invariance": "plots.invariance",
-    "plot_occlusion": "plots.occlusion",
-    "predict": "predictions",
-    "probe": "invariance",
-    "project": "projection",
-    "sanity_check": "sanity",
-    "summarise": "summary",
-    "trace": "tracing",
-    "train": "training",
+    "Study": "study.study",
+    "UncoveredOperation": "backprop.rules",
+    "attribute": "analyses.attribution.compute",
+    "compare": "analyses.comparison.compute",
+    "compare_costs": "analyses.costs.compute",
+    "compare_methods": "analyses.methods.compute",
+    "correspond": "analyses.correspondence.compute",
+    "evolve": "analyses.evolution.compute",
+    "feature_maps": "analyses.feature_maps.compute",
+    "filter_images": "analyses.filters.compute",
+    "find_neighbours": "analyses.neighbours.compute",
+    "layer_outputs": "analyses.feature_maps.compute",
+    "load": "loading.loading",
+    "load_dataset": "images.datasets",
+    "mine": "analyses.mining.compute",
+    "occlude": "analyses.occlusion.compute",
+    "open_images": "images.data",
+    "plot": "results.plotting",
+    "plot_filters": "analyses.filters.compute",
+    "plot_invariance": "analyses.invariance.figure",
+    "plot_occlusion": "analyses.occlusion.figure",
+    "predict": "analyses.predictions.compute",
+    "probe": "analyses.invariance.compute",
+    "project": "analyses.projection.compute",
+    "sanity_check": "analyses.sanity.compute",
+    "summarise": "tracing.summary",
+    "trace": "tracing.tracing",
+    "train": "training.training",
     "write_gallery": "gallery",
-    "write_report": "report",
+    "write_report": "report.writer",
 }
 
 __all__ = [
@@ -153,7 +156,8 @@ __all__ = [
     "write_gallery",
     "write_report",
 ]
-__version__ = "0.1.0"
+
+find_old_names()
 
 
 def __getattr__(name: str) -> object:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpret.tracing import Layer
+from interpret.tracing.tracing import Layer
 
 
 class Linearised(TorchFunctionMode):

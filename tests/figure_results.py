@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from interpret.analyses.attribution.result import METHODS
+from interpret.analyses.correspondence.result import Correspondence
+from interpret.analyses.costs.result import NetworkCosts
+from interpret.analyses.evolution.result import Evolution
+from interpret.analyses.feature_maps.result import FeatureMaps
+from interpret.analyses.invariance.result import InvarianceCurves
+from interpret.analyses.methods.result import MethodComparison
+from interpret.analyses.neighbours.result import Neighbours
+from interpret.analyses.occlusion.result import Occlusion
+from interpret.analyses.predictions.result import Predictions
+from interpret.analyses.sanity.result import SanityCheck
 from interpret.results import Result
-from interpret.results.correspondence import Correspondence
-from interpret.results.costs import NetworkCosts
-from interpret.results.evolution import Evolution
-from interpret.results.feature_maps import FeatureMaps
-from interpret.results.invariance import InvarianceCurves
-from interpret.results.methods import METHODS, MethodComparison
-from interpret.results.neighbours import Neighbours
-from interpret.results.occlusion import Occlusion
-from interpret.results.predictions import Predictions
-from interpret.results.sanity import SanityCheck
 
 LONG = [
     "backbone.encoder.stages.2.blocks.17.inverted_bottleneck.depthwise_convolution",

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from interpret.analyses.predictions.result import Predictions
 from interpret.gallery import write_gallery
-from interpret.results.predictions import Predictions
-from interpret.study import layer_path
+from interpret.support.files import layer_path
 
 EVIL_CLASS = "<script>alert(1)</script>"
 EVIL_FILE = '"><img src=x onerror=alert(1)>.jpg'

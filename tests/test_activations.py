@@ -14,13 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpret
-from interpret.activations import feature_maps
-from interpret.errors import InterpretError
-from interpret.model import Model
-from interpret.plots import plot
-from interpret.plots.feature_maps import _Block, plot_feature_maps
-from interpret.preprocess import Preprocess
-from interpret.results.feature_maps import FeatureMaps
+from interpret.analyses.feature_maps.compute import feature_maps
+from interpret.analyses.feature_maps.figure import _Block, plot_feature_maps
+from interpret.analyses.feature_maps.result import FeatureMaps
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 
 def build() -> nn.Sequential:

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import interpret
 from interpret import InterpretError, Study, attribute, load, occlude, predict, probe
-from interpret.answers import NoScores, Reading, find_reading, main_output, scores_of
 from interpret.cli.app import app
-from interpret.model import as_model
+from interpret.network.answers import NoScores, Reading, find_reading, main_output, scores_of
+from interpret.network.model import as_model
 
 
 class Answering(nn.Module):
@@ -205,7 +205,7 @@ def test_the_user_says_otherwise() -> None:
     with pytest.raises(InterpretError, match="unknown reading of outputs 'sigmod': did you mean 'sigmoid'"):
         load(module, outputs="sigmod")
     with pytest.raises(InterpretError, match="unknown reading of outputs"):
-        predict(interpret.model.Model(module, "mine", outputs="logit"), images)
+        predict(interpret.network.model.Model(module, "mine", outputs="logit"), images)
 
 
 def test_one_score_tells_the_two_classes_of_the_model_apart() -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import interpret
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore::interpret.rules.UncoveredOperation"),
+    pytest.mark.filterwarnings("ignore::interpret.backprop.rules.UncoveredOperation"),
     pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning"),  # which people call all the same
 ]
 

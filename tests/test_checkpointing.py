@@ -14,8 +14,8 @@ from torch.utils import checkpoint as torch_checkpoint
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 from interpret import attribute, mine, occlude, probe, project, sanity_check
-from interpret.checkpointing import plain_checkpoints
-from interpret.rules import RULES, BackwardRule
+from interpret.backprop.rules import RULES, BackwardRule
+from interpret.network.checkpointing import plain_checkpoints
 
 ORIGINALS = torch_checkpoint.CheckpointFunction, torch_checkpoint._checkpoint_hook
 

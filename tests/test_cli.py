@@ -20,10 +20,10 @@ import interpret
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
 from interpret.cli.subjects import lasting
-from interpret.data import FileImages
-from interpret.errors import warn
-from interpret.model_files import shipped_models
-from interpret.study import Study
+from interpret.images.data import FileImages
+from interpret.loading.folders import shipped_models
+from interpret.study.study import Study
+from interpret.support.errors import warn
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -180,7 +180,7 @@ def test_a_full_memory_is_one_sentence(capsys: pytest.CaptureFixture[str], monke
     def refuse(*args: object, **kwargs: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("interpret.loading.load", refuse)
+    monkeypatch.setattr("interpret.loading.loading.load", refuse)
     assert "--batch-size" in refused(capsys, monkeypatch, "filters", "lenet")
 
 
@@ -457,7 +457,7 @@ def test_a_folder_with_something_else_is_refused_before_anything_runs(
 def test_demo_packages_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("interpret.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("interpret.loading.packages.find_spec", lambda name: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     assert "pip install 'interpret-cnn[demo]'" in refused(capsys, monkeypatch, "gallery")

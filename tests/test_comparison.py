@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import interpret
 from interpret import InterpretError, Mined, Result
-from interpret.comparison import average_overlap
-from interpret.results.mined import MinedLayer
+from interpret.analyses.comparison.compute import average_overlap
+from interpret.analyses.mining.result import MinedLayer
 
 
 def small() -> nn.Module:

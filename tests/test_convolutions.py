@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor
 
-import interpret.convolutions
-from interpret.convolutions import convolve
+import interpret.backprop.windowed_convolution
+from interpret.backprop.windowed_convolution import convolve
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_ones_too() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpret.convolutions, "WORTH", 0)
+        patch.setattr(interpret.backprop.windowed_convolution, "WORTH", 0)
         yield
 
 
@@ -94,7 +94,7 @@ def test_only_the_window_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(list(size))
         return torch.nn.grad.conv2d_input(size, *args)
 
-    monkeypatch.setattr(interpret.convolutions, "conv2d_input", watched)
+    monkeypatch.setattr(interpret.backprop.windowed_convolution, "conv2d_input", watched)
     x = torch.rand(2, 1, 40, 40, requires_grad=True)
     output = convolve(F.conv2d, (x, torch.rand(1, 1, 3, 3)), {"padding": 1})
     signal = torch.zeros_like(output)

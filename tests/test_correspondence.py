@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import interpret
-from interpret import correspondence
-from interpret.correspondence import correspond, hamming
-from interpret.errors import InterpretError
-from interpret.model import Model
-from interpret.plots import plot
-from interpret.preprocess import Preprocess
-from interpret.results.correspondence import MASKS, Correspondence
+from interpret.analyses.correspondence import compute as correspondence
+from interpret.analyses.correspondence.compute import correspond, hamming
+from interpret.analyses.correspondence.result import MASKS, Correspondence
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 
 def build(seed: int = 0) -> nn.Sequential:

@@ -18,12 +18,12 @@ from torch import nn
 from torchvision import models
 
 import interpret
-from interpret.costs import without_memory
-from interpret.errors import InterpretError
-from interpret.plots import plot
-from interpret.plots.labels import label_points
+from interpret.analyses.costs.compute import without_memory
+from interpret.analyses.costs.result import NetworkCosts
+from interpret.figures.labels import label_points
 from interpret.results import Result
-from interpret.results.costs import NetworkCosts
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 
 @pytest.fixture(scope="module")

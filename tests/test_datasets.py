@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from interpret import datasets
-from interpret.datasets import load_dataset
-from interpret.errors import InterpretError
+from interpret.images import datasets
+from interpret.images.datasets import load_dataset
+from interpret.support.errors import InterpretError
 
 
 def test_digits() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from interpret.display import contrast, sheet, sheet_columns, shrink, to_bytes, to_rgb, webp
+from interpret.images.display import contrast, sheet, sheet_columns, shrink, to_bytes, to_rgb, webp
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

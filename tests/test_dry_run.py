@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import interpret
 from interpret import InterpretError
-from interpret.dry_run import DryRun, answers_of
-from interpret.model import as_model, hash_weights
-from interpret.parallel import copies_of
+from interpret.execution.parallel import copies_of
+from interpret.network.dry_run import DryRun, answers_of
+from interpret.network.model import as_model, hash_weights
 
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:

@@ -15,15 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import interpret
-from interpret.checkpoints import list_epochs
-from interpret.display import contrast, to_bytes
-from interpret.errors import InterpretError
-from interpret.evolution import evolve
-from interpret.plots import plot
-from interpret.plots.evolution import plot_evolution
-from interpret.plots.pictures import mosaic, signals_as_pictures
+from interpret.analyses.evolution.compute import evolve
+from interpret.analyses.evolution.figure import plot_evolution
+from interpret.analyses.evolution.result import Evolution
+from interpret.figures.pictures import mosaic, signals_as_pictures
+from interpret.images.display import contrast, to_bytes
+from interpret.loading.checkpoints import list_epochs
 from interpret.results import Result
-from interpret.results.evolution import Evolution
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 EPOCHS = (1, 2, 5)
 
@@ -297,7 +297,7 @@ def test_the_result_is_read_without_torch(tmp_path: Path) -> None:
 
     evolve({4: states()[1], 9: states()[2]}, pictures(), layers="3", units=2, model=build(9)).save(tmp_path / "e")
     code = (
-        "import sys; from interpret.results import Result; from interpret.plots import plot; "
+        "import sys; from interpret.results import Result; from interpret.results.plotting import plot; "
         f"plot(Result.load({str(tmp_path / 'e')!r})); print('torch' in sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 import interpret
-from interpret.datasets import load_dataset
-from interpret.errors import InterpretError
+from interpret.images.datasets import load_dataset
+from interpret.support.errors import InterpretError
 
 FOLDER = Path(__file__).parent.parent / "examples" / "papers"
 

@@ -21,10 +21,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import interpret
-from interpret.errors import InterpretError
-from interpret.plots import DRAWN_BY, plot, write_figure
-from interpret.plots.costs import FAMILIES
-from interpret.plots.style import ACCENT, CATEGORIES, figure_grid, in_style, only_house_style
+from interpret.analyses.costs.figure import FAMILIES
+from interpret.figures.saving import write_figure
+from interpret.figures.style import ACCENT, CATEGORIES, figure_grid, in_style, only_house_style
+from interpret.results.plotting import DRAWN_BY, plot
+from interpret.support.errors import InterpretError
 
 KINDS = list(DRAWN_BY)
 COLUMN, PAGE = 3.3, 7.0
@@ -399,7 +400,7 @@ def test_a_small_chart_of_many_networks_names_those_that_have_room() -> None:
 
 
 def test_a_font_that_is_there_is_measured() -> None:
-    from interpret.plots.lettering import width_of
+    from interpret.figures.lettering import width_of
 
     sans = width_of("illicit", 10)
     matplotlib.rcParams["font.family"] = "monospace"

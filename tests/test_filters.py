@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from interpret import InterpretError, Model, Preprocess, filter_images, load, plot_filters
-from interpret.filters import filter_sheet
+from interpret.analyses.filters.compute import filter_sheet
 
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interpret.flow import Connections, connect, trace_flow
+from interpret.tracing.connectivity import Connections, connect, trace_flow
 
 
 class Branching(nn.Module):

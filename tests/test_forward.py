@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpret
-from interpret.errors import InterpretError
-from interpret.forward import call_network
-from interpret.projection import project_hits
+from interpret.analyses.projection.compute import project_hits
+from interpret.network.forward import call_network
+from interpret.support.errors import InterpretError
 
 
 class Raising(nn.Module):

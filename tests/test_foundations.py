@@ -24,15 +24,15 @@ from torch.nn.utils import parametrizations
 from torchvision.models import resnet18
 
 import interpret
-from interpret.data import LeftAside
-from interpret.errors import InterpretError, unknown, warn
-from interpret.files import never, replacing, taken_over, write_text
-from interpret.interrupts import interrupts_held
-from interpret.layers import first_outputs, select_layers, units_first
-from interpret.model import Model, as_model, hash_weights
-from interpret.preprocess import Preprocess
-from interpret.progress import progress
-from interpret.rules import UncoveredOperation
+from interpret.backprop.rules import UncoveredOperation
+from interpret.images.data import LeftAside
+from interpret.network.layers import first_outputs, select_layers, units_first
+from interpret.network.model import Model, as_model, hash_weights
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError, unknown, warn
+from interpret.support.files import never, replacing, taken_over, write_text
+from interpret.support.interrupts import interrupts_held
+from interpret.support.progress import progress
 
 # the package
 
@@ -44,7 +44,8 @@ def run(code: str) -> None:
 def test_importing_it_does_not_import_torch() -> None:
     run(
         "import sys, interpret; dir(interpret); interpret.__version__; "
-        "from interpret import InterpretError, Study; import interpret.errors, interpret.files, interpret.progress; "
+        "from interpret import InterpretError, Study; "
+        "import interpret.support.errors, interpret.support.files, interpret.support.progress; "
         "assert not {'torch', 'torchvision', 'matplotlib', 'captum'} & set(sys.modules)"
     )
 

@@ -27,10 +27,11 @@ from gallery_study import (
 )
 
 import interpret
-from interpret.errors import InterpretError
 from interpret.gallery import write_gallery, writer
 from interpret.gallery.pages import NetworkView
-from interpret.study import Study, layer_path
+from interpret.study.study import Study
+from interpret.support.errors import InterpretError
+from interpret.support.files import layer_path
 
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from interpret.errors import InterpretError
 from interpret.gallery import write_gallery
-from interpret.study import Study
+from interpret.study.study import Study
+from interpret.support.errors import InterpretError
 
 SIDE = 24
 

@@ -17,14 +17,14 @@ from torch import nn
 
 from interpret.cli import main
 from interpret.gallery import write_gallery
-from interpret.study import Study
+from interpret.study.study import Study
 
 browser = gallery_study.browser
 
 NETWORK = """
 from torch import nn
-from interpret.model import Model
-from interpret.preprocess import Preprocess
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
 
 def build():
     features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU())
@@ -164,7 +164,7 @@ def test_cited_lines_make_the_very_pictures_of_the_page(
 ) -> None:
     """Run exactly as they stand on the page, they give the patches and the projections of all its tiles."""
     import interpret
-    from interpret.display import contrast, shrink, to_bytes
+    from interpret.images.display import contrast, shrink, to_bytes
 
     torch.manual_seed(5)
     other = interpret.load(f"{made}/net.py:build").module

@@ -13,7 +13,7 @@ from torch import nn
 
 from interpret.gallery.rails import lay_rails
 from interpret.gallery.relations import LEAST, correlate, select
-from interpret.study import Study
+from interpret.study.study import Study
 
 
 @pytest.mark.parametrize("sizes", [(3, 5), (40, 700, 90)])
@@ -157,8 +157,8 @@ def test_spread_and_connections_are_computed_once(begun: Study, monkeypatch: pyt
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("interpret.flow.trace_flow", never)
-    monkeypatch.setattr("interpret.study._look_again", never)
+    monkeypatch.setattr("interpret.tracing.connectivity.trace_flow", never)
+    monkeypatch.setattr("interpret.study.study._look_again", never)
     begun.spread()
     begun.connect()
 

@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from torch import nn
 
-from interpret import study as study_module
-from interpret.data import open_images
 from interpret.gallery import numbers, write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
 from interpret.gallery.searching import strongest_of_each
-from interpret.model import Model
-from interpret.preprocess import Preprocess
-from interpret.study import Study, layer_path
+from interpret.images.data import open_images
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.study import study as study_module
+from interpret.study.study import Study
+from interpret.support.files import layer_path
 
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 

@@ -39,10 +39,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from interpret import plots, results
+from interpret import results
 from interpret.gallery import image_list, numbers, subjects, write_gallery
 from interpret.results import Result
-from interpret.study import Study, layer_path
+from interpret.results import plotting as plots
+from interpret.study.study import Study
+from interpret.support.files import layer_path
 
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 
@@ -572,9 +574,9 @@ def test_no_metadata_of_the_originals_survives(tmp_path: Path) -> None:
     import torch
     from torch import nn
 
-    from interpret.data import open_images
-    from interpret.model import Model
-    from interpret.preprocess import Preprocess
+    from interpret.images.data import open_images
+    from interpret.network.model import Model
+    from interpret.network.preprocess import Preprocess
 
     rng = np.random.default_rng(0)
     folder = tmp_path / "photographs"

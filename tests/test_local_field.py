@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from interpret import project, trace
-from interpret.layers import first_outputs
-from interpret.receptive_field import ReceptiveField
-from interpret.rules import BackwardRule, Rule
-from interpret.tracing import Layer
+from interpret.backprop.rules import BackwardRule, Rule
+from interpret.network.layers import first_outputs
+from interpret.tracing.receptive_field import ReceptiveField
+from interpret.tracing.tracing import Layer
 
 # ---- single operations -----------------------------------------------------------------------------------------------
 

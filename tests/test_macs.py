@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import DeformConv2d, roi_align
 
 import interpret
-from interpret.macs import MacCounter
+from interpret.tracing.macs import MacCounter
 
 T, B, N, H = 5, 3, 8, 6
 SEQUENCE = torch.rand(T, B, N)

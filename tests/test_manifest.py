@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from interpret.errors import InterpretError
-from interpret.manifest import MANIFEST, check_folder, updating
+from interpret.support.errors import InterpretError
+from interpret.support.manifest import MANIFEST, check_folder, updating
 
 OLD = {"index.html": "old", "assets/style.css": "the same", "layers/conv1/0.html": "old", "layers/conv9/0.html": "old"}
 NEW = {"index.html": "new", "assets/style.css": "the same", "layers/conv1/0.html": "new", "images/0.html": "new"}
@@ -182,7 +182,7 @@ def test_an_interrupt_between_two_steps_leaves_the_old_or_the_new(
 DIE = """
 import os, sys
 from pathlib import Path
-from interpret.manifest import updating
+from interpret.support.manifest import updating
 left, rename = int(sys.argv[2]), Path.rename
 def dying(*args):
     global left

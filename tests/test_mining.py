@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from interpret import mining
-from interpret.data import Images, batches, open_images, sample_by_hash
-from interpret.errors import InterpretError
-from interpret.folder import UnreadableImage
-from interpret.mining import BINS, DyadicHistogram, Mined, Miner, mine, strongest_places
-from interpret.model import Model, as_model
+from interpret.analyses.mining import compute as mining
+from interpret.analyses.mining.compute import BINS, DyadicHistogram, Mined, Miner, mine, strongest_places
+from interpret.images.data import Images, batches, open_images, sample_by_hash
+from interpret.images.folder import UnreadableImage
+from interpret.network.model import Model, as_model
+from interpret.support.errors import InterpretError
 
 FEW = settings(max_examples=20, deadline=None)
 MANY = settings(max_examples=150, deadline=None)
@@ -682,7 +682,7 @@ def test_images_of_several_shapes_are_refused_in_one_batch_or_in_several() -> No
 
 
 def test_a_model_and_a_folder(tmp_path: Any) -> None:
-    from interpret.preprocess import Preprocess
+    from interpret.network.preprocess import Preprocess
 
     for index in range(5):
         folder = tmp_path / ("dark" if index < 3 else "light")

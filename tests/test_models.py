@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from interpret.datasets import load_dataset
-from interpret.loading import load
-from interpret.recipes import read_recipe
+from interpret.images.datasets import load_dataset
+from interpret.loading.loading import load
+from interpret.loading.recipes import read_recipe
 
 MODELS = Path(__file__).parents[1] / "models"
 EVOLUTION = [1, 2, 5, 10, 20, 30, 40, 64]

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import interpret
-from interpret import neighbours
-from interpret.errors import InterpretError
-from interpret.model import Model, as_model
-from interpret.neighbours import find_neighbours, index_features, nearest
-from interpret.plots import plot
-from interpret.plots.neighbours import plot_krizhevsky_figure4
-from interpret.preprocess import Preprocess
-from interpret.results.neighbours import Neighbours
+from interpret.analyses.neighbours import compute as neighbours
+from interpret.analyses.neighbours.compute import find_neighbours, index_features, nearest
+from interpret.analyses.neighbours.figure import plot_krizhevsky_figure4
+from interpret.analyses.neighbours.result import Neighbours
+from interpret.network.model import Model, as_model
+from interpret.network.preprocess import Preprocess
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 
 def build(seed: int = 0) -> nn.Sequential:

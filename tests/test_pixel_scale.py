@@ -13,12 +13,12 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 
 import interpret
-from interpret.data import open_images
-from interpret.display import inputs_to_bytes
-from interpret.model import Model
-from interpret.pixel_scale import PixelScale, find_pixel_scale
-from interpret.preprocess import Preprocess
-from interpret.study import Study
+from interpret.images.data import open_images
+from interpret.images.display import inputs_to_bytes
+from interpret.network.model import Model
+from interpret.network.pixel_scale import PixelScale, find_pixel_scale
+from interpret.network.preprocess import Preprocess
+from interpret.study.study import Study
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOUR = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
@@ -80,7 +80,7 @@ def test_any_other_range_is_one_for_all_and_a_dark_image_stays_dark() -> None:
 
 
 def open_images_sample() -> list[int]:
-    from interpret.data import sample_by_hash
+    from interpret.images.data import sample_by_hash
 
     return sample_by_hash(len(PIXELS), 64).tolist()
 

@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpret
-from interpret.answers import Reading
+from interpret.analyses.predictions.compute import different_classes, predict
+from interpret.analyses.predictions.result import Predictions
 from interpret.cli import main
-from interpret.errors import InterpretError
-from interpret.model import Model
-from interpret.plots import plot
-from interpret.predictions import different_classes, predict
-from interpret.preprocess import Preprocess
-from interpret.results.predictions import Predictions
+from interpret.network.answers import Reading
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 
 def build(seed: int = 0, classes: int = 6) -> nn.Sequential:

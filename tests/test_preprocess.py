@@ -15,10 +15,10 @@ from torchvision import transforms as v1
 from torchvision.models import get_model_weights
 from torchvision.transforms import v2
 
-from interpret.errors import InterpretError
-from interpret.folder import read_picture, read_size
-from interpret.libraries import torchvision_source
-from interpret.preprocess import Cut, Preprocess, upright
+from interpret.images.folder import read_picture, read_size
+from interpret.loading.torchvision_timm import torchvision_source
+from interpret.network.preprocess import Cut, Preprocess, upright
+from interpret.support.errors import InterpretError
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SQUEEZENET = Preprocess((227, 227), "BGR", 255, mean=(103.939, 116.779, 123.68), resize=256)

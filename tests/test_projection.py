@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from interpret import parallel, projection
-from interpret.errors import InterpretError
-from interpret.mining import mine
-from interpret.projection import Crop, Projections, project, project_hits
-from interpret.rules import BackwardRule, Rule, UncoveredOperation
-from interpret.tracing import Layer, trace
+from interpret.analyses.mining.compute import mine
+from interpret.analyses.projection import compute as projection
+from interpret.analyses.projection.compute import Crop, Projections, project, project_hits
+from interpret.backprop.rules import BackwardRule, Rule, UncoveredOperation
+from interpret.execution import parallel
+from interpret.support.errors import InterpretError
+from interpret.tracing.tracing import Layer, trace
 
 RULES = ("deconvnet", "guided", "gradient")
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torchvision import models
 
 from interpret import trace
-from interpret.errors import InterpretError
-from interpret.layers import first_outputs
-from interpret.receptive_field import ReceptiveField
-from interpret.tracing import Layer
+from interpret.network.layers import first_outputs
+from interpret.support.errors import InterpretError
+from interpret.tracing.receptive_field import ReceptiveField
+from interpret.tracing.tracing import Layer
 
 # ---- networks of torchvision -----------------------------------------------------------------------------------------
 

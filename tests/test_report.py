@@ -25,15 +25,15 @@ from PIL import Image
 from torch import nn
 
 import interpret
+from interpret.analyses.methods.compute import compare_methods
+from interpret.analyses.sanity.compute import sanity_check
 from interpret.cli import main
-from interpret.errors import InterpretError
-from interpret.methods import compare_methods
-from interpret.model import Model
-from interpret.plots import style
-from interpret.report import UNITS, Report, write_report
+from interpret.figures import style
+from interpret.network.model import Model
+from interpret.report.writer import UNITS, Report, write_report
 from interpret.results import KINDS
-from interpret.sanity import sanity_check
-from interpret.study import Study
+from interpret.study.study import Study
+from interpret.support.errors import InterpretError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 EVIL = "</title><script>alert(1)</script>"
@@ -215,7 +215,7 @@ def test_only_the_sections_that_there_are(model: Model, images: torch.Tensor, tm
 
 
 def test_every_kind_of_result_can_be_drawn() -> None:
-    from interpret.plots import DRAWN_BY
+    from interpret.results.plotting import DRAWN_BY
 
     assert list(KINDS) and set(KINDS) == set(DRAWN_BY)
 

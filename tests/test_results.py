@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 import interpret
 from interpret import InterpretError, Mined, Result, Study
+from interpret.analyses.mining.result import MinedLayer
+from interpret.analyses.mining.unit import Unit
 from interpret.results import KINDS, result_class
-from interpret.results.mined import MinedLayer
-from interpret.results.unit import Unit
-from interpret.tracing import Trace
+from interpret.tracing.tracing import Trace
 
 TABLES = ("trace", "mined")
 """Which print a line for each layer, and show a table."""

@@ -24,11 +24,11 @@ from torchvision.models.googlenet import BasicConv2d as GoogLeNetConv
 from torchvision.models.inception import BasicConv2d as InceptionConv
 from torchvision.models.regnet import BlockParams
 
-from interpret.errors import InterpretError
-from interpret.layers import StopForward, first_outputs
-from interpret.modes import frozen
-from interpret.pointwise import slope_of
-from interpret.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
+from interpret.backprop.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
+from interpret.network.layers import StopForward, first_outputs
+from interpret.network.modes import frozen
+from interpret.network.pointwise import slope_of
+from interpret.support.errors import InterpretError
 
 EVERY_RULE = pytest.mark.parametrize("rule", RULES)
 BOTH_OVERLAPS = pytest.mark.parametrize("overlap", ["add", "overwrite"])

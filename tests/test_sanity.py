@@ -16,15 +16,15 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import interpret
-from interpret import sanity
-from interpret.attribution import Head, attribute
-from interpret.errors import InterpretError
-from interpret.model import Model
-from interpret.plots import plot
+from interpret.analyses.attribution.compute import Head, attribute
+from interpret.analyses.attribution.result import METHODS
+from interpret.analyses.attribution.similarity import scaled, structural_similarity
+from interpret.analyses.sanity import compute as sanity
+from interpret.analyses.sanity.compute import layers_with_weights, randomise, sanity_check
+from interpret.network.model import Model
 from interpret.results import Result
-from interpret.results.methods import METHODS
-from interpret.sanity import layers_with_weights, randomise, sanity_check
-from interpret.similarity import scaled, structural_similarity
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import interpret
-from interpret.attribution import Settings
-from interpret.errors import InterpretError
-from interpret.execution import MOST_AT_ONCE, images_together
+from interpret.analyses.attribution.compute import Settings
+from interpret.execution.batches import LARGEST_BATCH, batch_size_for
+from interpret.support.errors import InterpretError
 
 FUNCTIONS = [name for name in interpret.__all__ if inspect.isfunction(getattr(interpret, name))]
 CLASSES = [name for name in interpret.__all__ if inspect.isclass(getattr(interpret, name))]
@@ -87,11 +87,11 @@ def test_the_settings_of_attribution_are_named_and_have_one_default_each() -> No
 
 def test_how_many_images_go_together() -> None:
     cpu, gpu = torch.device("cpu"), torch.device("meta")
-    assert images_together(None, 224 * 224, cpu) == 8 and images_together(None, 448 * 448, cpu) == 2
-    assert images_together(None, 28 * 28, cpu) == images_together(None, 448 * 448, gpu) == MOST_AT_ONCE == 32
-    assert images_together(7, 28 * 28, cpu) == images_together(7, 448 * 448, gpu) == 7
+    assert batch_size_for(None, 224 * 224, cpu) == 8 and batch_size_for(None, 448 * 448, cpu) == 2
+    assert batch_size_for(None, 28 * 28, cpu) == batch_size_for(None, 448 * 448, gpu) == LARGEST_BATCH == 32
+    assert batch_size_for(7, 28 * 28, cpu) == batch_size_for(7, 448 * 448, gpu) == 7
     with pytest.raises(InterpretError, match="batch_size must be at least 1, not 0"):
-        images_together(0, 1, cpu)
+        batch_size_for(0, 1, cpu)
 
 
 class Counting(nn.Module):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interpret.stamps import KINDS, is_stamped, stamped
+from interpret.support.stamps import KINDS, is_stamped, stamped
 
 
 def content(kind: str) -> bytes:

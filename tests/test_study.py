@@ -23,19 +23,20 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from interpret import projection as projection_module
-from interpret import study as study_module
-from interpret import unfinished as unfinished_module
-from interpret.data import open_images
-from interpret.display import contrast, to_bytes
-from interpret.errors import InterpretError
-from interpret.mining import Miner, mine
-from interpret.model import Model
-from interpret.preprocess import Preprocess
-from interpret.progress import progress
-from interpret.projection import project
-from interpret.study import Study, layer_path
-from interpret.tracing import trace
+from interpret.analyses.mining.compute import Miner, mine
+from interpret.analyses.projection import compute as projection_module
+from interpret.analyses.projection.compute import project
+from interpret.execution import resume as unfinished_module
+from interpret.images.data import open_images
+from interpret.images.display import contrast, to_bytes
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.study import study as study_module
+from interpret.study.study import Study
+from interpret.support.errors import InterpretError
+from interpret.support.files import layer_path
+from interpret.support.progress import progress
+from interpret.tracing.tracing import trace
 
 SIDE = 24
 

@@ -18,10 +18,10 @@ from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from interpret import cli
-from interpret.errors import InterpretError
-from interpret.loading import load
-from interpret.output_size import size_formula
-from interpret.summary import HEADINGS, summarise
+from interpret.loading.loading import load
+from interpret.support.errors import InterpretError
+from interpret.tracing.conv_arithmetic import size_formula
+from interpret.tracing.summary import HEADINGS, summarise
 
 
 def sizes_of(formula: str) -> list[int]:

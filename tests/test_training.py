@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from interpret import datasets, training
-from interpret.datasets import Dataset, load_dataset
-from interpret.errors import InterpretError
-from interpret.loading import load
-from interpret.manifest import read_manifest
-from interpret.preprocess import Preprocess
-from interpret.recipes import AugmentTable, read_recipe
-from interpret.training import augmentation, map_criterion, train, with_measurement
+from interpret.images import datasets
+from interpret.images.datasets import Dataset, load_dataset
+from interpret.loading.loading import load
+from interpret.loading.recipes import AugmentTable, read_recipe
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError
+from interpret.support.manifest import read_manifest
+from interpret.training import training
+from interpret.training.training import augmentation, map_criterion, train, with_measurement
 
 NETWORK = """
 from torch import nn
@@ -337,7 +338,7 @@ def test_a_folder_that_cannot_be_written_names_the_remedy(folder: Path, monkeypa
 
 
 def test_a_model_of_the_installed_package_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "__file__", str(folder.parent / "training.py"))
+    monkeypatch.setattr(training, "__file__", str(folder.parent / "training" / "training.py"))
     with pytest.raises(InterpretError, match="belongs to the installed package"):
         train(folder)
 

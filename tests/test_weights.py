@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from interpret import filter_images, load, mine, project, sanity_check, summarise, trace
-from interpret.attribution import Head
-from interpret.flow import connect, trace_flow
-from interpret.layers import select_layers
-from interpret.model import hash_weights
-from interpret.sanity import layers_with_weights, randomise
-from interpret.weights import copied, held_by, named_layers, weight_of
+from interpret.analyses.attribution.compute import Head
+from interpret.analyses.sanity.compute import layers_with_weights, randomise
+from interpret.network.layers import select_layers
+from interpret.network.model import hash_weights
+from interpret.network.weights import copied, held_by, named_layers, weight_of
+from interpret.tracing.connectivity import connect, trace_flow
 
 
 class EqualisedRate:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from interpret.windows import Windowed
+from interpret.analyses.occlusion.windowed_forward import Windowed
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}  # of float64: another size of convolution adds up in another order
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import ACCENT, WIDTH, figure_grid, in_style, show
+from interpret.figures.saving import write_figure
+from interpret.figures.style import ACCENT, WIDTH, figure_grid, in_style, show
 
 Array = NDArray[np.float64]
 

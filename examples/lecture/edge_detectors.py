@@ -21,8 +21,8 @@ from torch import Tensor
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import WIDTH, figure_grid, in_style, show
+from interpret.figures.saving import write_figure
+from interpret.figures.style import WIDTH, figure_grid, in_style, show
 
 VERTICAL = torch.tensor([[1.0, 0.0, -1.0]] * 3)
 HORIZONTAL = VERTICAL.T.contiguous()

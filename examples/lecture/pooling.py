@@ -21,8 +21,8 @@ from torch import Tensor
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import CATEGORIES, WIDTH, figure_grid, in_style, show
+from interpret.figures.saving import write_figure
+from interpret.figures.style import CATEGORIES, WIDTH, figure_grid, in_style, show
 
 SHIFTS = (0, 1, 2, 3, 4, 5, 6)
 POOLS = {

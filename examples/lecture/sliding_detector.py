@@ -22,10 +22,10 @@ from torch import Tensor
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.files import replacing
-from interpret.plots.style import ACCENT, figure_grid, in_style, show
-from interpret.progress import progress
-from interpret.stamps import is_stamped, stamped
+from interpret.figures.style import ACCENT, figure_grid, in_style, show
+from interpret.support.files import replacing
+from interpret.support.progress import progress
+from interpret.support.stamps import is_stamped, stamped
 
 STEP, MILLISECONDS = 3, 60
 

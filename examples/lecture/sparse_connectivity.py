@@ -21,8 +21,8 @@ from torch import nn
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figure_grid, in_style, show
+from interpret.figures.saving import write_figure
+from interpret.figures.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figure_grid, in_style, show
 
 SIDE, KERNEL = 6, 3
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import ACCENT, CATEGORIES, INK, WIDTH, figure_grid, in_style, show
+from interpret.figures.saving import write_figure
+from interpret.figures.style import ACCENT, CATEGORIES, INK, WIDTH, figure_grid, in_style, show
 
 
 def two_paths(x1: float, x2: float, w: float, v1: float, v2: float, target: float) -> dict[str, float]:

@@ -15,7 +15,8 @@ import torch
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.results.plotting import plot
 
 METHODS = ("gradient", "gradient_x_input", "smoothgrad", "gradcam", "guided_gradcam", "guided", "deconvnet")
 SOME = (16, 12, 64)

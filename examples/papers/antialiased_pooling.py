@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.plots.style import CATEGORIES, figure_grid, in_style
+from interpret.figures.saving import write_figure
+from interpret.figures.style import CATEGORIES, figure_grid, in_style
 
 SHIFTS = np.arange(-8, 9.0)
 POOLINGS = ("2", "5")

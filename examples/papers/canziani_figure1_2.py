@@ -13,7 +13,8 @@ from pathlib import Path
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.results.plotting import plot
 
 
 def main() -> None:

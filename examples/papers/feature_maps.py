@@ -16,7 +16,8 @@ from PIL import Image
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.results.plotting import plot
 
 LAYERS = "conv1,pool1,conv2,pool2,fc1,fc2"
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
+from interpret.figures.saving import write_figure
 
 
 def main() -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 
 import interpret
+from interpret.analyses.neighbours.figure import plot_krizhevsky_figure4
 from interpret.cli.answers import in_one_sentence
-from interpret.datasets import load_dataset
-from interpret.plots import write_figure
-from interpret.plots.neighbours import plot_krizhevsky_figure4
+from interpret.figures.saving import write_figure
+from interpret.images.datasets import load_dataset
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ import torch
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.results.plotting import plot
 
 SOME = (16, 12, 64)
 """Of the photographs: an axolotl, elephants, a stork."""

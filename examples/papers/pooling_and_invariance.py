@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.datasets import load_dataset
-from interpret.plots import write_figure
-from interpret.plots.style import CATEGORIES, figure_grid, in_style
+from interpret.figures.saving import write_figure
+from interpret.figures.style import CATEGORIES, figure_grid, in_style
+from interpret.images.datasets import load_dataset
 
 VALUES = {
     "translation": np.arange(-8, 9.0),

@@ -16,13 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import interpret
+from interpret.analyses.projection.compute import project_hits
 from interpret.cli.answers import in_one_sentence
-from interpret.display import contrast, inputs_to_bytes, to_bytes
-from interpret.plots import write_figure
-from interpret.plots.lettering import fit, height_of
-from interpret.plots.pictures import mosaic
-from interpret.plots.style import WIDTH, figure_grid, in_style, points, show
-from interpret.projection import project_hits
+from interpret.figures.lettering import fit, height_of
+from interpret.figures.pictures import mosaic
+from interpret.figures.saving import write_figure
+from interpret.figures.style import WIDTH, figure_grid, in_style, points, show
+from interpret.images.display import contrast, inputs_to_bytes, to_bytes
 
 APART = 0.14
 """Inches between two groups of nine: several times what lies between two of their pictures."""

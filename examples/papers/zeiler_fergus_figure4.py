@@ -16,8 +16,9 @@ import argparse
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.datasets import load_dataset
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.images.datasets import load_dataset
+from interpret.results.plotting import plot
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 import interpret
+from interpret.analyses.predictions.compute import different_classes
 from interpret.cli.answers import in_one_sentence
-from interpret.plots import write_figure
-from interpret.predictions import different_classes
+from interpret.figures.saving import write_figure
 
 
 def main() -> None:

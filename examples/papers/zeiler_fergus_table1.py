@@ -27,8 +27,9 @@ from PIL import Image
 
 import interpret
 from interpret.cli.answers import in_one_sentence
-from interpret.errors import InterpretError
-from interpret.plots import plot, write_figure
+from interpret.figures.saving import write_figure
+from interpret.results.plotting import plot
+from interpret.support.errors import InterpretError
 
 FACES = """1f600 1f603 1f604 1f601 1f606 1f642 1f60a 1f617 1f619 1f610 1f611 1f612 1f62c 1f635 1f615 1fae4 1f61f 1f641
 2639-fe0f 1f62e 1f62f 1f626 1f627 1f629 1f62b 1f60b""".split()

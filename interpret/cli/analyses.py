@@ -76,11 +76,11 @@ def probe(
 
     Zeiler & Fergus 2014, figure 5. MODEL may also be a study's folder, which keeps the results.
     """
-    from interpret.errors import InterpretError
-    from interpret.invariance import probe as run
-    from interpret.plots import check_figure_path, write_figure
-    from interpret.plots.invariance import plot_invariance
-    from interpret.transforms import named_transform
+    from interpret.analyses.invariance.compute import probe as run
+    from interpret.analyses.invariance.figure import plot_invariance
+    from interpret.analyses.invariance.transforms import named_transform
+    from interpret.figures.saving import check_figure_path, write_figure
+    from interpret.support.errors import InterpretError
 
     check_figure_path(out, "--out")
     names = [name.strip() for name in transform.split(",") if name.strip()]
@@ -150,10 +150,10 @@ def occlude(
 
     Zeiler & Fergus 2014, figure 7. MODEL may also be a study's folder, which keeps the result.
     """
-    from interpret.data import read_items
-    from interpret.occlusion import occlude as run
-    from interpret.plots import check_figure_path
-    from interpret.predictions import different_classes
+    from interpret.analyses.occlusion.compute import occlude as run
+    from interpret.analyses.predictions.compute import different_classes
+    from interpret.figures.saving import check_figure_path
+    from interpret.images.data import read_items
 
     check_figure_path(out, "--out")
     told = None if labels is None else read_whole_numbers(labels, "--labels")
@@ -201,8 +201,8 @@ def evolve(
     batch_size: OwnBatchSize = None,
 ) -> None:
     """Follow units and features through the kept epochs of a training."""
-    from interpret.evolution import evolve as run
-    from interpret.plots import check_figure_path
+    from interpret.analyses.evolution.compute import evolve as run
+    from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
     chosen = read_rule(rule)
@@ -247,8 +247,8 @@ def neighbours(
     batch_size: OwnBatchSize = None,
 ) -> None:
     """Find the images that a network finds most like others; a study keeps the features for the next search."""
-    from interpret.neighbours import find_neighbours
-    from interpret.plots import check_figure_path
+    from interpret.analyses.neighbours.compute import find_neighbours
+    from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
     subject = open_subject(model, data, study, weights, crops, device, workers, batch_size)
@@ -282,8 +282,8 @@ def attribute(
 
     MODEL may also be a study's folder, which keeps the result.
     """
-    from interpret.methods import compare_methods
-    from interpret.plots import check_figure_path
+    from interpret.analyses.methods.compute import compare_methods
+    from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
@@ -308,8 +308,8 @@ def sanity(
 
     MODEL may also be a study's folder, which keeps the result.
     """
-    from interpret.plots import check_figure_path
-    from interpret.sanity import sanity_check
+    from interpret.analyses.sanity.compute import sanity_check
+    from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)

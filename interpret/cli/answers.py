@@ -61,7 +61,7 @@ def in_one_sentence() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        from interpret.errors import InterpretError
+        from interpret.support.errors import InterpretError
 
         if isinstance(error, InterpretError):
             fail(str(error))

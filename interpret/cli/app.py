@@ -44,9 +44,9 @@ for verb in (
 
 def _show_version(asked: bool) -> None:
     if asked:
-        import interpret
+        from interpret.support.version import __version__
 
-        say(f"interpret {interpret.__version__}")
+        say(f"interpret {__version__}")
         raise typer.Exit
 
 

@@ -32,7 +32,7 @@ from interpret.cli.reading import read_rules, read_shape
 from interpret.cli.subjects import announced, find_device, open_study, refuse_among_images, reopen
 
 if TYPE_CHECKING:
-    from interpret.study import Study
+    from interpret.study.study import Study
 
 DEFAULT_MODEL = "squeezenet1_1"
 DEFAULT_DATA = "photographs"
@@ -66,7 +66,7 @@ def gallery(
     (pip install 'interpret-cnn[demo]').
     """
     from interpret.gallery import check_target, write_gallery
-    from interpret.study import Study
+    from interpret.study.study import Study
 
     out = out or Path("interpret-gallery")
     check_target(out)
@@ -108,7 +108,7 @@ def mine(
     dtype: Dtype = "float32",
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
-    from interpret.results.result import count
+    from interpret.support.wording import count
 
     begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
     _mine(begun, layers, k, seed)
@@ -140,9 +140,9 @@ def filters(
     scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
 ) -> None:
     """Plot a layer's kernels as pictures."""
-    from interpret.filters import plot_filters
-    from interpret.loading import load
-    from interpret.plots import check_figure_path, write_figure
+    from interpret.analyses.filters.compute import plot_filters
+    from interpret.figures.saving import check_figure_path, write_figure
+    from interpret.loading.loading import load
 
     check_figure_path(out, "--out")
     if scale not in ("filter", "shared"):
@@ -162,9 +162,9 @@ def summary(
 ) -> None:
     """List a network's layers: size and its formula, kernel, parameters, operations, receptive field."""
 
-    from interpret.errors import unknown
-    from interpret.loading import load
-    from interpret.summary import summarise
+    from interpret.loading.loading import load
+    from interpret.support.errors import unknown
+    from interpret.tracing.summary import summarise
 
     if format not in ("text", "markdown", "json"):
         raise unknown("--format", format, ("text", "markdown", "json"))
@@ -188,7 +188,7 @@ def train(
     device: Device = None,
 ) -> None:
     """Train a model by its recipe; an interrupted training goes on where it stopped."""
-    from interpret.training import train as run
+    from interpret.training.training import train as run
 
     result = run(folder, out=out, epochs=epochs, seed=seed, device=find_device(device) or "cpu")
     say(f"Held-out accuracy {result.held_out.accuracy:.2%}; weights are in {result.folder}")

@@ -25,10 +25,11 @@ def plot(
     ] = None,
 ) -> None:
     """Draw a result that a study keeps; where several fit, list them."""
-    from interpret.errors import unknown
-    from interpret.plots import check_figure_path, write_figure
-    from interpret.plots import plot as draw
-    from interpret.study import Study, layer_path
+    from interpret.figures.saving import check_figure_path, write_figure
+    from interpret.results.plotting import plot as draw
+    from interpret.study.study import Study
+    from interpret.support.errors import unknown
+    from interpret.support.files import layer_path
 
     if out is not None:
         check_figure_path(out, "--out")
@@ -54,6 +55,6 @@ def report(
     out: Annotated[Path, typer.Option(help="The file to write: .html or .pdf.")] = Path("report.html"),
 ) -> None:
     """Write all that a study holds as one file to read, print or send."""
-    from interpret.report import write_report
+    from interpret.report.writer import write_report
 
     say(f"Open {write_report(study, out)}")

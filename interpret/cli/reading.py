@@ -55,8 +55,8 @@ def read_queries(text: str | None, count: int) -> Any:
 
 def read_rules(text: str) -> Any:
     """Return rules by name, each once."""
-    from interpret.errors import unknown
-    from interpret.rules import RULES
+    from interpret.backprop.rules import RULES
+    from interpret.support.errors import unknown
 
     rules = list(dict.fromkeys(read_names(text) or []))
     if not rules:

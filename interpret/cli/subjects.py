@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from interpret.cli.answers import fail, say, say_skipped
 
 if TYPE_CHECKING:
-    from interpret.study import Study
+    from interpret.study.study import Study
 
 
 class Opened(NamedTuple):
@@ -28,8 +28,8 @@ class Opened(NamedTuple):
 
     def finish(self, verb: str) -> None:
         """Delete what a verb kept: it is done."""
-        from interpret.files import discard
-        from interpret.unfinished import holds_unfinished
+        from interpret.execution.resume import holds_unfinished
+        from interpret.support.files import discard
 
         folder = self.unfinished(verb)
         if folder is not None and folder.exists():
@@ -45,7 +45,8 @@ class Opened(NamedTuple):
 
     def publish(self, result: Any, out: Path, name: str = "") -> None:
         """Keep a result, draw it, and say what to open."""
-        from interpret.plots import plot, write_figure
+        from interpret.figures.saving import write_figure
+        from interpret.results.plotting import plot
 
         self.keep(result, name)
         write_figure(plot(result), out)
@@ -68,8 +69,8 @@ def open_subject(
 
     Without `own_weights`, the analysis brings its own, and those of the model need not be there.
     """
-    from interpret.data import open_images
-    from interpret.loading import load
+    from interpret.images.data import open_images
+    from interpret.loading.loading import load
 
     if (Path(model) / "study.json").exists():
         own = {"DATA": data, "--study": study, "--weights": weights, "--crops": crops, "--outputs": outputs}
@@ -91,9 +92,9 @@ def open_subject(
 
 def open_pictures(model: str, images: str | None, count: str, weights: str | None) -> Opened:
     """Open a model, or a study's folder, with pictures as inputs [B, C, H, W]."""
-    from interpret.data import open_images, read_items
-    from interpret.folder import read_picture
-    from interpret.loading import load
+    from interpret.images.data import open_images, read_items
+    from interpret.images.folder import read_picture
+    from interpret.loading.loading import load
 
     begun = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
     loaded: Any = announced(load(model, weights)) if begun is None else begun.model
@@ -111,7 +112,7 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
 
 def reopen(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int | None = None) -> Study:
     """Open a study to compute, with the model and the images that it was begun with."""
-    from interpret.study import Study
+    from interpret.study.study import Study
 
     made_from = Study.open(folder).info["made_from"]
     if not made_from:
@@ -132,9 +133,9 @@ def open_study(
     outputs: str | None = None,
 ) -> Study:
     """Begin a study, or go on with it."""
-    from interpret.data import NAMED, open_images
-    from interpret.loading import known_models, load
-    from interpret.study import Study
+    from interpret.images.data import NAMED, open_images
+    from interpret.loading.loading import known_models, load
+    from interpret.study.study import Study
 
     if not (folder / "study.json").exists():
         refuse_among_images(folder, data, "the study")
@@ -188,7 +189,7 @@ def lasting(spec: str, names: Collection[str] = ()) -> str:
 
 def lasting_weights(weights: str) -> str:
     """Return weights that mean the same from any folder: a file's path in full, with what follows it."""
-    from interpret.checkpoints import split_weights
+    from interpret.loading.checkpoints import split_weights
 
     file, _, _ = split_weights(weights)
     return (
@@ -206,7 +207,7 @@ def find_device(name: str | None) -> str | None:
     """Return a device that is there: the one named, or a GPU, or None for where the network is."""
     import torch
 
-    from interpret.errors import InterpretError
+    from interpret.support.errors import InterpretError
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else None

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from interpret.figures.pictures import signals_as_pictures
 from interpret.gallery.drawings import CurveDrawing, draw_curves
-from interpret.plots.pictures import signals_as_pictures
-from interpret.study import Study, layer_path
+from interpret.study.study import Study
+from interpret.support.files import layer_path
 
 STRIP_TILE = 64
 """Side in pixels of a tile in a strip: as in the sprites."""

@@ -8,7 +8,8 @@ from io import BytesIO
 from urllib.parse import quote
 
 from interpret.results import result_class
-from interpret.study import IMAGES, Study, layer_path
+from interpret.study.study import IMAGES, Study
+from interpret.support.files import layer_path
 
 LARGEST_SVG = 500_000
 """Bytes from which on a figure is kept as pixels: it then consists of pictures."""
@@ -41,8 +42,8 @@ class Finding:
 
 def findings(study: Study, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order in which kinds were registered; without context, no whole images."""
-    from interpret.plots import plot
-    from interpret.plots.style import only_house_style
+    from interpret.figures.style import only_house_style
+    from interpret.results.plotting import plot
 
     for kind, name in study.results:
         # what the network makes of each image stands on its page

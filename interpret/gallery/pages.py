@@ -31,8 +31,9 @@ from interpret.gallery.drawings import (
 )
 from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
 from interpret.gallery.relations import Correlates, Selectivity, select
-from interpret.results.readings import in_words
-from interpret.study import EVERY_IMAGE, UNPREDICTED, Study, layer_path, local_field, thumbnail_size
+from interpret.network.readings import in_words
+from interpret.study.study import EVERY_IMAGE, UNPREDICTED, Study, local_field, thumbnail_size
+from interpret.support.files import layer_path
 
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""

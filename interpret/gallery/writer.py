@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-import interpret
-from interpret.errors import InterpretError
 from interpret.gallery import cards, numbers
 from interpret.gallery.classes import Classes
 from interpret.gallery.findings import Finding, findings
@@ -22,10 +20,12 @@ from interpret.gallery.pages import LayerView, NetworkView, Picture
 from interpret.gallery.relations import correlate
 from interpret.gallery.searching import SearchIndex
 from interpret.gallery.subjects import Subjects
-from interpret.manifest import MANIFEST, check_folder, read_manifest, updating
-from interpret.progress import progress
-from interpret.results.result import count as counted
-from interpret.study import EVERY_IMAGE, Study
+from interpret.study.study import EVERY_IMAGE, Study
+from interpret.support.errors import InterpretError
+from interpret.support.manifest import MANIFEST, check_folder, read_manifest, updating
+from interpret.support.progress import progress
+from interpret.support.version import __version__
+from interpret.support.wording import count as counted
 
 FORMAT = 2
 MARKER = "gallery.json"
@@ -115,7 +115,7 @@ class _Writer:
         self.found: list[Finding] = []
         self.subjects = Subjects(network)
         self.classes = Classes([], [], [])
-        self.templates.globals.update(network=network, version=interpret.__version__, found=self.found)
+        self.templates.globals.update(network=network, version=__version__, found=self.found)
         self.made: set[Path] = set()
         self.shown: set[int] = set()
         """The sources that pages of units and of images show."""
@@ -152,7 +152,7 @@ class _Writer:
         model, data = self.network.model, self.network.data
         return {
             "format": FORMAT,
-            "made_by": f"interpret {interpret.__version__}",
+            "made_by": f"interpret {__version__}",
             "model": model["name"],
             "weights_hash": model["weights_hash"],
             "data": data["name"],

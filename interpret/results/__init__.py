@@ -1,6 +1,4 @@
-"""What analyses return: arrays and settings, which a study keeps and figures are drawn from; needs no torch."""
-
-from __future__ import annotations
+"""What all results have in common, without torch: a line to print, a figure, a table, and a file."""
 
 from interpret.results.result import KINDS, Result, result_class
 

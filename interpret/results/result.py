@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from interpret.errors import InterpretError, unknown
-from interpret.files import replacing
+from interpret.support.errors import InterpretError, unknown
+from interpret.support.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 # kind of result: the class, imported at first use; a report shows them in this order
 KINDS: dict[str, str] = {
-    "predictions": "interpret.results.predictions:Predictions",
-    "feature-maps": "interpret.results.feature_maps:FeatureMaps",
-    "evolution": "interpret.results.evolution:Evolution",
-    "invariance": "interpret.results.invariance:InvarianceCurves",
-    "occlusion": "interpret.results.occlusion:Occlusion",
-    "neighbours": "interpret.results.neighbours:Neighbours",
-    "correspondence": "interpret.results.correspondence:Correspondence",
-    "methods": "interpret.results.methods:MethodComparison",
-    "sanity": "interpret.results.sanity:SanityCheck",
-    "costs": "interpret.results.costs:NetworkCosts",
-    "trace": "interpret.tracing:Trace",
-    "mined": "interpret.results.mined:Mined",
-    "mined-layer": "interpret.results.mined:MinedLayer",
-    "unit": "interpret.results.unit:Unit",
-    "projections": "interpret.results.projections:Projections",
-    "attribution": "interpret.results.attribution:Attribution",
-    "comparison": "interpret.results.comparison:Comparison",
+    "predictions": "interpret.analyses.predictions.result:Predictions",
+    "feature-maps": "interpret.analyses.feature_maps.result:FeatureMaps",
+    "evolution": "interpret.analyses.evolution.result:Evolution",
+    "invariance": "interpret.analyses.invariance.result:InvarianceCurves",
+    "occlusion": "interpret.analyses.occlusion.result:Occlusion",
+    "neighbours": "interpret.analyses.neighbours.result:Neighbours",
+    "correspondence": "interpret.analyses.correspondence.result:Correspondence",
+    "methods": "interpret.analyses.methods.result:MethodComparison",
+    "sanity": "interpret.analyses.sanity.result:SanityCheck",
+    "costs": "interpret.analyses.costs.result:NetworkCosts",
+    "trace": "interpret.tracing.tracing:Trace",
+    "mined": "interpret.analyses.mining.result:Mined",
+    "mined-layer": "interpret.analyses.mining.result:MinedLayer",
+    "unit": "interpret.analyses.mining.unit:Unit",
+    "projections": "interpret.analyses.projection.result:Projections",
+    "attribution": "interpret.analyses.attribution.result:Attribution",
+    "comparison": "interpret.analyses.comparison.result:Comparison",
 }
 
 
@@ -107,7 +107,7 @@ class Result:
         ax: Axes | None = None,
     ) -> Any:
         """Draw it in a figure of its own, or into one's own axes, and return that; see `interpret.plot`."""
-        from interpret.plots import plot
+        from interpret.results.plotting import plot
 
         if ax is not None:
             return plot(self, panels, ax=ax)
@@ -208,15 +208,6 @@ def result_class(kind: str) -> Any:
         raise unknown("kind of result", kind, KINDS)
     module, _, name = KINDS[kind].partition(":")
     return getattr(import_module(module), name)
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number of things in words.
-
-    >>> count(1, "image"), count(1234, "image")
-    ('1 image', '1,234 images')
-    """
-    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def crossed(**axes: Any) -> dict[str, NDArray[Any]]:

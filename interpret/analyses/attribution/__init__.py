@@ -1,0 +1,1 @@
+"""Attribution maps of a network's answer, most of them by captum."""

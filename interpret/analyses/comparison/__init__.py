@@ -1,0 +1,1 @@
+"""Which units differ between two checkpoints."""

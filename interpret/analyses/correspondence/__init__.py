@@ -1,0 +1,1 @@
+"""Whether hiding the same part changes features of different images alike."""

@@ -1,0 +1,336 @@
+"""Correspondence: whether hiding the same part in different images changes a network's features in the same way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.correspondence.result import MASKS, Correspondence
+from interpret.execution.batches import batch_size_for
+from interpret.execution.execution import prepared
+from interpret.images.data import open_inputs
+from interpret.network.forward import call_network, refuse_other_type
+from interpret.network.layers import first_outputs
+from interpret.network.model import Model, as_model
+from interpret.support.errors import InterpretError, unknown
+from interpret.support.progress import progress
+from interpret.tracing.tracing import select_traced, trace
+
+Colour = Literal["mean", "grey", "black", "white"]
+LEVELS = {"grey": 0.5, "black": 0.0, "white": 1.0}
+
+ROUNDING = 64
+"""How many units in the last place of a layer's largest feature still count as no change."""
+SIGNS_AT_ONCE = 2**29
+"""Bytes of signs that are held until all images have run."""
+EXACT = 2**20
+"""Features that are compared together: their number is exact in float32."""
+
+
+def correspond(
+    model: Model | nn.Module,
+    images: Any,
+    parts: Mapping[str, Any],
+    layers: str | Iterable[str] | None = None,
+    *,
+    items: Sequence[int] | None = None,
+    within: Any = None,
+    draws: int = 5,
+    colour: Colour = "mean",
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+) -> Correspondence:
+    """Measure whether a layer knows a part: whether hiding it in different images changes the features alike.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 6))
+    >>> images = torch.rand(5, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    >>> found = correspond(network, images, {"corner": (0, 0, 4, 4)}, layers="3")
+    >>> found.scores["3"].shape, bool((found.scores["3"] <= 1).all())
+    ((3, 1), True)
+
+    For each image i and layer, ε_i = x_i − x̃_i is the change of the features when the part is masked. Δ is the Hamming
+    distance between sign ε_i and sign ε_j, mean over all features and all pairs i ≠ j, and so from 0 (all images change
+    alike) to 1. Beside each part stand two controls of the same size: a random box at a place of each image's own, as
+    in the paper; and a random box at one place for all images (of the object, where `within` says where that is). The
+    second is not in the paper. Masks at one place change the same neurons, whatever lies there: what the part has below
+    *that* control is not owed to its place.
+
+    Args:
+        model: the network; it runs in evaluation mode and is left as it was.
+        images: B of them, at least two: [B, C, H, W] as the module takes them, or anything else that
+            `interpret.open_images` takes.
+        parts: name to boxes (top, left, bottom, right) in pixels of the input, bottom and right exclusive: [B, 4], or
+            one for all images.
+        layers: names or globs; None: every convolutional and linear layer.
+        items: which of the images, in this order; None: all.
+        within: boxes of the objects, in which the random masks lie, [B, 4] or one for all; None: the whole image.
+        draws: how many random places each control is the mean of.
+        colour: what lies over a masked part: "mean" is an input of zero, which is the training images' mean colour
+            wherever the preprocessing subtracts it; "grey", "black" and "white" need a model that says how pictures
+            become its input.
+        seed: chooses the random places.
+        batch_size, device: how the network runs; see `interpret`.
+
+    Returns:
+        A `Correspondence`: `.scores`, `.errors`, and `.table()`, the paper's.
+
+    Raises:
+        InterpretError: fewer than two images, a part that is empty, lies outside its image or has not one box an image,
+            an unknown layer or colour.
+
+    Source: Zeiler & Fergus 2014, section 4 ("Correspondence analysis") and Table 1. What it leaves open, and the choice
+    here: *Sign of zero*: a feature that does not change has the sign 0, a third symbol that differs from both others;
+    changes within 64 units in the last place of the layer's largest feature in that image are rounding and count as
+    none. *Scale*: the formula is a sum over pairs, the table's values are below 1: here it is the mean over pairs and
+    features. *Mask*: its colour is not given; see `colour`. *Error*: what stands after ± is not said; here it is the
+    jackknife's standard error over images, whose pairs are not independent, and for places that all images share the
+    draws' standard error is added in quadrature; NaN for two images. *Layer*: features as the layer returns them.
+    """
+    model = as_model(model)
+    images = open_inputs(images, model, items).tensor
+    if len(images) < 2:
+        raise InterpretError(f"images must be at least two, because pairs are compared, not {len(images)}")
+    refuse_other_type(model.module, images)
+    boxes = _boxes(parts, images)
+    area = _area(within, images, boxes)
+    if draws < 1:
+        raise InterpretError(f"draws must be at least 1, not {draws}")
+    value = _mask_value(model, images, colour)
+    traced = trace(model, tuple(images.shape[1:]))
+    names = select_traced(model.module, traced, layers)
+    features = {name: math.prod(traced[name].output_shape) for name in names}
+
+    variants = list(_variants(boxes, area, draws, seed))
+    together = max(1, SIGNS_AT_ONCE // (len(images) * sum(features.values())))
+    differing: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    with (
+        prepared(model, images, device, names) as run,
+        progress(len(images) * len(variants), "masking", "img") as bar,
+    ):
+        at_once = batch_size_for(batch_size, math.prod(images.shape[2:]), run.device)
+        for start in range(0, len(variants), together):
+            group = [variant.boxes for variant in variants[start : start + together]]
+            signs = [_Signs(features, len(images)) for _ in group]
+            for rows in torch.arange(len(images)).split(at_once):
+                clean = run.place(images[rows])
+                before = _features(model.module, clean, names)
+                for masked, kept in zip(group, signs, strict=True):
+                    after = _features(model.module, _masked(clean, masked[rows.numpy()], value), names)
+                    for name in names:
+                        kept.take(name, rows, _signs(before[name], after[name]))
+                    bar.update(len(rows))
+            for kept in signs:
+                for name in names:
+                    differing[name].append(hamming(kept.of[name]))
+
+    scores, errors, gains, gain_errors = {}, {}, {}, {}
+    for name in names:
+        tables: dict[str, list[list[NDArray[np.float64]]]] = {kind: [[] for _ in boxes] for kind in MASKS}
+        for variant, distances in zip(variants, differing[name], strict=True):
+            tables[variant.kind][variant.part].append(distances)
+        found = [[_Estimate.of(draws_of, shared=kind == "shared") for draws_of in tables[kind]] for kind in MASKS]
+        scores[name] = np.array([[one.mean for one in row] for row in found])
+        errors[name] = np.array([[one.error for one in row] for row in found])
+        apart = [[control.minus(part) for control, part in zip(row, found[0], strict=True)] for row in found[1:]]
+        gains[name] = np.array([[one.mean for one in row] for row in apart])
+        gain_errors[name] = np.array([[one.error for one in row] for row in apart])
+    return Correspondence(
+        model=model.name,
+        images=len(images),
+        parts=list(parts),
+        draws=draws,
+        colour=colour,
+        features=features,
+        scores=scores,
+        errors=errors,
+        gains=gains,
+        gain_errors=gain_errors,
+    )
+
+
+def hamming(signs: Tensor) -> NDArray[np.float64]:
+    """Return the share of places at which two rows of signs differ, for all pairs of rows: [B, B].
+
+    >>> hamming(torch.tensor([[1, 0, -1, 1], [1, 1, -1, 0]], dtype=torch.int8))
+    array([[0. , 0.5],
+           [0.5, 0. ]])
+
+    Args:
+        signs: int8 [B, D], each −1, 0 or 1.
+    """
+    count, width = signs.shape
+    agree = torch.zeros(count, count, dtype=torch.float64)
+    for part in signs.split(EXACT, 1):
+        signed = part.float()
+        changed = signed.abs()
+        of_each = changed.sum(1)
+        # agreement where both change is (|a||b| + ab) / 2; where neither does, what is left of the whole
+        both = changed @ changed.T
+        agree += ((both + signed @ signed.T) / 2 + part.shape[1] - of_each[:, None] - of_each[None] + both).double()
+    return (1 - agree / width).numpy()
+
+
+# ---- what is masked --------------------------------------------------------------------------------------------------
+
+
+def _boxes(parts: Mapping[str, Any], images: Tensor) -> list[NDArray[np.int64]]:
+    if not isinstance(parts, Mapping) or not parts:
+        raise InterpretError("parts must be a mapping from a part's name to its boxes, with at least one part")
+    return [_box(f"part {name!r}", boxes, images) for name, boxes in parts.items()]
+
+
+def _box(what: str, boxes: Any, images: Tensor) -> NDArray[np.int64]:
+    """Return boxes as int64 [B, 4], one for each image, each inside of it and not empty."""
+    array = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes)
+    count, _, height, width = images.shape
+    if array.shape not in ((4,), (count, 4)) or array.dtype.kind not in "iuf" or (array % 1 != 0).any():
+        raise InterpretError(
+            f"{what} must have whole numbers (top, left, bottom, right), one box or one for each of the {count} "
+            f"images, not {array.dtype} of shape {list(array.shape)}"
+        )
+    array = np.broadcast_to(array, (count, 4)).astype(np.int64)
+    top, left, bottom, right = array.T
+    wrong = (top < 0) | (left < 0) | (bottom > height) | (right > width) | (top >= bottom) | (left >= right)
+    if wrong.any():
+        image = int(np.flatnonzero(wrong)[0])
+        raise InterpretError(
+            f"{what} lies outside image {image} or is empty: (top, left, bottom, right) = "
+            f"{tuple(array[image].tolist())} in {height} × {width} pixels"
+        )
+    return array
+
+
+def _area(within: Any, images: Tensor, boxes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the boxes in which the random masks lie, [B, 4]."""
+    height, width = images.shape[2:]
+    area = _box("within", (0, 0, height, width) if within is None else within, images)
+    for part in boxes:
+        small = (part[:, 2:] - part[:, :2] > area[:, 2:] - area[:, :2]).any(1)
+        if small.any():
+            image = int(np.flatnonzero(small)[0])
+            raise InterpretError(
+                f"within is smaller than a part of image {image}: {tuple(area[image].tolist())} has no room for "
+                f"{tuple(part[image].tolist())}"
+            )
+    return area
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One way of masking all images."""
+
+    kind: str
+    part: int
+    boxes: NDArray[np.int64]
+    """[B, 4]"""
+
+
+def _variants(boxes: list[NDArray[np.int64]], area: NDArray[np.int64], draws: int, seed: int) -> Iterator[_Variant]:
+    generator = np.random.default_rng(seed)
+    for part, masked in enumerate(boxes):
+        yield _Variant("part", part, masked)
+        size = masked[:, 2:] - masked[:, :2]
+        room = area[:, 2:] - area[:, :2] - size + 1
+        for _ in range(draws):
+            for kind in ("random", "shared"):
+                place = generator.random((len(masked) if kind == "random" else 1, 2))
+                corner = area[:, :2] + np.floor(place * room).astype(np.int64)
+                yield _Variant(kind, part, np.concatenate([corner, corner + size], 1))
+
+
+def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
+    """Return what a masked part holds, [C, 1, 1]."""
+    if colour not in get_args(Colour):
+        raise unknown("colour", colour, get_args(Colour))
+    zero = images.new_zeros(images.shape[1], 1, 1)
+    if colour == "mean":
+        return zero
+    preprocess = model.preprocess
+    if preprocess is None:
+        raise InterpretError(
+            f"model {model.name!r} does not say what {colour} is: {model.preprocess_remedy}, or use colour='mean'"
+        )
+    mean, std = (images.new_tensor(values).view(-1, 1, 1) for values in (preprocess.mean, preprocess.std))
+    return (zero + LEVELS[colour] * preprocess.range - mean) / std
+
+
+def _masked(images: Tensor, boxes: NDArray[np.int64], value: Tensor) -> Tensor:
+    masked, value = images.clone(), value.to(images.device)
+    for image, (top, left, bottom, right) in zip(masked, boxes.tolist(), strict=True):
+        image[:, top:bottom, left:right] = value
+    return masked
+
+
+# ---- what changes ----------------------------------------------------------------------------------------------------
+
+
+class _Signs:
+    """The signs of all images' changes, layer by layer."""
+
+    def __init__(self, features: Mapping[str, int], images: int) -> None:
+        self.of = {name: torch.zeros(images, width, dtype=torch.int8) for name, width in features.items()}
+
+    def take(self, name: str, rows: Tensor, signs: Tensor) -> None:
+        self.of[name][rows] = signs.cpu()
+
+
+@torch.inference_mode()
+def _features(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+    """Return each layer's features of each image, [B, D]."""
+    found: dict[str, Tensor] = {}
+
+    def receive(name: str, output: Tensor) -> None:
+        found[name] = output.flatten(1).clone()  # what comes after may rectify it in place
+
+    with first_outputs(module, names, receive, stop=True, count=len(images)):
+        call_network(module, images)
+    return found
+
+
+def _signs(before: Tensor, after: Tensor) -> Tensor:
+    """Return the sign of ε = before − after, int8 [B, D], 0 where it is no more than rounding."""
+    change = before - after
+    largest = torch.maximum(before.abs().amax(1, keepdim=True), after.abs().amax(1, keepdim=True))
+    rounding = ROUNDING * torch.finfo(before.dtype).eps * largest
+    return torch.where(change.abs() > rounding, change.sign(), 0).to(torch.int8)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A mean over pairs of images, with what it is when one image is left out, and draw by draw."""
+
+    mean: float
+    without: NDArray[np.float64]
+    """[B]"""
+    between_draws: float
+    """The variance that comes of places which all images share."""
+
+    @classmethod
+    def of(cls, draws: list[NDArray[np.float64]], shared: bool) -> _Estimate:
+        """Take the distances of all pairs, [B, B], of one draw or several; `shared`: of places that images share."""
+        distances = np.mean(draws, 0)
+        count, total, of_each = len(distances), distances.sum(), distances.sum(1)
+        pairs = (count - 1) * (count - 2)
+        without = (total - 2 * of_each) / pairs if pairs else np.full(count, np.nan)
+        means = [one.sum() / (count * (count - 1)) for one in draws]
+        between = np.var(means, ddof=1) / len(means) if shared and len(means) > 1 else 0.0
+        return cls(float(total / (count * (count - 1))), without, float(between))
+
+    @property
+    def error(self) -> float:
+        """The jackknife's standard error over images, and that over draws in quadrature."""
+        count = len(self.without)
+        over_images = (count - 1) / count * ((self.without - self.without.mean()) ** 2).sum()
+        return float(np.sqrt(over_images + self.between_draws))
+
+    def minus(self, other: _Estimate) -> _Estimate:
+        """Return the difference, its error taken image by image."""
+        return _Estimate(self.mean - other.mean, self.without - other.without, self.between_draws + other.between_draws)

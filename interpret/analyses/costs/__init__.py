@@ -1,0 +1,1 @@
+"""Parameters, operations and accuracy of known networks."""

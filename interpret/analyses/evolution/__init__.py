@@ -1,0 +1,1 @@
+"""How units form during training."""

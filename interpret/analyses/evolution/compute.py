@@ -1,0 +1,343 @@
+"""Evolution: how the strongest activation of each unit, and the features, change from epoch to epoch of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.evolution.result import Evolution
+from interpret.analyses.mining.compute import Mined, MinedLayer, mine
+from interpret.analyses.projection.compute import project_hits
+from interpret.backprop.rules import Rule
+from interpret.execution.batches import default_batch_size
+from interpret.execution.execution import prepared
+from interpret.images.data import Images, first_images, open_images, sample_by_hash
+from interpret.images.display import inputs_to_bytes
+from interpret.images.folder import UnreadableImage
+from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
+from interpret.loading.folders import model_folder
+from interpret.loading.loading import load
+from interpret.network.forward import call_network
+from interpret.network.layers import first_outputs
+from interpret.network.model import Model, as_model
+from interpret.network.weights import copied
+from interpret.support.errors import InterpretError
+from interpret.support.progress import progress
+
+Checkpoint = str | os.PathLike[str] | State
+Checkpoints = str | os.PathLike[str] | Mapping[int, Checkpoint]
+
+
+def evolve(
+    checkpoints: Checkpoints,
+    data: Any,
+    layers: str | Iterable[str] | None = None,
+    units: int | Sequence[int] | Mapping[str, Sequence[int]] = 6,
+    *,
+    model: str | os.PathLike[str] | Model | nn.Module | None = None,
+    rule: Rule = "deconvnet",
+    sample: int = 256,
+    batch_size: int | None = None,
+    workers: int = 0,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    resume_from: str | os.PathLike[str] | None = None,
+) -> Evolution:
+    """Follow units and features through training: at each kept epoch, what excites a unit most, and what has moved.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
+    >>> early = {name: torch.full_like(value, 0.1) for name, value in network.state_dict().items()}
+    >>> images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    >>> evolution = evolve({1: early, 5: network.state_dict()}, images, units=[0, 2], model=network)
+    >>> evolution.epochs, evolution.values["2"].shape, evolution.projections["2"].shape
+    (array([1, 5]), (2, 2), (2, 2, 1, 5, 5))
+    >>> evolution.movement["2"].shape, evolution.jumps["2"][:, 0]
+    ((1,), array([False, False]))
+
+    For each unit and each kept epoch, `mine` finds the single strongest activation over all images, and the rule
+    projects it to the pixels. A jump is marked where it lies on another item of the data than at the kept epoch before.
+
+    Movement is what the figure is used to argue, that lower layers settle within a few epochs and upper ones late, as a
+    number: of an image's features f at consecutive kept epochs a < b, ‖f_b − f_a‖ / ‖f_a‖ / (b − a), mean over images.
+
+    Args:
+        checkpoints: a model folder or a shipped model's name ("lenet"), whose `epochs/NN.safetensors` are read; any
+            other folder of checkpoints, with the epoch as the last number in each file's name; or a mapping from
+            epoch to a file or a state dict.
+        data: the images, as `interpret.open_images` takes them; the paper takes all training images.
+        layers: names or globs; None: every convolutional and linear layer.
+        units: how many of each layer, chosen at random (by hash) among those that are not dead at the last epoch; or
+            which ones, for all layers or layer by layer.
+        model: the network that the checkpoints belong to; of a model folder, it need not be given. Its own weights
+            play no part, and it is left as it was.
+        rule: how activations are projected; see `interpret.project`.
+        sample: how many images, chosen by hash, the movement is measured on.
+        batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
+        seed: chooses units and sample.
+        resume_from: a folder that keeps what was mined, from time to time and at an interrupt, so that the same call
+            goes on from there; it stays until you delete it. None: nothing is kept.
+
+    Returns:
+        An `Evolution`, to be drawn by `interpret.results.plotting.plot`.
+
+    Raises:
+        InterpretError: no checkpoints, no network for them, a checkpoint of another architecture (before anything is
+            mined), an unknown layer, or a unit that a layer does not have.
+
+    Source: Zeiler & Fergus 2014, section 4 ("Feature evolution during training") and Fig. 4. It shows "a randomly
+    chosen subset of model features"; whether dead ones were drawn, too, it does not say: here they are not. It calls a
+    jump a change "in the image from which the strongest activation originates"; of several crops of one photograph,
+    each counts as an image here. The curve is not in the paper. The norm that it divides by is the earlier epoch's, an
+    image whose earlier features are all zero is left out of its layer's mean, and features are compared as the layer
+    returns them, position by position.
+    """
+    if sample < 1:
+        raise InterpretError(f"sample must be at least 1 image, not {sample}")
+    network, kept = _opened(checkpoints, model)
+    images = open_images(data, network)
+    with progress(len(kept), "reading checkpoints", "epoch") as bar:
+        for epoch in kept:  # so that the last of them does not spoil an hour's work
+            _fill(network, kept, epoch)
+            bar.update()
+
+    mined: dict[int, Mined] = {}
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed, "device": device}
+    for epoch in kept:
+        _fill(network, kept, epoch)
+        kept_in = None if resume_from is None else Path(resume_from) / f"{epoch}.safetensors"
+        mined[epoch] = mine(network, images, layers, 1, **how, resume_from=kept_in)
+    last = mined[max(kept)]
+    chosen = _choose(units, last, seed)
+
+    shown = {layer: _Shown.of_size(len(numbers), len(kept)) for layer, numbers in chosen.items()}
+    for column, epoch in enumerate(kept):
+        _fill(network, kept, epoch)
+        hits = {layer: mined[epoch][layer].only(numbers) for layer, numbers in chosen.items()}
+        for batch in project_hits(network, images, hits, rule=rule, device=device):
+            rows = np.searchsorted(chosen[batch.layer], batch.units)
+            shown[batch.layer].take(rows, column, batch.projections, inputs_to_bytes(batch.patches, images.pixel_scale))
+
+    moved, errors, measured = _movement(network, kept, images, list(chosen), sample, seed, batch_size, device)
+
+    def along(field: str) -> dict[str, NDArray[Any]]:
+        """Return what was mined of the chosen units, layer by layer, epochs along the second axis."""
+        return {
+            layer: np.stack([getattr(mined[epoch][layer], field)[numbers, 0] for epoch in kept], 1)
+            for layer, numbers in chosen.items()
+        }
+
+    return Evolution(
+        model=network.name,
+        data=images.name,
+        shown=images.pixel_scale.said,
+        items=int(next(iter(last.values())).histogram[0].sum()),
+        rule=rule,
+        channels=network.colours,
+        epochs=np.array(list(kept), np.int64),
+        units=chosen,
+        values=along("values"),
+        images=along("images"),
+        positions=along("positions"),
+        projections={layer: one.projections for layer, one in shown.items()},
+        patches={layer: one.patches for layer, one in shown.items()},
+        movement=moved,
+        movement_errors=errors,
+        sample=measured,
+    )
+
+
+# ---- the checkpoints -------------------------------------------------------------------------------------------------
+
+
+def _opened(
+    checkpoints: Checkpoints, model: str | os.PathLike[str] | Model | nn.Module | None
+) -> tuple[Model, dict[int, Checkpoint]]:
+    """Return a network of one's own to put weights into, and the checkpoints by epoch, ascending."""
+    folder = model_folder(checkpoints) if isinstance(checkpoints, str | os.PathLike) else None
+    if model is None:
+        if folder is None:
+            raise InterpretError(
+                "checkpoints need the network that they belong to: pass model=... (--model on the command line), "
+                "or a model folder that keeps epochs"
+            )
+        model = folder
+    # its own weights are not wanted, and need not be there
+    loaded = load(model, weights="random") if isinstance(model, str | os.PathLike) else as_model(model)
+    return replace(loaded, module=copied(loaded.module)), _by_epoch(checkpoints, folder)
+
+
+def _by_epoch(checkpoints: Checkpoints, folder: Path | None) -> dict[int, Checkpoint]:
+    if isinstance(checkpoints, Mapping):
+        if not checkpoints:
+            raise InterpretError("checkpoints is empty: give at least one epoch")
+        odd = next((epoch for epoch in checkpoints if not isinstance(epoch, int) or epoch < 0), None)
+        if odd is not None:
+            raise InterpretError(f"checkpoints must map epochs, whole numbers from 0 on, to files, not {odd!r}")
+        return dict(sorted(checkpoints.items()))
+    if not isinstance(checkpoints, str | os.PathLike):
+        raise InterpretError(
+            f"checkpoints must be a folder or a mapping from epoch to file, not {type(checkpoints).__name__}"
+        )
+    if folder is None:
+        return dict(list_epochs(checkpoints))
+    if not (folder / "epochs").is_dir():
+        raise InterpretError(
+            f"model folder {folder.name!r} keeps no epochs: write keep = [1, 2, 5] under [train] in its recipe.toml, "
+            "and train it with interpret train"
+        )
+    return dict(list_epochs(folder / "epochs"))
+
+
+def _fill(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
+    """Put a checkpoint's weights into the network."""
+    checkpoint = kept[epoch]
+    if isinstance(checkpoint, Mapping):
+        state, source = checkpoint, f"the weights of epoch {epoch}"
+    else:
+        state, source = (
+            read_state(checkpoint, network.module),
+            f"the weights of epoch {epoch} in {Path(checkpoint).name!r}",
+        )
+    load_state(network.module, with_plain_names(state, network.module), source)
+
+
+# ---- the units -------------------------------------------------------------------------------------------------------
+
+
+def _choose(
+    units: int | Sequence[int] | Mapping[str, Sequence[int]], mined: Mined, seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Return the units of each mined layer that are shown, ascending."""
+    if isinstance(units, Mapping):
+        for layer in units:
+            if layer not in mined:
+                raise InterpretError(f"units names layer {layer!r}, which is not among layers: add it there")
+        return {layer: _named(units[layer], layer, mined[layer]) for layer in mined if layer in units}
+    if isinstance(units, int):
+        if units < 1:
+            raise InterpretError(f"units must be at least 1 a layer, not {units}")
+        return {layer: _drawn(units, found, seed) for layer, found in mined.items()}
+    return {layer: _named(units, layer, found) for layer, found in mined.items()}
+
+
+def _named(units: Sequence[int], layer: str, found: MinedLayer) -> NDArray[np.int64]:
+    count = len(found.values)
+    odd = next((unit for unit in units if not 0 <= unit < count), None)
+    if odd is not None:
+        raise InterpretError(f"units must be from 0 to {count - 1} in layer {layer!r}, not {odd}")
+    if not len(units):
+        raise InterpretError(f"units is empty for layer {layer!r}: name at least one")
+    return np.unique(np.array(units, np.int64))
+
+
+def _drawn(count: int, found: MinedLayer, seed: int) -> NDArray[np.int64]:
+    """Draw units among those that answer to some image; among all where none does."""
+    living = np.flatnonzero(~found.dead) if not found.dead.all() else np.arange(len(found.dead))
+    return np.sort(living[sample_by_hash(len(living), count, seed)])
+
+
+@dataclass
+class _Shown:
+    """The pictures of a layer's chosen units as they come in."""
+
+    size: tuple[int, int]
+    projections: NDArray[np.float32]
+    patches: NDArray[np.uint8]
+
+    @classmethod
+    def of_size(cls, units: int, epochs: int) -> _Shown:
+        return cls((units, epochs), np.zeros(0, np.float32), np.zeros(0, np.uint8))
+
+    def take(self, rows: NDArray[np.int64], column: int, projections: Tensor, patches: NDArray[np.uint8]) -> None:
+        if not self.projections.size:
+            self.projections = np.zeros((*self.size, *projections.shape[1:]), np.float32)
+            self.patches = np.zeros((*self.size, *patches.shape[1:]), np.uint8)
+        self.projections[rows, column] = projections.float().cpu().numpy()
+        self.patches[rows, column] = patches
+
+
+# ---- the movement ----------------------------------------------------------------------------------------------------
+
+
+def _movement(
+    network: Model,
+    kept: Mapping[int, Checkpoint],
+    images: Images,
+    layers: list[str],
+    sample: int,
+    seed: int,
+    batch_size: int | None,
+    device: str | torch.device | None,
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]], int]:
+    """Return for each layer the mean movement from each kept epoch to the next, its standard error, and of how many.
+
+    Both epochs' networks run on one batch, so that no features need to be kept.
+    """
+    epochs = list(kept)
+    chosen = np.sort(sample_by_hash(len(images), sample, seed)).tolist()
+    earlier, later = (replace(network, module=copied(network.module)) for _ in range(2))
+    means, errors = ({layer: np.full(len(epochs) - 1, np.nan) for layer in layers} for _ in range(2))
+    measured = 0
+    first = first_images(images)
+    with progress((len(epochs) - 1) * len(chosen), "comparing epochs", "img") as bar:
+        for step, (before, after) in enumerate(pairwise(epochs)):
+            _fill(earlier, kept, before)
+            _fill(later, kept, after)
+            parts: dict[str, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
+            with prepared(earlier, first, device, layers) as run, prepared(later, first, device, layers):
+                for batch in _read(images, chosen, batch_size or default_batch_size(images, run.device)):
+                    for layer, moved in _moved(earlier.module, later.module, run.place(batch), layers).items():
+                        parts[layer].append(moved)
+                    bar.update(len(batch))
+            for layer in layers:
+                moved = np.concatenate(parts[layer]) / (after - before)
+                measured, moved = len(moved), moved[np.isfinite(moved)]
+                if len(moved):
+                    means[layer][step] = moved.mean()
+                    errors[layer][step] = moved.std(ddof=1) / np.sqrt(len(moved)) if len(moved) > 1 else np.nan
+    return means, errors, measured
+
+
+def _read(images: Images, items: list[int], batch_size: int) -> Iterator[Tensor]:
+    """Yield some items in batches, without those that do not decode."""
+    batch: list[Tensor] = []
+    for item in items:
+        try:
+            batch.append(images[item][0])
+        except UnreadableImage:
+            continue
+        if len(batch) == batch_size:
+            yield torch.stack(batch)
+            batch = []
+    if batch:
+        yield torch.stack(batch)
+
+
+@torch.inference_mode()
+def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Return for each layer and image ‖f_later − f_earlier‖ / ‖f_earlier‖; NaN or infinity where the latter is 0."""
+    before: dict[str, Tensor] = {}
+    moved: dict[str, NDArray[np.float64]] = {}
+
+    def keep(layer: str, output: Tensor) -> None:
+        before[layer] = output.clone()  # what comes after may rectify it in place
+
+    def compare(layer: str, output: Tensor) -> None:
+        first = before.pop(layer).flatten(1).double()
+        distance, norm = (output.flatten(1).double() - first).norm(dim=1), first.norm(dim=1)
+        moved[layer] = (distance / norm).cpu().numpy()
+
+    with first_outputs(earlier, layers, keep, stop=True, count=len(images)):
+        call_network(earlier, images)
+    with first_outputs(later, layers, compare, stop=True, count=len(images)):
+        call_network(later, images)
+    return moved

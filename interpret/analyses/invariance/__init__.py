@@ -1,0 +1,1 @@
+"""How features move when the image is moved, turned, scaled or disturbed."""

@@ -1,0 +1,1 @@
+"""Attribution methods beside each other, on the same images."""

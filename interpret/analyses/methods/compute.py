@@ -1,0 +1,154 @@
+"""Methods side by side: one image, one target, every method, and what each map has to do with the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.attribution.compute import (
+    Aim,
+    Head,
+    Method,
+    Settings,
+    Window,
+    chosen_methods,
+    find_aim,
+    maps_of,
+    names_of,
+    take_images,
+    windows_of,
+)
+from interpret.analyses.attribution.similarity import detail, rank_correlation
+from interpret.analyses.methods.result import MethodComparison
+from interpret.execution.execution import on_device
+from interpret.images.display import inputs_to_bytes
+from interpret.network.dry_run import check_answers
+from interpret.network.model import Model, as_model
+from interpret.support.errors import InterpretError
+from interpret.support.progress import progress
+
+
+@torch.inference_mode(False)
+def compare_methods(
+    model: Model | nn.Module,
+    images: Any,
+    methods: Sequence[Method] | None = None,
+    target: int | str | Sequence[int | str] | Tensor | None = None,
+    layer: str | None = None,
+    position: Sequence[int] | Tensor | None = None,
+    other: int | str | Sequence[int | str] | Tensor | None = None,
+    *,
+    items: Sequence[int] | None = None,
+    cam_layer: str | None = Settings.cam_layer,
+    baseline: float = Settings.baseline,
+    points: int = Settings.points,
+    samples: int = Settings.samples,
+    noise: float = Settings.noise,
+    window: int | None = Settings.window,
+    stride: int | None = Settings.stride,
+    superpixels: int = Settings.superpixels,
+    passes: int = Settings.passes,
+    seed: int = Settings.seed,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> MethodComparison:
+    """Return the maps of several methods for the same targets, and how far each depends on the target at all.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    >>> compared = compare_methods(network, torch.rand(2, 1, 8, 8), ["gradient", "deconvnet"])
+    >>> compared.maps["gradient"].shape, compared.same_for_other["deconvnet"].shape
+    ((2, 8, 8), (2,))
+
+    Draw it with `interpret.plot(compared)`. Nie et al. 2018, "A theoretical explanation for perplexing behaviors
+    of backpropagation-based visualizations", show that the deconvnet and guided backpropagation recover the image and
+    hardly depend on the class. They show pictures; the two numbers here are this project's choice: the rank correlation
+    of the map's magnitude (summed over colours) with that for another class, and that of the map itself (summed over
+    colours, with its sign) with the fine detail of the image: its grey less its grey blurred by 2 pixels. Both are
+    taken within what the target sees of the image, outside of which all maps would agree on zero.
+
+    Args:
+        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
+        methods: some of its methods; None: all.
+        other: what to compare with; None: the class (or channel, at the same position) that is next in strength after
+            the target, or the strongest where that is not the target.
+
+    Raises:
+        InterpretError: as `interpret.attribute`; a network of one output, which has no other; an other that is the
+            target.
+    """
+    model = as_model(model)
+    chosen = chosen_methods(methods)
+    how = Settings(
+        cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
+    )  # fmt: skip
+    opened = take_images(model, images, items)
+    images = opened.tensor
+    with on_device(model.module, device) as place:
+        images = images.to(place)
+        check_answers(model, images, layer)
+        head = Head(model.module, layer)
+        aim = find_aim(model, head, images, target, position, how.at_once)
+        rival = _rival(model, head, images, aim, other, how.at_once)
+        windows = windows_of(model, head, images, aim)
+        with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
+            raw, others = (
+                {method: _numpy(maps_of(model, head, images, one, method, how, bar.update)) for method in chosen}
+                for one in (aim, rival)
+            )
+    pictures = inputs_to_bytes(images, opened.images.pixel_scale)
+    details = np.stack([detail(picture) for picture in pictures])
+    return MethodComparison(
+        model=model.name,
+        layer=layer,
+        pictures=pictures,
+        shown=opened.images.pixel_scale.said,
+        maps={method: maps.sum(1, dtype=np.float32) for method, maps in raw.items()},
+        targets=aim.channels.cpu().numpy(),
+        others=rival.channels.cpu().numpy(),
+        target_names=names_of(model, layer, aim),
+        other_names=names_of(model, layer, rival),
+        scores=aim.scores.double().cpu().numpy(),
+        other_scores=rival.scores.double().cpu().numpy(),
+        same_for_other={
+            method: _correlations(magnitude(raw[method]), magnitude(others[method]), windows) for method in chosen
+        },
+        same_as_image={method: _correlations(raw[method].sum(1), details, windows) for method in chosen},
+        settings=how.changed(),
+    )
+
+
+def magnitude(maps: NDArray[Any]) -> NDArray[Any]:
+    """Return the sum over colours of the magnitudes of maps [..., C, H, W]."""
+    return np.asarray(np.abs(maps).sum(-3))
+
+
+def _numpy(maps: Tensor) -> NDArray[np.float64]:
+    return maps.double().cpu().numpy()
+
+
+def _correlations(ones: NDArray[Any], others: NDArray[Any], windows: list[Window]) -> NDArray[np.float64]:
+    pairs = zip(ones, others, windows, strict=True)
+    return np.array([rank_correlation(one[window], other[window]) for one, other, window in pairs])
+
+
+def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any, at_once: int) -> Aim:
+    """Return the other target, at the same position."""
+    if other is not None:
+        rival = find_aim(model, head, images, other, aim.positions, at_once)
+        if bool((rival.channels == aim.channels).any()):
+            raise InterpretError(f"other {other} is the target itself: choose another, or leave it out")
+        return rival
+    with torch.no_grad():
+        output = torch.cat([head(part) for part in images.split(at_once)])
+    at = torch.arange(len(images), device=output.device)
+    values = output if aim.positions is None else output[at, :, aim.positions[:, 0], aim.positions[:, 1]]
+    if values.shape[1] < 2:
+        raise InterpretError(f"{head.name} is a single unit: there is no other to compare its maps with")
+    values = values.clone()
+    values[at, aim.channels] = -torch.inf
+    return find_aim(model, head, images, values.argmax(1), aim.positions, at_once)

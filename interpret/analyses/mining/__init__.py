@@ -1,0 +1,1 @@
+"""The images that excite each unit most."""

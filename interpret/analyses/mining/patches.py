@@ -1,0 +1,107 @@
+"""Patches: the windows of the images that hits see, cut again from the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.mining.result import MinedLayer
+from interpret.analyses.projection.compute import locate_hits, project_hits
+from interpret.backprop.rules import Rule
+from interpret.images.data import open_images
+from interpret.images.display import inputs_to_bytes, shrink
+from interpret.network.model import Model, as_model
+
+SMALL = 80
+"""Pixels along the longer side of a patch in a table."""
+
+
+def cut_patches(
+    model: Model | nn.Module, data: Any, mined: Mapping[str, Any], layers: str | Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """Return of each layer the windows [n, C, h, w] of the network's inputs that its hits see, without running it.
+
+    >>> from interpret import mine
+    >>> network, images = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), torch.rand(6, 1, 12, 12)
+    >>> cut_patches(network, images, mine(network, images, k=2))["0"].shape
+    torch.Size([8, 1, 3, 3])
+
+    They come by units and of a unit by ranks; places that are not filled are left out. The data is read once.
+
+    Args:
+        model, data, mined, layers: as for `interpret.analyses.projection.compute.project_hits`.
+
+    Raises:
+        InterpretError: a layer that was not mined, or hits that the network or the data cannot have.
+    """
+    model = as_model(model)
+    images = open_images(data, model)
+    hits, crops = locate_hits(model, images, mined, layers)
+    found: list[Tensor] = [torch.empty(0)] * len(hits.items)
+    for item, rows in hits.by_item():
+        image = images[item][0][: images.channels]
+        for row in rows.tolist():
+            crop = crops[hits.layers[int(hits.layer[row])]]
+            box = crop.boxes(torch.from_numpy(hits.positions[row : row + 1]))
+            found[row] = crop.window(image[None], box, torch.zeros(1, 2, dtype=torch.long))[0].cpu()
+    order = np.lexsort((hits.ranks, hits.units)).tolist()
+    rows_of = {name: [row for row in order if hits.layer[row] == place] for place, name in enumerate(hits.layers)}
+    return {name: torch.stack([found[row] for row in rows]) for name, rows in rows_of.items() if rows}
+
+
+def patches_of_units(
+    model: Model, data: Any, layer: MinedLayer, units: Sequence[int], most: int | None = None
+) -> list[NDArray[np.uint8]]:
+    """Return of each unit the pictures [n, h, w, 3] of its patches, strongest first, at most so many."""
+    chosen = _strongest(layer, np.asarray(units, np.int64), most)
+    counts = (chosen.images >= 0).sum(1)
+    found = cut_patches(model, data, {layer.name: chosen}).get(layer.name)
+    if found is None:
+        return [np.zeros((0, 1, 1, 3), np.uint8) for _ in units]
+    shown = pictures_of(model, data, found)
+    ends = np.cumsum(counts)
+    return [shown[ends[unit] - counts[unit] : ends[unit]] for unit in units]
+
+
+def strongest_patches(
+    model: Model, data: Any, layers: Mapping[str, MinedLayer], most: int
+) -> dict[str, list[NDArray[np.uint8]]]:
+    """Return of each layer small pictures of the patches that excite its most active units most."""
+    units = {name: layer.most_active[:most] for name, layer in layers.items()}
+    found = cut_patches(model, data, {name: _strongest(layer, units[name], 1) for name, layer in layers.items()})
+    shown: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in layers}
+    for name, patches in found.items():
+        small = pictures_of(model, data, shrink(patches, SMALL))
+        # they come by their units
+        shown[name] = [small[place] for place in np.argsort(np.argsort(units[name])).tolist()]
+    return shown
+
+
+def project_unit(model: Model, data: Any, layer: MinedLayer, unit: int, rule: Rule) -> Tensor:
+    """Return the projections [n, C, h, w] of a unit's hits, strongest first."""
+    found: dict[int, Tensor] = {}
+    for batch in project_hits(model, data, {layer.name: layer.only(np.array([unit]))}, rule=rule):
+        for rank, projection in zip(batch.ranks.tolist(), batch.projections, strict=True):
+            found[rank] = projection.cpu()
+    return torch.stack([found[rank] for rank in sorted(found)])
+
+
+def pictures_of(model: Model, data: Any, patches: Tensor) -> NDArray[np.uint8]:
+    """Return windows of a data set's inputs [n, C, h, w] as pictures [n, h, w, 3]."""
+    return inputs_to_bytes(patches, open_images(data, model).pixel_scale)
+
+
+def _strongest(layer: MinedLayer, units: NDArray[np.int64], most: int | None) -> MinedLayer:
+    """Return the layer with the strongest hits of some units alone."""
+    chosen = layer.only(units)
+    return (
+        chosen
+        if most is None
+        else replace(chosen, images=np.where(np.arange(layer.images.shape[1]) < most, chosen.images, -1))
+    )

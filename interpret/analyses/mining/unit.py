@@ -1,0 +1,180 @@
+"""One unit: its hits, the patches of the images that they see, and what in them it answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.results.result import Result
+from interpret.support.errors import InterpretError
+from interpret.support.wording import count
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from torch import Tensor
+
+    from interpret.analyses.mining.result import MinedLayer, Subject
+    from interpret.backprop.rules import Rule
+    from interpret.images.data import Images
+    from interpret.network.model import Model
+
+
+@dataclass(repr=False, eq=False)
+class Unit(Result):
+    """One unit's n ≤ k hits, as `mined["features.3"].unit(12)` returns them.
+
+    In a notebook, its patches beside its projections, with value and place under each. Both are found when they are
+    asked for the first time; a unit that is saved keeps those that were.
+    """
+
+    kind = "unit"
+
+    layer: str
+    unit: int
+    values: NDArray[np.float32]
+    """[n] activations, strongest first."""
+    images: NDArray[np.int64]
+    """[n] items of the data."""
+    positions: NDArray[np.int64]
+    """[n, 2] rows and columns in the feature map; 0 where the output has none."""
+    density: float
+    """Share of positions above zero, on a sample; NaN where none of it decodes."""
+    dead: bool
+    """Whether it was above zero on no image at all."""
+    names: list[str] | None = None
+    """[n] what the images are called, where the data is at hand."""
+    colours: str = "RGB"
+    """What the projections' channels are: "RGB", "BGR" or "L"."""
+    found_patches: Tensor | None = None
+    """What `patches` returns, as soon as it was asked for."""
+    found_pictures: NDArray[np.uint8] | None = None
+    found_projections: dict[str, Tensor] = field(default_factory=dict)
+    """Rule to what `projections` returns, for those that were asked for."""
+    mined: MinedLayer | None = field(default=None, metadata={"kept": False})
+    """The layer that it is of, with the network and the images; None for a unit that was read from a file."""
+
+    @property
+    def patches(self) -> Tensor:
+        """[n, C, h, w] the windows of the network's inputs that the hits see, strongest first.
+
+        Raises:
+            InterpretError: the network and the images are not at hand.
+        """
+        if self.found_patches is None:
+            from interpret.analyses.mining.patches import cut_patches, pictures_of
+
+            model, data, layer = self._at_hand("patches")
+            one = layer.only(np.array([self.unit]))
+            self.found_patches = cut_patches(model, data, {layer.name: one})[layer.name]
+            self.found_pictures = pictures_of(model, data, self.found_patches)
+        return self.found_patches
+
+    def projections(self, rule: Rule = "deconvnet") -> Tensor:
+        """Return what in its patches the unit answers to, [n, C, h, w], as `interpret.project` finds it.
+
+        Args:
+            rule: "deconvnet", "guided" or "gradient"; see `interpret.BackwardRule`.
+
+        Raises:
+            InterpretError: an unknown rule; the network and the images are not at hand, or give other activations
+                than were mined.
+        """
+        if rule not in self.found_projections:
+            from interpret.analyses.mining.patches import project_unit
+
+            model, data, layer = self._at_hand(f"projections by {rule!r}")
+            self.colours = model.colours
+            self.found_projections[rule] = project_unit(model, data, layer, self.unit, rule)
+        return self.found_projections[rule]
+
+    @property
+    def pictures(self) -> NDArray[np.uint8]:
+        """[n, h, w, 3] the patches as pictures."""
+        if self.found_pictures is None:
+            _ = self.patches
+        assert self.found_pictures is not None
+        return self.found_pictures
+
+    @property
+    def shows_projections(self) -> list[str]:
+        """The rules whose projections are at hand, or can be found."""
+        return list(self.found_projections) or ([] if self._subject is None else ["deconvnet"])
+
+    @property
+    def title(self) -> str:
+        return f"Unit {self.unit} of {self.layer}"
+
+    @property
+    def extent(self) -> str:
+        strongest = f", the strongest {self.values[0]:.4g}" if len(self.values) else ""
+        return f"{count(len(self.values), 'hit')}{strongest}" + (", dead" if self.dead else "")
+
+    @property
+    def reading(self) -> str:
+        return (
+            f"The images that excite unit {self.unit} of {self.layer} most, strongest first: on the left of each pair "
+            "the window that the neuron sees, on the right what in it the neuron answers to, grey where nothing does. "
+            "Below, its activation and the row and column of the neuron in the feature map."
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each hit: rank, value, image, row, column; with the data at hand, its source's name."""
+        found: dict[str, Any] = {
+            "rank": np.arange(len(self.values)),
+            "value": self.values,
+            "image": self.images,
+            "row": self.positions[:, 0],
+            "column": self.positions[:, 1],
+        }
+        return found if self.names is None else found | {"source": np.array(self.names, object)}
+
+    def plot(
+        self,
+        panels: str | Sequence[str] | None = None,
+        *,
+        rule: Rule | None = None,
+        width: float | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Any:
+        """Draw the patches beside their projections.
+
+        Args:
+            panels: hits by rank, "0" the strongest; None: all.
+            rule: by which they are projected; None: "deconvnet", or for a unit from a file what it has.
+            width: of the figure, in inches.
+            figsize: width and height in inches instead.
+            ax: axes to draw into; None: a figure of its own.
+        """
+        from interpret.analyses.mining.figure import plot_unit
+
+        return plot_unit(self, panels, rule=rule, width=width, figsize=figsize, ax=ax)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]] | None:
+        at_hand = self._subject is not None or self.found_pictures is not None
+        return super()._repr_png_() if at_hand and len(self.values) else None
+
+    @property
+    def _subject(self) -> Subject | None:
+        subject = None if self.mined is None else self.mined.subject
+        return subject if subject is not None and subject.data is not None else None
+
+    def _at_hand(self, what: str) -> tuple[Model, Images, MinedLayer]:
+        """Return what there is to look at again, or raise an error that says how to give it."""
+        if self.mined is None:
+            raise InterpretError(
+                f"{self.title} was read from a file without its {what}: read the mined layer, call "
+                f".attach(model, data) on it and ask it for unit({self.unit})"
+            )
+        if not len(self.values):
+            raise InterpretError(f"{self.title} has no hits, and no {what}: choose another unit")
+        return *self.mined.subject.both(), self.mined
+
+    def _kept(self) -> dict[str, Any]:
+        if self._subject is not None and len(self.values):
+            _ = self.patches  # so that it can be looked at wherever it is read
+        return super()._kept()

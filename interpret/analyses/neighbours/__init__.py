@@ -1,0 +1,1 @@
+"""The images that are nearest in feature space."""

@@ -1,0 +1,87 @@
+"""Which images a network finds alike: what `interpret.find_neighbours` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.results.result import Result, crossed
+from interpret.support.wording import count
+
+
+@dataclass(repr=False, eq=False)
+class Neighbours(Result):
+    """Of Q queries, the k images whose features at a layer are nearest."""
+
+    kind = "neighbours"
+    shows_images = True
+
+    model: str
+    data: str
+    searched: int
+    """How many images were compared with each query."""
+    layer: str
+    averaged: bool
+    """Whether features are means over positions."""
+    metric: str
+    """"euclidean" or "cosine"."""
+    query_names: list[str]
+    query_pictures: NDArray[np.uint8]
+    """[q, h, w, 3] of the first q ≤ 64 queries."""
+    query_labels: NDArray[np.int64]
+    """[Q] −1 where there is none."""
+    items: NDArray[np.int64]
+    """[Q, k] items of the data, nearest first."""
+    distances: NDArray[np.float64]
+    """[Q, k] in units of activation; of "cosine", 1 − cos, from 0 to 2."""
+    pictures: NDArray[np.uint8]
+    """[q, k, h, w, 3] of the first q ≤ 64 queries' neighbours."""
+    names: list[list[str]]
+    """What the images' sources are called."""
+    labels: NDArray[np.int64]
+    """[Q, k] −1 where there is none."""
+    classes: list[str] | None
+    """What the data's labels stand for."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+
+    def label_name(self, label: int) -> str:
+        """Return what a label stands for, nothing for none."""
+        if label < 0:
+            return ""
+        return str(label) if self.classes is None else self.classes[label]
+
+    @property
+    def title(self) -> str:
+        return f"Nearest images at {self.layer} of {self.model}"
+
+    @property
+    def extent(self) -> str:
+        queries = f"{len(self.items):,} quer{'y' if len(self.items) == 1 else 'ies'}"
+        return f"{queries}, {self.items.shape[1]} of {count(self.searched, 'image')} each"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each query and rank: query_name, item, name, label, distance."""
+        columns = crossed(query=range(len(self.items)), rank=range(self.items.shape[1]))
+        return columns | {
+            "query_name": np.array(self.query_names, object)[columns["query"]],
+            "item": self.items.ravel(),
+            "name": np.array([name for names in self.names for name in names], object),
+            "label": np.array([self.label_name(label) for label in self.labels.ravel().tolist()], object),
+            "distance": self.distances.ravel(),
+        }
+
+    @property
+    def reading(self) -> str:
+        features = f"{self.layer}'s features" + (" averaged over positions" if self.averaged else "")
+        measure = "Euclidean distance" if self.metric == "euclidean" else "cosine distance, 1 − cos,"
+        return (
+            f"Each row is a query, framed, and the {self.items.shape[1]} of {count(self.searched, 'image')} of "
+            f"{self.data} whose {features} are nearest to its own, nearest first, at most one of a source; below each, "
+            f"the {measure} between the features. Images far apart in pixels that come out near are alike to the "
+            "network."
+            f"{self.shown and ' ' + self.shown}"
+        )

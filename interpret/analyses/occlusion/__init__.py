@@ -1,0 +1,1 @@
+"""What a network answers when a part of the image is hidden."""

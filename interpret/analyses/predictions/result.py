@@ -1,0 +1,89 @@
+"""What a network answers to images: what `interpret.predict` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.network.readings import in_words
+from interpret.results.result import Result, crossed
+from interpret.support.wording import count
+
+
+@dataclass(repr=False, eq=False)
+class Predictions(Result):
+    """The k most probable classes of N images."""
+
+    kind = "predictions"
+    shows_images = True
+
+    model: str
+    data: str
+    names: list[str]
+    """What the images are called."""
+    pictures: NDArray[np.uint8]
+    """[n, h, w, 3] the network's inputs as pictures, of the first n ≤ 64 images."""
+    top: NDArray[np.int64]
+    """[N, k] the most probable classes, most probable first."""
+    probabilities: NDArray[np.float64]
+    """[N, k] their probabilities, 0 to 1."""
+    truth: NDArray[np.int64]
+    """[N] the right class, −1 where it is not known."""
+    true_probabilities: NDArray[np.float64]
+    """[N] the probability of the right class; NaN where it is not known."""
+    classes: list[str] | None
+    """What the classes are called; None: by their number."""
+    outputs: str = ""
+    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
+    part: str = ""
+    """Which of several outputs that was."""
+    sources: NDArray[np.int64] | None = None
+    """[N] which source of the data each image is of; None in a result of an older version."""
+    class_count: int | None = None
+    """How many classes the network answers."""
+    shown: str = ""
+    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+
+    def class_name(self, label: int) -> str:
+        """Return what a class is called."""
+        return str(label) if self.classes is None else self.classes[label]
+
+    @property
+    def hits(self) -> NDArray[np.bool_]:
+        """[N] whether the right class is among the k."""
+        return (self.top == self.truth[:, None]).any(1) & (self.truth >= 0)
+
+    @property
+    def title(self) -> str:
+        return f"What {self.model} answers"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self.names), 'image')}, {self.top.shape[1]} classes each"
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each image and rank: name, class, probability, truth ("" where it is not known)."""
+        columns = crossed(image=range(len(self.names)), rank=range(self.top.shape[1]))
+        truth = [self.class_name(label) if label >= 0 else "" for label in self.truth.tolist()]
+        return columns | {
+            "name": np.array(self.names, object)[columns["image"]],
+            "class": np.array([self.class_name(label) for label in self.top.ravel().tolist()], object),
+            "probability": self.probabilities.ravel(),
+            "truth": np.array(truth, object)[columns["image"]],
+        }
+
+    @property
+    def reading(self) -> str:
+        known = int((self.truth >= 0).sum())
+        told = (
+            f" The right one is marked; of {count(known, 'image')} whose class is known, it comes first in "
+            f"{int((self.top[:, 0] == self.truth)[self.truth >= 0].sum())} and is among them in {int(self.hits.sum())}."
+        )
+        return (
+            f"Images of {self.data}, each with the {self.top.shape[1]} classes that {self.model} finds most probable; "
+            f"bars are probabilities from 0 to 1. {in_words(self.outputs, self.part)}{told if known else ''}"
+            f"{self.shown and ' ' + self.shown}"
+        )

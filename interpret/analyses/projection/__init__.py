@@ -1,0 +1,1 @@
+"""What excites a neuron, projected back to pixels."""

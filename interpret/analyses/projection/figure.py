@@ -1,0 +1,49 @@
+"""The figure of projections: what neurons see, and beside it what in it they answer to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from interpret.analyses.projection.result import Projections
+from interpret.figures.pictures import signals_as_pictures
+from interpret.figures.style import in_style
+from interpret.figures.tiles import Cell, Names, Tiles, choose, in_rows
+
+ACROSS = 3
+MOST = 24
+
+
+@in_style
+def plot_projections(
+    result: Projections,
+    panels: Names = None,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Any:
+    """Draw projections, each beside the window of the image that its neuron sees, with unit, value and place below.
+
+    Args:
+        result: what `interpret.project` returned.
+        panels: neurons by number, "0" the first; None: the first 24.
+        width: of the figure, in inches.
+        figsize: width and height in inches instead.
+        ax: axes to draw into; None: a figure of its own.
+    """
+    rows = choose(panels, [str(row) for row in range(len(result.pixels))], MOST)
+    projected = signals_as_pictures(result.pixels[rows].detach().cpu().float().numpy(), result.colours)
+    cells = []
+    for row, picture in zip(rows, projected, strict=True):
+        place = ", ".join(str(int(at)) for at in result.positions[row].tolist())
+        unit = "" if result.channels is None else f"unit {int(result.channels[row])}"
+        image = "" if result.images is None else f"image {int(result.images[row])}"
+        caption = f"{float(result.values[row]):.4g} at ({place})\n{', '.join(filter(None, (unit, image)))}".rstrip()
+        seen = [] if result.pictures is None else [result.pictures[row]]
+        cells.append(Cell([*seen, picture], caption))
+    note = f"The first {MOST} of {len(result.pixels):,}" if panels is None and len(result.pixels) > MOST else ""
+    across = min(ACROSS, max(len(cells), 2))
+    title = result.title + (f" ({result.rule})" if result.rule else "")
+    return Tiles(in_rows(cells, across), across, title, note, most=2).draw(width, figsize, ax)

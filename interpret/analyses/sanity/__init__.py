@@ -1,0 +1,1 @@
+"""Whether attribution maps depend on the weights."""

@@ -1,0 +1,282 @@
+"""Sanity checks: does a map change when the network forgets what it has learnt?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.attribution.compute import (
+    Aim,
+    Head,
+    Method,
+    Settings,
+    Window,
+    chosen_methods,
+    find_aim,
+    find_cam_layer,
+    maps_of,
+    names_of,
+    take_images,
+    windows_of,
+)
+from interpret.analyses.attribution.similarity import rank_correlation, scaled, structural_similarity
+from interpret.analyses.methods.compute import magnitude
+from interpret.analyses.sanity.result import SanityCheck
+from interpret.execution.execution import on_device
+from interpret.images.display import inputs_to_bytes
+from interpret.network.dry_run import check_answers
+from interpret.network.model import Model, as_model
+from interpret.network.weights import copied, draw_again, held_by, named_layers
+from interpret.support.errors import InterpretError
+from interpret.support.progress import progress
+
+STEPS = 10
+Trained = dict[str, dict[str, Tensor]]
+"""Of each layer by name, what its own tensors held before any was drawn anew."""
+DRAWS = 20
+"""Times that silent random weights are drawn again, at most."""
+
+
+@torch.inference_mode(False)
+def sanity_check(
+    model: Model | nn.Module,
+    images: Any,
+    methods: Sequence[Method] | None = None,
+    target: int | str | Sequence[int | str] | Tensor | None = None,
+    layer: str | None = None,
+    position: Sequence[int] | Tensor | None = None,
+    steps: int | None = STEPS,
+    seed: int = 0,
+    *,
+    items: Sequence[int] | None = None,
+    cam_layer: str | None = Settings.cam_layer,
+    baseline: float = Settings.baseline,
+    points: int = Settings.points,
+    samples: int = Settings.samples,
+    noise: float = Settings.noise,
+    window: int | None = Settings.window,
+    stride: int | None = Settings.stride,
+    superpixels: int = Settings.superpixels,
+    passes: int = Settings.passes,
+    batch_size: int | None = None,
+    device: str | torch.device | None = None,
+) -> SanityCheck:
+    """Compare each method's maps with those of the same network, randomised layer by layer from the top down.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
+    >>> check = sanity_check(network, torch.rand(2, 1, 8, 8), ["gradient", "guided"])
+    >>> check.steps, check.depths
+    (['', '4', '2', '0'], array([0, 1, 2, 3]))
+    >>> check.rank["guided"].shape, check.rank["gradient"][:, 0]
+    ((2, 4), array([1., 1.]))
+
+    Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1, cascading randomisation: a map that stays the
+    same does not show what the network has learnt. The target stays the class (or neuron) that it was for the trained
+    network, and so do Grad-CAM's layer and the superpixels. Layers are those modules that hold weights themselves,
+    in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where that changes none of
+    them, its weights are permuted. At the end, the network has its weights back.
+
+    The maps are compared within what the target sees of the image, outside of which all would agree on zero.
+
+    As in the paper: Spearman's rank correlation of the magnitudes and of the maps with their sign, and structural
+    similarity. The paper does not say how it scales the maps for the latter; here it is by the 99th percentile of the
+    magnitude, as they are drawn, and with the window of Wang et al. 2004.
+
+    A random network may be silent: where it ends in a rectifier, as SqueezeNet does, its weights may let nothing
+    through for the target, and every gradient is zero. This says nothing about the methods, so that such weights are
+    drawn again, up to 20 times. Where a map is zero everywhere all the same, its similarity is NaN, to be left out.
+
+    Args:
+        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
+        methods: some of its methods; None: all.
+        steps: how many steps there are from none to all of the layers, as even as can be; None: one for each layer.
+        seed: draws the random weights, SmoothGrad's noise and KernelSHAP's mixtures.
+
+    Raises:
+        InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
+    """
+    model = as_model(model)
+    chosen = chosen_methods(methods)
+    if steps is not None and steps < 1:
+        raise InterpretError(f"steps must be at least 1, not {steps}")
+    how = Settings(
+        cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
+    )  # fmt: skip
+    settings = {name: value for name, value in how.changed().items() if name != "seed"}
+    opened = take_images(model, images, items)
+    images = opened.tensor
+    with on_device(model.module, device) as place, _given_back(model.module) as trained:
+        images = images.to(place)
+        check_answers(model, images, layer)
+        head = Head(model.module, layer)
+        aim = find_aim(model, head, images, target, position, how.at_once)
+        if how.cam_layer is None and {"gradcam", "guided_gradcam"} & set(chosen):
+            how = Settings(**vars(how) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
+        from_top = layers_with_weights(head, images[:1])[::-1]
+        if not from_top:
+            raise InterpretError(f"{head.name} depends on no weights: there is nothing to randomise")
+        depths = np.unique(np.linspace(0, len(from_top), (steps or len(from_top)) + 1).round().astype(np.int64))
+        windows = windows_of(model, head, images, aim)
+        found: list[dict[str, NDArray[np.float64]]] = []
+        draws: list[int] = []
+        with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
+            for depth in depths.tolist():
+                draw = draws[-1] if draws else 0
+                draws.append(_randomise_top(head, trained, images, aim, from_top[:depth], how, draw))
+                found.append({})
+                for method in chosen:
+                    maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
+                    if not np.isfinite(maps).all():
+                        raise InterpretError(
+                            f"the maps of {method!r} are not finite with {depth} layers randomised: leave it out"
+                        )
+                    found[-1][method] = maps
+    return SanityCheck(
+        model=model.name,
+        layer=layer,
+        steps=["", *(from_top[depth - 1] for depth in depths[1:])],
+        depths=depths,
+        layers=len(from_top),
+        rank=_compared(found, windows, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
+        rank_signed=_compared(found, windows, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
+        ssim=_compared(found, windows, _structure),
+        pictures=inputs_to_bytes(images, opened.images.pixel_scale),
+        shown=opened.images.pixel_scale.said,
+        maps={
+            method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16) for method in chosen
+        },
+        target_names=names_of(model, layer, aim),
+        seed=seed,
+        draws=np.array(draws),
+        settings=settings,
+    )
+
+
+@contextmanager
+def _given_back(network: nn.Module) -> Iterator[Trained]:
+    """Yield a copy of what each layer's own tensors hold, and give it back to them at the end."""
+    held = {name: held_by(layer) for name, layer in named_layers(network)}
+    trained = {name: {key: tensor.detach().clone() for key, tensor in own.items()} for name, own in held.items()}
+    try:
+        yield trained
+    finally:
+        with torch.no_grad():
+            for name, own in held.items():
+                for key, tensor in own.items():
+                    tensor.copy_(trained[name][key])
+
+
+def _randomise_top(
+    head: Head, trained: Trained, images: Tensor, aim: Aim, layers: list[str], how: Settings, draw: int
+) -> int:
+    """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
+    answering: dict[int, int] = {}
+    for attempt in range(draw, draw + DRAWS):
+        _draw_weights(head, trained, layers, how.seed, attempt)
+        answering[attempt] = _answering(head, images, aim, how.at_once)
+        if not layers or answering[attempt] == len(images):
+            return attempt
+    best = max(answering, key=lambda attempt: answering[attempt])
+    _draw_weights(head, trained, layers, how.seed, best)
+    return best
+
+
+def _draw_weights(head: Head, trained: Trained, layers: list[str], seed: int, draw: int) -> None:
+    for place, name in enumerate(layers):
+        layer = head.network.get_submodule(name)
+        # what is permuted are the trained weights, not those of the step before
+        with torch.no_grad():
+            for key, tensor in held_by(layer).items():
+                tensor.copy_(trained[name][key])
+        # a seed of its own: layers of one shape shall not get the same weights
+        randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
+
+
+def _answering(head: Head, images: Tensor, aim: Aim, at_once: int) -> int:
+    """Return how many images the target's score has a gradient on."""
+    found = 0
+    for start in range(0, len(images), at_once):
+        part = slice(start, start + at_once)
+        with torch.enable_grad():
+            x = images[part].clone().requires_grad_()
+            score = aim[part].of(head(x)).sum()
+            if not score.requires_grad:
+                return 0
+            (gradient,) = torch.autograd.grad(score, x)
+        found += int((gradient.flatten(1) != 0).any(1).sum())
+    return found
+
+
+def _compared(
+    found: list[dict[str, NDArray[np.float64]]],
+    windows: list[Window],
+    compare: Callable[[NDArray[Any], NDArray[Any]], float],
+) -> dict[str, NDArray[np.float64]]:
+    """Return each method's similarities [B, S] to the first step's maps, within what the target sees of the image.
+
+    NaN where a map is the same everywhere.
+    """
+
+    def similarity(step: int, method: str, row: int) -> float:
+        one, other = (found[at][method][row][:, *windows[row]] for at in (0, step))
+        return np.nan if np.ptp(one) == 0 or np.ptp(other) == 0 else compare(one, other)
+
+    return {
+        method: np.array([[similarity(step, method, row) for step in range(len(found))] for row in range(len(windows))])
+        for method in found[0]
+    }
+
+
+def _structure(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    return structural_similarity(scaled(magnitude(one)), scaled(magnitude(other)))
+
+
+def layers_with_weights(head: Head, image: Tensor) -> list[str]:
+    """Return the modules that hold weights themselves, in the order in which they run up to the target.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1)).eval()
+    >>> layers_with_weights(Head(network, None), torch.zeros(1, 1, 4, 4))
+    ['0', '1', '3']
+    """
+    names: list[str] = []
+    handles = [
+        part.register_forward_hook(lambda *_, name=name: names.append(name))
+        for name, part in named_layers(head.network)
+        if any(isinstance(tensor, nn.Parameter) for tensor in held_by(part).values())
+    ]
+    try:
+        with torch.no_grad():
+            head(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(dict.fromkeys(names))
+
+
+def randomise(layer: nn.Module, seed: int = 0) -> None:
+    """Draw a layer's weights anew, the same ones for the same seed, and leave the random generator as it was.
+
+    >>> layer = nn.Linear(2, 2)
+    >>> randomise(layer)
+    >>> before = layer.weight.clone()
+    >>> randomise(layer)
+    >>> torch.equal(layer.weight, before)
+    True
+
+    By the layer's own `reset_parameters`; what that leaves as it was, such as weights that a hook makes of others, is
+    permuted.
+    """
+    # on the processor, whose generator is the one that is seeded
+    here = all(tensor.device.type == "cpu" for tensor in held_by(layer).values())
+    drawn = layer if here else copied(layer).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        draw_again(drawn)
+    if not here:
+        layer.load_state_dict(drawn.state_dict())

@@ -1,0 +1,1 @@
+"""How a signal passes back through a network."""

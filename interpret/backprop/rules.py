@@ -1,0 +1,646 @@
+"""How a signal passes back through a network: deconvnet, guided backpropagation, gradient.
+
+The rule works on the functions that a network calls, not on its modules: whoever rectifies, be it `nn.ReLU`,
+`F.relu`, `x.relu_()` or one module used twice, passes here, on the unmodified network.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules._functions import BackwardHookFunction
+from torch.overrides import TorchFunctionMode
+
+from interpret.backprop.windowed_convolution import convolve
+from interpret.network.checkpointing import plain_checkpoints
+from interpret.network.layers import StopForward, tensors_in
+from interpret.network.modes import constant_parameters
+from interpret.network.pointwise import Pedigree, Pending, rectifier_slope, slope_of
+from interpret.support.errors import InterpretError, warn
+
+RULES = ("deconvnet", "guided", "gradient")
+OVERLAPS = ("add", "overwrite")
+
+Rule = Literal["deconvnet", "guided", "gradient"]
+Overlap = Literal["add", "overwrite"]
+
+# Operations by name, without the underscores of the in-place and operator forms.
+RECTIFIERS = frozenset(
+    "relu relu6 leaky_relu prelu rrelu elu selu celu silu gelu mish softplus hardswish threshold".split()
+)
+CLAMPS = frozenset("clamp clamp_min clamp_max clip hardtanh".split())
+SQUASHING = frozenset("tanh sigmoid hardsigmoid log_sigmoid softsign softmax log_softmax".split())
+MAX_POOLS = frozenset(
+    f"{kind}max_pool{dimensions}d{form}"
+    for kind in ("", "adaptive_")
+    for dimensions in (1, 2, 3)
+    for form in ("", "_with_indices")
+)
+MAXIMA = frozenset("max amax maximum".split())
+PRODUCTS = frozenset("mul multiply".split())
+QUOTIENTS = frozenset("div divide true_divide".split())
+# linear in whichever one of their arguments carries the signal
+BILINEAR = frozenset(
+    """convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear bilinear
+    matmul rmatmul mm mv bmm addmm addmv baddbmm addcmul einsum tensordot""".split()
+)
+# linear, and a gate that passes through them stays a gate
+RESHAPING = frozenset(
+    """view view_as reshape reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim
+    moveaxis t expand expand_as broadcast_to repeat repeat_interleave tile getitem select narrow contiguous clone
+    interpolate upsample""".split()
+)
+CASTS = frozenset("to type type_as".split())
+LINEAR = (
+    RESHAPING
+    | CASTS
+    | frozenset(
+        """add radd sub rsub subtract neg negative positive mean sum cumsum avg_pool1d avg_pool2d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d dropout dropout1d dropout2d dropout3d
+        alpha_dropout feature_alpha_dropout cat concat concatenate stack hstack vstack dstack index_select gather
+        take_along_dim chunk split split_with_sizes tensor_split unbind ravel diagonal tril triu broadcast_tensors
+        float double half bfloat16 cuda cpu pad pixel_shuffle pixel_unshuffle channel_shuffle
+        native_channel_shuffle roll flip fliplr flipud rot90 fold unfold max_unpool1d max_unpool2d max_unpool3d
+        setitem index_add index_copy scatter scatter_add zero fill copy detach requires_grad""".split()
+    )
+)
+# questions about a tensor, not operations on what it holds
+QUESTIONS = frozenset(
+    """get set size dim ndimension numel nelement stride storage_offset element_size is_contiguous is_floating_point
+    is_complex is_signed is_same_size is_inference get_device data_ptr len repr format has_names zeros_like
+    ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor hash
+    register_hook retain_grad backward grad result_type""".split()
+)
+
+
+class UncoveredOperation(UserWarning):
+    """An operation on the signal that the rule has no reading for; the plain gradient stands in for it.
+
+    Attributes:
+        operations: (operation, layer) pairs, in the order in which they ran.
+    """
+
+    def __init__(self, rule: str, operations: Sequence[tuple[str, str]]) -> None:
+        self.operations = list(operations)
+        named = ", ".join(f"{operation!r} in {layer or 'the network itself'}" for operation, layer in operations)
+        super().__init__(f"the {rule} rule has no reading for {named}: the plain gradient stands in for it there")
+
+
+class BackwardRule(TorchFunctionMode):
+    """Make the forward pass record how a signal shall pass back, for `torch.autograd.grad` to follow.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.ReLU())
+    >>> image = torch.ones(1, 1, 3, 3, requires_grad=True)
+    >>> with BackwardRule(network, "deconvnet"):
+    ...     output = network(image)
+    >>> (projection,) = torch.autograd.grad(output[0, 1, 0, 0], image)
+    >>> torch.equal(projection[0], network[0].weight[1])
+    True
+
+    With R the signal that arrives at the output of an operation and f'(x) its derivative, what leaves its input is:
+
+    | operation                                   | deconvnet        | guided          | gradient          |
+    |---------------------------------------------|------------------|-----------------|-------------------|
+    | rectifier                                   | max(R, 0)        | f'(x)·max(R, 0) | f'(x)·R           |
+    | tanh, sigmoid, softmax, other clamps        | f'(x)·R          | f'(x)·R         | f'(x)·R           |
+    | layer, group, instance, RMS, local response norm | R·its scale, held constant | the same | the true gradient |
+    | batch norm (eval)                           | its affine map   | its affine map  | its affine map    |
+    | product of two signals (squeeze-and-excitation) | the gate held constant | the same | the true gradient |
+    | quotient of two signals                     | the divisor held constant | the same | the true gradient |
+    | max-pool, maximum of several signals        | R to its switches | the same       | the same          |
+    | convolution, sum, concatenation, average …  | the transpose    | the transpose   | the transpose     |
+
+    Rectifiers are ReLU, ReLU6, leaky ReLU, PReLU, RReLU, ELU, SELU, CELU, SiLU, GELU, Mish, softplus, hardswish,
+    threshold, a clamp whose lower bound is at least 0, the maximum with a constant of at least 0, and each of these
+    written out (`interpret.network.pointwise`): a tensor times a gate that was made of that very tensor position by
+    position (x·sigmoid(x), x·(x > 0), x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or over such a divisor, the maximum of x
+    and c·x, a choice by its sign, (x + |x|)/2. What makes a rectifier is that it goes on growing with x, at most as a
+    square, and is flatter for −x; constant factors, by which it may grow faster than x, pass the signal as they do
+    elsewhere. The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014,
+    section 2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper has none of
+    them: the signal is multiplied with their slope at the point where the forward pass left them, in every rule. Guided
+    backpropagation lets pass what is positive in both directions (Springenberg et al. 2015, section 3.4). Overlapping
+    windows may share a switch, of which the paper does not say what becomes: "add" adds up what comes down from each
+    (the adjoint of pooling), "overwrite" keeps the last, a zero too, as `F.max_unpool2d` does.
+
+    The gate of any other product is the factor that is broadcast over the other, or the one that tanh, sigmoid,
+    softmax or a clamp made; where neither or both are, the product is not covered. Parameters are constants inside the
+    block, and so is what the network itself detaches or computes under `torch.no_grad`. What is checkpointed runs
+    plainly.
+
+    Args:
+        module: the network, whose layers name what is not covered.
+        rule: "deconvnet", "guided" or "gradient".
+        overlap: "add" or "overwrite", for max-pooling windows that overlap.
+        strict: raise where an operation is not covered, instead of warning at the end of the block.
+
+    Raises:
+        InterpretError: an unknown rule or overlap, a compiled or scripted module (whose operations cannot be seen),
+            or, with `strict`, an operation that is neither linear nor covered.
+
+    Warns:
+        UncoveredOperation: once, at the end of the block, naming each operation and layer.
+    """
+
+    def __init__(
+        self, module: nn.Module, rule: Rule = "deconvnet", *, overlap: Overlap = "add", strict: bool = False
+    ) -> None:
+        if rule not in RULES:
+            raise InterpretError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+        if overlap not in OVERLAPS:
+            raise InterpretError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
+        super().__init__()
+        self.module = module
+        self.rule = rule
+        self.overlap = overlap
+        self.strict = strict
+        self.uncovered: dict[tuple[str, str], None] = {}
+        self._running: list[str] = []
+        self._pedigree = Pedigree()
+        self._pending: list[Pending] = []
+        self._undo = ExitStack()
+        self._thread = 0
+        self._start = 0
+
+    def __enter__(self) -> BackwardRule:
+        for name, layer in self.module.named_modules():
+            if _hides_operations(layer):
+                raise InterpretError(
+                    f"{name or 'the network'} is a {type(layer).__name__} that hides its operations (compiled, "
+                    "scripted or run in other threads): pass the plain module that it was made from"
+                )
+        self.uncovered = {}
+        self._running = []
+        self._pedigree, self._pending = Pedigree(), []
+        self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
+        self._start = torch.autograd._get_sequence_nr()
+        self._undo.enter_context(constant_parameters(self.module))
+        self._undo.enter_context(plain_checkpoints())
+        if self.rule != "gradient":
+            for name, layer in self.module.named_modules():
+                # before the hooks of others, so that one which ends the forward pass finds the layer seen to
+                entering = layer.register_forward_pre_hook(self._entering(name), prepend=True)
+                leaving = layer.register_forward_hook(self._leaving, prepend=True, always_call=True)
+                self._undo.callback(entering.remove)
+                self._undo.callback(leaving.remove)
+        super().__enter__()
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        self._undo.close()
+        self._pedigree = Pedigree()
+        if error is not None and not isinstance(error, StopForward):
+            return
+        for pending in self._pending:
+            if not pending.taken_up:
+                self._report_pending(pending)
+        if self.uncovered:
+            warn(UncoveredOperation(self.rule, list(self.uncovered)))
+
+    def forget(self) -> None:
+        """Forget what was not covered, so that the end of the block does not warn of it."""
+        self.uncovered.clear()
+        self._pending.clear()
+
+    def _entering(self, name: str) -> Callable[..., None]:
+        def enter(_layer: nn.Module, inputs: Any) -> None:
+            if threading.get_ident() == self._thread:
+                self.check(inputs)
+                self._running.append(name)
+
+        return enter
+
+    def _leaving(self, _layer: nn.Module, _inputs: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            try:
+                self.check(output)
+            finally:
+                self._running.pop()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        name = getattr(func, "__name__", repr(func)).partition(".")[0].strip("_")
+        signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
+        if not torch.is_grad_enabled() or (not signals and not self._pedigree.knows((args, kwargs))):
+            return func(*args, **kwargs)
+        if self.rule == "gradient":
+            return self._run(name, func, args, kwargs)
+        self.check(signals)
+        result = self._pass(name, func, args, kwargs, signals)
+        for value in tensors_in((args, kwargs, result)):
+            _mark(value, "seen")
+        return result
+
+    def _pass(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+    ) -> Any:
+        """Run one operation as the rule reads it, by itself or as the end of a rectifier that is written out."""
+        if name in QUESTIONS:
+            return self._run(name, func, args, kwargs)
+        pasts = self._pedigree.pasts(name, func, args, kwargs)
+        pending = [one for one in self._pedigree.pending((args, kwargs)) if not one.reported]
+        for past in [] if name in RECTIFIERS | CLAMPS else pasts:
+            slope = rectifier_slope(name, past, bool(pending))
+            if slope is not None:
+                for one in pending:
+                    one.taken_up = True
+                written = args[0] if _is_in_place(func) and args[0] is not past.source else None
+                result = _Rectify.apply(past.source, self.rule, func, args, kwargs, (past.function, slope), written)
+                self._pedigree.note(result, pasts)
+                return result
+        result, covered = self._pass_by_itself(name, func, args, kwargs, signals)
+        if pasts:
+            if not covered:
+                pending.append(self._wait(name))
+            self._pedigree.note(result, pasts, pending)
+            return result
+        for one in pending:
+            self._report_pending(one)
+        if not covered:
+            self._report(name)
+        return result
+
+    def _pass_by_itself(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+    ) -> tuple[Any, bool]:
+        """Run one operation, and return its result and whether the rule has a reading for it."""
+        if not signals:  # of a mask, which carries none
+            return func(*args, **kwargs), True
+        operands = _operands(args, kwargs)
+        # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
+        plain = len(signals) == 1 and bool(operands) and operands[0] is signals[0]
+        rectifies = (
+            (plain and name in RECTIFIERS)
+            or (plain and name in CLAMPS and _lower_bound(name, args, kwargs) >= 0)
+            or (name in MAXIMA and _is_rectifying_maximum(operands))
+        )
+        if rectifies:
+            return _Rectify.apply(signals[0], self.rule, func, args, kwargs), True
+        if plain and func in _SCALES:
+            return _normalise_by_constants(signals[0], func, args, kwargs), True
+        if name in PRODUCTS or name in QUOTIENTS:
+            return self._hold_gate(name, func, args, kwargs, signals)
+        result = self._run(name, func, args, kwargs)
+        if (name in RESHAPING and _is_gate(signals[0])) or (plain and name in SQUASHING | CLAMPS):
+            _mark(result, "gate")
+        elif name in CASTS:
+            # not to integers; a constant may also have been cast to the signal's type
+            return result, not isinstance(result, Tensor) or not operands[0].requires_grad or result.requires_grad
+        else:
+            return result, (
+                name in LINEAR
+                or name in MAX_POOLS
+                or (name in BILINEAR and len(signals) == 1)
+                or (name in MAXIMA and _is_choice(operands))
+            )
+        return result, True
+
+    def _run(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operation through which the signal passes as through its gradient."""
+        if name in MAX_POOLS:
+            return self._pool(name, func, args, kwargs)
+        return convolve(func, args, kwargs) if func is torch.conv2d else func(*args, **kwargs)
+
+    def _pool(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        if self.overlap == "add":
+            return func(*args, **kwargs)
+        x = _operands(args, kwargs)[0]
+        kwargs.pop("input", None)
+        with_switches = kwargs.pop("return_indices", False) or name.endswith("_with_indices")
+        values, switches = _OverwritingPool.apply(x, name.removesuffix("_with_indices"), args[1:], kwargs)
+        return (values, switches) if with_switches else values
+
+    def _hold_gate(
+        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+    ) -> tuple[Any, bool]:
+        """Multiply or divide two signals with the one that only weighs the other held constant."""
+        operands = _operands(args, kwargs)
+        if name in QUOTIENTS:
+            gates = [1] if operands[0] is signals[0] and not kwargs.get("rounding_mode") else []
+        elif len(signals) == 1:  # times a constant
+            return func(*args, **kwargs), True
+        else:
+            gates = [index for index in (0, 1) if _weighs(operands[index], operands[1 - index])]
+            if gates == [0] and func.__name__.endswith("_"):
+                gates = []  # multiplied in place, a gate keeps its own history
+        if len(gates) != 1:
+            return func(*args, **kwargs), False
+        operands[gates[0]] = _constant(operands[gates[0]])
+        named = {key: value for key, value in kwargs.items() if key not in ("input", "other")}
+        return func(*operands, *args[2:], **named), True
+
+    def check(self, values: Any) -> None:
+        """Report what these tensors were made by out of the mode's sight: custom autograd, scripted functions.
+
+        The rule does so itself for whatever enters an operation, and enters or leaves a layer; there remains the end
+        of a network that is not a layer's output.
+        """
+        if self.rule == "gradient":
+            return
+        for value in tensors_in(values):
+            waiting = [_maker(value)]
+            while waiting:
+                node = waiting.pop()
+                if node is None or _MARK in node.metadata or node._sequence_nr() < self._start:
+                    continue
+                node.metadata[_MARK] = "seen"
+                kind = type(node).__name__
+                if kind in ("AccumulateGrad", "CopySlices"):  # a leaf; what a view's change in place makes of its base
+                    continue
+                if not isinstance(node, BackwardHookFunction._backward_cls):
+                    self._report(kind.removesuffix("Backward"))
+                waiting += [parent for parent, _ in node.next_functions]
+
+    def _wait(self, operation: str) -> Pending:
+        """Note an operation without a reading, to be reported unless it turns out a part of a rectifier."""
+        self._pending.append(Pending(operation, self._running[-1] if self._running else ""))
+        return self._pending[-1]
+
+    def _report_pending(self, pending: Pending) -> None:
+        if not pending.reported:
+            pending.reported = True
+            self._report(pending.operation, pending.layer)
+
+    def _report(self, operation: str, layer: str | None = None) -> None:
+        if layer is None:
+            layer = self._running[-1] if self._running else ""
+        if self.strict:
+            raise InterpretError(
+                f"the {self.rule} rule has no reading for {operation!r} in {layer or 'the network itself'}: "
+                "leave strict out to let the plain gradient stand in for it"
+            )
+        self.uncovered[operation, layer] = None
+
+
+class _Rectify(torch.autograd.Function):
+    """A rectifier that runs as written and passes the signal back rectified."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        rule: str,
+        func: Callable[..., Tensor],
+        args: Any,
+        kwargs: Any,
+        whole: tuple[Callable[[Tensor], Tensor], Tensor] | None = None,
+        written: Tensor | None = None,
+    ) -> Tensor:
+        """Run `func`, or the end of a rectifier `whole` of x with its slope at large values.
+
+        It may write its result into another operand than x.
+        """
+        slope = None
+        if whole is not None:
+            slope = slope_of(whole[0], x) if rule == "guided" else whole[1]
+            y = func(*args, **kwargs)
+        elif rule == "guided":
+            y, slope = _with_slope(x, func, args, kwargs)
+        else:
+            y = func(*args, **kwargs)
+        ctx.save_for_backward(slope)
+        if y is x or y is written:  # in place
+            ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        signal = signals[0].clamp(min=0)
+        (slope,) = ctx.saved_tensors
+        if slope is not None:
+            signal = signal * slope
+        return signal, None, None, None, None, None, None
+
+
+class _HoldConstant(torch.autograd.Function):
+    """An operation that runs as written and passes the signal back as if it were scale·x + constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
+        ctx.save_for_backward(scale)
+        return func(*args, **kwargs)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        (scale,) = ctx.saved_tensors
+        return signals[0] * scale, None, None, None, None
+
+
+class _OverwritingPool(torch.autograd.Function):
+    """Max-pooling whose shared switches keep the last signal that comes down, in the order of the windows."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kind: str, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
+        values, switches = getattr(F, f"{kind}_with_indices")(x, *args, **kwargs)
+        ctx.save_for_backward(switches)
+        ctx.mark_non_differentiable(switches)
+        ctx.size = x.shape
+        ctx.spatial = int(kind[-2])  # max_pool2d: the last two
+        return values, switches
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        signal, switches = (value.flatten(-ctx.spatial) for value in (signals[0], *ctx.saved_tensors))
+        # F.max_unpool2d leaves it to its threads which window comes last
+        windows = torch.arange(signal.shape[-1], device=signal.device).expand_as(switches)
+        below = signal.new_zeros(*ctx.size[: -ctx.spatial], math.prod(ctx.size[-ctx.spatial :]))
+        last = torch.zeros_like(below, dtype=torch.int64).scatter_reduce(-1, switches, windows, "amax")
+        kept = signal.where(last.gather(-1, switches) == windows, 0)
+        return below.scatter_add(-1, switches, kept).reshape(ctx.size), None, None, None
+
+
+_MARK = "interpret"  # on the nodes of autograd's graph: "seen" by the mode, or a "gate"
+
+
+def _marks(value: Tensor) -> dict[str, str]:
+    node: Any = value.grad_fn
+    return {} if node is None else node.metadata
+
+
+def _mark(value: Tensor, mark: Literal["seen", "gate"]) -> None:
+    _marks(value).setdefault(_MARK, mark)
+
+
+def _is_gate(value: Tensor) -> bool:
+    return _marks(value).get(_MARK) == "gate"
+
+
+def _weighs(gate: Tensor, other: Tensor) -> bool:
+    """Whether a factor only weighs the other one: it is broadcast over it, or it was squashed."""
+    size = torch.broadcast_shapes(gate.shape, other.shape).numel()
+    return other.numel() == size and (gate.numel() < size or _is_gate(gate))
+
+
+def _maker(value: Tensor) -> Any:
+    """Return the node of autograd's graph that made a tensor; for a view, which autograd may make anew, its base's."""
+    node, base = value.grad_fn, value._base
+    if base is None or _marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return node
+    return base.grad_fn
+
+
+def _hides_operations(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel))
+        or type(layer).__name__ == "OptimizedModule"
+        or getattr(layer, "_compiled_call_impl", None) is not None
+    )
+
+
+def _is_in_place(func: Callable[..., Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    return name.startswith("__i") if name.endswith("__") else name.endswith("_")
+
+
+def _carries_signal(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the first two arguments of an operation, named or not."""
+    return [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)][:2]
+
+
+def _lower_bound(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+    """Return below which value a clamp cuts; −inf where it cuts only above."""
+    if name == "clamp_max":
+        return -torch.inf
+    bound = kwargs.get("min", kwargs.get("min_val", args[1] if len(args) > 1 else None))
+    if bound is None:
+        return -1.0 if name == "hardtanh" else -torch.inf
+    return float(bound.min()) if isinstance(bound, Tensor) else float(bound)
+
+
+def _is_choice(operands: Sequence[Any]) -> bool:
+    """Whether a maximum is over positions of one signal, or over several signals, as max-pooling is."""
+    return all(map(_carries_signal, (value for value in operands if isinstance(value, Tensor))))
+
+
+def _is_rectifying_maximum(operands: Sequence[Any]) -> bool:
+    """Whether this is max(x, constant) with a constant of at least 0."""
+    constants = [value for value in operands if isinstance(value, Tensor) and not value.requires_grad]
+    return len(constants) == 1 and bool((constants[0] >= 0).all())
+
+
+def _with_slope(
+    x: Tensor, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Return func's value, x itself where it works in place, and its derivative at x."""
+    with torch.enable_grad():
+        point = x.detach().clone().requires_grad_()
+        inner = point.clone()
+        y = func(
+            *(inner if value is x else value for value in args),
+            **{key: inner if value is x else value for key, value in kwargs.items()},
+        )
+        (slope,) = torch.autograd.grad(y, point, torch.ones_like(y))
+    return (x.copy_(y.detach()) if y is inner else y.detach()), slope
+
+
+def _constant(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _normalise_by_constants(x: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
+    """Normalise as written, and let the signal see only a multiplication with what the statistics came out as."""
+    with torch.no_grad():
+        scale = _SCALES[func](*args, **kwargs)
+    return func(*args, **kwargs) if scale is None else _HoldConstant.apply(x, scale, func, args, kwargs)
+
+
+def _channelwise(weight: Tensor | None, x: Tensor) -> Tensor | float:
+    """Shape a per-channel weight so that it multiplies x of shape [B, C, …]."""
+    return 1.0 if weight is None else weight.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _local_response_scale(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    squares = F.pad(input.square().unsqueeze(1), [0, 0] * (input.dim() - 2) + [size // 2, (size - 1) // 2])
+    mean = squares.unfold(2, size, 1).mean(-1).squeeze(1)
+    return (mean * alpha + k).pow(-beta)
+
+
+def _layer_norm_scale(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: object = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+    scale = (input.var(dims, correction=0, keepdim=True) + eps).rsqrt()
+    return scale if weight is None else scale * weight
+
+
+def _rms_norm_scale(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    dims = tuple(range(-len(normalized_shape), 0))
+    scale = (input.square().mean(dims, keepdim=True) + (torch.finfo(input.dtype).eps if eps is None else eps)).rsqrt()
+    return scale if weight is None else scale * weight
+
+
+def _group_norm_scale(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: object = None, eps: float = 1e-5
+) -> Tensor:
+    variance = input.reshape(len(input), num_groups, -1).var(2, correction=0)
+    scale = (variance + eps).rsqrt().repeat_interleave(input.shape[1] // num_groups, dim=1)
+    return scale.reshape(*input.shape[:2], *[1] * (input.dim() - 2)) * _channelwise(weight, input)
+
+
+def _instance_norm_scale(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: object = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not use_input_stats:
+        return None  # its statistics are constants already
+    variance = input.var(tuple(range(2, input.dim())), correction=0, keepdim=True)
+    return (variance + eps).rsqrt() * _channelwise(weight, input)
+
+
+def _batch_norm_scale(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: object = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    if not training and running_var is not None:
+        return None  # the affine map that it is
+    variance = input.var((0, *range(2, input.dim())), correction=0, keepdim=True)
+    return (variance + eps).rsqrt() * _channelwise(weight, input)
+
+
+_SCALES: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
+    F.local_response_norm: _local_response_scale,
+    F.layer_norm: _layer_norm_scale,
+    F.rms_norm: _rms_norm_scale,
+    F.group_norm: _group_norm_scale,
+    F.instance_norm: _instance_norm_scale,
+    F.batch_norm: _batch_norm_scale,
+}
+
+NORMALISATIONS = frozenset(_SCALES)
+"""The functions whose statistics are held constant."""

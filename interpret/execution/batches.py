@@ -1,0 +1,35 @@
+"""How many images go through a network together."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from interpret.execution.parallel import images_at_once
+from interpret.images.data import Images, first_images
+from interpret.support.errors import InterpretError
+
+LARGEST_BATCH = 32
+"""The largest batch that is chosen for a device."""
+
+
+def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) -> int:
+    """Return the batch size: the one asked for, or the default for a device and images of so many pixels.
+
+    >>> batch_size_for(None, 224 * 224, torch.device("cpu")), batch_size_for(100, 224 * 224, torch.device("cpu"))
+    (8, 100)
+
+    Raises:
+        InterpretError: a batch size below 1.
+    """
+    if batch_size is None:
+        return LARGEST_BATCH if device.type != "cpu" else min(LARGEST_BATCH, images_at_once(pixels))
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    return batch_size
+
+
+def default_batch_size(data: Images, device: torch.device) -> int:
+    """Return the default batch size for images on a device."""
+    return batch_size_for(None, math.prod(first_images(data).shape[2:]), device)

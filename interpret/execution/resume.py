@@ -1,0 +1,135 @@
+"""Unfinished work: what is done is kept in a file, so that the same call goes on from there."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from interpret.images.data import Images
+from interpret.network.model import Model
+from interpret.support.errors import InterpretError
+from interpret.support.files import check_place, replacing
+from interpret.support.interrupts import interrupts_held
+
+SAVE_EVERY = 60.0
+"""Seconds between two savings."""
+
+MADE_BY = "interpret: unfinished work"
+
+Part = TypeVar("Part")
+
+
+class Unfinished:
+    """A state in a file, from which work of the same settings goes on; without a file, nothing is kept.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp(), "sum.safetensors")
+    >>> total = torch.zeros(1)
+    >>> Unfinished(file, {"start": 0}).take_all([3, 4], total.add_, lambda: {"total": total})
+    >>> Unfinished(file, {"start": 0}).load(), Unfinished(file, {"start": 1}).load()
+    ({'total': tensor([7.])}, {})
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str] | None,
+        settings: Mapping[str, Any],
+        before_saving: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.file = None if file is None else Path(file)
+        self._before_saving = before_saving
+        self.settings = json.dumps(settings, sort_keys=True)
+        self._saved = time.monotonic()
+
+    @classmethod
+    def of(cls, file: str | os.PathLike[str] | None, model: Model, data: Images, **settings: Any) -> Unfinished:
+        """Return the state of work on a model and data, whose hashes are among the settings."""
+        if file is None:
+            return cls(None, {})
+        return cls(file, settings | {"weights": model.weights_hash, "data": data.fingerprint})
+
+    def load(self) -> dict[str, Tensor]:
+        """Return the state; empty where there is none of these settings.
+
+        Raises:
+            InterpretError: a folder, or a file that holds something else, stands there.
+        """
+        if self.file is None:
+            return {}
+        check_place(self.file, holds_unfinished)
+        if not self.file.exists():
+            return {}
+        with safe_open(self.file, "pt") as stored:
+            if stored.metadata()["settings"] != self.settings:
+                return {}
+            return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+
+    def take_all(
+        self, parts: Iterable[Part], take: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
+    ) -> None:
+        """Take parts in as they come, each whole or not at all, and save the state: now and then, and at the end.
+
+        An interrupt is an end, too.
+        """
+        try:
+            for part in parts:
+                with interrupts_held(second_too=True):
+                    take(part)
+                if time.monotonic() - self._saved > SAVE_EVERY:
+                    self.save(state())
+        except KeyboardInterrupt:
+            self.save(state())
+            raise
+        self.save(state())
+
+    def save(self, found: Mapping[str, Tensor]) -> None:
+        """Keep a state; an empty one is not kept."""
+        if self.file is not None and found:
+            self._before_saving()
+            tensors = {key: value.contiguous() for key, value in found.items()}
+            with replacing(self.file, holds_unfinished) as new:
+                new.write_bytes(save(tensors, {"settings": self.settings, "made_by": MADE_BY}))
+        self._saved = time.monotonic()
+
+    def refuse_others(self, names: Collection[str]) -> None:
+        """Refuse to work in the state's folder if it holds other files than these, or any of them without a state."""
+        folder = self.file.parent if self.file is not None else None
+        for path in sorted(folder.iterdir()) if folder is not None and folder.exists() else ():
+            if path.name not in names or (self.file is not None and not self.file.exists()):
+                raise InterpretError(f"{str(path)!r} was not written by interpret: move it")
+
+    def forget(self) -> None:
+        if self.file is not None and self.file.exists() and holds_unfinished(self.file):
+            self.file.unlink()
+
+
+def holds_unfinished(file: Path) -> bool:
+    """Return whether a file is a state of unfinished work, which may be replaced."""
+    with suppress(SafetensorError), safe_open(file, "pt") as stored:
+        metadata = stored.metadata() or {}
+        return metadata.get("made_by") == MADE_BY and "settings" in metadata
+    return False
+
+
+def pack(value: Any) -> Tensor:
+    """Return what JSON can write as a tensor, to be kept beside others.
+
+    >>> unpack(pack({"torn.png": "it is no picture"}))
+    {'torn.png': 'it is no picture'}
+    """
+    return torch.from_numpy(np.frombuffer(json.dumps(value).encode(), np.uint8).copy())
+
+
+def unpack(packed: Tensor) -> Any:
+    return json.loads(packed.numpy().tobytes())

@@ -1,0 +1,1 @@
+"""The style, the lettering and the layout that all figures share."""

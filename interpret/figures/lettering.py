@@ -1,0 +1,188 @@
+"""Words that fit: broken into lines and shortened by their measured width, so that none is cut or covers another."""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from interpret.figures.style import look, points, rcParams
+
+LEADING = 1.25
+"""Distance of lines, in sizes of the letters."""
+SLANT = 60
+"""Degrees, of names that do not fit lying."""
+SLACK = 1.05
+"""Letters of pixels are a little wider than their outlines."""
+
+
+def width_of(words: str, size: float | None = None) -> float:
+    """Return the width of a line in inches, its letters of a size in points; None: that of captions.
+
+    >>> width_of("nn", 10) == 2 * width_of("n", 10)
+    True
+    """
+    size = look().small if size is None else size
+    return _width(words, tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"])) * size / 720
+
+
+@lru_cache(4096)
+def _width(words: str, family: tuple[str, ...], _: tuple[str, ...]) -> float:
+    """Return the width of a line of 10 points, in points."""
+    with warnings.catch_warnings():
+        # whoever draws the words says so
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        width, _height, _descent = text_to_path.get_text_width_height_descent(
+            words, FontProperties(family=list(family), size=10), ismath=False
+        )
+    return float(width) * SLACK
+
+
+def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> str:
+    """Return words in at most so many lines of a width in inches; what is too long loses its middle.
+
+    >>> fit("giant panda", 0.5, 6, lines=2)
+    'giant\\npanda'
+    >>> fit("features.12.expand3x3.conv", 0.6, 6)
+    'featur….conv'
+
+    >>> fit("nearest of all the images, by distance", 1.4, 6, lines=2)
+    'nearest of all the\\nimages, by distance'
+
+    Lines are broken at spaces, and else after a dot, a slash, a hyphen or an underscore, and are about as long as each
+    other. A dollar sign comes out as one: names are no formulas.
+    """
+    words = words.strip()
+    found, whole = _broken(words, width, size, lines)
+    # the narrowest width at which as many lines hold as much, so that no word is left alone on the last one
+    narrow, wide = 0.0, width
+    for _ in range(8 if whole and len(found) > 1 else 0):
+        tried, whole = _broken(words, (narrow + wide) / 2, size, len(found))
+        if whole:
+            found, wide = tried, (narrow + wide) / 2
+        else:
+            narrow = (narrow + wide) / 2
+    return "\n".join(found).replace("$", r"\$")
+
+
+def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[list[str], bool]:
+    """Return at most so many lines, each as full as it can be, and whether they hold all the words."""
+    broken: list[str] = []
+    while len(broken) < lines - 1 and width_of(words, size) > width:
+        line = _first_line(words, width, size)
+        if not line:
+            break
+        broken.append(line.strip())
+        words = words[len(line) :].strip()
+    return [*broken, _shortened(words, width, size)], width_of(words, size) <= width
+
+
+def _first_line(words: str, width: float, size: float | None) -> str:
+    """Return what fits into a line, up to the last place where words may be broken; nothing if there is none."""
+    for places in (r"\s+", r"[./_\-]"):
+        ends = [match.end() for match in re.finditer(places, words)]
+        fitting = [end for end in ends if width_of(words[:end].strip(), size) <= width]
+        if fitting:
+            return words[: fitting[-1]]
+    return ""
+
+
+def _shortened(words: str, width: float, size: float | None) -> str:
+    if width_of(words, size) <= width:
+        return words
+    for kept in range(len(words) - 1, 1, -1):
+        tail = kept // 2
+        short = f"{words[: kept - tail].rstrip()}…{words[len(words) - tail :].lstrip()}"
+        if width_of(short, size) <= width:
+            return short
+    return words[:1] + "…"
+
+
+def height_of(words: str, size: float | None = None) -> float:
+    """Return the inches that lines of words take."""
+    size = look().small if size is None else size
+    return (words.count("\n") + 1) * size * LEADING / 72 if words else 0.0
+
+
+def columns_of(labels: Sequence[str], width: float, size: float, mark: float = 0.45) -> int:
+    """Return how many columns of a legend fit a width in inches, beside a mark of as many inches for each."""
+    if not labels:
+        return 1
+    for columns in range(len(labels), 1, -1):
+        lines = -(-len(labels) // columns)
+        # which fills one column after the other
+        parts = [labels[start : start + lines] for start in range(0, len(labels), lines)]
+        if len(parts) == columns and sum(max(width_of(one, size) for one in part) + mark for part in parts) <= width:
+            return columns
+    return 1
+
+
+def first_name(name: str) -> str:
+    """Return the first of a class's names.
+
+    >>> first_name("tench, Tinca tinca")
+    'tench'
+    """
+    return name.partition(",")[0]
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names below places at equal distances, as an axis of layers has them."""
+
+    places: list[int]
+    """The places that have room for a name."""
+    words: list[str]
+    slanted: bool
+    height: float
+    """Inches that they take."""
+
+
+def names_below(names: Sequence[str], width: float, size: float) -> Names:
+    """Return names for equally distant places over a width in inches: lying where they fit, and else slanted.
+
+    >>> names_below(["conv1", "fc"], 2.0, 7).slanted
+    False
+    >>> names_below([f"features.{layer}.conv" for layer in range(40)], 2.0, 7).places[:3]
+    [0, 3, 6]
+    """
+    pitch = width / max(len(names), 1)
+    if all(width_of(name, size) < 0.95 * pitch for name in names):
+        return Names(list(range(len(names))), [fit(name, pitch, size) for name in names], False, height_of("x", size))
+    # slanted lines need their own height between them
+    step = max(1, math.ceil(LEADING * size / 72 / math.sin(math.radians(SLANT)) / pitch))
+    places = list(range(0, len(names), step))
+    words = [fit(names[place], 1.2, size) for place in places]
+    longest = max(width_of(word, size) for word in words)
+    return Names(places, words, True, longest * math.sin(math.radians(SLANT)) + size / 72)
+
+
+def write_names(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Write names below the places 0, 1, 2 … of axes of a width in inches."""
+    found = names_below(names, width, points("xtick.label"))
+    slant: dict[str, Any] = {"rotation": SLANT, "ha": "right", "rotation_mode": "anchor"} if found.slanted else {}
+    axes.set_xticks(found.places, found.words, **slant)
+
+
+def numbers_with_room(labels: Sequence[str], places: Sequence[float], width: float, size: float) -> list[str]:
+    """Return labels at ascending places over a width in inches, those empty that have no room after the one before.
+
+    >>> numbers_with_room(["0", "50", "51", "100"], [0, 50, 51, 100], 2.0, 7)
+    ['0', '50', '', '100']
+    """
+    span = (places[-1] - places[0]) or 1.0
+    found, end = [], -math.inf
+    for label, place in zip(labels, places, strict=True):
+        at, half = (place - places[0]) / span * width, width_of(label + " ", size) / 2
+        has_room = at - half >= end
+        found.append(label if has_room else "")
+        end = at + half if has_room else end
+    return found

@@ -1,0 +1,176 @@
+"""Rows of small pictures with captions, in inches: what figures of units and of single images consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from interpret.figures.lettering import fit, height_of, width_of
+from interpret.figures.panels import WHOLE_LINE, Names, Panel, asked_for, lay_out
+from interpret.figures.sheet import Sheet
+from interpret.figures.style import look
+
+BETWEEN_CELLS, BETWEEN_PICTURES = 0.12, 0.03
+"""Inches."""
+LONGEST_CAPTION = 1.6
+"""Inches that a caption may ask for; longer ones are shortened."""
+
+
+def choose(panels: Names, names: Sequence[str], most: int) -> list[int]:
+    """Return the places of the panels that are asked for, or of the first ones.
+
+    >>> choose(["12", "3"], ["3", "5", "12"], most=2)
+    [2, 0]
+    """
+    if panels is None:
+        return list(range(min(most, len(names))))
+    places = {name: place for place, name in enumerate(names)}
+    return [places[name] for name in asked_for(panels, names)]
+
+
+@dataclass
+class Cell:
+    """Pictures [h, w, 3] side by side, and what stands below them."""
+
+    pictures: Sequence[NDArray[np.uint8]]
+    caption: str = ""
+
+
+@dataclass
+class Row:
+    """Cells side by side, and what stands to their left."""
+
+    cells: Sequence[Cell]
+    label: str = ""
+
+
+@dataclass
+class Tiles:
+    """Rows below each other, all cells of one width; rows that are too wide go on in the next line."""
+
+    rows: Sequence[Row]
+    columns: int
+    """How many cells stand in a row where there is room for their captions."""
+    title: str = ""
+    note: str = ""
+    """In small letters at the end."""
+    most: int = field(default=1)
+    """How many pictures a cell has room for."""
+
+    def draw(
+        self, width: float | None = None, figsize: tuple[float, float] | None = None, ax: Axes | None = None
+    ) -> Any:
+        """Draw it as a figure of a width in inches, or into one's own axes, and return the one or the other."""
+        return lay_out([[self.panel()]], width, figsize, ax, self.title)
+
+    def panel(self, name: str = "") -> Panel:
+        """Return it as a panel of a figure, without its title."""
+        return Panel(name, lambda axes, wide, _: self._draw(axes, wide), WHOLE_LINE, self._height)
+
+    def _left(self, width: float) -> float:
+        """Return how much room the labels take."""
+        longest = max((width_of(line) for row in self.rows for line in row.label.split("\n")), default=0.0)
+        return min(longest + 0.1, 0.25 * width) if longest else 0.0
+
+    def _columns(self, width: float) -> int:
+        """Return how many cells there are in a row: fewer than asked for where their captions need more room."""
+        least = max(
+            (width_of(line) for row in self.rows for cell in row.cells for line in cell.caption.split("\n")),
+            default=0.0,
+        )
+        least = max(min(least, LONGEST_CAPTION * look().scale), 0.22 * self.most)
+        room = width - self._left(width) + BETWEEN_CELLS
+        return max(1, min(self.columns, int(room / (least + BETWEEN_CELLS))))
+
+    def _lines(self, width: float) -> list[Row]:
+        """Return rows that have no more cells than there is room for."""
+        columns = self._columns(width)
+        lines: list[Row] = []
+        for label, rows in groupby(self.rows, lambda row: row.label):
+            cells = [cell for row in rows for cell in row.cells]
+            first, *more = in_rows(cells, columns) or [Row([])]
+            lines += [Row(first.cells, label), *more]
+        return lines
+
+    def _cell(self, width: float) -> float:
+        columns = self._columns(width)
+        return (width - self._left(width) - (columns - 1) * BETWEEN_CELLS) / columns
+
+    def _side(self, width: float) -> float:
+        """Return how wide a picture is."""
+        return (self._cell(width) - (self.most - 1) * BETWEEN_PICTURES) / self.most
+
+    def _heights(self, width: float) -> list[tuple[float, float]]:
+        """Return of each line how high its pictures are, and its captions."""
+        side = self._side(width)
+        heights = []
+        for row in self._lines(width):
+            ratios = [picture.shape[0] / picture.shape[1] for cell in row.cells for picture in cell.pictures]
+            captions = max((height_of(cell.caption) for cell in row.cells), default=0.0)
+            label = height_of(_label(row.label, self._left(width)))
+            high = max(side * max(ratios, default=1.0), label)
+            heights.append((high, captions + 0.03 * bool(captions)))
+        return heights
+
+    def _height(self, width: float) -> float:
+        own = sum(pictures + captions + BETWEEN_CELLS for pictures, captions in self._heights(width))
+        return own + height_of(fit(self.note, width, lines=4))
+
+    def _draw(self, axes: Axes, width: float) -> None:
+        side, cell_width, left = self._side(width), self._cell(width), self._left(width)
+        sheet = Sheet(axes, width, self._height(width))
+        quiet = look().quiet
+        top = 0.03
+        for row, (high, caption) in zip(self._lines(width), self._heights(width), strict=True):
+            if row.label:
+                sheet.write(0, top + high / 2, _label(row.label, left), va="center")
+            for column, cell in enumerate(row.cells):
+                x = left + column * (cell_width + BETWEEN_CELLS)
+                for place, picture in enumerate(cell.pictures):
+                    start = x + place * (side + BETWEEN_PICTURES)
+                    # small ones with sharp pixels, large ones averaged
+                    sheet.picture(start, top, side, side * picture.shape[0] / picture.shape[1], picture)
+                words = "\n".join(fit(line, cell_width + 0.06) for line in cell.caption.split("\n"))
+                sheet.write(x, top + high + 0.03, words, color=quiet)
+            top += high + caption + BETWEEN_CELLS
+        sheet.write(0, top - 0.04, fit(self.note, width, lines=4), color=quiet)
+
+
+def _label(label: str, left: float) -> str:
+    """Return a row's label in the room that it has."""
+    return "\n".join(fit(line, left - 0.08, lines=2) for line in label.split("\n"))
+
+
+def in_rows(cells: Sequence[Cell], columns: int) -> list[Row]:
+    """Return cells in rows of so many.
+
+    >>> [len(row.cells) for row in in_rows([Cell([])] * 5, 3)]
+    [3, 2]
+    """
+    return [Row(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+
+
+def grid_of(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return pictures [n, h, w, 3] as one, in as square a grid as there is with a line between them.
+
+    >>> grid_of(np.zeros((9, 24, 24, 3), np.uint8)).shape
+    (76, 76, 4)
+    """
+    from interpret.figures.pictures import mosaic
+
+    count = len(pictures)
+    columns = int(np.ceil(np.sqrt(count))) or 1
+    rows = -(-count // columns)
+    full = np.zeros((rows * columns, *pictures.shape[1:]), np.uint8)
+    full[:count] = pictures
+    picture, down, across = mosaic(full.reshape(rows, columns, *pictures.shape[1:]))
+    empty = rows * columns - count
+    if empty:
+        picture[(rows - 1) * down :, (columns - empty) * across :, 3] = 0
+    return picture

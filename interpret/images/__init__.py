@@ -1,0 +1,1 @@
+"""What a network is shown: folders, tensors and data sets as inputs."""

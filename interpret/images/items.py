@@ -1,0 +1,296 @@
+"""Items of data sets as people have them: which part is the image, which the label, and what is left aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset, TensorDataset
+
+from interpret.images.folder import picture_formats, read_picture
+from interpret.support.errors import InterpretError
+
+IMAGE_KEYS = "image pixel_values img images x input inputs picture photo jpg jpeg png webp data".split()
+"""Names under which an item may hold its image, the likeliest first."""
+LABEL_KEYS = "label labels target targets class class_id class_idx category fine_label y cls".split()
+"""Names under which it may hold its label."""
+
+
+class Item(NamedTuple):
+    """What an item of a data set comes to."""
+
+    image: Tensor | Image.Image
+    """An input [C, H, W], or a picture."""
+    label: int
+    """−1 where there is none."""
+    used: tuple[str, ...]
+    """What the image and the label are called, where they have names or places."""
+    left: tuple[str, ...]
+    """What else the item holds."""
+
+
+def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
+    """Return the image and the label of an item of any of the usual forms; None where no part of it is an image.
+
+    >>> read_item({"pixel_values": torch.zeros(3, 4, 4), "labels": 2, "boxes": [[0, 0, 1, 1]]})[1:]
+    (2, ("'pixel_values'", "'labels'"), ("'boxes'",))
+    >>> read_item((torch.zeros(3, 4, 4), 1, torch.zeros(4, 4)))[1:]
+    (1, ('element 0', 'element 1'), ('element 2 (Tensor [4, 4])',))
+
+    An item is an image, a tuple or list, a named tuple or a mapping. The image is the likeliest part by its name, and
+    otherwise the first that can be one: an input, a picture, uint8 pixels in any order, a file, or its bytes. The label
+    is the part that is called so, and otherwise the first after the image that is a whole number, or the name of a
+    class; several labels, such as a vector of zeros and ones, are none.
+
+    Args:
+        classes: what labels may be called.
+    """
+    alone = as_image(value)
+    if alone is not None:
+        return Item(alone, -1, (), ())
+    parts = _parts(value)
+    for key in sorted(parts, key=lambda key: _rank(key, IMAGE_KEYS)):
+        image = as_image(parts[key])
+        if image is not None:
+            break
+    else:
+        return None
+    order = list(parts)
+    # after the image, and before it only then: an item may begin with its own number
+    others = order[order.index(key) + 1 :] + order[: order.index(key)]
+    for name in sorted(others, key=lambda name: _rank(name, LABEL_KEYS)):
+        label = as_label(parts[name], classes)
+        if label is not None and (isinstance(name, int) or name in LABEL_KEYS):
+            return Item(image, label, (_called(key), _called(name)), _left(parts, key, name))
+    return Item(image, -1, (_called(key),), _left(parts, key))
+
+
+def as_image(value: Any) -> Tensor | Image.Image | None:
+    """Return an input [C, H, W] or a picture, if a value is one of these in any of their usual forms.
+
+    >>> as_image(np.zeros((5, 4, 1), np.uint8)).size
+    (4, 5)
+
+    Raises:
+        OSError: what Pillow raises for bytes that do not decode.
+    """
+    if isinstance(value, Image.Image):
+        return value
+    if isinstance(value, Tensor):
+        value = value.detach().as_subclass(Tensor)
+        if value.ndim == 4 and len(value) == 1:  # a batch of one, as processors return it
+            value = value[0]
+        if value.is_floating_point():
+            return value if value.ndim == 3 else None
+        return _picture(value.cpu().numpy(), channels_first=True)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and value.ndim == 3 and not channels_last(value.shape):
+            return torch.from_numpy(np.ascontiguousarray(value)).to(torch.get_default_dtype())
+        return _picture(value)
+    if isinstance(value, str | os.PathLike):
+        return read_picture(Path(value).parent, Path(value).name) if _is_file(value) else None
+    if isinstance(value, bytes | bytearray):
+        return Image.open(BytesIO(value), formats=picture_formats())
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:  # as Hugging Face keeps what is not decoded
+        return as_image(value["bytes"] or value["path"])
+    return None
+
+
+def channels_last(shape: Sequence[int]) -> bool:
+    """Return whether [..., H, W, C] is likelier than [..., C, H, W].
+
+    >>> channels_last((8, 8, 3)), channels_last((3, 8, 8))
+    (True, False)
+    """
+    return shape[-1] in (1, 3, 4) and shape[-3] not in (1, 3, 4)
+
+
+def pixels_last(pixels: NDArray[np.uint8], channels_first: bool = False) -> NDArray[np.uint8] | None:
+    """Return pixels as [..., H, W] or [..., H, W, C], whichever way round they are; None where they are no picture.
+
+    >>> pixels_last(np.zeros((2, 3, 8, 9), np.uint8)).shape, pixels_last(np.zeros((2, 8, 9, 1), np.uint8)).shape
+    ((2, 8, 9, 3), (2, 8, 9))
+
+    Args:
+        channels_first: whether channels come first where both are possible, as in tensors.
+    """
+    first, last = pixels.shape[-3] in (1, 3, 4), pixels.shape[-1] in (1, 3, 4)
+    if not (first or last):
+        return None
+    if first and (channels_first or not last):
+        pixels = np.moveaxis(pixels, -3, -1)
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def _picture(pixels: NDArray[Any], channels_first: bool = False) -> Image.Image | None:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or not pixels.size:
+        return None
+    found = pixels if pixels.ndim == 2 else pixels_last(pixels, channels_first)
+    return None if found is None else Image.fromarray(np.ascontiguousarray(found))
+
+
+def _is_file(path: str | os.PathLike[str]) -> bool:
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):  # a text that is no path
+        return False
+
+
+def as_label(value: Any, classes: Sequence[str] = ()) -> int | None:
+    """Return the one label that a value is, or None.
+
+    >>> as_label(torch.tensor([3.0])), as_label("dog", ("cat", "dog")), as_label([0, 1, 1]), as_label(0.5)
+    (3, 1, None, None)
+    """
+    if isinstance(value, str):
+        return classes.index(value) if value in classes else None
+    if isinstance(value, Mapping):
+        named = {key: value[key] for key in LABEL_KEYS if key in value}
+        return next((label for one in named.values() if (label := as_label(one, classes)) is not None), None)
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().numpy() if value.numel() == 1 else None
+    if isinstance(value, list | tuple):
+        return as_label(value[0], classes) if len(value) == 1 else None
+    if isinstance(value, np.ndarray):
+        value = value.item() if value.size == 1 else None
+    if not isinstance(value, int | float | np.integer | np.floating | np.bool_):
+        return None
+    return int(value) if value == value and value % 1 == 0 and value >= -1 else None
+
+
+def _parts(value: Any) -> dict[str | int, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if hasattr(value, "_asdict"):  # a named tuple
+        return dict(value._asdict())
+    return dict(enumerate(value)) if isinstance(value, tuple | list) else {}
+
+
+def _rank(key: str | int, keys: list[str]) -> int:
+    return keys.index(key) if key in keys else len(keys)
+
+
+def _called(key: str | int) -> str:
+    return f"element {key}" if isinstance(key, int) else repr(key)
+
+
+def _left(parts: Mapping[str | int, Any], *used: str | int) -> tuple[str, ...]:
+    return tuple(
+        _called(key) + (f" ({describe(value)})" if isinstance(key, int) else "")
+        for key, value in parts.items()
+        if key not in used
+    )
+
+
+def describe(value: Any) -> str:
+    """Say in a few words what a value is.
+
+    >>> describe(torch.zeros(4, 4)), describe({"a": 1}), describe((torch.zeros(2), 3))
+    ('Tensor [4, 4]', "dict with 'a'", 'tuple of Tensor [2], int')
+    """
+    kind = type(value).__name__
+    if isinstance(value, Mapping):
+        return f"{kind} with {', '.join(map(repr, list(value)[:8]))}"
+    if isinstance(value, tuple | list):
+        return f"{kind} of {', '.join(map(describe, value[:4]))}" if value else f"{kind} of nothing"
+    dtype = getattr(value, "dtype", None)
+    unusual = dtype is not None and dtype not in (torch.float32, np.uint8)
+    shape = f" {list(value.shape)}" if hasattr(value, "shape") else ""
+    return f"{kind}{f' {dtype}' if unusual else ''}{shape}"
+
+
+def no_image(item: int, name: str, value: Any) -> InterpretError:
+    """Return the error for an item that holds no image."""
+    return InterpretError(
+        f"item {item} of data set {name!r} must be an image, or a tuple or dict that holds one and perhaps a label: "
+        f"a float tensor [C, H, W], a Pillow image, a file or uint8 pixels [H, W, 3], not {describe(value)}"
+    )
+
+
+def classes_in(dataset: Any) -> tuple[str, ...] | None:
+    """Return the names of a data set's classes, if it or the one that it is a part of tells them.
+
+    >>> from types import SimpleNamespace
+    >>> classes_in(SimpleNamespace(classes=[0, 1])), classes_in(SimpleNamespace(class_to_idx={"dog": 1, "cat": 0}))
+    (('0', '1'), ('cat', 'dog'))
+    """
+    if _is_hugging_face(dataset):
+        named = getattr(dataset.features.get(_label_column(dataset)), "names", None)
+        return None if named is None else tuple(map(str, named))
+    for name in ("classes", "class_names"):
+        known = getattr(dataset, name, None)
+        if isinstance(known, Mapping) and set(known) == set(range(len(known))):
+            known = [known[index] for index in range(len(known))]
+        if isinstance(known, Mapping):
+            return _by_index(known)
+        if isinstance(known, Sequence | np.ndarray) and not isinstance(known, str) and len(known):
+            return tuple(", ".join(map(str, name)) if isinstance(name, tuple | list) else str(name) for name in known)
+    if isinstance(getattr(dataset, "class_to_idx", None), Mapping):
+        return _by_index(dataset.class_to_idx)
+    within = {classes_in(part) for part in _parts_of(dataset)}
+    return within.pop() if len(within) == 1 else None
+
+
+def _by_index(indices: Mapping[Any, Any]) -> tuple[str, ...] | None:
+    if sorted(indices.values()) != list(range(len(indices))):
+        return None
+    return tuple(str(name) for name, _ in sorted(indices.items(), key=lambda pair: pair[1]))
+
+
+def _parts_of(dataset: Any) -> list[Any]:
+    """Return the data sets that one is made of: what it is a part of, or what it joins."""
+    if isinstance(dataset, ConcatDataset):
+        return list(dataset.datasets)
+    held = getattr(dataset, "__dict__", None)
+    inner = held.get("dataset") if isinstance(held, dict) else None
+    return [] if inner is None else [inner]
+
+
+def _is_hugging_face(dataset: Any) -> bool:
+    return isinstance(getattr(dataset, "features", None), Mapping) and hasattr(dataset, "with_format")
+
+
+def _label_column(dataset: Any) -> str:
+    """Return the column of a Hugging Face data set that holds its labels; "" if there is none."""
+    return next((key for key in LABEL_KEYS if key in dataset.features), "")
+
+
+def labels_in(dataset: Any, count: int) -> NDArray[np.int64] | None:
+    """Return the labels of a data set that has them ready, int64 [count], without reading its images.
+
+    >>> from torch.utils.data import Subset, TensorDataset
+    >>> labels_in(Subset(TensorDataset(torch.zeros(3, 1, 2, 2), torch.tensor([4, 5, 6])), [2, 0]), 2)
+    array([6, 4])
+    """
+    if isinstance(dataset, Subset):
+        parent: Any = dataset.dataset
+        whole = labels_in(parent, len(parent))
+        return None if whole is None else whole[np.asarray(dataset.indices, np.int64)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [labels_in(part, len(part)) for part in dataset.datasets]  # type: ignore[arg-type]
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
+    if getattr(dataset, "target_transform", None) is not None:
+        return None
+    targets: Any = getattr(dataset, "targets", getattr(dataset, "labels", None))
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        targets = dataset.tensors[1]
+    if _is_hugging_face(dataset):
+        column = _label_column(dataset)
+        targets = list(dataset.with_format(None)[column]) if column else None
+    if not isinstance(targets, Sequence | np.ndarray | Tensor):
+        return None
+    with suppress(ValueError, TypeError):  # of several labels an item, some more than others
+        labels = np.asarray(targets).reshape(count)
+        if labels.dtype.kind in "iufb" and bool((labels % 1 == 0).all()) and bool((labels >= -1).all()):
+            return labels.astype(np.int64)
+    return None

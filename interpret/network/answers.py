@@ -1,0 +1,220 @@
+"""Answers: how what a network returns is read as probabilities of classes, decided once for all images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from interpret.network.forward import call_network
+from interpret.network.layers import tensors_in
+from interpret.network.model import Model
+from interpret.network.readings import READINGS
+from interpret.support.errors import InterpretError, unknown
+
+Outputs = Literal["softmax", "sigmoid", "probabilities", "log-probabilities"]
+
+NAMES = ("logits", "out", "output", "outputs", "scores", "predictions")
+"""What the scores are called among several outputs, the likeliest first."""
+
+# operators by their names in aten, without the underscores of the internal and in-place forms
+_SIGMOIDS = frozenset("sigmoid special_expit hardsigmoid".split())
+_LOG_SIGMOIDS = frozenset("log_sigmoid log_sigmoid_forward".split())
+_SOFTMAXES = frozenset("softmax special_softmax safe_softmax".split())
+_LOG_SOFTMAXES = frozenset("log_softmax special_log_softmax".split())
+_MADE_AS = {
+    **dict.fromkeys(_SIGMOIDS | _SOFTMAXES, "probabilities"),
+    **dict.fromkeys(_LOG_SIGMOIDS | _LOG_SOFTMAXES, "log-probabilities"),
+}
+_ARRANGING = frozenset(
+    """view unsafe_view reshape flatten unflatten squeeze unsqueeze clone contiguous to to_copy detach alias select
+    slice expand permute transpose t cat concat concatenate stack index index_select narrow movedim float
+    double""".split()
+)
+"""Operators whose results are what their arguments are, arranged in another way."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network's outputs are taken for.
+
+    >>> reading = Reading("sigmoid", 2)
+    >>> reading.probabilities(torch.tensor([[0.0], [1.0]]))  # one score tells two classes apart: it is the second's
+    tensor([[0.5000, 0.5000],
+            [0.2689, 0.7311]], dtype=torch.float64)
+    >>> Reading("softmax", 4).probabilities(torch.zeros(1, 4))
+    tensor([[0.2500, 0.2500, 0.2500, 0.2500]], dtype=torch.float64)
+    """
+
+    outputs: str
+    """"softmax" of scores, one a class; "sigmoid" of scores, one a label or one for two classes; "probabilities" as
+    they are, one a class or one a label; "log-probabilities"."""
+    classes: int
+    """How many classes they tell apart."""
+    part: str = ""
+    """Which of several outputs they are; "" where there is one."""
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """Return outputs [B, K] as probabilities, float64; one output for each image becomes two classes, [B, 2].
+
+        Raises:
+            InterpretError: outputs that are NaN or infinite.
+        """
+        scores = scores.double()
+        if self.outputs == "softmax":
+            found = scores.softmax(1)
+        elif self.outputs == "sigmoid":
+            found = scores.sigmoid()
+        elif self.outputs == "log-probabilities":
+            found = scores.exp()
+        else:
+            found = scores
+        if not bool(found.isfinite().all()):
+            raise InterpretError("the network answers NaN or infinity: mend the weights or leave the image out")
+        return torch.cat([1 - found, found], 1) if self._tells_two_apart(scores) else found
+
+    def best(self, scores: Tensor) -> Tensor:
+        """Return each image's most probable class, [B]."""
+        if self._tells_two_apart(scores):
+            return (self.probabilities(scores)[:, 1] > 0.5).long()
+        return scores.argmax(1)  # of the scores: probabilities may be rounded to the same number
+
+    def _tells_two_apart(self, scores: Tensor) -> bool:
+        return scores.shape[1] == 1 < self.classes
+
+
+class NoScores(InterpretError):  # noqa: N818 - of a network that need not have any
+    """What a network returns is not one score a class."""
+
+
+def main_output(outputs: object) -> tuple[str, object]:
+    """Return what is the answer among all that a network returns, and what it is called there; "" if it is all.
+
+    >>> main_output({"aux": torch.zeros(2, 3), "out": torch.ones(2, 3)})
+    ('out', tensor([[1., 1., 1.],
+            [1., 1., 1.]]))
+    >>> main_output((torch.zeros(1, 2), "features"))
+    ('0', tensor([[0., 0.]]))
+
+    Of several outputs with names, that is the one whose name says so, or else the only tensor; of a tuple or a list,
+    the first tensor.
+    """
+    if isinstance(outputs, Tensor):
+        return "", outputs
+    parts = _parts(outputs)
+    tensors = {name: found for name, part in parts.items() if isinstance(found := main_output(part)[1], Tensor)}
+    name = next((name for name in NAMES if name in tensors), None)
+    if name is None and tensors and (len(tensors) == 1 or type(outputs) in (tuple, list)):
+        name = next(iter(tensors))
+    return ("", outputs) if name is None else (name, tensors[name])
+
+
+def _parts(outputs: object) -> dict[str, object]:
+    if isinstance(outputs, Mapping):
+        return {str(name): part for name, part in outputs.items()}
+    if isinstance(outputs, tuple) and hasattr(outputs, "_asdict"):
+        return dict(outputs._asdict())
+    if isinstance(outputs, (tuple, list)):
+        return {str(place): part for place, part in enumerate(outputs)}
+    if dataclasses.is_dataclass(outputs):
+        return {field.name: getattr(outputs, field.name) for field in dataclasses.fields(outputs)}
+    return {}
+
+
+def scores_of(outputs: object, count: int) -> Tensor:
+    """Return one score a class of each of so many images, [B, K], out of what a network returns.
+
+    >>> scores_of(torch.zeros(2, 5, 1, 1), 2).shape, scores_of({"logits": torch.zeros(2)}, 2).shape
+    (torch.Size([2, 5]), torch.Size([2, 1]))
+    >>> scores_of(torch.zeros(5), 1).shape  # a `squeeze` took away the dimension of one image
+    torch.Size([1, 5])
+
+    Raises:
+        NoScores: it returns something else.
+    """
+    found = main_output(outputs)[1]
+    if isinstance(found, Tensor):
+        if found.dim() < 2 and (count == 1 or found.shape == (count,)):
+            return found.reshape(count, -1)
+        if found.dim() > 1 and found[:1].numel() == found.shape[1]:
+            return found.flatten(1)
+    what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
+    raise NoScores(f"the network must answer one score a class, [B, K], not {what}: wrap what it returns")
+
+
+def find_reading(model: Model, images: Tensor) -> Reading:
+    """Run an image and return how the network's outputs are read: as the model says, or as they show.
+
+    >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.Sigmoid())
+    >>> find_reading(Model(network, "labels"), torch.zeros(1, 1, 2, 2))
+    Reading(outputs='probabilities', classes=3, part='')
+
+    Outputs are probabilities if a sigmoid made them, or if none is below 0 and those of each image sum to 1; their
+    logarithms if that holds of their exponentials, or a log-sigmoid made them. Otherwise one output for each image is
+    the score of a sigmoid, and several are the scores of a softmax. That several are scores of one sigmoid each, they
+    do not show: `Model.outputs` says it.
+
+    Args:
+        model: the network, in evaluation mode.
+        images: of which the first runs, on the network's device.
+
+    Raises:
+        NoScores: the network does not answer one score a class.
+        InterpretError: `Model.outputs` is no reading.
+    """
+    if model.outputs is not None and model.outputs not in READINGS:
+        raise unknown("reading of outputs", model.outputs, READINGS)
+    with _Watching() as watching, torch.no_grad():
+        # twice, which tells one score for each image from several of one image
+        returned = call_network(model.module, torch.cat([images[:1], images[:1]]))
+    part, output = main_output(returned)
+    scores = scores_of(output, 2)
+    reading = model.outputs or watching.made_as(output) or _shown(scores)
+    return Reading(reading, 2 if scores.shape[1] == 1 and reading != "softmax" else scores.shape[1], part)
+
+
+def _shown(scores: Tensor) -> str:
+    """Return what the outputs are, by their values."""
+    if scores.shape[1] == 1:
+        return "sigmoid"
+    # of float32 or of bfloat16, whose sums are further off
+    rounding = 8 * torch.finfo(scores.dtype).eps * scores.shape[1] ** 0.5
+    scores = scores.double()
+    for reading, values in (("probabilities", scores), ("log-probabilities", scores.exp())):
+        if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() <= rounding).all()):
+            return reading
+    return "softmax"
+
+
+class _Watching(TorchDispatchMode):
+    """Notes which tensors a sigmoid or softmax has made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made = WeakTensorKeyDictionary()
+
+    def made_as(self, output: object) -> str | None:
+        """Return what such an operation made of an output; None for any other."""
+        return self._made.get(output) if isinstance(output, Tensor) else None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__.strip("_")
+        made = _MADE_AS.get(name)
+        if made is None and name in _ARRANGING:
+            kinds = {self._made.get(tensor) for tensor in tensors_in(args)}
+            made = kinds.pop() if len(kinds) == 1 else None
+        for tensor in tensors_in(result):
+            if made is not None:
+                self._made[tensor] = made
+            elif tensor in self._made:  # written over
+                del self._made[tensor]
+        return result

@@ -1,0 +1,293 @@
+"""A dry run: what the first images tell of how a network may run.
+
+Analyses take a network for a function of one image. A network may be something else, and nothing in its results would
+show it: its answers may depend on chance, on the other images of a batch, on how its input lies in memory, or on what
+another thread does at the same time. So a few passes over two images come first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from interpret.network.forward import call_network
+from interpret.network.layers import StopForward, tensors_in
+from interpret.network.model import Model
+from interpret.support.errors import InterpretError
+
+ON_ACCELERATORS = 0.02
+"""How far answers may be apart on a GPU, whose products are rounded to ten bits or so and in any order."""
+
+
+@dataclass
+class Answers:
+    """What each module answered in one forward pass, in the order in which they finished; with its first output."""
+
+    shapes: dict[str, tuple[int, ...]]
+    """Of those that return one tensor."""
+    digests: dict[str, list[Tensor]]
+    """Of every tensor that a module returned, rows by numbers: what stands in it, or the extremes and means of maps."""
+
+
+def pair_of(images: Tensor) -> Tensor:
+    """Return the first two images, or one and its mirror image.
+
+    >>> pair_of(torch.tensor([[[[1.0, 2.0]]]]))[:, 0, 0]
+    tensor([[1., 2.],
+            [2., 1.]])
+    """
+    return images[:2] if len(images) > 1 else torch.cat([images, images.flip(-1)])
+
+
+def answers_of(module: nn.Module, images: Tensor, until: Container[str] | None = None) -> Answers:
+    """Run images and return what every module answered; with `until`, no further than to the last of those layers."""
+    answers = Answers({}, {})
+    waiting = {name for name, _ in module.named_modules() if until is not None and name in until}
+    stops = bool(waiting)
+
+    def hook_for(name: str) -> Callable[..., None]:
+        def hook(_layer: nn.Module, _inputs: object, output: object) -> None:
+            if name not in answers.digests:
+                answers.digests[name] = [_digest(tensor) for tensor in tensors_in(output)]
+                if isinstance(output, Tensor):
+                    answers.shapes[name] = tuple(output.shape)
+            waiting.discard(name)
+            if stops and not waiting:
+                raise StopForward
+
+        return hook
+
+    with ExitStack() as undo:
+        for name, layer in module.named_modules():
+            undo.callback(layer.register_forward_hook(hook_for(name)).remove)
+        undo.enter_context(torch.inference_mode())
+        undo.enter_context(suppress(StopForward))
+        call_network(module, images.clone())  # which it may change
+    return answers
+
+
+def _digest(output: Tensor) -> Tensor:
+    """Return what tells an output apart from another, [rows, n] in float64, in a fraction of its memory."""
+    if output.is_complex():
+        output = torch.view_as_real(output)
+    if output.numel() == 0 or output.dim() == 0:
+        return output.detach().double().reshape(1, -1)
+    if output.dim() < 3:
+        return output.detach().double().flatten(1) if output.dim() == 2 else output.detach().double()[:, None]
+    if not output.is_floating_point():
+        output = output.float()
+    dims = tuple(range(2, output.dim()))
+    each = output.amax(dims), output.amin(dims), output.mean(dims)
+    return torch.stack([one.double() for one in each], 2).flatten(1)
+
+
+def is_batched(alone: Sequence[int], together: Sequence[int]) -> bool:
+    """Whether a layer's outputs of one and of two images, by their shapes, have the images as the first dimension.
+
+    >>> is_batched((1, 8), (2, 8)), is_batched((5, 8), (10, 8)), is_batched((7, 1, 8), (7, 2, 8))
+    (True, False, False)
+    >>> is_batched((8,), (2, 8))  # a `squeeze` took away the dimension of one image
+    True
+    """
+    if not together or together[0] != 2:
+        return False
+    return tuple(alone) in ((1, *together[1:]), tuple(together[1:]))
+
+
+class DryRun:
+    """What two images showed of a network.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
+    >>> run = DryRun(network.eval(), torch.rand(2, 1, 5, 5))
+    >>> run.unbatched, run.answers_the_same(network, torch.channels_last)
+    (frozenset(), True)
+
+    Args:
+        module: a network in evaluation mode.
+        images: [B, C, H, W] of which the first two run.
+        until: the layers that matter: the pass ends when all of them have returned. None: all of it.
+        varying: whether answers may vary by chance or with the other images, because the user says so.
+
+    Raises:
+        InterpretError: a network whose answers do, unless `varying`, with the first layer that shows it.
+    """
+
+    def __init__(
+        self, module: nn.Module, images: Tensor, until: Container[str] | None = None, varying: bool = False
+    ) -> None:
+        self._pair = pair_of(images)
+        self._until = until
+        self._varying = varying
+        self._tolerance = torch.finfo(images.dtype).eps ** 0.5
+        if images.device.type != "cpu":
+            self._tolerance = max(self._tolerance, ON_ACCELERATORS)
+        alone = answers_of(module, self._pair[:1], until)
+        self._together = answers_of(module, self._pair, until)
+        self.unbatched = frozenset(
+            name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))
+        )
+        """The layers whose first dimension is not the image."""
+        if varying:
+            return
+        again = answers_of(module, self._pair[:1], until)
+        name = self._first_difference(alone, again)
+        if name is not None:
+            raise InterpretError(
+                f"{_named(name)} gives another answer when the same image runs again, by chance (is dropout left on, "
+                f"as F.dropout(x) leaves it?): {REMEDY}"
+            )
+        batched = [name for name in alone.shapes if name not in self.unbatched]
+        name = self._first_difference(alone, self._together, among=batched, rows=1)
+        if name is not None:
+            raise InterpretError(
+                f"{_named(name)} gives an image another answer when a second one runs beside it (does it take its "
+                f"statistics from the batch?): {REMEDY}"
+            )
+
+    def refuse_unbatched(self, name: str) -> None:
+        """Raise an error for a layer whose first dimension is not the image."""
+        if name in self.unbatched:
+            raise not_batched(name)
+
+    def answers_the_same(self, module: nn.Module, layout: torch.memory_format) -> bool:
+        """Whether the network answers the same when its input lies in another way in memory."""
+        if self._varying:  # which nobody can tell
+            return False
+        try:
+            answers = answers_of(module, self._pair.contiguous(memory_format=layout), self._until)
+        except Exception:  # whatever the user's code raises there
+            return False
+        return self._first_difference(self._together, answers) is None
+
+    def copies_answer_the_same(self, copies: Sequence[nn.Module]) -> bool:
+        """Whether copies of the network that run at the same time answer as it does.
+
+        They take turns, operation by operation, so that whatever both of them write and read is seen.
+        """
+        if self._varying:
+            return False
+        found: list[Answers | None] = [None, None]
+        turns = _Turns(2)
+
+        def run(place: int) -> None:
+            try:
+                with turns.taken_by(place):
+                    found[place] = answers_of(copies[place], self._pair.flip(0) if place else self._pair, self._until)
+            except Exception:  # whatever the user's code raises there
+                found[place] = None
+
+        with ThreadPoolExecutor(2) as pool:  # which waits for both, whatever interrupts
+            list(pool.map(run, (0, 1)))
+        first, second = found
+        if first is None or second is None or self._first_difference(self._together, first) is not None:
+            return False
+        second.digests = {
+            name: [digest.flip(0) if len(digest) == 2 else digest for digest in digests]
+            for name, digests in second.digests.items()
+            if name not in self.unbatched
+        }
+        return self._first_difference(self._together, second, among=second.digests) is None
+
+    def _first_difference(
+        self, one: Answers, other: Answers, among: Container[str] | None = None, rows: int | None = None
+    ) -> str | None:
+        """Return the first module whose answers differ; with `rows`, in those first rows of both."""
+        for name, digests in one.digests.items():
+            if among is not None and name not in among:
+                continue
+            others = other.digests.get(name, [])
+            if len(digests) != len(others):
+                return name
+            for first, second in zip(digests, others, strict=True):
+                if rows is not None and first.shape[1:] == second.shape[1:]:
+                    first, second = first[:rows], second[:rows]
+                elif rows is not None and first.shape != second.shape:  # a `squeeze` took the dimension away
+                    first, second = first.flatten()[None], second[:rows].flatten()[None]
+                if not self._same(first, second):
+                    return name
+        return None
+
+    def _same(self, one: Tensor, other: Tensor) -> bool:
+        if one.shape != other.shape:
+            return False
+        finite = one.isfinite()
+        scale = float(one[finite].abs().max()) if bool(finite.any()) else 0.0
+        near = (one - other).abs() <= self._tolerance * scale
+        return bool((near | (one == other) | (one.isnan() & other.isnan())).all())
+
+
+def check_answers(model: Model, images: Tensor, layer: str | None = None) -> None:
+    """Refuse a network, in evaluation mode, whose answers are no function of one image, up to a layer or at its end.
+
+    >>> check_answers(Model(nn.Conv2d(1, 2, 3), name="one layer"), torch.rand(1, 1, 5, 5))
+    """
+    run = DryRun(model.module, images, None if layer is None else [layer], model.varying)
+    if layer is not None:
+        run.refuse_unbatched(layer)
+
+
+REMEDY = (
+    "results would depend on it; mend the network, or go on all the same with interpret.load(network, varying=True)"
+)
+
+
+def _named(name: str) -> str:
+    return f"layer {name!r}" if name else "the network"
+
+
+def not_batched(name: str) -> InterpretError:
+    """Return the error for a layer whose first dimension is not the image."""
+    return InterpretError(
+        f"layer {name!r} does not return one row for each image: its first dimension holds something else, such as "
+        "time steps or parts, so that nobody can tell which image a row belongs to; choose another layer"
+    )
+
+
+class _Turns:
+    """Who of several threads may go on: each runs up to its next operation, then it is another's turn."""
+
+    def __init__(self, count: int) -> None:
+        self._condition = threading.Condition()
+        self._waiting = list(range(count))
+        """Those that are not done, the one whose turn it is first."""
+
+    @contextmanager
+    def taken_by(self, place: int) -> Iterator[None]:
+        """Let this thread take its turns until the end of the block."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting[0] == place)
+        try:
+            with _AtEachOperation(lambda: self._next(place)):
+                yield
+        finally:
+            with self._condition:
+                self._waiting.remove(place)
+                self._condition.notify_all()
+
+    def _next(self, place: int) -> None:
+        with self._condition:
+            self._waiting.append(self._waiting.pop(0))
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._waiting[0] == place)
+
+
+class _AtEachOperation(TorchFunctionMode):
+    """Calls something before each operation."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        super().__init__()
+        self._before = before
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self._before()
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,208 @@
+"""Calling the user's network: the one place that runs its forward pass, and says in a sentence why one failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import getclosurevars, isfunction
+from threading import Lock
+from types import FrameType
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+
+from interpret.network.checkpointing import plain_checkpoints
+from interpret.network.layers import StopForward, tensors_in
+from interpret.support.errors import InterpretError
+
+_PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError)
+"""What a forward pass may raise that is no fault of the network's code; warnings, where the user made them errors."""
+_TOO_SMALL = ("too small", "greater than actual input", "must be greater than zero", "can't be greater than")
+
+
+def call_network(module: nn.Module, images: Tensor, what: str = "an input of shape") -> Any:
+    """Return what a network answers to images; whatever its own code raises becomes one sentence.
+
+    >>> call_network(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 8, 6, 6])
+    >>> call_network(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 8, 3)), torch.zeros(2, 1, 8, 8))
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: an input of shape (1, 8, 8) has 1 channel, but layer '1' (Conv2d) takes 3
+
+    Every analysis calls the network here, and nowhere else. Nothing is compiled or checkpointed in it.
+
+    Args:
+        module: the network.
+        images: [B, C, H, W].
+        what: what an image's shape is called in an error.
+
+    Raises:
+        InterpretError: the forward pass failed: in which layer, on what and why.
+    """
+    try:
+        with _nothing_compiled, plain_checkpoints():
+            return module(images)
+    except _PASSED_ON:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        if "can't allocate memory" in str(error):  # which is a plain RuntimeError on processors
+            raise
+        raise _explained(module, images, error, what) from error
+
+
+Several = tuple[Tensor, ...] | Mapping[str, Tensor]
+"""Inputs as a network takes them, by place or by name, each [B, …]."""
+
+
+def is_several(data: object) -> TypeGuard[Several]:
+    """Return whether something is several inputs: a tuple or a dict of tensors that begin with one dimension.
+
+    >>> is_several({"image": torch.zeros(2, 3, 8, 8), "age": torch.zeros(2)})
+    True
+    >>> is_several(torch.zeros(2, 3, 8, 8)), is_several((torch.zeros(3, 8, 8), 5))
+    (False, False)
+    """
+    values = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
+    # a tuple of [C, H, W] is a data set of images
+    return all(isinstance(value, Tensor) for value in values) and any(value.dim() == 4 for value in values)
+
+
+def weights_type(module: nn.Module) -> torch.dtype:
+    """Return the type of a network's weights, which is that of its inputs; float32 where it has none.
+
+    >>> weights_type(nn.Conv2d(1, 1, 1).double()), weights_type(nn.ReLU())
+    (torch.float64, torch.float32)
+    """
+    return next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), torch.float32)
+
+
+class CalledBy(nn.Module):
+    """A network that takes images alone, made of one that is called in another way.
+
+    >>> network = nn.Bilinear(3, 4, 2)
+    >>> with_context = CalledBy(network, lambda network, images: network(images, torch.ones(len(images), 4)))
+    >>> call_network(with_context, torch.rand(5, 3)).shape, list(with_context.state_dict())
+    (torch.Size([5, 2]), ['weight', 'bias'])
+
+    It has the network's own parameters, buffers and layers, under their names, and its mode.
+    """
+
+    def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Any]) -> None:
+        training = network.training
+        self.__dict__["network"] = network  # not as a layer
+        super().__init__()
+        self.training = training
+        self.call = call
+        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = network.__dict__[shared]
+
+    @property
+    def training(self) -> bool:
+        return bool(self.__dict__["network"].training)
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        self.__dict__["network"].training = value
+
+    def train(self, mode: bool = True) -> CalledBy:
+        self.__dict__["network"].train(mode)
+        return self
+
+    def forward(self, images: Tensor) -> Any:
+        return self.call(self.__dict__["network"], images)
+
+
+def constants_of(module: nn.Module) -> list[Tensor]:
+    """Return the tensors that the call of a network brings along, which do not depend on the images."""
+    if not isinstance(module, CalledBy) or not isfunction(module.call):
+        return []
+    variables = getclosurevars(module.call)
+    return list(tensors_in([*variables.nonlocals.values(), *variables.globals.values()]))
+
+
+class _NothingCompiled:
+    """Runs what a forward pass has compiled in it as it is written, so that its functions can be seen and changed.
+
+    PyTorch knows one stance for all threads: the first to come takes it, and the last to go gives it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stance = torch.compiler.set_stance("force_eager")
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stance.__exit__(None, None, None)
+
+
+_nothing_compiled = _NothingCompiled()
+
+
+def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -> InterpretError:
+    """Return the error that says where and why a forward pass failed."""
+    name, layer, shape = _where(module, error)
+    kind = type(layer.network if isinstance(layer, CalledBy) else layer).__name__
+    where = f"layer {name!r} ({kind})" if name else f"the network ({kind})"
+    # of several inputs in one tensor, those are meant that are the images'
+    given = (getattr(getattr(module, "call", None), "channels", images.shape[1]), *images.shape[2:])
+    channels = getattr(layer, "in_channels", None)
+    if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == given[0]:
+        return InterpretError(
+            f"{what} {given} has {shape[0]} channel{'s' * (shape[0] > 1)}, but {where} takes {channels}"
+        )
+    reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+    if layer is module and isinstance(error, TypeError) and "required positional argument" in reason:
+        return InterpretError(
+            f"{where} takes more than one input ({reason}): load it with call=lambda network, images: …"
+        )
+    if type(error) is not RuntimeError:
+        reason = f"{type(error).__name__}: {reason}".removesuffix(f": {type(error).__name__}")
+    small = any(phrase in reason for phrase in _TOO_SMALL)
+    return InterpretError(
+        f"{what} {given} {'is too small for' if small else 'does not fit'} the network: {where} fails on "
+        f"{'an input of ' + '×'.join(map(str, shape)) if shape else 'its input'} ({reason})"
+    )
+
+
+def _where(module: nn.Module, error: Exception) -> tuple[str, nn.Module, tuple[int, ...] | None]:
+    """Return the innermost layer that was running as the error was raised, and its input's shape without the batch.
+
+    The traceback's frames know it: nothing need be noted while a network runs.
+    """
+    names = {layer: name for name, layer in module.named_modules()}
+    found: nn.Module = module
+    inputs: dict[nn.Module, object] = {}
+    step = error.__traceback__
+    while step is not None:
+        running = _own(step.tb_frame, names)
+        if running is not None:
+            found = running
+            arguments = step.tb_frame.f_locals.get("args")
+            if running not in inputs and isinstance(arguments, tuple) and arguments:
+                inputs[running] = arguments[0]
+        step = step.tb_next
+    first = inputs.get(found)
+    return names[found], found, tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+
+
+def _own(frame: FrameType, names: dict[nn.Module, str]) -> nn.Module | None:
+    """Return the layer one of whose methods a frame runs."""
+    one = frame.f_locals.get("self")
+    return one if isinstance(one, nn.Module) and one in names else None
+
+
+def refuse_other_type(module: nn.Module, images: Tensor) -> None:
+    """Raise an error where images and weights are of different types."""
+    weights = [weight.dtype for weight in module.parameters() if weight.is_floating_point()]
+    if weights and images.dtype not in weights:
+        raise InterpretError(f"images are {images.dtype}, and the network's weights {weights[0]}: convert one of them")

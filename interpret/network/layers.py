@@ -1,0 +1,195 @@
+"""Layers by name: which ones are meant, and what they return as the network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
+
+from interpret.network.weights import named_layers
+from interpret.support.errors import InterpretError, unknown
+
+WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""The kinds of layer whose outputs are units unless the user says otherwise."""
+
+
+def select_layers(
+    module: nn.Module, patterns: str | Iterable[str] | None = None, among: Container[str] | None = None
+) -> list[str]:
+    """Return the names of a module's layers that match, in the order of `named_modules()`.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    >>> select_layers(network)
+    ['0', '2']
+    >>> select_layers(network, "1")
+    ['1']
+    >>> select_layers(network, "*"), select_layers(network, "*, 1")
+    (['0', '2'], ['0', '1', '2'])
+
+    Args:
+        module: the network.
+        patterns: names or globs (`features.*`), several also separated by commas; None: every layer with units. A bare
+            name is that layer alone, whatever it is. Of what a glob matches, the layers with units are chosen:
+            convolutions and linear layers (see `has_units`). A glob that matches none of them (`*.relu`) chooses what
+            it matches, but for layers that only pass on what another did.
+        among: the names that globs and the default choose from, such as those of the layers that run; None: all.
+
+    Raises:
+        InterpretError: a pattern that matches no layer, with the nearest names.
+    """
+    modules = {name: layer for name, layer in named_layers(module) if name}
+    eligible = [name for name in modules if among is None or name in among]
+    if patterns is None:
+        chosen = [name for name in eligible if has_units(modules[name])]
+        if not chosen:
+            raise InterpretError("the network has no convolutional or linear layer: name the layers you want")
+        return chosen
+    matched: set[str] = set()
+    for pattern in split_patterns(patterns):
+        names = {name: modules[name] for name in eligible if fnmatchcase(name, pattern)}
+        if pattern in modules:
+            matched.add(pattern)
+        elif names:
+            matched.update([name for name, layer in names.items() if has_units(layer)] or _distinct(names))
+        else:
+            raise unknown("layer", pattern, eligible)
+    if not matched:
+        raise InterpretError("layers is empty: name at least one layer, or leave it out for all")
+    return [name for name in modules if name in matched]
+
+
+def has_units(layer: nn.Module) -> bool:
+    """Return whether a layer's outputs are units: a convolution's or a linear layer's, also one of the user's own.
+
+    >>> import torch
+    >>> class Standardised(nn.Module):  # a convolution that is none of torch's classes
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.kernels = nn.Parameter(torch.ones(8, 3, 5, 5))
+    >>> has_units(nn.Conv2d(3, 8, 5)), has_units(Standardised()), has_units(nn.Sequential(nn.Conv2d(3, 8, 5)))
+    (True, True, False)
+
+    A layer of the user's own is known by the kernels [units, channels, height, width] that it holds itself.
+    """
+    if isinstance(layer, WITH_UNITS):
+        return True
+    if isinstance(layer, _HOLDERS):
+        return False
+    return any(weight.dim() == 4 and len(weight) > 1 for weight in layer.parameters(recurse=False))
+
+
+_HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
+"""What holds parameters for another layer."""
+
+
+def _distinct(layers: dict[str, nn.Module]) -> list[str]:
+    """Return the names of those layers that do something: no identity, and no sequence beside its last layer."""
+    passing = (nn.Identity, nn.Dropout, nn.Dropout2d)
+    matched = set(layers.values())
+    repeating = {
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, passing) or (isinstance(layer, nn.Sequential) and len(layer) and layer[-1] in matched)
+    }
+    return [name for name in layers if name not in repeating] or list(layers)
+
+
+def split_patterns(patterns: str | Iterable[str]) -> list[str]:
+    """Return names and globs one by one; in one text, they are separated by commas.
+
+    >>> split_patterns("conv1, layer1.*")
+    ['conv1', 'layer1.*']
+    """
+    if isinstance(patterns, str):
+        patterns = patterns.split(",")
+    return [part.strip() for part in patterns if part.strip()]
+
+
+def units_first(layer: nn.Module, output: Tensor) -> Tensor:
+    """Return a layer's output with its units as the second dimension.
+
+    A linear layer that runs at each position of an image (ConvNeXt) has its features last.
+
+    >>> import torch
+    >>> units_first(nn.Linear(3, 5), torch.zeros(2, 7, 7, 5)).shape
+    torch.Size([2, 5, 7, 7])
+    """
+    return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+
+
+def tensors_in(tree: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dictionaries.
+
+    >>> import torch
+    >>> [len(tensor) for tensor in tensors_in(([torch.zeros(1)], {"a": torch.zeros(2)}, "b"))]
+    [1, 2]
+    """
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for branch in tree.values():
+            yield from tensors_in(branch)
+    elif isinstance(tree, (list, tuple)):
+        for branch in tree:
+            yield from tensors_in(branch)
+
+
+class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pass that has given all that was asked
+    """Ends a forward pass early; `first_outputs` swallows it."""
+
+
+@contextmanager
+def first_outputs(
+    module: nn.Module,
+    names: Iterable[str],
+    receive: Callable[[str, Tensor], None],
+    stop: bool = False,
+    count: int | None = None,
+    raw: bool = False,
+) -> Iterator[None]:
+    """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
+
+    The output comes with its units as the second dimension. A layer that runs several times in one pass (a shared
+    rectifier) counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward
+    pass ends as soon as every named layer has returned. `count` is how many images run: of one, a network that calls
+    `squeeze` takes the dimension away, which is put back. With `raw`, the output comes as the layer returned it.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
+    >>> import torch
+    >>> with first_outputs(network, ["1"], lambda name, output: print(name, tuple(output.shape))):
+    ...     _ = network(torch.zeros(2, 1, 2, 2))
+    1 (2, 3)
+
+    Raises:
+        InterpretError: a layer whose output is not one tensor.
+    """
+    waiting = set(names)
+
+    def hook_for(name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(layer: nn.Module, _inputs: object, output: object) -> None:
+            if name not in waiting:
+                return
+            if not isinstance(output, Tensor):
+                raise InterpretError(
+                    f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
+                )
+            waiting.discard(name)
+            if count == 1 and output.dim() in (1, 3) and len(output) != 1 and not raw:
+                output = output[None]
+            receive(name, output if raw else units_first(layer, output))
+            if stop and not waiting:
+                raise StopForward
+
+        return hook
+
+    handles = [module.get_submodule(name).register_forward_hook(hook_for(name)) for name in list(waiting)]
+    try:
+        yield
+    except StopForward:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()

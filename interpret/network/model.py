@@ -1,0 +1,129 @@
+"""A network with what is needed to feed it and to name what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from interpret.network.preprocess import Preprocess
+from interpret.network.wrappers import plain_network, refuse_without_numbers
+from interpret.support.errors import InterpretError
+from interpret.support.wording import count
+
+
+@dataclass(eq=False, repr=False)
+class Model:
+    """A network, its preprocessing and its classes, as [`interpret.load`][interpret.loading.loading.load] returns it.
+
+    >>> model = Model(nn.Conv2d(1, 2, 3), name="one layer")
+    >>> model(torch.zeros(1, 1, 5, 5)).shape
+    torch.Size([1, 2, 3, 3])
+    >>> len(model.weights_hash)
+    64
+    >>> model
+    <Model: one layer, 20 parameters>
+    """
+
+    module: nn.Module
+    """The network; given wrapped or compiled, the plain one in it."""
+    name: str
+    preprocess: Preprocess | None = None
+    """How a picture becomes the module's input, and back; None where nobody said."""
+    classes: tuple[str, ...] | None = None
+    """What the outputs stand for, in their order; of a network with one output, the two classes that it tells apart."""
+    outputs: str | None = None
+    """How outputs become probabilities: "softmax", "sigmoid" (one score a label, or one for two classes),
+    "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.network.answers`."""
+    spec: str | None = None
+    """What `interpret.load` takes to make this model again; None for a module made in memory."""
+    weights: str | None = None
+    """What `interpret.load` takes as its weights, where they are not the network's own."""
+    origin: str = ""
+    """Where the weights come from, in one sentence."""
+    card: str | None = None
+    """The model's card in Markdown: what it is, how it was trained, how well it does."""
+    varying: bool = False
+    """Whether analyses go on though the network's answers vary by chance or with the other images of a batch."""
+
+    def __post_init__(self) -> None:
+        self.module = plain_network(self.module)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+    def __repr__(self) -> str:
+        told = [self.name, count(sum(one.numel() for one in self.module.parameters() if not is_lazy(one)), "parameter")]
+        if self.preprocess is not None:
+            told.append(f"input {' × '.join(map(str, self.input_shape))}")
+        if self.classes is not None:
+            told.append(f"{len(self.classes):,} class" + "es" * (len(self.classes) != 1))
+        if self.origin:
+            told.append(self.origin)
+        return f"<Model: {', '.join(told)}>"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one input."""
+        if self.preprocess is None:
+            raise InterpretError(
+                f"model {self.name!r} does not say what its input looks like: {self.preprocess_remedy}"
+            )
+        return self.preprocess.input_shape
+
+    @property
+    def preprocess_remedy(self) -> str:
+        """What to do so that it says how a picture becomes its input.
+
+        >>> Model(nn.Conv2d(1, 2, 3), name="mine").preprocess_remedy
+        'load it with preprocess=Preprocess((height, width), mean=…, std=…)'
+        """
+        given = "Preprocess((height, width), mean=…, std=…)"
+        path, colon, function = (self.spec or "").rpartition(":")
+        if colon and path.endswith(".py"):
+            made = f"{function}() in {Path(path).name}"
+            return f"let {made} return interpret.load(network, preprocess=interpret.{given})"
+        if self.spec and (Path(self.spec) / "model.py").exists():
+            return "give its recipe.toml a table [input] with size = [height, width], mean and std"
+        return f"load it with preprocess={given}"
+
+    @property
+    def colours(self) -> str:
+        """What the input's channels are: "RGB", "BGR" or "L"; "RGB" where nobody said."""
+        return self.preprocess.channels if self.preprocess is not None else "RGB"
+
+    @property
+    def weights_hash(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all parameters and buffers as they are now, in hexadecimal."""
+        return hash_weights(self.module)
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers, whatever device they are on.
+
+    >>> hash_weights(nn.ReLU()) == hashlib.sha256().hexdigest()
+    True
+    """
+    refuse_without_numbers(module)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def as_model(model: Model | nn.Module) -> Model:
+    """Return `model` itself, or a bare module as a `Model` that knows no more than its class's name.
+
+    >>> as_model(nn.Identity()).name
+    'Identity'
+    """
+    if isinstance(model, Model):
+        return model
+    plain = plain_network(model)
+    return Model(plain, name=type(plain).__name__)

@@ -1,0 +1,116 @@
+"""Modes: a network that is only looked at, and is left as it was."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpret.network.wrappers import refuse_without_numbers
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode with constant parameters, and back as it was at the end.
+
+    >>> network = nn.Linear(2, 2).train()
+    >>> with frozen(network):
+    ...     print(network.training, network.weight.requires_grad)
+    False False
+    >>> print(network.training, network.weight.requires_grad)
+    True True
+
+    Raises:
+        InterpretError: a network whose parameters have no numbers.
+    """
+    refuse_without_numbers(module)
+    with constant_parameters(module), evaluating(module):
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode, and back as it was at the end.
+
+    Buffers that the forward pass updates all the same (a batch norm that stays in training mode) get their values
+    back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state,
+    which dropout that was left on has used.
+    """
+    training = [(layer, layer.training) for layer in module.modules()]
+    with _unchanged_buffers(module), _unchanged_attributes(module), _unchanged_random_state(module):
+        try:
+            module.eval()
+            yield
+        finally:
+            for layer, flag in training:
+                layer.training = flag
+
+
+@contextmanager
+def constant_parameters(module: nn.Module) -> Iterator[None]:
+    """Make a network's parameters constants, and back as they were at the end."""
+    learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Give buffers back what they held, whether the network changed them or put others in their place."""
+    before = [
+        (owner, name, buffer, None if _has_no_values(buffer) else buffer.detach().clone())
+        for owner in module.modules()
+        for name, buffer in owner._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for owner, name, buffer, values in before:
+                owner._buffers[name] = buffer
+                if values is not None and not torch.equal(buffer, values):
+                    buffer.copy_(values)
+
+
+@contextmanager
+def _unchanged_attributes(module: nn.Module) -> Iterator[None]:
+    """Give layers back the tensors that are no parameters or buffers of theirs."""
+    before = [
+        (layer, name, value)
+        for layer in module.modules()
+        for name, value in vars(layer).items()
+        if isinstance(value, Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for layer, name, value in before:
+            vars(layer)[name] = value
+
+
+def _has_no_values(buffer: Tensor) -> bool:
+    return buffer.is_meta or isinstance(buffer, nn.parameter.UninitializedBuffer)
+
+
+@contextmanager
+def _unchanged_random_state(module: nn.Module) -> Iterator[None]:
+    """Give back the state of the generators that a forward pass may draw from."""
+    devices = {parameter.device for parameter in module.parameters()} - {torch.device("cpu"), torch.device("meta")}
+    kind = next((device.type for device in devices), "cuda")
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that users' code draws from
+    with torch.random.fork_rng([device.index or 0 for device in devices], device_type=kind):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002

@@ -1,0 +1,357 @@
+"""From a picture to a network's input, and back to something that can be looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from interpret.network.pixel_scale import PixelScale
+from interpret.network.torch_transforms import read_transforms
+from interpret.support.errors import InterpretError, unknown
+
+Channels = Literal["RGB", "BGR", "L"]
+Rule = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+
+
+class Cut(NamedTuple):
+    """A resized picture's size, and where in it the input's top left corner lies (negative: padding)."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+    @property
+    def fits_in_memory(self) -> bool:
+        """Whether the whole picture may be resized at once, and not the wanted part alone."""
+        return self.height * self.width <= 2**24
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes a network's input: resize, cut, order the channels, scale, normalise.
+
+    >>> preprocess = Preprocess((224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256)
+    >>> preprocess(Image.new("RGB", (640, 480), "white")).shape
+    torch.Size([3, 224, 224])
+    >>> preprocess.display(preprocess(Image.new("RGB", (640, 480), "white"))).unique()
+    tensor([1.])
+
+    A channel's value is `(pixel / 255 · range − mean) / std`. Resizing is Pillow's, antialiased where it
+    shrinks, so that the result equals torchvision's own transforms bit for bit.
+
+    Raises:
+        InterpretError: a field that is out of its range, or means and deviations that are not one a channel.
+    """
+
+    size: tuple[int, int]
+    """Height and width of the input, in pixels."""
+    channels: Channels = "RGB"
+    """Their order; "L" is a single grey channel."""
+    range: float = 1.0
+    """What full white is before mean and deviation: 1 or 255."""
+    mean: tuple[float, ...] = ()
+    """One a channel, in the order of `channels` and on the scale of `range`; empty: zeros."""
+    std: tuple[float, ...] = ()
+    """One a channel, likewise; empty: ones."""
+    resize: int | None = None
+    """The short side before the central crop of the rule "crop", in pixels; None: just covers `size`."""
+    rule: Rule = "crop"
+    """Where the shapes differ: cut what is too long, squash it, or pad what is too short with mean colour."""
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("channels", Channels), ("rule", Rule), ("interpolation", Interpolation)):
+            if getattr(self, name) not in get_args(choices):
+                raise unknown(f"Preprocess {name}", getattr(self, name), get_args(choices))
+        count = len(self.channels)
+        try:
+            height, width = (int(side) for side in self.size)
+            mean = tuple(float(value) for value in self.mean) or (0.0,) * count
+            std = tuple(float(value) for value in self.std) or (1.0,) * count
+        except (TypeError, ValueError):
+            raise InterpretError(
+                f"Preprocess needs size=(height, width) and numbers for mean and std, "
+                f"not size={self.size!r}, mean={self.mean!r}, std={self.std!r}"
+            ) from None
+        if min(height, width) < 1:
+            raise InterpretError(f"Preprocess size must be at least 1×1, not {height}×{width}")
+        if not len(mean) == len(std) == count:
+            raise InterpretError(
+                f"Preprocess needs {count} means and deviations for channels={self.channels!r}, "
+                f"not {len(mean)} and {len(std)}"
+            )
+        if min(std) <= 0 or self.range <= 0:
+            raise InterpretError(f"Preprocess std and range must be above 0, not {std} and {self.range}")
+        if self.resize is not None and (self.resize < 1 or self.rule != "crop"):
+            raise InterpretError(
+                f"Preprocess resize={self.resize!r} must be a short side in pixels, with rule='crop' only"
+            )
+        object.__setattr__(self, "size", (height, width))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one input."""
+        return (len(self.channels), *self.size)
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """Return a picture of any kind as standard input, float32 [C, H, W]: the centre, as `rule` says.
+
+        >>> Preprocess((2, 2), channels="L")(Image.new("L", (9, 3), 255))
+        tensor([[[1., 1.],
+                 [1., 1.]]])
+        """
+        picture = upright(picture)
+        return self.encode(self.cut(picture, self.central(picture.height, picture.width)))
+
+    def central(self, height: int, width: int) -> Cut:
+        """Return how a picture of this height and width is resized, and where the standard input lies in it.
+
+        >>> Preprocess((224, 224), resize=256).central(480, 640)
+        Cut(height=256, width=341, top=16, left=58)
+        >>> Preprocess((100, 100), rule="pad").central(50, 100)
+        Cut(height=50, width=100, top=-25, left=0)
+        """
+        if self.rule == "squash":
+            resized = self.size
+        elif self.rule == "pad":
+            scale = min(self.size[0] / height, self.size[1] / width)
+            resized = (max(1, round(height * scale)), max(1, round(width * scale)))
+        else:
+            resized = self.resized(height, width, self.resize or 1)
+        # Python's rounding, as in torchvision's central crop
+        top, left = (round((have - want) / 2.0) for have, want in zip(resized, self.size, strict=True))
+        return Cut(*resized, top, left)
+
+    def resized(self, height: int, width: int, short_side: int) -> tuple[int, int]:
+        """Return a picture's height and width at this short side, larger where the input needs it.
+
+        >>> Preprocess((224, 224)).resized(480, 640, 256)
+        (256, 341)
+        >>> Preprocess((224, 224)).resized(480, 640, 10)
+        (224, 298)
+        """
+        short = max(short_side, math.ceil(min(height, width) * max(self.size[0] / height, self.size[1] / width)))
+        # the long side is cut off to whole pixels as torchvision does it
+        if height <= width:
+            return short, max(int(short * width / height), self.size[1])
+        return max(int(short * height / width), self.size[0]), short
+
+    def cut(self, picture: Image.Image, cut: Cut) -> NDArray[np.uint8]:
+        """Return the pixels of one input, uint8 [H, W, 3]: an RGB picture, resized and cut as `cut` says.
+
+        >>> preprocess = Preprocess((2, 2))
+        >>> preprocess.cut(Image.new("RGB", (4, 4)), Cut(height=4, width=4, top=2, left=2)).shape
+        (2, 2, 3)
+        """
+        if cut.fits_in_memory:
+            return self.crop(self.resize_picture(picture, cut.height, cut.width), cut.top, cut.left)
+        # A long strip, magnified, need not fit in memory. Pillow rounds a part's edges to float32, so that a
+        # pixel may differ by a level or two from that of the whole.
+        (height, width), scale = self.size, (picture.height / cut.height, picture.width / cut.width)
+        top, left = max(cut.top, 0), max(cut.left, 0)
+        bottom, right = min(cut.top + height, cut.height), min(cut.left + width, cut.width)
+        part = picture.resize(
+            (right - left, bottom - top),
+            _RESAMPLING[self.interpolation],
+            box=(
+                left * scale[1],
+                top * scale[0],
+                min(right * scale[1], picture.width),
+                min(bottom * scale[0], picture.height),
+            ),
+        )
+        return self.crop(part, cut.top - top, cut.left - left)
+
+    def resize_picture(self, picture: Image.Image, height: int, width: int) -> Image.Image:
+        """Return the whole picture in this height and width, antialiased where it shrinks."""
+        if picture.size == (width, height):
+            return picture
+        return picture.resize((width, height), _RESAMPLING[self.interpolation])
+
+    def crop(self, picture: Image.Image, top: int, left: int) -> NDArray[np.uint8]:
+        """Return the input's window of an RGB picture, uint8 [H, W, 3], mean colour where it sticks out."""
+        height, width = self.size
+        if top >= 0 and left >= 0 and top + height <= picture.height and left + width <= picture.width:
+            return np.array(picture.crop((left, top, left + width, top + height)))
+        canvas = Image.new("RGB", (width, height), self.mean_colour)
+        canvas.paste(picture, (-left, -top))
+        return np.array(canvas)
+
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The colour, as RGB from 0 to 255, that comes nearest to an input of zeros."""
+        red, green, blue = (self.display(torch.zeros(len(self.channels), 1, 1)) * 255).round().int().flatten().tolist()
+        return red, green, blue
+
+    def encode(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Return pixels that are already cut to size as an input: float32 [C, H, W].
+
+        >>> Preprocess((1, 1), channels="BGR", range=255)
+        Preprocess(size=(1, 1), channels='BGR', range=255, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), ...)
+        >>> Preprocess((1, 1), channels="BGR", range=255).encode(np.uint8([[[1, 2, 3]]])).flatten()
+        tensor([3., 2., 1.])
+
+        Args:
+            pixels: uint8, RGB [H, W, 3] or grey [H, W]. Grey is repeated for a network that takes colour;
+                colour becomes grey (ITU-R 601 luma) for one that takes grey.
+
+        Raises:
+            InterpretError: pixels of another type or shape.
+        """
+        if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
+            raise InterpretError(f"pixels must be uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        if self.channels == "L":
+            if pixels.ndim == 3:
+                pixels = np.array(Image.fromarray(pixels).convert("L"))
+            pixels = pixels[..., None]
+        elif pixels.ndim == 2:
+            pixels = np.repeat(pixels[..., None], 3, axis=2)
+        elif self.channels == "BGR":
+            pixels = pixels[..., ::-1]
+        # in NumPy: an image is too small for PyTorch's threads to help, and on a busy machine they wait for each other
+        values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+        values /= np.float32(255 / self.range)
+        values -= np.array(self.mean, np.float32)[:, None, None]
+        values /= np.array(self.std, np.float32)[:, None, None]
+        return torch.from_numpy(values)
+
+    def display(self, images: Tensor) -> Tensor:
+        """Return inputs as pictures to look at: the inverse of `encode`, in RGB from 0 to 1.
+
+        >>> preprocess = Preprocess((1, 1), channels="BGR", range=255, mean=(104, 117, 124))
+        >>> preprocess.display(preprocess.encode(np.uint8([[[255, 51, 0]]]))).flatten()
+        tensor([1.0000, 0.2000, 0.0000])
+
+        Args:
+            images: [..., C, H, W], on any device.
+
+        Returns:
+            [..., 3, H, W], clipped to 0 to 1; grey is repeated.
+
+        Raises:
+            InterpretError: images of another number of channels.
+        """
+        if images.ndim < 3 or images.shape[-3] != len(self.channels):
+            raise InterpretError(
+                f"images must be [..., {len(self.channels)}, H, W] for channels={self.channels!r}, "
+                f"not {list(images.shape)}"
+            )
+        return self.pixel_scale.display(images)
+
+    @property
+    def pixel_scale(self) -> PixelScale:
+        """How its inputs are shown as pictures."""
+        return PixelScale(self.mean, self.std, self.range, self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON and TOML can hold them; `from_dict` gives the same object back.
+
+        >>> preprocess = Preprocess((28, 28), channels="L", mean=(0.1307,), std=(0.3081,))
+        >>> Preprocess.from_dict(preprocess.to_dict()) == preprocess
+        True
+        """
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_torchvision(
+        cls, transforms: Any, size: tuple[int, int] | None = None, channels: Channels | None = None
+    ) -> Preprocess:
+        """Return the preprocessing that does what a transform of torchvision, or one that timm makes, does.
+
+        >>> from torchvision.models import ResNet18_Weights
+        >>> Preprocess.from_torchvision(ResNet18_Weights.DEFAULT.transforms()).resize
+        256
+
+        It may be what weights bring along (`weights.transforms()`), or a `Compose`, of the first or the second version,
+        of Resize, CenterCrop, Grayscale, ToTensor (or ToImage and ToDtype) and Normalize. On a picture, the result is
+        that of the transform bit for bit; where the transform resizes numbers instead of the picture, or makes grey of
+        colour before it resizes, it may differ by the rounding of that, at most a level or two of 255; and ToDtype
+        multiplies by 1 / 255 where this divides by 255, a difference in the last bit.
+
+        Args:
+            transforms: the transform.
+            size: (height, width), where the transform leaves pictures as large as they are.
+            channels: "L" or "RGB", where the transform takes grey and colour alike.
+
+        Raises:
+            InterpretError: a step that is random or that no preprocessing can express, by its name.
+        """
+        return cls(**read_transforms(transforms, size, channels))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Return the preprocessing with these fields, those of `to_dict` or of a recipe's table `[input]`.
+
+        >>> Preprocess.from_dict({"size": [28, 28], "channels": "L"}).input_shape
+        (1, 28, 28)
+
+        Raises:
+            InterpretError: a field that there is not, or no size.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("Preprocess field", name, names)
+        if "size" not in values:
+            raise InterpretError("Preprocess needs size = [height, width]")
+        as_fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**as_fields)
+
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """Return a picture of any kind as plain RGB, the way up that its EXIF orientation says.
+
+    >>> upright(Image.new("RGBA", (2, 1), (255, 0, 0, 128))).getpixel((0, 0))
+    (255, 127, 127)
+
+    What is transparent lies on white. Grey of more than 8 bits is scaled so that full white stays full white:
+    integers from 0..65535; floating point from 0..1, 0..255 or 0..65535, the first that holds all values; any
+    other range from its least to its greatest value. NaN and infinity are black. Of an animation it takes the
+    frame that the picture stands at, which is the first one in a freshly opened file.
+
+    Raises:
+        OSError, SyntaxError, ValueError: what Pillow raises for a file that does not decode.
+    """
+    picture.load()
+    with suppress(Exception):  # a damaged EXIF block leaves the picture as it lies
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        return Image.fromarray(_to_8_bit(np.asarray(picture))).convert("RGB")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale a deep grey picture to 8 bits."""
+    floating = values.dtype.kind == "f"
+    levels = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = levels.min(), levels.max()
+    ceilings = (1.0, 255.0, 65535.0) if floating else (65535.0,)
+    low, high = next(((0.0, ceiling) for ceiling in ceilings if low >= 0 and high <= ceiling), (low, high))
+    return np.rint((levels - low) * (255 / (high - low))).astype(np.uint8)

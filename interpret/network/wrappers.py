@@ -1,0 +1,138 @@
+"""The plain network inside what people wrap it in; what has no layers to look into is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
+
+from interpret.support.errors import InterpretError
+
+WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "OptimizedModule": "_orig_mod",  # of torch.compile
+}
+"""PyTorch's modules that answer as the one inside them does, and where they hold it."""
+_COMPILED = "_torchdynamo_orig_callable"
+"""What a compiled function calls the one that it was made of."""
+_DYNAMO = Path(torch.__file__).parent / "_dynamo"
+_REMEDY = "pass the Python module that it was made of"
+
+
+def plain_network(module: nn.Module) -> nn.Module:
+    """Return a network without what wraps it or a part of it: the network itself where nothing does.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
+    >>> plain_network(nn.DataParallel(network)) is network
+    True
+    >>> wrapped = nn.Sequential(nn.DataParallel(network), nn.Flatten())
+    >>> [name for name, _ in plain_network(wrapped).named_modules()]
+    ['', '0', '0.0', '0.1', '1']
+    >>> [name for name, _ in wrapped.named_modules()]
+    ['', '0', '0.module', '0.module.0', '0.module.1', '1']
+
+    What is wrapped stays as it is: around a wrapped part stand copies that share everything else. So layers have the
+    names that the network's own code gives them, and nothing is compiled.
+
+    Raises:
+        InterpretError: a module that is scripted, traced or exported, or has no weights yet.
+    """
+    if not isinstance(module, nn.Module):
+        raise _no_module(module)
+    twins: dict[nn.Module, nn.Module] = {}
+    plain = _unwrapped(module, twins)
+    for name, part in plain.named_modules():
+        _refuse_opaque(name, part)
+    return plain
+
+
+def _unwrapped(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Return a module or, where something in it is wrapped or compiled, its twin, the same one each time."""
+    while (inner := _inside(module)) is not None:
+        module = inner
+    if module in twins:
+        return twins[module]
+    twins[module] = module
+    parts = {name: part if part is None else _unwrapped(part, twins) for name, part in module._modules.items()}
+    compiled = [name for name, value in vars(module).items() if hasattr(value, _COMPILED)]
+    if compiled or any(part is not module._modules[name] for name, part in parts.items()):
+        twins[module] = _twin(module, parts)
+    return twins[module]
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    """Return the module that another is only a wrapper of."""
+    for kind in type(module).__mro__:
+        if kind.__name__ in WRAPPERS and kind.__module__.startswith("torch."):
+            inner: nn.Module = getattr(module, WRAPPERS[kind.__name__])
+            return inner
+    return None
+
+
+def _twin(module: nn.Module, parts: dict[str, nn.Module | None]) -> nn.Module:
+    """Return a module with other parts, and what is compiled as it was written, that shares all else with the first."""
+    twin: nn.Module = object.__new__(type(module))
+    for name, value in vars(module).items():
+        if name != "_compiled_call_impl":
+            value = _as_written(value)
+            own = isinstance(value, MethodType) and value.__self__ is module
+            twin.__dict__[name] = MethodType(value.__func__, twin) if own else value
+    twin.__dict__["_modules"] = parts
+    return twin
+
+
+def _as_written(value: Any) -> Any:
+    """Return the function that a compiled one was made of; anything else as it is."""
+    if not hasattr(value, _COMPILED):
+        return value
+    value = getattr(value, _COMPILED)
+    # torch.compile puts a function of its own around those of PyTorch's modules
+    code = getattr(value, "__code__", None)
+    return value.__wrapped__ if code is not None and Path(code.co_filename).parent == _DYNAMO else value
+
+
+def _refuse_opaque(name: str, part: nn.Module) -> None:
+    """Refuse a part that does not run the code of its layers."""
+    what = f"layer {name!r} is" if name else "the network is"
+    if isinstance(part, torch.jit.ScriptModule):
+        raise InterpretError(f"{what} scripted or traced, so that its layers do not run: {_REMEDY}")
+    graph = getattr(part, "graph", None)
+    if isinstance(graph, fx.Graph) and any(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes):
+        raise InterpretError(f"{what} exported, so that its layers do not run: {_REMEDY}")
+    tensors = (*part._parameters.values(), *part._buffers.values())
+    if any(isinstance(tensor, Tensor) and is_lazy(tensor) for tensor in tensors):
+        raise InterpretError(
+            f"{f'layer {name!r}' if name else 'the network'} ({type(part).__name__}) has no weights before it first "
+            "runs: run the network once on an image, as in network(torch.zeros(1, 3, 224, 224))"
+        )
+
+
+def _no_module(given: Any) -> InterpretError:
+    if isinstance(given, torch.export.ExportedProgram):
+        return InterpretError(f"model is exported, so that it has no layers: {_REMEDY}")
+    return InterpretError(
+        f"model must be a Model or an nn.Module, not {type(given).__name__}: use interpret.load(spec)"
+    )
+
+
+def refuse_without_numbers(module: nn.Module) -> None:
+    """Raise an error for a network on the meta device, whose weights have shapes and no numbers.
+
+    >>> refuse_without_numbers(nn.Linear(2, 2, device="meta"))
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: the network has no numbers in 'weight', which is on the meta device: make \
+it with network.to_empty(device="cpu"), and load its weights
+    """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise InterpretError(
+                f"the network has no numbers in {name!r}, which is on the meta device: make it with "
+                'network.to_empty(device="cpu"), and load its weights'
+            )

@@ -1,0 +1,5 @@
+"""A report of a study in one file."""
+
+from interpret.support.moved import old_attributes
+
+__getattr__ = old_attributes(__name__, "interpret.report.writer")

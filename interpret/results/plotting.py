@@ -1,0 +1,115 @@
+"""Figures of results, in one style: any result that a study keeps can be drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, overload
+
+from interpret.support.errors import unknown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from interpret.results import Result
+
+# kind of result: the function that draws it, imported at first use
+DRAWN_BY: dict[str, str] = {
+    "predictions": "interpret.analyses.predictions.figure:plot_predictions",
+    "feature-maps": "interpret.analyses.feature_maps.figure:plot_feature_maps",
+    "evolution": "interpret.analyses.evolution.figure:plot_evolution",
+    "invariance": "interpret.analyses.invariance.figure:plot_invariance",
+    "occlusion": "interpret.analyses.occlusion.figure:plot_occlusion",
+    "neighbours": "interpret.analyses.neighbours.figure:plot_neighbours",
+    "correspondence": "interpret.analyses.correspondence.figure:plot_correspondence",
+    "methods": "interpret.analyses.methods.figure:plot_methods",
+    "sanity": "interpret.analyses.sanity.figure:plot_sanity",
+    "costs": "interpret.analyses.costs.figure:plot_costs",
+    "trace": "interpret.tracing.figure:plot_trace",
+    "mined": "interpret.analyses.mining.figure:plot_mined",
+    "mined-layer": "interpret.analyses.mining.figure:plot_mined_layer",
+    "unit": "interpret.analyses.mining.figure:plot_unit",
+    "projections": "interpret.analyses.projection.figure:plot_projections",
+    "attribution": "interpret.analyses.attribution.figure:plot_attribution",
+    "comparison": "interpret.analyses.comparison.figure:plot_comparison",
+}
+
+
+@overload
+def plot(
+    result: Result,
+    panels: str | Sequence[str] | None = None,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: None = None,
+) -> Figure: ...
+
+
+@overload
+def plot(result: Result, panels: str | Sequence[str] | None = None, *, ax: Axes) -> Axes: ...
+
+
+def plot(
+    result: Result,
+    panels: str | Sequence[str] | None = None,
+    *,
+    width: float | None = None,
+    figsize: tuple[float, float] | None = None,
+    ax: Axes | None = None,
+) -> Figure | Axes:
+    """Draw a result as a matplotlib figure, whatever kind it is.
+
+    >>> import numpy as np
+    >>> from interpret.analyses.invariance.result import InvarianceCurves
+    >>> curves = InvarianceCurves("scale", "scale (ratio)", 1.0, np.array([1.0, 1.5, 2.0]),
+    ...     distances={"conv1": np.array([[0.0, 2.0, 3.0]])}, norms={"conv1": np.array([4.0])})
+    >>> figure = plot(curves, panels="layers", width=3.3)       # a column of a paper
+    >>> figure.get_size_inches().round(2).tolist()[0]
+    3.3
+    >>> plot(curves, panels="distances")
+    Traceback (most recent call last):
+    interpret.support.errors.InterpretError: unknown panel 'distances': the figure has 'first', 'layers'
+
+    Save it with `plot(result).savefig("figure.pdf")`, which embeds real fonts; the sentence that tells how to read it
+    is `result.reading`. The user's own settings of matplotlib (`plt.style.use`, `rcParams`) take effect in fonts, sizes
+    and colours; what they leave at matplotlib's defaults is drawn in the style of this project.
+
+    Args:
+        result: what an analysis returned.
+        panels: the parts of the figure to draw, one or several by name; None: those that it has by default.
+
+            - predictions: images by number, "0", "1" …; neighbours: queries, likewise
+            - feature-maps: "input", and layers by name
+            - evolution: layers by name, and "movement"
+            - invariance: "examples", "first", "last", "layers", "probability"
+            - occlusion: "image", "activation", "projections", "probability", "classes"
+            - correspondence: parts by name
+            - methods: "maps", "other", "detail"
+            - sanity: "rank", "rank_signed", "ssim", "maps"
+            - costs: "operations", "accuracies"
+            - trace: "operations", "parameters", "receptive field"
+            - mined: layers by name; a mined layer: units by number; a unit: hits by rank, "0" the strongest
+            - projections and attribution: by number, from "0"
+            - comparison: "units", "patches"
+        width: inches, at least 2; the height follows. None: the width of the user's `figure.figsize` where it is not
+            matplotlib's default, and otherwise 7.2, two columns of a paper; one column is 3.3.
+        figsize: width and height in inches instead.
+        ax: axes of one's own, into which one panel is drawn, with its legend where that leaves half of their height.
+            Their figure is saved as matplotlib is set: `plt.rcParams["pdf.fonttype"] = 42` embeds real fonts.
+
+    Returns:
+        The figure, or `ax` where that is given.
+
+    Raises:
+        InterpretError: an unknown panel, several of them for one `ax`, and a width that is too small.
+    """
+    if result.kind not in DRAWN_BY:
+        raise unknown("kind of result", result.kind, DRAWN_BY)
+    module, _, name = DRAWN_BY[result.kind].partition(":")
+    asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
+    # a figure of one's own kind need not know of them
+    given = {argument: value for argument, value in asked.items() if value is not None}
+    drawn: Figure | Axes = getattr(import_module(module), name)(result, **given)
+    return drawn

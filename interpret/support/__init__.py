@@ -1,0 +1,1 @@
+"""What everything may use, and knows nothing of networks."""

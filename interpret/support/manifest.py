@@ -1,0 +1,244 @@
+"""A folder whose files are this program's: a list of them lies in it, and no other file is replaced or removed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from interpret.support.errors import InterpretError
+from interpret.support.files import check_place, discard, replacing
+from interpret.support.interrupts import interrupts_held
+
+MANIFEST = "interpret.sha256"
+HEADER = f"# Written by interpret, which replaces no other files here. To check them: sha256sum --check {MANIFEST}\n"
+WORKSPACE = ".interpret-"
+"""How the name of a folder begins in which new content waits until it is whole."""
+PLAN = "plan.json"
+"""In a workspace, once content changes places: what was in the folder, and what is to be."""
+
+
+@contextmanager
+def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iterator[Path]:
+    """Yield a new folder whose content takes the place, as a whole, of what this program wrote into `folder` earlier.
+
+    The folder itself stays the same one, which a shell or a server may be in. An error or an interrupt leaves all as
+    it was, and what a computer that fails in the midst of it leaves is set right the next time.
+
+    >>> folder = Path(tempfile.mkdtemp(), "pages")
+    >>> for text in ("first", "second"):
+    ...     with updating(folder) as new:
+    ...         new.mkdir(exist_ok=True)
+    ...         _ = (new / "page.html").write_text(text)
+    >>> (folder / "page.html").read_text(), sorted(path.name for path in folder.iterdir())
+    ('second', ['interpret.sha256', 'page.html'])
+    >>> _ = (folder / "page.html").write_text("by hand")
+    >>> check_folder(folder, thorough=True)
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: ...page.html' has been changed since interpret wrote it: move it...
+
+    Args:
+        folder: where; it need not exist.
+        among_others: whether other files may be in the folder, which stay there.
+
+    Raises:
+        InterpretError: what `check_folder` refuses.
+    """
+    folder = Path(os.path.realpath(folder))
+    if not os.path.lexists(folder):
+        with replacing(folder) as new:
+            yield new
+            write_manifest(new, listing(new))
+        return
+    check_folder(folder, () if among_others else None)
+    workspace = Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=folder))
+    new = workspace / "new"
+    try:
+        yield new
+        coming = listing(new)
+        if read_manifest(folder) != coming or not _linked(folder / MANIFEST, new / MANIFEST):
+            write_manifest(new, coming)
+        _refuse_foreign(folder, coming, _tops(coming) if among_others else None)
+        _exchange(folder, workspace, {*_tops(coming), *_tops(read_manifest(folder) or {}), MANIFEST})
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        with suppress(OSError):
+            workspace.rmdir()
+
+
+def check_folder(
+    folder: str | os.PathLike[str], names: Collection[str] | None = None, *, thorough: bool = False
+) -> None:
+    """Refuse a folder to write into that holds what this program did not write.
+
+    >>> check_folder("there-is-no-such-folder")
+
+    Args:
+        folder: where; it need not exist.
+        names: what is to be written there, among other files; None: all that it holds.
+        thorough: whether to read all files, to find those that have been changed since.
+
+    Raises:
+        InterpretError: a file instead of a folder; a first file, link or folder that this program did not write.
+    """
+    folder = Path(os.path.realpath(folder))
+    if not os.path.lexists(folder):
+        check_place(folder)
+        return
+    if not folder.is_dir():
+        raise InterpretError(f"{str(folder)!r} is a file, where a folder is needed: name another place")
+    for workspace in folder.glob(f"{WORKSPACE}*"):
+        if (workspace / PLAN).is_file():
+            _undo(folder, workspace)
+    if thorough:
+        _refuse_foreign(folder, {}, names)
+    else:
+        _refuse_unlisted(folder, read_manifest(folder) or {}, names)
+
+
+def _linked(old: Path, new: Path) -> bool:
+    """Let a file stand in a second place, and return whether the file system does so."""
+    try:
+        os.link(old, new)
+    except OSError:
+        return False
+    return True
+
+
+def listing(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder, by its path there."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {
+            path.relative_to(folder).as_posix(): found
+            for path, found in zip(paths, pool.map(digest, paths), strict=True)
+        }
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, files: Mapping[str, str]) -> None:
+    lines = "".join(f"{files[path]}  {path}\n" for path in sorted(files))
+    with replacing(folder / MANIFEST, is_manifest) as new:
+        new.write_text(HEADER + lines, encoding="utf-8", newline="\n")
+
+
+def read_manifest(folder: Path) -> dict[str, str] | None:
+    """Return what is listed in a folder; None where nothing is."""
+    file = folder / MANIFEST
+    if file.is_symlink() or not file.is_file() or not is_manifest(file):
+        return None
+    lines = file.read_text("utf-8").splitlines()[1:]
+    found = [re.fullmatch("([0-9a-f]{64})  (.+)", line) for line in lines]
+    return {match[2]: match[1] for match in found if match}
+
+
+def is_manifest(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(HEADER)) == HEADER.encode()
+
+
+def is_listed(path: Path, folder: Path) -> bool:
+    """Return whether a file is as this program wrote it into a folder."""
+    return (read_manifest(folder) or {}).get(path.relative_to(folder).as_posix()) == digest(path)
+
+
+def _unlisted(folder: Path, known: Mapping[str, str], among: Collection[str] | None = None) -> Iterator[Path]:
+    """Yield what is in a folder, or there under some names alone, and not listed: files, links, and empty folders."""
+    folders = {str(parent) for path in known for parent in PurePosixPath(path).parents}
+
+    def visit(at: Path, inside: str) -> Iterator[Path]:
+        entries = sorted(os.scandir(at), key=lambda entry: entry.name)
+        if not entries and inside and inside not in folders:
+            yield at
+        for entry in entries:
+            if not inside and (entry.name.startswith(WORKSPACE) or (among is not None and entry.name not in among)):
+                continue
+            path = f"{inside}/{entry.name}" if inside else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                yield from visit(Path(entry.path), path)
+            elif path == MANIFEST and not entry.is_symlink() and is_manifest(Path(entry.path)):
+                continue
+            elif path not in known or not entry.is_file(follow_symlinks=False):
+                yield Path(entry.path)
+
+    yield from visit(folder, "")
+
+
+def _refuse_unlisted(folder: Path, known: Mapping[str, str], among: Collection[str] | None = None) -> None:
+    for path in _unlisted(folder, known, among):
+        raise InterpretError(f"{str(path)!r} was not written by interpret: move it, or name a new or an empty folder")
+
+
+def _refuse_foreign(folder: Path, coming: Mapping[str, str], names: Collection[str] | None) -> None:
+    """Refuse to lose anything by what is coming: what is not listed, or is not as it was written."""
+    known = read_manifest(folder) or {}
+    # others may be there, but not in the way
+    _refuse_unlisted(folder, known, None if names is None else {*names, *_tops(known), MANIFEST})
+    there = [path for path in known if os.path.lexists(folder / path)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, found in zip(there, pool.map(digest, [folder / path for path in there]), strict=True):
+            if found not in (known[path], coming.get(path)):
+                raise InterpretError(
+                    f"{str(folder / path)!r} has been changed since interpret wrote it: move it, or name a new or an "
+                    "empty folder"
+                )
+
+
+def _tops(paths: Mapping[str, str]) -> set[str]:
+    return {PurePosixPath(path).parts[0] for path in paths}
+
+
+def _exchange(folder: Path, workspace: Path, names: set[str]) -> None:
+    """Put what is new into a folder in the place of what it held under these names, and remove that."""
+    new, old = workspace / "new", workspace / "old"
+    listed = read_manifest(folder) or {}
+    before = sorted(name for name in names if os.path.lexists(folder / name))
+    with interrupts_held(second_too=True):
+        old.mkdir()
+        (workspace / PLAN).write_text(json.dumps({"before": before, "names": sorted(names)}), encoding="utf-8")
+        try:
+            for name in sorted(names):
+                if name in before:
+                    (folder / name).rename(old / name)
+                if os.path.lexists(new / name):
+                    (new / name).rename(folder / name)
+        except BaseException:
+            _undo(folder, workspace)
+            raise
+        (workspace / PLAN).unlink()
+        discard(old, [*listed, MANIFEST])
+        for path in [path for path in old.rglob("*") if path.is_symlink() or not path.is_dir()]:
+            back = folder / path.relative_to(old)  # what came in between
+            back.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(back)
+        discard(old, [])
+
+
+def _undo(folder: Path, workspace: Path) -> None:
+    """Put everything back that has changed places; what was to be new is removed."""
+    plan = json.loads((workspace / PLAN).read_text("utf-8"))
+    new, old = workspace / "new", workspace / "old"
+    new.mkdir(exist_ok=True)
+    for name in plan["names"]:
+        moved = os.path.lexists(old / name) or name not in plan["before"]
+        if moved and os.path.lexists(folder / name) and not os.path.lexists(new / name):
+            (folder / name).rename(new / name)
+        if os.path.lexists(old / name):
+            (old / name).rename(folder / name)
+    (workspace / PLAN).unlink()
+    discard(old, [])
+    shutil.rmtree(new, ignore_errors=True)
+    with suppress(OSError):
+        workspace.rmdir()

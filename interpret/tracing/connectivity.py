@@ -1,0 +1,436 @@
+"""How data flows: which layers feed which, through branches and joins, and by which channel a unit arrives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from interpret.network.forward import call_network
+from interpret.network.layers import WITH_UNITS, tensors_in
+from interpret.network.model import Model, as_model
+from interpret.network.weights import has_layers, kind_of, named_layers, weight_of
+from interpret.support.progress import progress
+
+Units = dict[str, "NDArray[np.int64]"]
+"""Layers by name, and of each the unit that arrives by each channel [C]; −1 where none of its does."""
+
+INPUT = ""
+"""The node that stands for the image."""
+
+_MIXING = frozenset(
+    "conv1d conv2d conv3d conv_transpose2d linear matmul bmm mm addmm baddbmm einsum bilinear "
+    "scaled_dot_product_attention multi_head_attention_forward permute transpose movedim swapaxes swapdims t "
+    "__matmul__ __rmatmul__ pixel_shuffle pixel_unshuffle channel_shuffle roll flip gather index_select".split()
+)
+"""Functions after which a channel is no longer the unit that it was, whatever the shapes say."""
+
+
+@dataclass
+class Node:
+    """A module without parts, or a place where branches meet, and what feeds it."""
+
+    name: str
+    """As `named_modules()` spells it; "join 1", "join 2" … where branches meet."""
+    kind: str
+    """The module's class, or what the branches meet in: "add", "cat", "mul" …"""
+    sources: list[str]
+    """The nodes whose outputs reach it; "" is the image."""
+    join: bool = False
+
+
+@dataclass
+class Flow:
+    """The nodes of a network in order of execution, and what arrives at the layers with units."""
+
+    nodes: list[Node] = field(default_factory=list)
+    arriving: dict[str, Units] = field(default_factory=dict)
+    """For each convolutional and linear layer, the units that its input channels come from, as far as known."""
+
+    def sources(self) -> dict[str, list[str]]:
+        """Return what feeds each node, by name."""
+        return {node.name: node.sources for node in self.nodes}
+
+
+def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Flow:
+    """Run a network once on an image of zeros and return how data flows through it.
+
+    >>> class Block(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.first, self.second = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+    ...     def forward(self, x):
+    ...         x = self.first(x)
+    ...         return x + self.second(x).relu()
+    >>> flow = trace_flow(Block(), (3, 8, 8))
+    >>> flow.sources()
+    {'first': [''], 'second': ['first'], 'join 1': ['first', 'second']}
+    >>> flow.arriving["second"]
+    {'first': array([0, 1, 2, 3])}
+
+    Channels are followed through whatever keeps them apart: rectifiers, pools, norms, sums, concatenations along
+    channels, flattening. After anything else, such as a channel shuffle or attention, the layers are still known,
+    their units are not. A module that runs several times counts with its first run.
+
+    Args:
+        model: the network, which takes one batch of images; it is left as it was.
+        input_shape: (channels, height, width) of one image; None: the model's own.
+    """
+    model = as_model(model)
+    shape = tuple(model.input_shape if input_shape is None else input_shape)
+    module = model.module
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    tracker = _Tracker(image)
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode(False), torch.no_grad(), tracker.watching(module), tracker:
+            call_network(module, image)
+    finally:
+        for part, was in training.items():
+            part.training = was
+    return tracker.flow
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known of a tensor: the nodes that made it, and the units in its channels."""
+
+    nodes: tuple[str, ...]
+    units: Mapping[str, NDArray[np.int64]]
+
+
+class _Tracker(TorchFunctionMode):
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()
+        self.flow = Flow()
+        self._known = WeakTensorKeyDictionary()
+        self._known[image] = _State((INPUT,), {})
+        self._inside: list[str] = []
+        self._joins = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        operands = [
+            (tensor, tuple(tensor.shape), self._known[tensor])
+            for tensor in tensors_in([args, kwargs])
+            if tensor in self._known
+        ]
+        result = func(*args, **kwargs)
+        results = list(tensors_in(result))
+        if operands and results:
+            name = getattr(func, "__name__", "")
+            nodes = self._nodes(name, [state for _, _, state in operands])
+            for place, tensor in enumerate(results):
+                units = _units(name, args, kwargs, operands, results, place)
+                self._known[tensor] = _State(nodes, units)
+        return result
+
+    def _nodes(self, name: str, states: list[_State]) -> tuple[str, ...]:
+        """Return what makes a result: the node that made its operands, or a new one where several meet."""
+        met = list(dict.fromkeys(node for state in states for node in state.nodes))
+        if len({state.nodes for state in states}) == 1 or self._inside:
+            return states[0].nodes if len({state.nodes for state in states}) == 1 else tuple(met)
+        self._joins += 1
+        kind = name.strip("_").removeprefix("i").removeprefix("r") if name.startswith("__") else name.strip("_")
+        self.flow.nodes.append(Node(f"join {self._joins}", kind, met, join=True))
+        return (f"join {self._joins}",)
+
+    @contextmanager
+    def watching(self, module: nn.Module) -> Iterator[None]:
+        """Note what enters and leaves each module that has no parts."""
+        handles = []
+        for name, part in named_layers(module):
+            if name and not has_layers(part):
+                handles.append(part.register_forward_pre_hook(self._enter(name), with_kwargs=True))
+                handles.append(part.register_forward_hook(self._leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, name: str) -> Callable[..., None]:
+        def hook(part: nn.Module, args: Any, kwargs: Any) -> None:
+            self._inside.append(name)
+            states = [self._known[tensor] for tensor in tensors_in([args, kwargs]) if tensor in self._known]
+            if any(node.name == name for node in self.flow.nodes):
+                return
+            sources = dict.fromkeys(node for state in states for node in state.nodes)
+            self.flow.nodes.append(Node(name, kind_of(part), list(sources)))
+            if isinstance(part, WITH_UNITS):
+                self.flow.arriving[name] = {layer: units for state in states for layer, units in state.units.items()}
+
+        return hook
+
+    def _leave(self, name: str) -> Callable[..., None]:
+        runs = 0
+
+        def hook(part: nn.Module, _inputs: object, output: object) -> None:
+            nonlocal runs
+            runs += 1
+            self._inside.pop()
+            for tensor in tensors_in(output):
+                before = self._known.get(tensor)
+                if isinstance(part, WITH_UNITS):
+                    first = isinstance(part, nn.Linear) or tensor.dim() < 4
+                    channels = tensor.shape[-1 if first and tensor.dim() != 2 else 1]
+                    kept = tensor.dim() in (2, 4) and not (isinstance(part, nn.Linear) and tensor.dim() > 2)
+                    self._known[tensor] = _State((name,), {name: np.arange(channels)} if kept else {})
+                elif before is not None and runs == 1:
+                    self._known[tensor] = _State((name,), before.units)
+
+        return hook
+
+
+def _units(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    operands: list[tuple[Tensor, tuple[int, ...], _State]],
+    results: list[Tensor],
+    place: int,
+) -> Units:
+    """Return the units in the channels of a function's result."""
+    shape = tuple(results[place].shape)
+    if name in _MIXING or len(shape) < 2:
+        return {}
+    if name in ("cat", "concat", "concatenate"):
+        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
+        if dim in (1, 1 - len(shape)):
+            return _side_by_side(tensors_in(args[0] if args else kwargs["tensors"]), operands)
+    if name in ("chunk", "split", "tensor_split", "unbind"):
+        dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+        if dim not in (1, 1 - len(shape)) or name == "unbind":
+            return {}
+        start = sum(int(one.shape[1]) for one in results[:place])
+        return {layer: units[start : start + shape[1]] for layer, units in operands[0][2].units.items()}
+    merged: Units = {}
+    for _, own, state in operands:
+        if len(own) < 2:
+            return {}
+        if own[1] == shape[1]:
+            repeats = 1
+        elif name in ("flatten", "reshape", "view") and len(shape) == 2 and shape[1] == math.prod(own[1:]):
+            repeats = math.prod(own[2:])
+        else:
+            return {}
+        if name == "__getitem__" and len(own) != len(shape):
+            return {}
+        for layer, units in state.units.items():
+            arriving = np.repeat(units, repeats)
+            # one layer by two ways, arranged differently: by which channel a unit comes has no one answer
+            if layer in merged and not np.array_equal(merged[layer], arriving):
+                return {}
+            merged[layer] = arriving
+    return merged
+
+
+def _side_by_side(parts: Iterator[Tensor], operands: list[tuple[Tensor, tuple[int, ...], _State]]) -> Units:
+    """Return the units in the channels of a concatenation."""
+    known = {id(tensor): state for tensor, _, state in operands}
+    tensors = list(parts)
+    total = sum(tensor.shape[1] for tensor in tensors)
+    found: Units = {}
+    start = 0
+    for tensor in tensors:
+        end = start + tensor.shape[1]
+        state = known.get(id(tensor))
+        for layer, units in (state.units if state else {}).items():
+            found.setdefault(layer, np.full(total, -1, np.int64))[start:end] = units
+        start = end
+    return found
+
+
+# ---- weights between units ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Connections:
+    """The strongest weights into and out of each of a layer's C units, at most n of each, the strongest first."""
+
+    in_layers: NDArray[np.int64]
+    """[C, n] the layer a weight comes from, an index into the names given; −1 where there are fewer."""
+    in_units: NDArray[np.int64]
+    in_weights: NDArray[np.float32]
+    """[C, n] the root of the sum of squares over the kernel, with the sign of the kernel's sum."""
+    out_layers: NDArray[np.int64]
+    out_units: NDArray[np.int64]
+    out_weights: NDArray[np.float32]
+    kernels: NDArray[np.float32]
+    """[C, n, h, w] the kernels of the weights that come in; 0 × 0 where it is one weight or too many."""
+
+
+def _with_progress(names: Sequence[str]) -> Iterator[str]:
+    with progress(len(names), "connecting", "layer") as bar:
+        for name in names:
+            yield name
+            bar.update()
+
+
+MOST_KERNEL = 11
+"""The largest side of a kernel that is kept to be drawn."""
+
+
+def connect(module: nn.Module, flow: Flow, names: Sequence[str], n: int = 6) -> dict[str, Connections]:
+    """Return the strongest weights between the units of layers that feed each other.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    >>> with torch.no_grad():
+    ...     _ = network[2].weight.copy_(torch.tensor([0.5, -2.0]).reshape(1, 2, 1, 1))
+    >>> found = connect(network, trace_flow(network, (1, 4, 4)), ["0", "2"])
+    >>> found["2"].in_units[0, :2], found["2"].in_weights[0, :2]
+    (array([1, 0]), array([-2. ,  0.5], dtype=float32))
+    >>> int(found["0"].out_units[1, 0]), float(found["0"].out_weights[1, 0])
+    (0, -2.0)
+
+    The weight between two units is the norm of all that connects them: a kernel, or for a linear layer over a
+    flattened feature map the weights at all places. Norms and scales between the layers are not reckoned in.
+
+    Args:
+        module: the network.
+        flow: as `trace_flow` returned it.
+        names: the layers to connect; others are left out.
+        n: how many of the strongest to keep.
+    """
+    index = {name: j for j, name in enumerate(names)}
+    parts = dict(module.named_modules())
+    incoming: dict[str, list[_Strongest]] = {name: [] for name in names}
+    outgoing: dict[str, list[_Strongest]] = {name: [] for name in names}
+    counts: dict[str, int] = {}
+    for name in _with_progress(names):
+        weights = _weights(parts.get(name))
+        if weights is None:
+            continue
+        counts[name] = len(weights)
+        for source, units in flow.arriving.get(name, {}).items():
+            if source not in index or len(units) != weights.shape[1] or not (units >= 0).any():
+                continue
+            strengths = _strengths(weights, units)
+            counts.setdefault(source, strengths.shape[1])
+            incoming[name].append(_Strongest.of(strengths, index[source], n))
+            outgoing[source].append(_Strongest.of(strengths.T, index[name], n))
+    found = {}
+    for name, count in counts.items():
+        into, out = _Strongest.merge(incoming[name], count, n), _Strongest.merge(outgoing[name], count, n)
+        kernels = _kernels(_weights(parts.get(name)), flow.arriving.get(name, {}), names, into)
+        found[name] = Connections(into.layers, into.units, into.weights, out.layers, out.units, out.weights, kernels)
+    return found
+
+
+def _weights(part: nn.Module | None) -> NDArray[np.float32] | None:
+    """Return a layer's weights as [units, input channels, h, w], zero between groups."""
+    if not isinstance(part, WITH_UNITS):
+        return None
+    found = weight_of(part)
+    assert found is not None
+    weight = found.float().cpu().numpy()
+    if isinstance(part, nn.Linear):
+        return weight[:, :, None, None]
+    if weight.ndim != 4:
+        return None
+    groups = part.groups
+    if isinstance(part, nn.ConvTranspose2d):
+        blocks = [block.swapaxes(0, 1) for block in np.split(weight, groups)]
+    else:
+        blocks = np.split(weight, groups)
+    if groups == 1:
+        return np.ascontiguousarray(blocks[0])
+    dense = np.zeros((part.out_channels, part.in_channels, *weight.shape[2:]), np.float32)
+    for j, block in enumerate(blocks):
+        rows, columns = part.out_channels // groups, part.in_channels // groups
+        dense[j * rows : (j + 1) * rows, j * columns : (j + 1) * columns] = block
+    return dense
+
+
+def _strengths(weights: NDArray[np.float32], units: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return [O, U] the signed norm of what connects each output to each unit of one source layer."""
+    known = units >= 0
+    order = np.argsort(units[known], kind="stable")
+    present, starts = np.unique(units[known][order], return_index=True)
+    columns = np.flatnonzero(known)[order]
+    strengths = np.zeros((len(weights), int(units.max()) + 1), np.float32)
+    for row, kernels in enumerate(weights):  # one unit at a time: all at once would fill the memory several times
+        chosen = kernels[columns].astype(np.float64)
+        norm = np.sqrt(np.add.reduceat(np.square(chosen).sum((1, 2)), starts))
+        strengths[row, present] = np.where(np.add.reduceat(chosen.sum((1, 2)), starts) < 0, -norm, norm)
+    return strengths
+
+
+@dataclass
+class _Strongest:
+    """For each of some units, the strongest connections: layers, units and weights [C, n]."""
+
+    layers: NDArray[np.int64]
+    units: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, strengths: NDArray[np.float32], layer: int, n: int) -> _Strongest:
+        """Return each row's n strongest; where weights tie, the lowest unit comes first."""
+        size = np.abs(strengths)
+        if size.shape[1] > n:
+            # sorting all of a large matrix takes long: only what reaches a row's n-th largest can be chosen
+            least = -np.partition(-size, n - 1, axis=1)[:, n - 1 : n]
+            size = np.where(size >= least, size, -1)
+        rows = [np.flatnonzero(row >= 0) for row in size]
+        best = [row[np.argsort(-one[row], kind="stable")[:n]] for row, one in zip(rows, size, strict=True)]
+        order = np.array(best, np.int64).reshape(len(strengths), -1)
+        return cls(np.full(order.shape, layer), order, np.take_along_axis(strengths, order, 1))
+
+    @classmethod
+    def merge(cls, several: Sequence[_Strongest], count: int, n: int) -> _Strongest:
+        """Return the n strongest of several; what is zero does not connect."""
+        # a source whose last units arrive nowhere has fewer rows than the layer
+        padded = [one._filled(count) for one in several] or [cls._none(count, n)]
+        layers, units, weights = (
+            np.concatenate([getattr(one, key) for one in padded], 1) for key in ("layers", "units", "weights")
+        )
+        order = np.argsort(-np.abs(weights), axis=1, kind="stable")[:, :n]
+        layers, units, weights = (np.take_along_axis(one, order, 1) for one in (layers, units, weights))
+        nothing = weights == 0
+        return cls(np.where(nothing, -1, layers), np.where(nothing, -1, units), weights)._wide(n)
+
+    @classmethod
+    def _none(cls, count: int, n: int) -> _Strongest:
+        empty = np.full((count, n), -1, np.int64)
+        return cls(empty, empty.copy(), np.zeros((count, n), np.float32))
+
+    def _filled(self, count: int) -> _Strongest:
+        filled = self._none(count, self.units.shape[1])
+        rows = min(count, len(self.units))
+        filled.layers[:rows], filled.units[:rows] = self.layers[:rows], self.units[:rows]
+        filled.weights[:rows] = self.weights[:rows]
+        return filled
+
+    def _wide(self, n: int) -> _Strongest:
+        wide = self._none(len(self.units), n)
+        have = self.units.shape[1]
+        wide.layers[:, :have], wide.units[:, :have], wide.weights[:, :have] = self.layers, self.units, self.weights
+        return wide
+
+
+def _kernels(
+    weights: NDArray[np.float32] | None, arriving: Units, names: Sequence[str], into: _Strongest
+) -> NDArray[np.float32]:
+    """Return the kernels of the incoming connections that are one kernel each."""
+    count, n = into.units.shape
+    if weights is None or not 1 < max(weights.shape[2:]) <= MOST_KERNEL:
+        return np.zeros((count, n, 0, 0), np.float32)
+    kernels = np.zeros((count, n, *weights.shape[2:]), np.float32)
+    channel = {layer: {int(unit): c for c, unit in enumerate(units) if unit >= 0} for layer, units in arriving.items()}
+    for unit, j in np.argwhere(into.layers >= 0).tolist():
+        kernels[unit, j] = weights[unit, channel[names[into.layers[unit, j]]][int(into.units[unit, j])]]
+    return kernels

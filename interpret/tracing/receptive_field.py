@@ -1,0 +1,698 @@
+"""What a neuron sees of the image, followed through whatever operations a network executes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from operator import add
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from interpret.backprop.rules import NORMALISATIONS
+from interpret.network.layers import tensors_in
+from interpret.support.errors import InterpretError
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The window of the image that a neuron can see, for all neurons of a layer: pairs are (y, x), in pixels.
+
+    The neuron at position `p` of an axis sees the pixels from `start + p·stride` up to, and without,
+    `start + p·stride + size`. Beyond the image's border it sees padding. It is the smallest window that serves all
+    units of the layer: behind a concatenation, some may see less of it.
+
+    >>> field = ReceptiveField(size=(11, 11), stride=(4, 4), start=(-2, -2))  # the first layer of AlexNet
+    >>> field.window((0, 0))
+    (-2, -2, 9, 9)
+    >>> field.window((1, 10))
+    (2, 38, 13, 49)
+
+    Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016 (arXiv:1603.07285); Araujo,
+    Norris & Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill, 2019.
+    """
+
+    size: Pair
+    """Height and width of the window; dilated kernels count with their gaps."""
+    stride: Pair
+    """How far the window moves from one neuron to the next: the product of all strides so far."""
+    start: Pair
+    """Top and left of the first neuron's window; negative where it begins in the padding."""
+
+    def window(self, position: Pair) -> tuple[int, int, int, int]:
+        """Return (top, left, bottom, right) of the neuron at `position` (y, x), not clipped to the image.
+
+        >>> ReceptiveField((3, 3), (1, 1), (-1, -1)).window((0, 5))
+        (-1, 4, 2, 7)
+
+        Raises:
+            InterpretError: a position below zero.
+        """
+        y, x = position
+        if y < 0 or x < 0:
+            raise InterpretError(f"position must not be negative, but is ({y}, {x}): positions count from (0, 0)")
+        top = self.start[0] + y * self.stride[0]
+        left = self.start[1] + x * self.stride[1]
+        return top, left, top + self.size[0], left + self.size[1]
+
+
+class Reach(Enum):
+    """The two extremes of what a tensor can see of the image."""
+
+    NOTHING = "no pixel: the same for every image"
+    EVERYTHING = "possibly every pixel"
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor whose elements each see one window of the image, at evenly spaced places."""
+
+    field: ReceptiveField
+    axes: Pair = (-2, -1)
+    """Which dimensions are y and x, counted from the last."""
+    crops: bool = True
+    """Whether an aligned crop of the image gives a crop of this tensor, as far as the operations tell."""
+    mirrored: Pair = (0, 0)
+    """How many positions, per axis, a window has to reach inwards from the border so as to cover what a reflecting
+    padding has mirrored into it. Until one does, border elements see pixels outside their window."""
+
+
+Sees = Reach | View
+NOTHING, EVERYTHING = Reach.NOTHING, Reach.EVERYTHING
+
+
+class FieldTracker(TorchFunctionMode):
+    """Follows what each tensor sees of the image, through every operation that runs in the `with` block.
+
+    Operations that it knows keep windows exact; any other gives `EVERYTHING`, as does a tensor of unknown origin. It
+    does not follow values that leave their tensor (`item`) and return as numbers.
+
+    Beside what can influence a tensor, it follows from where the signal comes to it: through whatever requires a
+    gradient, if the image does. Inside it a `BackwardRule` holds gates constant, and so decides, here as it does when
+    it projects, which paths the signal takes; the statistics of a normalisation are constants, too.
+
+    >>> image, conv = torch.zeros(1, 3, 32, 32), nn.Conv2d(3, 8, 5, stride=2)
+    >>> with torch.no_grad(), FieldTracker(conv, image) as tracker:
+    ...     output = conv(image).relu()
+    >>> tracker.sees(output).field
+    ReceptiveField(size=(5, 5), stride=(2, 2), start=(0, 0))
+    >>> with torch.no_grad(), tracker:
+    ...     maximum = output.amax()
+    >>> tracker.sees(maximum)
+    <Reach.EVERYTHING: 'possibly every pixel'>
+    >>> from interpret.backprop.rules import BackwardRule
+    >>> with FieldTracker(conv, image.requires_grad_()) as tracker, BackwardRule(conv):
+    ...     output = conv(image)
+    ...     output = output * output.mean((2, 3), keepdim=True).sigmoid()
+    >>> tracker.sees(output), tracker.local(output).field.size
+    (<Reach.EVERYTHING: 'possibly every pixel'>, (5, 5))
+    """
+
+    def __init__(self, module: nn.Module, image: Tensor, constants: Iterable[Tensor] = ()) -> None:
+        """Follow an image through a module, whose own tensors do not depend on it, nor do further constants."""
+        super().__init__()
+        self._has_signal = image.requires_grad
+        self._sights = WeakTensorKeyDictionary()
+        for constant in constants:
+            self._sights[constant] = Sight(NOTHING, NOTHING)
+        for part in module.modules():
+            for constant in tensors_in(list(vars(part).values())):
+                self._sights[constant] = Sight(NOTHING, NOTHING)
+        pixel = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
+        self._sights[image] = Sight(pixel, pixel)
+
+    def sees(self, tensor: Tensor) -> Sees:
+        """Return what `tensor` sees of the image."""
+        return self._sight(tensor).full
+
+    def local(self, tensor: Tensor) -> Sees:
+        """Return from where the signal comes to `tensor`; what it sees, if the image sends no signal."""
+        sight = self._sight(tensor)
+        if not self._has_signal:
+            return sight.full
+        return sight.local if tensor.requires_grad else NOTHING
+
+    def let_go(self) -> None:
+        """Part what the network has kept of its forward pass from the graph that made it, so that it can be copied."""
+        for tensor in list(self._sights):
+            if tensor.grad_fn is not None and not tensor._is_view():  # of a view, the graph cannot be cut off
+                tensor.detach_()
+
+    def _sight(self, tensor: Tensor) -> Sight:
+        sight: Sight = self._sights.get(tensor, Sight(EVERYTHING, EVERYTHING))
+        return sight
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__self__", None) in _QUESTIONS:  # of which there are many
+            return func(*args, **kwargs)
+        operands = [
+            Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor))
+            for tensor in tensors_in([args, kwargs])
+        ]
+        result = func(*args, **kwargs)
+        call = Call(func, args, kwargs, operands, list(tensors_in(result)))
+        if call.name in _WRITING:
+            self._write(operands[0].tensor, self._after(call)[0])
+        if not call.results:
+            return result
+        for tensor, sight in zip(call.results, self._after(call), strict=False):
+            if any(tensor is operand.tensor for operand in operands):
+                self._write(tensor, sight)
+            else:
+                self._sights[tensor] = sight
+        return result
+
+    def _after(self, call: Call) -> list[Sight]:
+        """Return what each of the results sees, and from where the signal comes to it."""
+        full = _after(call)
+        local = _after_locally(call, full) if self._has_signal else full
+        return [Sight(*both) for both in zip(full, local, strict=True)]
+
+    def _write(self, tensor: Tensor, sight: Sight) -> None:
+        """Note what an in-place operation made of `tensor`, and that others share the memory it changed."""
+        before = self._sight(tensor)
+        if before == sight:
+            return
+        storage = tensor.untyped_storage()._cdata
+        for other, seen in list(self._sights.items()):
+            if other.layout is torch.strided and other.untyped_storage()._cdata == storage:
+                self._sights[other] = Sight(
+                    seen.full if before.full == sight.full else EVERYTHING,
+                    seen.local if before.local == sight.local else EVERYTHING,
+                )
+        self._sights[tensor] = sight
+
+
+class Sight(NamedTuple):
+    """Of a tensor: what it sees of the image, and from where the signal comes to it."""
+
+    full: Sees
+    local: Sees
+
+
+class Operand(NamedTuple):
+    """A tensor that goes into an operation: as it was before, for in-place operations change it."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    sees: Sees
+    local: Sees
+
+
+class Call(NamedTuple):
+    """One operation as it ran."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    operands: list[Operand]
+    results: list[Tensor]
+
+    @property
+    def name(self) -> str:
+        """The operation's name without what marks it as in-place, private, reversed or a property."""
+        name = getattr(self.func, "__name__", "")
+        if name in ("__get__", "__set__"):
+            written = "set " if name == "__set__" else ""
+            name = written + getattr(getattr(self.func, "__self__", None), "__name__", "")
+        name = name.strip("_")
+        return _OPERATORS.get(name, name)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return one argument, given by position or by name."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
+
+
+_OPERATORS = {
+    prefix + name: name
+    for name in ("add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "and", "or", "xor", "matmul")
+    for prefix in "ir"
+}
+
+
+def _after(call: Call) -> list[Sees]:
+    """Return what each of the results sees."""
+    count = max(1, len(call.results))
+    seen = {operand.sees for operand in call.operands}
+    if seen <= {NOTHING} or call.name in _SHAPE_ONLY:
+        return [NOTHING] * count
+    if EVERYTHING in seen or call.kwargs.get("out") is not None:
+        return [EVERYTHING] * count
+    if call.name in _LAYOUT:
+        return _rearranged(call)
+    rule = _RULES.get(call.name)
+    return [rule(call) if rule else EVERYTHING] * count
+
+
+def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
+    """Return from where the signal comes to each of the results; `full` is what they see."""
+    operands = [operand._replace(sees=operand.local) for operand in call.operands]
+    if call.func in NORMALISATIONS:
+        return [_pointwise(call._replace(operands=operands))] * len(full)
+    if operands == call.operands:
+        return full
+    places = () if call.name.endswith("_as") else call.operands[1:]
+    if call.name in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
+        return [EVERYTHING] * len(full)  # a constant to the signal, but each image moves the elements elsewhere
+    return _after(call._replace(operands=operands))
+
+
+# ---- operations that treat every position alike --------------------------------------------------------------------
+
+
+def _pointwise(call: Call) -> Sees:
+    """Each element from the elements at the same position of the first operand."""
+    first, *others = call.operands
+    return first.sees if all(other.sees is NOTHING for other in others) else EVERYTHING
+
+
+def _across_channels(call: Call) -> Sees:
+    """Local response normalisation: over neighbours along the second dimension."""
+    first = call.operands[0]
+    if not isinstance(first.sees, View) or 1 - len(first.shape) in first.sees.axes:
+        return EVERYTHING
+    return _pointwise(call)
+
+
+def _converted(call: Call) -> Sees:
+    """The first operand; others give no more than their type."""
+    return call.operands[0].sees
+
+
+def _normalised(call: Call) -> Sees:
+    """Batch and instance norm: an affine map, unless they take their statistics from the image itself."""
+    statistics_of_image = call.argument(5, "training", False) or call.kwargs.get("use_input_stats", False)
+    return EVERYTHING if statistics_of_image else _pointwise(call)
+
+
+def _linear(call: Call) -> Sees:
+    """A matrix applied to the last dimension, at every position."""
+    first, matrix, *_ = call.operands
+    if not isinstance(first.sees, View) or -1 in first.sees.axes or len(matrix.shape) != 2:
+        return EVERYTHING
+    return _pointwise(call)
+
+
+def _together(call: Call) -> Sees:
+    """Several operands broadcast against each other: a window that holds the windows of all."""
+    shape = call.results[0].shape if call.results else call.operands[0].shape
+    return _joined(call.operands, shape)
+
+
+def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
+    views = [operand for operand in operands if isinstance(operand.sees, View)]
+    whole = views[0].sees
+    assert isinstance(whole, View)
+    for _, own, sees, _ in views:
+        assert isinstance(sees, View)
+        if sees.axes != whole.axes or sees.field.stride != whole.field.stride:
+            return EVERYTHING
+        if len(shape) < -min(sees.axes) or any(own[axis] != shape[axis] for axis in sees.axes):
+            return EVERYTHING
+        whole = View(
+            field=_union(whole.field, sees.field),
+            axes=sees.axes,
+            crops=whole.crops and sees.crops,
+            mirrored=_pair(max, whole.mirrored, sees.mirrored),
+        )
+    # a constant that differs from place to place, such as a position embedding, has the size of the whole image
+    constants = [operand.shape for operand in operands if operand.sees is NOTHING]
+    sized = any(len(own) >= -axis and own[axis] > 1 for own in constants for axis in whole.axes)
+    return replace(whole, crops=whole.crops and not sized)
+
+
+def _union(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
+    start = _pair(min, one.start, other.start)
+    end = _pair(max, _pair(add, one.start, one.size), _pair(add, other.start, other.size))
+    return ReceptiveField(size=(end[0] - start[0], end[1] - start[1]), stride=one.stride, start=start)
+
+
+def _pair(combine: Callable[[int, int], int], one: Pair, other: Pair) -> Pair:
+    return combine(one[0], other[0]), combine(one[1], other[1])
+
+
+def _concatenated(call: Call) -> Sees:
+    """Tensors one after the other along a dimension that is neither y nor x."""
+    dim = call.argument(1, "dim", 0)
+    shape = call.results[0].shape
+    dim = dim if dim < 0 else dim - len(shape)
+    joined = _joined(call.operands, _without(shape, dim) if call.name == "stack" else shape)
+    if not isinstance(joined, View):
+        return EVERYTHING
+    if call.name == "stack":
+        y, x = (axis if axis > dim else axis - 1 for axis in joined.axes)
+        return replace(joined, axes=(y, x))
+    return EVERYTHING if dim in joined.axes else joined
+
+
+def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
+    return tuple(size for d, size in enumerate(shape) if d != dim + len(shape))
+
+
+def _along(position: int) -> Callable[[Call], Sees]:
+    """The rule of operations along one or several dimensions, such as softmax or a mean over channels."""
+
+    def rule(call: Call) -> Sees:
+        dims = call.argument(position, "dim")
+        first = call.operands[0]
+        if dims is None or isinstance(dims, bool) or not isinstance(first.sees, View):
+            return EVERYTHING
+        rank = len(first.shape)
+        dims = {dim if dim < 0 else dim - rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])}
+        if not dims or dims & set(first.sees.axes):
+            return EVERYTHING
+        if call.results[0].ndim == rank:
+            return _pointwise(call)
+        y, x = (axis + sum(dim > axis for dim in dims) for axis in first.sees.axes)
+        return replace(first.sees, axes=(y, x))
+
+    return rule
+
+
+def _extremum(call: Call) -> Sees:
+    """`max` and `min`: of two tensors, or along a dimension."""
+    return _together(call) if len(call.operands) > 1 else _along(1)(call)
+
+
+def _layer_norm(call: Call) -> Sees:
+    """Layer norm over trailing dimensions: pointwise where they are channels."""
+    first = call.operands[0].sees
+    depth = len(call.argument(1, "normalized_shape"))
+    if not isinstance(first, View) or any(axis >= -depth for axis in first.axes):
+        return EVERYTHING
+    return _pointwise(call)
+
+
+# ---- windows ---------------------------------------------------------------------------------------------------------
+
+
+def _windowed(call: Call, span: Pair, step: Pair, before: Pair) -> Sees:
+    """A window of `span` positions, every `step` positions, the first of them `before` positions outside.
+
+    Pairs are for the last two dimensions of the tensor, whichever of them is y.
+    """
+    first = call.operands[0].sees
+    if _pointwise(call) is not first or not isinstance(first, View) or set(first.axes) != {-2, -1}:
+        return EVERYTHING
+    size, stride, start = [], [], []
+    for index, axis in enumerate(first.axes):
+        if first.mirrored[index] and span[axis] - before[axis] <= first.mirrored[index]:
+            return EVERYTHING
+        size.append(first.field.size[index] + (span[axis] - 1) * first.field.stride[index])
+        stride.append(first.field.stride[index] * step[axis])
+        start.append(first.field.start[index] - before[axis] * first.field.stride[index])
+    field = ReceptiveField((size[0], size[1]), (stride[0], stride[1]), (start[0], start[1]))
+    return View(field, first.axes, first.crops)
+
+
+def _two(value: Any) -> Pair:
+    """Return an int or a sequence of one or two as a pair."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _convolution(call: Call) -> Sees:
+    kernel = call.argument(1, "weight").shape[-2:]
+    step = _two(call.argument(3, "stride", 1))
+    dilation = _two(call.argument(5, "dilation", 1))
+    reach = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1))
+    padding = call.argument(4, "padding", 0)
+    named = {"same": (reach[0] // 2, reach[1] // 2), "valid": (0, 0)}
+    before = named[padding] if isinstance(padding, str) else _two(padding)
+    return _windowed(call, (reach[0] + 1, reach[1] + 1), step, before)
+
+
+def _transposed_convolution(call: Call) -> Sees:
+    """At stride 1 a convolution with the complementary padding; at others it has several kinds of neurons."""
+    kernel = call.argument(1, "weight").shape[-2:]
+    padding = _two(call.argument(4, "padding", 0))
+    dilation = _two(call.argument(7, "dilation", 1))
+    if _two(call.argument(3, "stride", 1)) != (1, 1):
+        return EVERYTHING
+    reach = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1))
+    return _windowed(call, (reach[0] + 1, reach[1] + 1), (1, 1), (reach[0] - padding[0], reach[1] - padding[1]))
+
+
+def _max_pool(call: Call) -> Sees:
+    kernel = _two(call.argument(1, "kernel_size"))
+    step = _two(call.argument(2, "stride") or kernel)
+    before = _two(call.argument(3, "padding", 0))
+    dilation = _two(call.argument(4, "dilation", 1))
+    return _windowed(call, (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1), step, before)
+
+
+def _average_pool(call: Call) -> Sees:
+    kernel = _two(call.argument(1, "kernel_size"))
+    return _windowed(call, kernel, _two(call.argument(2, "stride") or kernel), _two(call.argument(3, "padding", 0)))
+
+
+def _power_pool(call: Call) -> Sees:
+    kernel = _two(call.argument(2, "kernel_size"))
+    return _windowed(call, kernel, _two(call.argument(3, "stride") or kernel), (0, 0))
+
+
+def _adaptive_pool(call: Call) -> Sees:
+    """Even windows where the input is a multiple of the output; one window on everything is no window."""
+    before, after = call.operands[0].shape[-2:], call.results[0].shape[-2:]
+    if any(a % b or (b == 1 and a > 1) for a, b in zip(before, after, strict=True)):
+        return EVERYTHING
+    span = (before[0] // after[0], before[1] // after[1])
+    return _windowed(call, span, span, (0, 0))
+
+
+def _padded(call: Call) -> Sees:
+    """Padding: shifts the windows. Reflected and replicated borders must be covered by the next window."""
+    first = call.operands[0].sees
+    amounts = list(call.argument(1, "pad"))
+    mode = call.argument(2, "mode", "constant")
+    if not isinstance(first, View):
+        return EVERYTHING
+    start, mirrored, crops = [], [], first.crops
+    for index, axis in enumerate(first.axes):
+        last = 2 * (-axis - 1)
+        before, after = amounts[last : last + 2] if last < len(amounts) else (0, 0)
+        if (before or after) and any(first.mirrored):
+            return EVERYTHING
+        start.append(first.field.start[index] - before * first.field.stride[index])
+        mirrored.append(first.mirrored[index] + _MIRRORED.get(mode, 0) * max(before, after, 0))
+        # a negative padding cuts off neurons, also those at the edge of a crop
+        crops = crops and before >= 0 and after >= 0
+    if mode not in ("constant", *_MIRRORED):
+        return EVERYTHING
+    field = replace(first.field, start=(start[0], start[1]))
+    return replace(first, field=field, crops=crops, mirrored=(mirrored[0], mirrored[1]))
+
+
+_MIRRORED = {"reflect": 2, "replicate": 1}
+"""How far inside the border, in multiples of the padding, lies the farthest element that the padding shows."""
+
+
+# ---- layout ----------------------------------------------------------------------------------------------------------
+
+
+def _rearranged(call: Call) -> list[Sees]:
+    """Operations that move elements about: done again on the elements' coordinates, which then tell where they went."""
+    first, *others = call.operands
+    count = max(1, len(call.results))
+    if call.name.endswith("_as"):  # of the second operand, the shape alone
+        others = []
+        if first.sees is NOTHING:
+            return [NOTHING] * count
+    known = isinstance(first.sees, View) and all(other.sees is NOTHING for other in others)
+    if not known or not call.args or call.args[0] is not first.tensor:
+        return [EVERYTHING] * count
+    try:
+        moves = _moves(call, first)
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        return [EVERYTHING] * count
+    return [_evenly(first, move) for move in moves]
+
+
+class _Move(NamedTuple):
+    """Where the elements of a rearranged tensor come from: how their old coordinates rise in it, along y and x."""
+
+    shape: tuple[int, ...]
+    y: _Line | None
+    x: _Line | None
+
+
+def _moves(call: Call, first: Operand) -> list[_Move]:
+    """Return where the elements of each result come from; a network's blocks ask the same again and again."""
+    assert isinstance(first.sees, View)
+    key = _key((call.func, first.shape, first.sees.axes, call.args[1:], call.kwargs))
+    moves = _KNOWN_MOVES.get(key)
+    if moves is None:
+        ys, xs = (list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first))
+        moves = [_Move(tuple(y.shape), _line(y), _line(x)) for y, x in zip(ys, xs, strict=True)]
+        if key is not None and len(_KNOWN_MOVES) < 1000:
+            _KNOWN_MOVES[key] = moves
+    return moves
+
+
+_KNOWN_MOVES: dict[Any, list[_Move]] = {}
+
+
+def _key(value: Any) -> Any:
+    """Return an operation's arguments as something to look them up by; None where a tensor's values are among them."""
+    if isinstance(value, (list, tuple)):
+        parts = [_key(part) for part in value]
+        return None if None in parts else (type(value).__name__, *parts)
+    if isinstance(value, dict):
+        return _key([*value.items()])
+    if isinstance(value, slice):
+        return _key(("slice", value.start, value.stop, value.step))
+    known = isinstance(value, Hashable) and not isinstance(value, Tensor)
+    return (type(value).__name__, value) if known else None  # without its type, 1 and True would be one key
+
+
+def _places(operand: Operand) -> Iterator[Tensor]:
+    """Yield the y and the x coordinate of every element of a tensor."""
+    assert isinstance(operand.sees, View)
+    device = "cpu" if operand.tensor.is_meta else operand.tensor.device
+    for axis in operand.sees.axes:
+        line = torch.arange(operand.shape[axis], dtype=torch.int32, device=device)
+        yield line.reshape([-1] + [1] * (-axis - 1)).expand(operand.shape).contiguous()
+
+
+def _evenly(operand: Operand, move: _Move) -> Sees:
+    """Return the view of a rearranged tensor whose coordinates still rise in even steps."""
+    before, (shape, y, x) = operand.sees, move
+    assert isinstance(before, View)
+    if y is None or x is None:
+        return EVERYTHING
+    axes = _settled((y.dim, x.dim), before.axes, shape)
+    if axes is None or axes[0] == axes[1]:
+        return EVERYTHING
+    size, stride, start = before.field.size, before.field.stride, before.field.start
+    field = ReceptiveField(
+        size=(size[0] + y.spread * stride[0], size[1] + x.spread * stride[1]),
+        stride=(stride[0] * y.step, stride[1] * x.step),
+        start=(start[0] + stride[0] * y.first, start[1] + stride[1] * x.first),
+    )
+    # a slice of a crop need not be a crop of the slice
+    whole = all(shape[axis] == operand.shape[old] for axis, old in zip(axes, before.axes, strict=True))
+    return View(field, axes, before.crops and whole, before.mirrored)
+
+
+class _Line(NamedTuple):
+    """Coordinates that rise from `first` along a dimension, `dim`, in equal steps: along none, if there is but one.
+
+    At one place along it, they are up to `spread` apart: space to depth puts neighbouring pixels into channels.
+    """
+
+    first: int
+    dim: int | None
+    step: int
+    spread: int
+
+
+def _line(places: Tensor) -> _Line | None:
+    """Return how the coordinates of a tensor's elements rise; None if there is no such line."""
+    if places.numel() == 0:
+        return None
+    dim, step = None, 1
+    for candidate, length in enumerate(places.shape, start=-places.ndim):
+        if length > 1:
+            steps = places.diff(dim=candidate)
+            least = int(steps.min())
+            # of several, the longest step is from neuron to neuron, and the others are within its window
+            if least > 0 and least == int(steps.max()) and (dim is None or least > step):
+                dim, step = candidate, least
+    at_one_place = places if dim is None else places.select(dim, 0)
+    first, last = int(at_one_place.min()), int(at_one_place.max())
+    if dim is None and first != last:
+        return None
+    return _Line(first, dim, step, spread=last - first)
+
+
+def _settled(found: tuple[int | None, int | None], before: Pair, shape: Sequence[int]) -> Pair | None:
+    """Return the dimensions that are y and x, where a map of one row or column leaves open which of size 1 it is."""
+    missing = [index for index in (0, 1) if found[index] is None]
+    free = [dim for dim in range(1 - len(shape), 0) if shape[dim] == 1 and dim not in found]
+    if len(free) < len(missing):
+        return None
+    if not all(before[index] in free for index in missing):
+        before = (free[-len(missing)], free[-1])
+    y, x = (before[index] if dim is None else dim for index, dim in enumerate(found))
+    return y, x
+
+
+# ---- which rule for which operation ----------------------------------------------------------------------------------
+
+_QUESTIONS = {
+    Tensor.shape,
+    Tensor.grad_fn,
+    Tensor.requires_grad,
+    Tensor._base,
+    Tensor.is_leaf,
+    Tensor.device,
+    Tensor.dtype,
+}
+_WRITING = {"setitem", "set", "set data", "set real", "set imag"}
+
+_SHAPE_ONLY = set(
+    "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full".split()
+)
+
+_LAYOUT = set(
+    """
+    permute transpose swapaxes swapdims movedim moveaxis mT T t adjoint
+    view view_as reshape reshape_as flatten unflatten squeeze unsqueeze
+    expand expand_as broadcast_to repeat tile repeat_interleave channel_shuffle native_channel_shuffle
+    chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind getitem select narrow index_select
+    pixel_unshuffle
+    """.split()
+)
+
+_ELEMENTWISE = """
+    abs absolute neg negative positive sign exp exp2 expm1 log log1p log2 log10 sqrt rsqrt square reciprocal
+    sin cos tan asin acos atan sinh cosh tanh erf erfc sigmoid logit round floor ceil trunc frac nan_to_num
+    relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus softsign softshrink hardshrink tanhshrink
+    hardtanh hardsigmoid hardswish logsigmoid threshold
+    dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout
+    clone contiguous detach alias type float double half bfloat16 cpu cuda requires_grad data
+    isnan isinf isfinite logical_not bitwise_not
+""".split()
+
+_BROADCAST = """
+    add sub subtract mul multiply div divide true_divide truediv floor_divide floordiv remainder fmod mod
+    pow float_power addcmul addcdiv lerp where maximum minimum fmax fmin clamp clip clamp_min clamp_max
+    masked_fill copy eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or and or xor
+    atan2 hypot heaviside
+""".split()
+
+_RULES: dict[str, Callable[[Call], Sees]] = {
+    **dict.fromkeys(_ELEMENTWISE, _pointwise),
+    **dict.fromkeys(_BROADCAST, _together),
+    **dict.fromkeys(("to", "type_as"), _converted),
+    "local_response_norm": _across_channels,
+    **dict.fromkeys(("batch_norm", "instance_norm"), _normalised),
+    **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _concatenated),
+    **dict.fromkeys(("linear", "matmul"), _linear),
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
+    **dict.fromkeys(
+        """
+        softmax log_softmax softmin cumsum glu sum mean amax amin prod std var argmax argmin logsumexp any all
+        median sort argsort
+        """.split(),
+        _along(1),
+    ),
+    **dict.fromkeys(("norm", "normalize"), _along(2)),
+    **dict.fromkeys(("max", "min"), _extremum),
+    "conv2d": _convolution,
+    "conv_transpose2d": _transposed_convolution,
+    **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices"), _max_pool),
+    "avg_pool2d": _average_pool,
+    "lp_pool2d": _power_pool,
+    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices"), _adaptive_pool),
+    "pad": _padded,
+}

@@ -1,0 +1,180 @@
+"""A network's layers as a table to read: sizes, parameters, operations and receptive fields, each as it comes about."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from torch import nn
+
+from interpret.network.model import Model, as_model
+from interpret.support.errors import unknown
+from interpret.tracing.conv_arithmetic import size_formula
+from interpret.tracing.tracing import Layer, Trace, trace
+
+Format = Literal["text", "markdown", "json"]
+
+HEADINGS = (
+    "layer", "kind", "input", "kernel", "output", "parameters", "if dense", "MACs", "receptive field", "stride",
+    "output size",
+)  # fmt: skip
+RIGHT = {"parameters", "if dense", "MACs", "receptive field", "stride"}
+"""The columns of numbers."""
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """What one layer comes to, by the lecture's arithmetic."""
+
+    name: str
+    kind: str
+    input_shape: tuple[int, ...] | None
+    """Without the batch; None where the layer takes something else than a tensor."""
+    kernel_size: tuple[int, int] | None
+    """(height, width) of the window of a convolution or pool."""
+    output_shape: tuple[int, ...]
+    """Without the batch."""
+    size_formula: str | None
+    """How the output's size follows from the input's; see `interpret.tracing.conv_arithmetic.size_formula`."""
+    params: int
+    dense_params: int | None
+    """Of a convolution: what a fully connected layer between the same two maps would have; None for other kinds."""
+    macs: int
+    """Multiply-accumulates for one image."""
+    receptive_field: tuple[int, int] | None
+    """(height, width) in pixels of the input; None where a neuron may see the whole image."""
+    local_field: tuple[int, int] | None
+    """(height, width) of the window from which its signal comes, with gates held constant; None for the whole image."""
+    stride: tuple[int, int] | None
+    """Pixels of the input from one neuron to the next, (y, x); None where neither field is a window."""
+
+
+def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None, format: Format = "text") -> str:
+    """Return a table of a network's layers, in the order in which they run, with the totals.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2))
+    >>> print(summarise(network, (1, 28, 28)))
+    layer  kind  input  kernel  output  parameters  if dense  MACs  receptive field stride output size
+    0  Conv2d  1 × 28 × 28  5 × 5  8 × 24 × 24  208  3,617,280  115,200  5 × 5  1 × 1  (28 − 5 + 2·0)/1 + 1 = 24
+    1      ReLU       8 × 24 × 24          8 × 24 × 24    0                    0        5 × 5  1 × 1
+    2  MaxPool2d  8 × 24 × 24  2 × 2  8 × 12 × 12  0  0  6 × 6  2 × 2  (24 − 2 + 2·0)/2 + 1 = 12
+    total                                               208                    115,200
+    >>> json.loads(summarise(network, (1, 28, 28), "json"))["layers"][0]["dense_params"]
+    3617280
+
+    Sizes are channels × height × width; "if dense" is what a fully connected layer between the same two maps would
+    have for parameters; MACs are multiply-accumulates for one image; a receptive field and its stride are in pixels of
+    the input, and "whole image" where a neuron may see all of it. Where gates are what see so far, as in
+    squeeze-and-excitation, the local field follows: the window from which the signal comes with the gates constant.
+
+    Args:
+        model: the network.
+        input_shape: (channels, height, width) of one image; None: the model's own.
+        format: "text", "markdown" or "json"; JSON has the fields of `LayerSummary`.
+
+    Raises:
+        InterpretError: an unknown format; an input shape that is missing or does not fit.
+    """
+    if format not in get_args(Format):
+        raise unknown("format", format, get_args(Format))
+    model = as_model(model)
+    layers = trace(model, input_shape)
+    summaries = [
+        summarise_layer(model.module.get_submodule(layer.name), layer) for layer in layers.values() if layer.leaf
+    ]
+    if format == "json":
+        return _as_json(model, layers, summaries)
+    total = {"layer": "total", "parameters": f"{layers.params:,}", "MACs": f"{layers.macs:,}"}
+    rows = [_row(summary) for summary in summaries]
+    rows.append(tuple(total.get(heading, "") for heading in HEADINGS))
+    table = _as_markdown(rows) if format == "markdown" else _as_text(rows)
+    return table + (f"\n\nNot counted in MACs: {', '.join(layers.uncounted)}" if layers.uncounted else "")
+
+
+def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
+    """Return what one layer comes to, from the module and what `trace` says of it.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5))
+    >>> summary = summarise_layer(network[0], trace(network, (1, 28, 28))["0"])
+    >>> summary.params, summary.dense_params  # 28·28 inputs to each of 8·24·24 outputs, and as many biases
+    (208, 3617280)
+    """
+    convolution = isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    dense = None
+    if convolution and layer.input_shape is not None:
+        outputs = math.prod(layer.output_shape)
+        dense = math.prod(layer.input_shape) * outputs + (outputs if module.bias is not None else 0)
+    window: Any = getattr(module, "kernel_size", None)
+    field, local = layer.receptive_field, layer.local_field
+    return LayerSummary(
+        name=layer.name,
+        kind=layer.kind,
+        input_shape=layer.input_shape,
+        kernel_size=(window, window) if isinstance(window, int) else window,
+        output_shape=layer.output_shape,
+        size_formula=size_formula(module, layer.input_shape, layer.output_shape),
+        params=layer.params,
+        dense_params=dense,
+        macs=layer.macs,
+        receptive_field=None if field is None else field.size,
+        local_field=None if local is None else local.size,
+        stride=None if local is None else local.stride,
+    )
+
+
+def _row(summary: LayerSummary) -> tuple[str, ...]:
+    return (
+        summary.name,
+        summary.kind,
+        _times(summary.input_shape),
+        _times(summary.kernel_size),
+        _times(summary.output_shape),
+        f"{summary.params:,}",
+        "" if summary.dense_params is None else f"{summary.dense_params:,}",
+        f"{summary.macs:,}",
+        _fields(summary),
+        _times(summary.stride),
+        summary.size_formula or "",
+    )
+
+
+def _fields(summary: LayerSummary) -> str:
+    full = "whole image" if summary.receptive_field is None else _times(summary.receptive_field)
+    return full if summary.local_field == summary.receptive_field else f"{full}, local {_times(summary.local_field)}"
+
+
+def _as_text(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    return "\n".join(_line(row, widths) for row in (HEADINGS, *rows))
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [
+        cell.rjust(width) if heading in RIGHT else cell.ljust(width)
+        for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---:" if heading in RIGHT else "---" for heading in HEADINGS]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADINGS, rule, *rows))
+
+
+def _as_json(model: Model, layers: Trace, summaries: Sequence[LayerSummary]) -> str:
+    content = {
+        "model": model.name,
+        "input_shape": layers.input_shape,
+        "params": layers.params,
+        "macs": layers.macs,
+        "uncounted": layers.uncounted,
+        "layers": [asdict(summary) for summary in summaries],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2)
+
+
+def _times(sizes: Sequence[int] | None) -> str:
+    return "" if sizes is None else " × ".join(map(str, sizes))

@@ -1,0 +1,482 @@
+"""What a network executes: each layer's shapes, parameters, multiply-accumulates and receptive field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from numbers import Integral
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from interpret.backprop.rules import BackwardRule
+from interpret.images.several_inputs import with_examples
+from interpret.network.dry_run import answers_of, is_batched, not_batched
+from interpret.network.forward import call_network, constants_of
+from interpret.network.layers import StopForward, select_layers
+from interpret.network.model import Model, as_model
+from interpret.network.modes import evaluating
+from interpret.network.weights import has_layers, kind_of, named_layers
+from interpret.results.result import Result
+from interpret.results.tables import as_html, as_text
+from interpret.support.errors import InterpretError, unknown
+from interpret.support.wording import count
+from interpret.tracing.macs import MacCounter
+from interpret.tracing.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
+
+__all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named module as it ran; a module that ran several times counts with its first output.
+
+    >>> layer = trace(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1)), (1, 8, 8))["0"]
+    >>> layer.kind, layer.input_shape, layer.output_shape
+    ('Conv2d', (1, 8, 8), (4, 8, 8))
+    >>> layer.params, layer.macs  # 4 kernels of 3×3 and 4 biases; 9 products for each of 4×8×8 outputs
+    (40, 2304)
+    """
+
+    name: str
+    """As `named_modules()` spells it."""
+    kind: str
+    """The module's class."""
+    input_shape: tuple[int, ...] | None
+    """Shape of the first input without the batch; None where that is not a tensor."""
+    output_shape: tuple[int, ...]
+    """Shape of the output without the batch."""
+    params: int
+    """Number of parameters of the module and all inside it, shared ones once."""
+    macs: int
+    """Multiply-accumulates of convolutions and matrix products executed inside the module for one image."""
+    receptive_field: ReceptiveField | None
+    """What each position of the output sees; None where it may see the whole image, or has no position."""
+    local_field: ReceptiveField | None
+    """From where the signal comes to each position, with gates, the statistics of normalisations and the like held
+    constant, as the rules of projection hold them; the receptive field where there are none."""
+    axes: tuple[int, int] | None
+    """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last."""
+    croppable: bool
+    """Whether the layer, computed on an aligned crop of the image, gives a crop of its output."""
+    leaf: bool
+    """Whether no module is inside it."""
+    batched: bool = True
+    """Whether the output's first dimension is the image; where it is not, its rows are time steps or parts."""
+
+
+class Trace(Result, dict[str, Layer]):
+    """The layers by name, in the order in which they finished, and the network's totals.
+
+    >>> layers = trace(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(16, 2)), (1, 4, 4))
+    >>> layers.params, layers.macs
+    (74, 176)
+    >>> layers
+    <Trace: Layers of a network, 3 layers, 74 parameters, 176 multiply-accumulates>
+    layer  kind        output  parameters  MACs  receptive field  stride
+    0      Conv2d   4 × 2 × 2          40   144            3 × 3   1 × 1
+    1      Flatten         16           0     0
+    2      Linear           2          34    32
+    """
+
+    kind = "trace"
+
+    input_shape: tuple[int, int, int]
+    params: int
+    macs: int
+    uncounted: list[str]
+    """The operations that multiply and are not in `macs`, each with the layer that it runs in."""
+    has_signal: bool
+    """Whether the network could run under a rule of projection; if not, each local field is the receptive field."""
+
+    @property
+    def title(self) -> str:
+        return "Layers of a network"
+
+    @property
+    def extent(self) -> str:
+        return f"{count(len(self), 'layer')}, {self.params:,} parameters, {self.macs:,} multiply-accumulates"
+
+    @property
+    def reading(self) -> str:
+        shape = " × ".join(map(str, self.input_shape))
+        return (
+            "The layers with parameters or multiply-accumulates, in the order in which they run, on an input of "
+            f"{shape}: how many multiply-accumulates and parameters each has, and how many pixels a neuron sees along "
+            "the shorter side, all of them where it has no window."
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return a row for each layer, with the fields of `Layer`; of receptive and local fields size and stride."""
+        layers = list(self.values())
+        found: dict[str, Any] = {
+            name: [getattr(layer, name) for layer in layers]
+            for name in ("name", "kind", "leaf", "input_shape", "output_shape", "params", "macs", "croppable")
+        }
+        for kind in ("receptive_field", "local_field"):
+            fields = [getattr(layer, kind) for layer in layers]
+            for name in ("size", "stride"):
+                found[f"{kind}_{name}"] = [None if field is None else getattr(field, name) for field in fields]
+        return found
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), as_text(_HEADINGS, [_line(layer) for layer in self.values()])])
+
+    def _repr_png_(self) -> None:
+        return None
+
+    def _repr_html_(self) -> str:
+        return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.", words=2)
+
+    def _kept(self) -> dict[str, Any]:
+        return vars(self) | {"layers": [asdict(layer) for layer in self.values()]}
+
+    @classmethod
+    def _of(cls, kept: dict[str, Any]) -> Self:
+        layers = [_untold(told) for told in kept.pop("layers")]
+        traced = cls((layer.name, layer) for layer in layers)
+        for name, value in kept.items():
+            setattr(traced, name, tuple(value) if name == "input_shape" else value)
+        return traced
+
+
+_HEADINGS = ["layer", "kind", "output", "parameters", "MACs", "receptive field", "stride"]
+
+
+def _line(layer: Layer) -> list[str]:
+    field = layer.receptive_field or layer.local_field
+    window = ["", ""] if field is None else [f"{y} × {x}" for y, x in (field.size, field.stride)]
+    if layer.receptive_field is None and field is not None:
+        window[0] = f"local {window[0]}"
+    output = " × ".join(map(str, layer.output_shape))
+    return [layer.name, layer.kind, output, f"{layer.params:,}", f"{layer.macs:,}", *window]
+
+
+def _untold(told: Mapping[str, Any]) -> Layer:
+    """Return the layer that was written as JSON, which has no tuples."""
+
+    def value(one: Any) -> Any:
+        if isinstance(one, dict):
+            return ReceptiveField(**{name: value(part) for name, part in one.items()})
+        return tuple(one) if isinstance(one, list) else one
+
+    return Layer(**{name: value(one) for name, one in told.items()})
+
+
+def trace(
+    model: Model | nn.Module, input_shape: Sequence[int] | Sequence[Any] | Mapping[str, Any] | None = None
+) -> Trace:
+    """Run a network once and return what it executed: a dictionary of layers in order of execution.
+
+    Follow the receptive field of LeNet through its first layers: a 5×5 convolution sees 5×5 pixels; 2×2 pooling adds
+    one pixel and doubles the stride, so that the next 5×5 convolution adds 4 steps of 2 pixels.
+
+    >>> network = nn.Sequential(
+    ...     nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2),
+    ...     nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
+    ... )
+    >>> layers = trace(network, (1, 28, 28))
+    >>> for layer in list(layers.values())[:4]:
+    ...     field = layer.receptive_field
+    ...     print(layer.name, layer.kind, layer.output_shape, field.size, field.stride)
+    0 Conv2d (20, 24, 24) (5, 5) (1, 1)
+    1 MaxPool2d (20, 12, 12) (6, 6) (2, 2)
+    2 Conv2d (50, 8, 8) (14, 14) (2, 2)
+    3 MaxPool2d (50, 4, 4) (16, 16) (4, 4)
+    >>> layers["2"].receptive_field.window((0, 1))  # top, left, bottom, right in pixels
+    (0, 2, 14, 16)
+    >>> layers["5"].receptive_field is None  # a linear layer sees the whole image
+    True
+    >>> layers.params, layers.macs
+    (431080, 2293000)
+
+    A gate, as in squeeze-and-excitation, sees the whole image, and so does all behind it. But it only weighs what
+    passes; with the gate held constant, the signal still comes from a window, the local field:
+
+    >>> from torchvision.ops import SqueezeExcitation
+    >>> gated = trace(nn.Sequential(nn.Conv2d(3, 8, 5), SqueezeExcitation(8, 2), nn.Conv2d(8, 8, 3)), (3, 32, 32))
+    >>> gated["2"].receptive_field is None, gated["2"].local_field.size
+    (True, (7, 7))
+
+    The network runs in eval mode on an image of zeros, with its own type and on its own device (`meta`, too), then
+    once more on a larger image to see which layers grow with it: those are `croppable`.
+
+    Args:
+        model: the network, which takes one batch of images.
+        input_shape: (channels, height, width) of one image; None: the model's own. For a network of several inputs a
+            tuple or a dict of such shapes without the batch, or of tensors [B, …] where zeros will not do; all but the
+            first of three dimensions are constants.
+
+    Returns:
+        Every named module that ran and returned one tensor. Exact windows for convolutions, pools, paddings, sums,
+        concatenations and whatever treats all positions alike; none after an operation that mixes positions otherwise.
+
+    Raises:
+        InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel
+            count.
+    """
+    model = as_model(model)
+    if isinstance(input_shape, Mapping) or (
+        isinstance(input_shape, tuple | list) and any(isinstance(one, Sequence | Tensor) for one in input_shape)
+    ):
+        network, shape = with_examples(model.module, input_shape)
+        return trace(replace(model, module=network), shape)
+    if input_shape is None and model.preprocess is None:
+        raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
+    shape = _checked(model.input_shape if input_shape is None else input_shape)
+    run = _run(model.module, shape)
+    croppable = _find_croppable(model.module, run)
+    of_two = _shapes_of_two(model.module, shape)
+    traced = Trace(
+        (name, replace(_with_batch(layer, run.shapes[name], of_two.get(name)), croppable=name in croppable))
+        for name, layer in run.layers.items()
+    )
+    traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
+    traced.has_signal, traced.uncounted = run.has_signal, run.uncounted
+    return traced
+
+
+def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
+    """Run a network with the signal that a rule of projection passes back; without, where it cannot run so."""
+    run = _Run(module, shape, signal=True)
+    if run.failure is not None:
+        run = _Run(module, shape)
+    if run.failure is not None:
+        raise run.failure
+    return run
+
+
+def _zeros(module: nn.Module, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """Return images of zeros, of the network's type and on its device."""
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    return torch.zeros(count, *shape, dtype=parameter.dtype, device=parameter.device)
+
+
+def select_traced(
+    module: nn.Module, traced: Mapping[str, Layer], patterns: str | Iterable[str] | None = None
+) -> list[str]:
+    """Return the names of layers that match, as `select_layers` does, among those that have a row for each image.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
+    >>> select_traced(network, trace(network, (1, 8, 8)))
+    ['0', '2']
+
+    Raises:
+        InterpretError: an unknown layer, or one named in full that did not run or has no row for each image.
+    """
+    names = select_layers(module, patterns, among=[name for name, layer in traced.items() if layer.batched])
+    for name in names:
+        if name not in traced:
+            raise InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
+        if not traced[name].batched:
+            raise not_batched(name)
+    return names
+
+
+def _checked(shape: object) -> tuple[int, int, int]:
+    sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        raise InterpretError(
+            f"input_shape must be (channels, height, width), three whole numbers above zero, not {shape}"
+        )
+    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+
+
+class _Run:
+    """One forward pass, and what it showed of each layer before it ended or failed."""
+
+    def __init__(
+        self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = (), signal: bool = False
+    ) -> None:
+        """Run `module` on one image; with `until`, no further than to the last of those layers.
+
+        With `signal`, it runs under a rule of projection: what this holds constant brings no signal from the image.
+        """
+        self.shape = shape
+        self.has_signal = signal
+        self._waiting = set(until)
+        self.layers: dict[str, Layer] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        """Of the layers' outputs, with whatever is their first dimension."""
+        self.failure: InterpretError | None = None
+        self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
+        """Name, module, input shape and the count before it, of each module that is running, outermost first."""
+        self._places: list[str] = []
+        """In which layer each operation ran that was not counted."""
+        self._macs: dict[str, int] = {}
+        self._counter = MacCounter()
+        # operators that consist of others reach the counter in their parts, but not in inference mode
+        with torch.inference_mode(False), evaluating(module), self._watched(module), self._counter:
+            image = _zeros(module, 1, shape).requires_grad_(signal)
+            self._tracker = FieldTracker(module, image, constants_of(module))
+            try:
+                with self._tracker, _signalling(module) if signal else torch.no_grad():
+                    call_network(module, image.clone(), "input_shape")  # a copy, which may be written into
+            except StopForward:
+                pass
+            except InterpretError as failure:
+                self.failure = failure
+        self._tracker.let_go()
+        self.macs = self._counter.total
+        places = self._places + [""] * len(self._counter.uncounted)
+        named = (f"{one} in {at!r}" if at else one for one, at in zip(self._counter.uncounted, places, strict=False))
+        self.uncounted = list(dict.fromkeys(named))
+        self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
+
+    @contextmanager
+    def _watched(self, module: nn.Module) -> Iterator[None]:
+        handles = []
+        for name, part in named_layers(module):
+            handles.append(part.register_forward_pre_hook(self._enter(name)))
+            handles.append(part.register_forward_hook(self._leave(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _place(self) -> None:
+        """Note in which layer what has run since the last time was, of what is not counted."""
+        layer = self._running[-1][0] if self._running else ""
+        self._places += [layer] * (len(self._counter.uncounted) - len(self._places))
+
+    def _enter(self, name: str) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
+            first = inputs[0] if inputs else None
+            shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
+            self._place()
+            self._running.append((name, module, shape, self._counter.total))
+
+        return hook
+
+    def _leave(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, _inputs: object, output: object) -> None:
+            self._place()
+            _, _, input_shape, before = self._running.pop()
+            self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
+            if not name or name in self.layers or not isinstance(output, Tensor):
+                return
+            self.shapes[name] = tuple(output.shape)
+            sees, local = self._tracker.sees(output), self._tracker.local(output)
+            view, near = _window(sees), _window(sees if local is NOTHING else local)
+            self.layers[name] = Layer(
+                name=name,
+                kind=kind_of(module),
+                input_shape=input_shape,
+                output_shape=tuple(output.shape[1:]),
+                params=_count(module),
+                macs=0,
+                receptive_field=view.field if view else None,
+                local_field=near.field if near else None,
+                axes=near.axes if near else None,
+                croppable=view.crops if view else False,
+                leaf=not has_layers(module),
+            )
+            if name in self._waiting:
+                self._waiting.remove(name)
+                if not self._waiting:
+                    raise StopForward
+
+        return hook
+
+
+@contextmanager
+def _signalling(module: nn.Module) -> Iterator[None]:
+    """Let a signal pass as a rule of projection lets it pass, and keep nothing for the way back."""
+    keep_nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
+    with torch.enable_grad(), keep_nothing, BackwardRule(module) as rule:
+        try:
+            yield
+        finally:
+            rule.forget()  # of what a projection warns
+
+
+def _window(sees: Sees) -> View | None:
+    """Return the view of a tensor whose elements each see no more than their window."""
+    # where a reflecting padding shows, border neurons see more
+    return sees if isinstance(sees, View) and not any(sees.mirrored) else None
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
+    """Return the layers that grow with the image as their stride says, on a second run over a larger one.
+
+    A layer that does not, or that the second run does not reach, hangs on a size that is written into the network: a
+    linear layer, an adaptive pool, a `view` with numbers in it.
+    """
+    fields = {
+        name: layer.receptive_field
+        for name, layer in run.layers.items()
+        # a single position needs the whole image as its crop
+        if layer.croppable
+        and layer.receptive_field
+        and math.prod(layer.output_shape[axis] for axis in layer.axes or ()) > 1
+    }
+    if not fields:
+        return set()
+    grown_y = math.lcm(*(field.stride[0] for field in fields.values()))
+    grown_x = math.lcm(*(field.stride[1] for field in fields.values()))
+    channels, height, width = run.shape
+    larger = _Run(module, (channels, height + grown_y, width + grown_x), until=fields).layers
+
+    def expected(name: str) -> tuple[int, ...]:
+        shape = list(run.layers[name].output_shape)
+        y, x = run.layers[name].axes or (-2, -1)
+        shape[y] += grown_y // fields[name].stride[0]
+        shape[x] += grown_x // fields[name].stride[1]
+        return tuple(shape)
+
+    return {
+        name
+        for name, field in fields.items()
+        if name in larger and larger[name].receptive_field == field and larger[name].output_shape == expected(name)
+    }
+
+
+def _shapes_of_two(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    """Return what shapes outputs have when two images run; empty where the network takes one at a time."""
+    try:
+        with torch.inference_mode(False), evaluating(module):
+            return answers_of(module, _zeros(module, 2, shape)).shapes
+    except Exception:  # whatever the user's code raises there
+        return {}
+
+
+def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None) -> Layer:
+    """Say of a layer whether its output's first dimension is the image, also where a `squeeze` took that away."""
+    if together is None or (is_batched(alone, together) and len(alone) == len(together)):
+        return layer
+    if is_batched(alone, together):
+        return replace(layer, output_shape=alone)
+    return replace(layer, batched=False)
+
+
+def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) -> Layer:
+    """Return a traced layer whose outputs are units, with these as the first dimension of its shape.
+
+    >>> network = nn.Linear(3, 5)
+    >>> layer_with_units(nn.Sequential(network), trace(nn.Sequential(network), (7, 7, 3)), "0").output_shape
+    (5, 7, 7)
+
+    Raises:
+        InterpretError: an unknown layer, or one whose outputs are no units or have them elsewhere.
+    """
+    if name not in traced:
+        raise unknown("layer", name, traced)
+    layer, shape = traced[name], traced[name].output_shape
+    if not layer.batched:
+        raise not_batched(name)
+    if len(shape) not in (1, 3):
+        raise InterpretError(f"layer {name!r} has outputs of shape {shape}: units need (C, H, W) or (C,)")
+    linear = isinstance(module.get_submodule(name), nn.Linear)
+    if layer.axes is not None and set(layer.axes) != ({-3, -2} if linear else {-2, -1}):
+        raise InterpretError(
+            f"layer {name!r} has outputs of shape {shape} with the channels last: choose the linear layer before it"
+        )
+    return replace(layer, output_shape=(shape[-1], *shape[:-1])) if linear else layer

@@ -1,0 +1,478 @@
+"""Training a model folder as its recipe says, to the same bytes every time."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+from torchvision.transforms import v2
+
+from interpret.images.datasets import load_dataset
+from interpret.loading.folders import build_from_file, model_folder, shipped_models
+from interpret.loading.recipes import AugmentTable, Recipe, TrainTable, read_recipe
+from interpret.network.forward import call_network
+from interpret.network.model import Model
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError, unknown
+from interpret.support.files import discard, replacing, taken_over, write_text
+from interpret.support.manifest import check_folder, read_manifest, updating
+from interpret.support.progress import progress
+
+OF_THE_MODEL = ("model.py", "recipe.toml")
+"""What a model folder has before it is trained."""
+
+UNFINISHED = ".unfinished"
+"""The folder inside a model's that holds what an interrupted training needs to go on."""
+
+MEASURED = ("<!-- measured:begin -->", "<!-- measured:end -->")
+"""What stands around the accuracy in a model's card."""
+
+RUBBISH = 10.0
+"""The constant j of the maximum a posteriori criterion; the paper does not give its own."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a network does on some images.
+
+    >>> Score(images=1000, correct=985, loss=0.05).accuracy
+    0.985
+    """
+
+    images: int
+    correct: int
+    loss: float
+    """The mean over the images."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share that is correct, 0 to 1."""
+        return self.correct / self.images
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to.
+
+    >>> Epoch(1, train=Score(4000, 3000, 0.8), held_out=Score(1000, 850, 0.5)).held_out.accuracy
+    0.85
+    """
+
+    number: int
+    """From 1."""
+    train: Score
+    """Over the epoch's own batches: augmented, and while the weights were changing."""
+    held_out: Score
+    """After the epoch, on the images that training never sees."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What `train` came to, and where it is."""
+
+    folder: Path
+    """The model folder that holds the weights."""
+    epochs: tuple[Epoch, ...]
+    train: Score
+    """Of the final weights, on the training images as they are."""
+
+    @property
+    def held_out(self) -> Score:
+        """Of the final weights, on the images that training never saw."""
+        return self.epochs[-1].held_out
+
+
+def train(
+    folder: str | os.PathLike[str],
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    device: str | torch.device | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = True,
+) -> TrainingResult:
+    """Train a model folder as its `recipe.toml` says, and write its weights and its measured accuracy there.
+
+    >>> result = train("lenet", out="my-lenet")  # doctest: +SKIP
+    >>> result.held_out.accuracy  # doctest: +SKIP
+    0.992
+
+    The folder gets `weights.safetensors`, `epochs/NN.safetensors` for each epoch that the recipe keeps, and in
+    `card.md` the accuracy on the training and the held-out images, between the markers `<!-- measured:begin -->`
+    and `<!-- measured:end -->`. They take the place of older ones once training is complete, not before.
+
+    The same recipe, seed, device and number of threads give the same bytes on the same machine, also if training
+    is interrupted: called again, it goes on after the last complete epoch. Torch's own random generators are left
+    as they were.
+
+    Args:
+        folder: a folder with `model.py`, whose `build()` returns the network, and `recipe.toml`; or the name of a
+            shipped model.
+        epochs: how many, instead of the recipe's; of the epochs to keep, those up to here are kept.
+        seed: instead of the recipe's.
+        device: where to compute; None: the processor.
+        out: another folder to write to, which becomes a model folder of its own.
+        resume: whether to go on with a training that was interrupted, or to start again.
+
+    Raises:
+        InterpretError: a recipe that does not hold, data that is not installed, a network that does not fit the
+            data, a folder that may not be written, an interrupted training by another recipe, a loss that is not
+            finite.
+    """
+    source = _source(folder)
+    recipe = _overridden(read_recipe(source / "recipe.toml"), epochs, seed)
+    target = source if out is None else Path(out)
+    _check_target(target, source)
+    unfinished = target / UNFINISHED
+    if not resume:
+        _forget(unfinished)
+
+    run = _Run(source, recipe, torch.device("cpu" if device is None else device))
+    run.restore(unfinished / "state.pt")
+    batches, total = run.batches_per_epoch, recipe.train.epochs
+    name = recipe.model.title or source.name
+    with (
+        deterministic_algorithms(),
+        progress(total * batches, name, unit="batch", initial=len(run.epochs) * batches) as bar,
+    ):
+
+        def report(loss: float, accuracy: float) -> None:
+            held_out = {"held_out": f"{run.epochs[-1].held_out.accuracy:.2%}"} if run.epochs else {}
+            bar.set_postfix(
+                epoch=len(run.epochs) + 1, loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", **held_out, refresh=False
+            )
+            bar.update()
+
+        while len(run.epochs) < total:
+            number = run.train_epoch(report)
+            if number in recipe.train.keep:
+                write_weights(unfinished / _kept(number), run.module)
+            run.save(unfinished / "state.pt")
+        result = TrainingResult(target, tuple(run.epochs), run.score(run.training_items))
+
+    _publish(run, result, source)
+    return result
+
+
+class _Run:
+    """A training where it stands: the network, its optimiser, and what each epoch so far came to."""
+
+    def __init__(self, source: Path, recipe: Recipe, device: torch.device) -> None:
+        self.recipe = recipe
+        self.device = device
+        self.dataset = load_dataset(recipe.data.name)
+        self.training_items = np.flatnonzero(~self.dataset.held_out)
+        self.held_out_items = np.flatnonzero(self.dataset.held_out)
+        self.fingerprint = hashlib.sha256(repr(recipe).encode() + (source / "model.py").read_bytes()).hexdigest()
+        self.epochs: list[Epoch] = []
+        with seeded(recipe.train.seed, 0, device):
+            network = build_from_file(source / "model.py", "build")
+        self.module = (network.module if isinstance(network, Model) else network).to(device)
+        # a network that was built under torch.set_default_dtype(torch.float64) takes no other inputs
+        self.dtype = next(self.module.parameters()).dtype
+        self.optimizer = OPTIMIZERS[recipe.train.optimizer](self.module, recipe.train)
+        self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train)
+        self.loss = LOSSES[recipe.train.loss]
+        self.augment = augmentation(recipe.augment, recipe.input)
+        self._check_fit()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        return -(-len(self.training_items) // self.recipe.train.batch_size)
+
+    def _check_fit(self) -> None:
+        data, classes = self.dataset, self.recipe.model.class_names
+        if classes and len(classes) != len(data.classes):
+            raise InterpretError(
+                f"[model] classes are {len(classes)} where data set {data.name!r} has {len(data.classes)}: name each"
+            )
+        images = torch.zeros(2, *self.recipe.input.input_shape, dtype=self.dtype, device=self.device)
+        self.module.eval()
+        with torch.inference_mode():
+            answer = list(call_network(self.module, images).shape)
+        if answer != [2, len(data.classes)]:
+            raise InterpretError(
+                f"the network answers {answer} to 2 images of data set {data.name!r}, not [2, {len(data.classes)}]: "
+                "it needs one output a class"
+            )
+
+    def train_epoch(self, report: Callable[[float, float], None]) -> int:
+        """Train one more epoch, tell the loss and accuracy so far after each batch, and return its number."""
+        number = len(self.epochs) + 1
+        loss_sum, correct, seen = 0.0, 0, 0
+        self.module.train()
+        with seeded(self.recipe.train.seed, number, self.device):
+            order = self.training_items[torch.randperm(len(self.training_items)).numpy()]
+            for start in range(0, len(order), self.recipe.train.batch_size):
+                images, labels = self._load(order[start : start + self.recipe.train.batch_size])
+                images = torch.stack([self.augment(image) for image in images])
+                outputs = call_network(self.module, images.to(self.device))
+                loss = self.loss(outputs, labels)
+                if not loss.isfinite():
+                    raise InterpretError(f"the loss is {loss.item()} in epoch {number}: lower [train] lr in the recipe")
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                seen += len(labels)
+                loss_sum += loss.item() * len(labels)
+                correct += int((outputs.argmax(1) == labels).sum())
+                report(loss_sum / seen, correct / seen)
+        self.schedule.step()
+        self.epochs.append(Epoch(number, Score(seen, correct, loss_sum / seen), self.score(self.held_out_items)))
+        return number
+
+    @torch.inference_mode()
+    def score(self, items: np.ndarray) -> Score:
+        """Measure the network as it stands on items of the data set, not augmented."""
+        loss_sum, correct = 0.0, 0
+        self.module.eval()
+        for start in range(0, len(items), 500):
+            images, labels = self._load(items[start : start + 500])
+            outputs = call_network(self.module, images.to(self.device))
+            loss_sum += self.loss(outputs, labels).item() * len(labels)
+            correct += int((outputs.argmax(1) == labels).sum())
+        return Score(len(items), correct, loss_sum / len(items))
+
+    def _load(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return images as inputs, and their labels on the device."""
+        images = [self.recipe.input(Image.fromarray(image)) for image in self.dataset.images[items]]
+        return torch.stack(images).to(self.dtype), torch.from_numpy(self.dataset.labels[items]).to(self.device)
+
+    def save(self, path: Path) -> None:
+        """Write what `restore` needs to go on from here."""
+        state = io.BytesIO()
+        torch.save(
+            {
+                "fingerprint": self.fingerprint,
+                "epochs": [astuple(epoch) for epoch in self.epochs],
+                "module": self.module.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+            },
+            state,
+        )
+        with replacing(path, taken_over) as new:
+            new.write_bytes(state.getbuffer())
+
+    def restore(self, path: Path) -> None:
+        """Go on from where `save` was called last, if ever it was."""
+        if not path.exists():
+            return
+        remedy = "delete that folder to start again"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+            raise InterpretError(f"the interrupted training in {str(path.parent)!r} is damaged: {remedy}") from None
+        if state["fingerprint"] != self.fingerprint:
+            raise InterpretError(f"{str(path.parent)!r} holds an interrupted training by another recipe: {remedy}")
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epochs = [Epoch(number, Score(*train), Score(*held_out)) for number, train, held_out in state["epochs"]]
+
+
+def map_criterion(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return the maximum a posteriori criterion of outputs that are minus a distance, averaged over the images.
+
+    >>> map_criterion(torch.tensor([[-1.0, -30.0]]), torch.tensor([0])).item() < 0.001
+    True
+
+    With a distance y_i to each class i, D the right one, it is y_D + log(e^-j + sum_i e^-y_i): cross-entropy over
+    the classes and one more, "rubbish", that lies at the constant distance j = 10 from everything. So the right
+    class has to be near, not only nearer than the others.
+
+    Args:
+        outputs: [B, classes].
+        labels: int64 [B].
+
+    Source: LeCun et al. 1998, section II.C, equation 9.
+    """
+    return F.cross_entropy(F.pad(outputs, (0, 1), value=-RUBBISH), labels)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": F.cross_entropy, "map": map_criterion}
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, TrainTable], torch.optim.Optimizer]] = {
+    "sgd": lambda module, table: torch.optim.SGD(
+        module.parameters(), table.lr, momentum=table.momentum, weight_decay=table.weight_decay
+    ),
+    "adam": lambda module, table: torch.optim.Adam(module.parameters(), table.lr, weight_decay=table.weight_decay),
+}
+
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainTable], lr_scheduler.LRScheduler]] = {
+    "constant": lambda optimizer, table: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+    "cosine": lambda optimizer, table: lr_scheduler.CosineAnnealingLR(optimizer, T_max=table.epochs),
+    "step": lambda optimizer, table: lr_scheduler.MultiStepLR(optimizer, milestones=list(table.steps), gamma=0.1),
+}
+
+
+def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """Return what moves, turns and scales one input at random; what it uncovers is black, or as grey as the table says.
+
+    >>> move = augmentation(AugmentTable(translate=2), Preprocess((28, 28), channels="L"))
+    >>> move(torch.ones(1, 28, 28)).shape
+    torch.Size([1, 28, 28])
+    """
+    if table == AugmentTable():
+        return nn.Identity()
+    height, width = preprocess.size
+    fill = preprocess.encode(np.full((1, 1), table.fill, np.uint8)).flatten().tolist()
+    return v2.RandomAffine(
+        degrees=table.rotate,
+        translate=(table.translate / width, table.translate / height),
+        scale=(1 - table.scale, 1 + table.scale),
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=fill,
+    )
+
+
+@contextmanager
+def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
+    """Give torch's generators a state of this seed and stage for a while, and their own state back afterwards.
+
+    >>> with seeded(1998, 1, torch.device("cpu")):
+    ...     first = torch.rand(3)
+    >>> with seeded(1998, 1, torch.device("cpu")):
+    ...     print(torch.equal(torch.rand(3), first))
+    True
+    """
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence((seed, stage)).generate_state(1)[0]))
+        yield
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """Have torch choose algorithms that give the same bits every time, and warn where it has none."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has none
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def _source(folder: str | os.PathLike[str]) -> Path:
+    """Return the model folder that is meant, once it is certain that it is one."""
+    source = model_folder(folder) or Path(folder)
+    if not source.is_dir():
+        raise unknown("model folder", folder, sorted(path.parent.name for path in shipped_models().glob("*/model.py")))
+    for name in OF_THE_MODEL:
+        if not (source / name).is_file():
+            raise InterpretError(f"{str(folder)!r} has no {name}: a model folder has {' and '.join(OF_THE_MODEL)}")
+    return source
+
+
+def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
+    table = recipe.train
+    if epochs is not None:
+        table = replace(table, epochs=epochs, keep=tuple(epoch for epoch in table.keep if epoch <= epochs))
+    if seed is not None:
+        table = replace(table, seed=seed)
+    return replace(recipe, train=table)
+
+
+def _check_target(target: Path, source: Path) -> None:
+    """Make sure, before the work, that its result may be written to a folder."""
+    remedy = "name another folder with out=... (--out on the command line)"
+    if target.resolve().is_relative_to(Path(__file__).parents[1]):
+        raise InterpretError(f"{str(target)!r} belongs to the installed package, which stays as it is: {remedy}")
+    nearest = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InterpretError(f"{str(target)!r} cannot be written: {remedy}")
+    if not target.exists():
+        return
+    check_folder(target, ("weights.safetensors", "epochs"), thorough=True)
+    held = {path.name for path in target.iterdir()} - {UNFINISHED}
+    same = all(name in held and (target / name).read_bytes() == (source / name).read_bytes() for name in OF_THE_MODEL)
+    if held and not same:
+        raise InterpretError(f"{str(target)!r} holds something else than a training of {str(source)!r}: {remedy}")
+
+
+def _forget(unfinished: Path) -> None:
+    """Remove what an interrupted training keeps."""
+    kept = [path.relative_to(unfinished).as_posix() for path in unfinished.glob("epochs/[0-9]*.safetensors")]
+    discard(unfinished, ["state.pt", *kept])
+
+
+def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
+    """Put a complete training in the place of what the folder held before."""
+    target = result.folder
+    card = target / "card.md" if (target / "card.md").exists() else source / "card.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else f"# {run.recipe.model.title or target.name}\n"
+    with updating(target, among_others=True) as new:
+        (new / "epochs").mkdir(parents=True)
+        for name in OF_THE_MODEL:
+            if name in (read_manifest(target) or {}) or not (target / name).exists():
+                shutil.copyfile(source / name, new / name)
+        for number in run.recipe.train.keep:
+            shutil.copy(target / UNFINISHED / _kept(number), new / _kept(number))
+        if not run.recipe.train.keep:
+            (new / "epochs").rmdir()
+        write_weights(new / "weights.safetensors", run.module)
+    write_text(target / "card.md", with_measurement(text, _measurement(run, result)), taken_over)
+    _forget(target / UNFINISHED)
+
+
+def _measurement(run: _Run, result: TrainingResult) -> str:
+    table, data = run.recipe.train, run.dataset
+    rows = [
+        f"| {name} | {score.images:,} | {score.correct:,} | {score.accuracy:.2%} |"
+        for name, score in (("training", result.train), ("held out", result.held_out))
+    ]
+    return "\n".join(
+        [
+            f"Measured by `interpret train` on {data.title} after {table.epochs} epochs (seed {table.seed}), "
+            f"with torch {torch.__version__} on {run.device.type}:",
+            "",
+            "| images | number | correct | accuracy |",
+            "|---|---:|---:|---:|",
+            *rows,
+        ]
+    )
+
+
+def with_measurement(card: str, measurement: str) -> str:
+    """Return a model's card with this between its markers, which it gets at its end if it has none.
+
+    >>> print(with_measurement("# LeNet", "99 %"))
+    # LeNet
+    <BLANKLINE>
+    <!-- measured:begin -->
+    99 %
+    <!-- measured:end -->
+    <BLANKLINE>
+    """
+    begin, end = MEASURED
+    block = f"{begin}\n{measurement}\n{end}"
+    before, found, rest = card.rpartition(begin)
+    _, closed, after = rest.partition(end)
+    if found and closed:
+        return before + block + after
+    return f"{card.rstrip()}\n\n{block}\n".lstrip()
+
+
+def _kept(epoch: int) -> str:
+    return f"epochs/{epoch:02d}.safetensors"
+
+
+def write_weights(path: Path, module: nn.Module) -> None:
+    """Write a module's parameters and buffers as safetensors."""
+    content = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
+    with replacing(path, taken_over) as new:
+        new.write_bytes(content)

@@ -1,0 +1,56 @@
+"""Modules by their old names."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+from interpret.support.moved import NEW_NAMES
+
+PACKAGES = {
+    "execution": "execution.execution",
+    "loading": "loading.loading",
+    "report": "report.writer",
+    "study": "study.study",
+    "tracing": "tracing.tracing",
+    "training": "training.training",
+}
+
+
+@pytest.mark.parametrize("old", sorted(NEW_NAMES))
+def test_an_old_name_is_the_module_of_the_new_name(old: str) -> None:
+    new = import_module(f"interpret.{NEW_NAMES[old]}")
+    sys.modules.pop(f"interpret.{old}", None)
+    with pytest.warns(DeprecationWarning, match=f"interpret.{old} is now interpret.{NEW_NAMES[old]}: "):
+        module = import_module(f"interpret.{old}")
+    names = [name for name in vars(new) if not name.startswith("__")]
+    assert names and all(getattr(module, name) is getattr(new, name) for name in names)
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_room_of_an_old_name_gives_what_the_module_held(package: str) -> None:
+    room, new = import_module(f"interpret.{package}"), import_module(f"interpret.{PACKAGES[package]}")
+    name = next(
+        name for name, value in vars(new).items() if getattr(value, "__module__", "") == new.__name__ and name[0] != "_"
+    )
+    with pytest.warns(DeprecationWarning, match="is now"):
+        assert getattr(room, name) is getattr(new, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = room.nothing
+
+
+def test_a_users_script_of_the_version_before_runs_and_is_told() -> None:
+    script = """
+import interpret
+import interpret.plots.style
+from interpret.mining import mine
+from interpret.results.mined import Mined
+from interpret.study import Study
+assert mine is interpret.mine and Mined is interpret.Mined and Study is interpret.Study
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    told = [line for line in run.stderr.splitlines() if "DeprecationWarning" in line]
+    assert len(told) == 5 and all(line.startswith("<string>:") for line in told)
