@@ -151,13 +151,15 @@ def test_one_panel_for_ones_own_axes() -> None:
 
 def test_a_legend_leaves_small_axes_of_ones_own_to_the_curves() -> None:
     curves: Any = make("invariance", 5)
-    large = plt.figure(figsize=(3.3, 2.6), layout="constrained").add_subplot()
+    large = plt.figure(figsize=(3.3, 2.4), layout="constrained").add_subplot()
     plot(curves, ax=large)
     assert large.get_legend() is not None
     large.figure.savefig(BytesIO(), format="png")
-    assert large.get_legend().get_window_extent().height < 0.6 * large.get_window_extent().height
-    for ax in plt.figure(figsize=(3.3, 1.6), layout="constrained").subplots(1, 2):
-        plot(curves, ax=ax)
+    assert large.get_legend().get_window_extent().height < 0.7 * large.get_window_extent().height
+    assert large.get_legend().get_frame_on()  # what lies under it does not run through its words
+    halves = plt.figure(figsize=(3.3, 1.8), layout="constrained").subplots(1, 2)
+    for panel, ax in zip(["layers", "probability"], halves, strict=True):
+        plot(curves, panel, ax=ax)
         assert ax.get_legend() is None and ax.lines
 
 

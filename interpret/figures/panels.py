@@ -114,8 +114,8 @@ def lay_out(
         figsize: width and height in inches instead.
         ax: where to draw.
         title: written above all.
-        legend: handles and their words, in a line of its own, or in the user's axes, if it covers no more than the
-            half of their height.
+        legend: handles and their words, in a line of its own, or in the user's axes, if it leaves a third
+            of their height.
         legend_after: how many rows are above the legend; None: all.
 
     Returns:
@@ -124,13 +124,9 @@ def lay_out(
     if ax is not None:
         if width is not None or figsize is not None:
             raise InterpretError("ax has a size of its own: leave out width and figsize")
-        across, high = inches_of(ax)
-        rows[0][0].draw(ax, across, True)
-        size = points("legend.font")
-        if legend and (len(legend) + bool(legend_title)) * 1.55 * size / 72 < 0.5 * high:
-            handles, words = zip(*legend, strict=True)
-            room = min(1.6, 0.5 * across)
-            ax.legend(handles, [fit(word, room, size) for word in words], title=legend_title or None)
+        rows[0][0].draw(ax, inches_of(ax)[0], True)
+        if legend:
+            _legend_inside(ax, legend, legend_title)
         return ax
     across = width_in_inches(width, figsize)
     size = points("figure.title")
@@ -147,6 +143,19 @@ def lay_out(
         figure.suptitle(heading)
     draw_lines(figure, lines)
     return figure
+
+
+def _legend_inside(ax: Axes, legend: Sequence[Key], title: str) -> None:
+    """Give the user's axes a legend, on a ground of its own, where it leaves a third of their height."""
+    figure = ax.get_figure(root=True)
+    if figure is not None and figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # axes get their size as the figure is drawn
+    across, high = inches_of(ax)
+    size = points("legend.font")
+    if (len(legend) + bool(title)) * 1.55 * size / 72 < 2 / 3 * high:
+        handles, words = zip(*legend, strict=True)
+        names = [fit(word, min(1.6, 0.5 * across), size) for word in words]
+        ax.legend(handles, names, title=title or None, frameon=True, framealpha=0.85, edgecolor="none")
 
 
 def _legend(legend: Sequence[Key], title: str) -> Panel:

@@ -96,7 +96,7 @@ def plot(
         width: inches, at least 2; the height follows. None: the width of the user's `figure.figsize` where it is not
             matplotlib's default, and otherwise 7.2, two columns of a paper; one column is 3.3.
         figsize: width and height in inches instead.
-        ax: axes of one's own, into which one panel is drawn, with its legend where that leaves half of their height.
+        ax: axes of one's own, into which one panel is drawn, with its legend where that leaves a third of their height.
             Their figure is saved as matplotlib is set: `plt.rcParams["pdf.fonttype"] = 42` embeds real fonts.
 
     Returns:
