@@ -163,6 +163,17 @@ def test_a_legend_leaves_small_axes_of_ones_own_to_the_curves() -> None:
         assert ax.get_legend() is None and ax.lines
 
 
+def test_few_predictions_are_no_larger_than_many() -> None:
+    wide = {}
+    for count in (1, 2, 4, 6):
+        figure = plot(make("predictions", 4, count))
+        drawn(figure)
+        assert faults(figure) == []
+        wide[count] = figure.get_size_inches()[0]
+    assert wide == pytest.approx({1: 2.4, 2: 3.6, 4: 7.2, 6: 7.2})
+    assert plot(make("predictions", 4, 1), width=7.2).get_size_inches()[0] == pytest.approx(7.2)
+
+
 def test_sizes() -> None:
     curves = make("invariance", 5)
     assert plot(curves).get_size_inches()[0] == 7.2

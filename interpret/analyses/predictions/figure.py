@@ -10,10 +10,14 @@ from matplotlib.patches import Patch
 
 from interpret.analyses.predictions.result import Predictions
 from interpret.figures.lettering import LEADING, fit, height_of
-from interpret.figures.panels import Key, Names, Panel, Size, choose, lay_out
+from interpret.figures.panels import Key, Names, Panel, Size, choose, lay_out, width_in_inches
 from interpret.figures.sheet import Sheet
-from interpret.figures.style import in_style, look, mix, points
+from interpret.figures.style import WIDTH, in_style, look, mix, points
 
+COLUMNS = 4
+"""Images side by side in a figure of the common width."""
+COLUMN = 2.4
+"""Inches of the narrowest figure that has not been asked for."""
 MOST = 24
 """Images in a figure that does not choose."""
 
@@ -36,6 +40,9 @@ def plot_predictions(
     """
     names = [str(image) for image in range(len(result.pictures))]
     chosen = choose(panels, names, names[:MOST], ax)
+    unasked = width is None and figsize is None and ax is None and width_in_inches(None) == WIDTH
+    if unasked and len(chosen) < COLUMNS:
+        width = max(WIDTH * len(chosen) / COLUMNS, COLUMN)  # or a single picture would fill a page
     title = f"{result.title}: the {result.top.shape[1]} most probable classes"
     return lay_out([prediction_panels(result, map(int, chosen))], width, figsize, ax, title, key_of(result))
 
