@@ -931,7 +931,7 @@ def test_a_folder_that_may_not_be_read(tmp_path) -> None:
 
 
 def test_data_that_does_not_fit_the_model() -> None:
-    with pytest.raises(InterpretError, match=r"'tensor' has images of 1 channels, and model 'tiny' takes 3"):
+    with pytest.raises(InterpretError, match=r"'tensor' has images of 1 channel, and model 'tiny' takes 3"):
         open_images(torch.zeros(2, 1, 16, 16), model())
     # what a network takes that has no preprocessing, it says itself when it runs
     assert len(open_images(torch.zeros(2, 3, 16, 16), nn.Conv2d(1, 1, 1))) == 2

@@ -762,7 +762,8 @@ def _check_first(images: Images, model: Model) -> None:
     wanted = found if model.preprocess is None else len(model.preprocess.channels)
     if found != wanted:
         raise InterpretError(
-            f"data {images.name!r} has images of {found} channels, and model {model.name!r} takes {wanted}"
+            f"data {images.name!r} has images of {found} channel{'s' * (found != 1)}, and model {model.name!r} takes "
+            f"{wanted}"
         )
 
 

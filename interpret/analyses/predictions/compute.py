@@ -24,6 +24,8 @@ from interpret.support.progress import progress
 
 PICTURES = 64
 """How many images' pictures a result keeps."""
+TELLING = 0.8
+"""Probability of a class that the network knows, and can still be made to doubt where a part is hidden."""
 
 
 def predict(
@@ -154,8 +156,8 @@ def different_classes(
 
     They are spread over the data, each of another source. Where the data has labels these are their classes, and
     otherwise what the network says of sixteen times as many images as are asked for: of each part of the data, the one
-    that it is surest of. Those that cannot be read are passed over. Where there are fewer classes than that, items of
-    the same one fill up.
+    to which it gives a probability nearest to 0.8: it knows the image, and can still be made to doubt. Those that
+    cannot be read are passed over. Where there are fewer classes than that, items of the same one fill up.
 
     Args:
         model: the network, whose output is one score a class.
@@ -167,20 +169,20 @@ def different_classes(
     images = open_images(data, model)
     _, firsts = np.unique(images.sources, return_index=True)
     among = firsts if count <= len(firsts) else np.arange(len(images))
-    classes, sure = images.labels[among], np.zeros(len(among))
+    classes, off = images.labels[among], np.zeros(len(among))
     if (classes < 0).any():
         spread = np.unique(np.linspace(0, len(among) - 1, min(16 * count, len(among))).round().astype(int))
         among = np.array([item for item in among[spread].tolist() if _can_be_read(images, item)], np.int64)
         if not len(among):
             raise InterpretError(f"data {images.name!r} has no image that can be read")
         answers = predict(model, images, among.tolist(), 1, batch_size=batch_size, device=device)
-        classes, sure = answers.top[:, 0], answers.probabilities[:, 0]
-    # evenly spread places first; from each, what is surest around it, or nearest, of a class that is not there yet
+        classes, off = answers.top[:, 0], np.abs(answers.probabilities[:, 0] - TELLING)
+    # evenly spread places first; from each, the most telling item around it, or the nearest, of a new class
     found: list[int] = []
     spacing = len(among) / count
     for place in np.linspace(0, len(among) - 1, min(count, len(among))):
         distance = np.abs(np.arange(len(among)) - place)
-        order = np.lexsort((distance, np.where(distance < spacing / 2, -sure, 1))).tolist()
+        order = np.lexsort((distance, np.where(distance < spacing / 2, off, 1))).tolist()
         seen = {classes[one] for one in found}
         new = [one for one in order if classes[one] not in seen] or [one for one in order if one not in found]
         found.append(new[0])
