@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import zlib
 from io import BytesIO
@@ -161,6 +162,14 @@ def test_a_legend_leaves_small_axes_of_ones_own_to_the_curves() -> None:
     for panel, ax in zip(["layers", "probability"], halves, strict=True):
         plot(curves, panel, ax=ax)
         assert ax.get_legend() is None and ax.lines
+
+
+def test_occlusions_of_two_layers_are_told_apart() -> None:
+    """A study keeps both, and its findings and its report list them by title."""
+    occlusion: Any = make("occlusion", 4, 2)
+    titles = [dataclasses.replace(occlusion, layer=layer).title for layer in ("conv1", "conv2", None)]
+    assert titles[0] == "What the network and conv1 lose where a square is hidden"
+    assert titles[2] == "What the network loses where a square is hidden" and len(set(titles)) == 3
 
 
 def test_few_predictions_are_no_larger_than_many() -> None:

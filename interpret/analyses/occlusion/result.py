@@ -68,7 +68,9 @@ class Occlusion(Result):
 
     @property
     def title(self) -> str:
-        return "What the network loses where a square is hidden"
+        # a study keeps one for each layer that was followed
+        losers = "the network loses" if self.layer is None else f"the network and {self.layer} lose"
+        return f"What {losers} where a square is hidden"
 
     @property
     def extent(self) -> str:
