@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from torch import nn
 
-from interpret.gallery import numbers, write_gallery
+from interpret.gallery import write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
 from interpret.gallery.searching import strongest_of_each
 from interpret.images.data import open_images
@@ -28,6 +28,7 @@ from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.study import study as study_module
 from interpret.study.study import Study
+from interpret.support import numbers
 from interpret.support.files import layer_path
 
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser

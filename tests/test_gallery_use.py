@@ -40,10 +40,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret import results
-from interpret.gallery import image_list, numbers, subjects, write_gallery
+from interpret.gallery import image_list, subjects, write_gallery
 from interpret.results import Result
 from interpret.results import plotting as plots
 from interpret.study.study import Study
+from interpret.support import numbers
 from interpret.support.files import layer_path
 
 study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser

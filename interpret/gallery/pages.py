@@ -16,7 +16,6 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from interpret.gallery import numbers
 from interpret.gallery.analyses import Analyses, Curve, Occluded, Strip
 from interpret.gallery.colours import COLOURS, colour_shares, main_colour
 from interpret.gallery.drawings import (
@@ -33,7 +32,9 @@ from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_
 from interpret.gallery.relations import Correlates, Selectivity, select
 from interpret.network.readings import in_words
 from interpret.study.study import EVERY_IMAGE, UNPREDICTED, Study, local_field, thumbnail_size
+from interpret.support import numbers
 from interpret.support.files import layer_path
+from interpret.support.html import breakable
 
 LIVELIEST = 8
 """How many units of each layer the network's page shows at most, on a wide screen."""
@@ -276,7 +277,7 @@ class LayerView:
     @cached_property
     def breakable(self) -> Markup:
         """Its name, escaped, that may break into lines after each dot."""
-        return numbers.breakable(self.name)
+        return breakable(self.name)
 
     @property
     def href(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from interpret.gallery import cards, numbers
+from interpret.gallery import cards
 from interpret.gallery.classes import Classes
 from interpret.gallery.findings import Finding, findings
 from interpret.gallery.image_list import addresses
@@ -21,7 +21,9 @@ from interpret.gallery.relations import correlate
 from interpret.gallery.searching import SearchIndex
 from interpret.gallery.subjects import Subjects
 from interpret.study.study import EVERY_IMAGE, Study
+from interpret.support import numbers
 from interpret.support.errors import InterpretError
+from interpret.support.html import breakable, json_in_html
 from interpret.support.manifest import MANIFEST, check_folder, read_manifest, updating
 from interpret.support.progress import progress
 from interpret.support.version import __version__
@@ -109,9 +111,9 @@ class _Writer:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        for name in ("value", "count", "compact", "share", "product", "pixels", "breakable", "record", "signed"):
+        for name in ("value", "count", "compact", "share", "product", "pixels", "signed"):
             self.templates.filters[name] = getattr(numbers, name)
-        self.templates.filters["counted"] = counted
+        self.templates.filters |= {"counted": counted, "breakable": breakable, "json_in_html": json_in_html}
         self.found: list[Finding] = []
         self.subjects = Subjects(network)
         self.classes = Classes([], [], [])

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from interpret.figures.style import only_house_style
-from interpret.gallery import numbers
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.results.plotting import plot
 from interpret.study.study import Study
+from interpret.support import numbers
 from interpret.support.errors import InterpretError
 from interpret.support.files import replacing
+from interpret.support.html import breakable
 from interpret.support.progress import progress
 from interpret.support.stamps import is_stamped, stamped
 from interpret.support.version import __version__
@@ -210,7 +211,7 @@ def _html(report: Report) -> str:
         undefined=StrictUndefined,
     )
     style = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
-    templates.filters["breakable"] = numbers.breakable
+    templates.filters["breakable"] = breakable
     templates.filters["counted"] = counted
     templates.filters["value"] = numbers.value
     return templates.get_template("report.html").render(

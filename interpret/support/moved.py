@@ -36,6 +36,7 @@ NEW_NAMES = {
     "flow": "tracing.connectivity",
     "folder": "images.folder",
     "forward": "network.forward",
+    "gallery.numbers": "support.numbers",
     "imagenet": "images.imagenet",
     "inputs": "images.several_inputs",
     "interrupts": "support.interrupts",

@@ -1,14 +1,10 @@
-"""Numbers and names as a reader wants to see them."""
+"""Numbers and sizes as text for pages and reports."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-
-from markupsafe import Markup
 
 THIN = "\u202f"  # narrow no-break space, between a number and its unit
 
@@ -42,18 +38,6 @@ def signed(number: float) -> str:
     ('+0.250', '−1.50')
     """
     return value(number) if number < 0 else "+" + value(number)
-
-
-def record(found: dict[str, Any]) -> Markup:
-    r"""Return JSON that can stand in an element of HTML: nothing in it ends the element.
-
-    >>> record({"name": "</script>"})
-    Markup('{"name":"\\u003c/script\\u003e"}')
-    """
-    text = json.dumps(found, separators=(",", ":"))
-    for character in "<>&'":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
 
 
 def count(number: int) -> str:
@@ -121,12 +105,3 @@ def field(full: Mapping[str, Any] | None, local: Mapping[str, Any] | None) -> st
     """
     seen = "whole image" if full is None else pixels(full["size"])
     return seen if local is None or local == full else f"{seen}, local {pixels(local['size'])}"
-
-
-def breakable(name: str) -> Markup:
-    """Return a dotted name, escaped, that may break into lines after each dot.
-
-    >>> breakable("features.3.<b>")
-    Markup('features.<wbr>3.<wbr>&lt;b&gt;')
-    """
-    return Markup("<wbr>").join(part for part in re.split(r"(?<=[._/])", name) if part)
