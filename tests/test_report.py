@@ -30,7 +30,8 @@ from interpret.analyses.sanity.compute import sanity_check
 from interpret.cli import main
 from interpret.figures import style
 from interpret.network.model import Model
-from interpret.report.writer import UNITS, Report, write_report
+from interpret.report.contents import UNITS, Report
+from interpret.report.writer import write_report
 from interpret.results import KINDS
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError

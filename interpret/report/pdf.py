@@ -16,7 +16,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, only_house_style
-from interpret.report.writer import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
+from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.support import numbers
 from interpret.support.version import __version__
 from interpret.support.wording import count

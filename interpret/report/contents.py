@@ -1,0 +1,142 @@
+"""What a report says of a study, whatever format it is written in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from interpret.figures.style import only_house_style
+from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
+from interpret.results.plotting import plot
+from interpret.study.study import Study
+from interpret.support import numbers
+from interpret.support.progress import progress
+from interpret.support.wording import count as counted
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from interpret.results import Result
+
+UNITS = 4
+"""Units of each layer that are shown: those with the largest values."""
+
+READ_FILTERS = (
+    "Each tile is one kernel of {layer}, drawn as the pattern that it answers to: mid-grey is a weight of zero, light "
+    "is positive and dark negative, in the colours of the input where it has three channels."
+)
+READ_UNITS = (
+    "The {count} units of each layer with the largest values. Left, the parts of the images that excite the unit most, "
+    "the strongest first; right, what in them carried the excitation, passed back to the pixels by the rule named. "
+    "Mid-grey is nothing; each projection is stretched to its own contrast."
+)
+READ_LAYERS = (
+    "In the order in which they run. Output is channels × height × width; MACs are multiply-accumulates for one image; "
+    "a receptive field is what one unit sees of the input, in pixels; a local field that part of it from which its "
+    "signal comes, where the rest is seen by gates alone."
+)
+
+
+@dataclass(frozen=True)
+class LayerLine:
+    """A layer as the table of layers shows it."""
+
+    name: str
+    kind: str
+    output: str
+    params: str
+    macs: str
+    field: str
+
+
+class Report:
+    """What a report says of a study, whatever it is written as."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.network = NetworkView(study)
+        self.name = str(self.network.model["name"])
+        self.results: list[tuple[str, str]] = study.results
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.results or self.network.mined_layers or self.network.filtered_layers)
+
+    @cached_property
+    def facts(self) -> list[tuple[str, str]]:
+        """What the network and the data are."""
+        network = self.network
+        facts = [
+            ("Parameters", numbers.compact(network.model["params"])),
+            ("Multiply–adds", numbers.compact(network.macs)),
+            ("Input", numbers.product(network.input_shape)),
+        ]
+        if network.model["classes"]:
+            facts.append(("Classes", numbers.count(len(network.model["classes"]))))
+        if network.mined_layers:
+            facts.append(("Units mined", numbers.count(network.unit_count)))
+        crops = "" if network.item_count == network.source_count else f" in {numbers.count(network.item_count)} crops"
+        facts.append(("Images", numbers.count(network.source_count) + crops))
+        return facts
+
+    @cached_property
+    def provenance(self) -> list[tuple[str, str]]:
+        """Where all of it comes from, in full."""
+        network = self.network
+        settings = [f"{name} = {value}" for name, value in network.settings.items()]
+        versions = [f"{name} {value}" for name, value in network.versions.items()]
+        skipped, spec = network.data["skipped"], network.model["spec"]
+        found = [
+            ("Model", self.name if spec in (None, self.name) else f"{self.name} ({spec})"),
+            ("Weights", network.model["origin"] or "as the caller had them"),
+            ("SHA-256 of the weights", network.model["weights_hash"]),
+            ("Data set", str(network.data["name"])),
+            ("Fingerprint of the data", network.data["fingerprint"]),
+            ("Settings", ", ".join(settings)),
+            ("Computed with", ", ".join(versions)),
+        ]
+        if skipped:
+            found.append(("Not readable", f"{counted(len(skipped), 'file')}: " + "; ".join(sorted(skipped)[:5])))
+        return found
+
+    @cached_property
+    def layers(self) -> list[LayerLine]:
+        return [
+            LayerLine(
+                name=layer.name,
+                kind=layer.kind,
+                output=numbers.product(layer.output_shape),
+                params=numbers.count(layer.params) if layer.params else "",
+                macs=numbers.compact(layer.macs) if layer.macs else "",
+                field=numbers.field(layer.receptive_field, layer.field),
+            )
+            for layer in self.network.layers
+        ]
+
+    def units(self, layer: LayerView) -> list[UnitLine]:
+        """Return a layer's strongest units, of those that have pictures."""
+        return [unit for unit in layer.liveliest if unit.patches][:UNITS]
+
+    @property
+    def shown_layers(self) -> list[LayerView]:
+        """The mined layers whose units have pictures."""
+        return [layer for layer in self.network.mined_layers if self.units(layer)]
+
+    def load(self) -> Iterator[Result]:
+        """Yield the kept results in the order of their kinds."""
+        with progress(len(self.results), "drawing figures", "figure") as bar:
+            for kind, name in self.results:
+                yield self.study.result(kind, name)
+                bar.update()
+
+    def read(self, picture: Picture) -> bytes:
+        """Return a picture's file."""
+        return (self.study.path / picture.path).read_bytes()
+
+
+def draw(result: Result) -> Figure:
+    """Return a result's figure."""
+    with only_house_style():
+        return plot(result)
