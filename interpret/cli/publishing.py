@@ -34,7 +34,7 @@ def plot(
     if out is not None:
         check_figure_path(out, "--out")
     begun = Study.open(study)
-    kept = begun.results
+    kept = begun.drawable_results()
     if not kept:
         fail(f"{study} keeps no results to draw: make one, for example with interpret probe {study}")
     fitting = [one for one in kept if kind in (None, one[0]) and name in (None, one[1])]

@@ -181,11 +181,15 @@ class Figure(PlainFigure):
             super().savefig(fname, **kwargs)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """Return what Jupyter shows, and how large on the screen."""
-        width, height = self.get_size_inches().tolist()
-        file = BytesIO()
-        self.savefig(file, format="png", dpi=min(2 * SCREEN_DPI, LONGEST / max(width, height)))
-        return file.getvalue(), {"width": round(width * SCREEN_DPI), "height": round(height * SCREEN_DPI)}
+        return screen_picture(self)
+
+
+def screen_picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
+    """Return a figure as PNG for a notebook, and its width and height on the screen."""
+    width, height = figure.get_size_inches().tolist()
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=min(2 * SCREEN_DPI, LONGEST / max(width, height)))
+    return file.getvalue(), {"width": round(width * SCREEN_DPI), "height": round(height * SCREEN_DPI)}
 
 
 Drawing = TypeVar("Drawing", bound=Callable[..., Any])

@@ -41,11 +41,11 @@ class Finding:
 
 
 def findings(study: Study, context: bool = True) -> Iterator[Finding]:
-    """Yield the findings of a study in the order in which kinds were registered; without context, no whole images."""
+    """Yield the findings of a study in the order of a report; without context, those that show no whole images."""
     from interpret.figures.style import only_house_style
     from interpret.results.plotting import plot
 
-    for kind, name in study.results:
+    for kind, name in study.drawable_results():
         # what the network makes of each image stands on its page
         if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGES):
             continue

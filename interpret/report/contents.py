@@ -58,7 +58,7 @@ class Report:
         self.study = study
         self.network = NetworkView(study)
         self.name = str(self.network.model["name"])
-        self.results: list[tuple[str, str]] = study.results
+        self.results: list[tuple[str, str]] = study.drawable_results()
 
     @property
     def is_empty(self) -> bool:

@@ -1,5 +1,6 @@
 """What all results have in common, without torch: a line to print, a figure, a table, and a file."""
 
-from interpret.results.result import KINDS, Result, result_class
+from interpret.results.kinds import all_kinds, result_class
+from interpret.results.result import Result
 
-__all__ = ["KINDS", "Result", "result_class"]
+__all__ = ["Result", "all_kinds", "result_class"]

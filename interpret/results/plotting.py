@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, overload
-
-from interpret.support.errors import unknown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from interpret.results import Result
-
-# kind of result: the function that draws it, imported at first use
-DRAWN_BY: dict[str, str] = {
-    "predictions": "interpret.analyses.predictions.figure:plot_predictions",
-    "feature-maps": "interpret.analyses.feature_maps.figure:plot_feature_maps",
-    "evolution": "interpret.analyses.evolution.figure:plot_evolution",
-    "invariance": "interpret.analyses.invariance.figure:plot_invariance",
-    "occlusion": "interpret.analyses.occlusion.figure:plot_occlusion",
-    "neighbours": "interpret.analyses.neighbours.figure:plot_neighbours",
-    "correspondence": "interpret.analyses.correspondence.figure:plot_correspondence",
-    "methods": "interpret.analyses.methods.figure:plot_methods",
-    "sanity": "interpret.analyses.sanity.figure:plot_sanity",
-    "costs": "interpret.analyses.costs.figure:plot_costs",
-    "trace": "interpret.tracing.figure:plot_trace",
-    "mined": "interpret.analyses.mining.figure:plot_mined",
-    "mined-layer": "interpret.analyses.mining.figure:plot_mined_layer",
-    "unit": "interpret.analyses.mining.figure:plot_unit",
-    "projections": "interpret.analyses.projection.figure:plot_projections",
-    "attribution": "interpret.analyses.attribution.figure:plot_attribution",
-    "comparison": "interpret.analyses.comparison.figure:plot_comparison",
-}
 
 
 @overload
@@ -105,11 +81,7 @@ def plot(
     Raises:
         InterpretError: an unknown panel, several of them for one `ax`, and a width that is too small.
     """
-    if result.kind not in DRAWN_BY:
-        raise unknown("kind of result", result.kind, DRAWN_BY)
-    module, _, name = DRAWN_BY[result.kind].partition(":")
     asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
-    # a figure of one's own kind need not know of them
-    given = {argument: value for argument, value in asked.items() if value is not None}
-    drawn: Figure | Axes = getattr(import_module(module), name)(result, **given)
+    # a class of one's own may define a plot that takes none of them
+    drawn: Figure | Axes = result.plot(**{argument: value for argument, value in asked.items() if value is not None})  # type: ignore[arg-type]
     return drawn

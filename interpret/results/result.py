@@ -16,33 +16,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from interpret.support.errors import InterpretError, unknown
+from interpret.results.kinds import register, result_class
+from interpret.support.errors import InterpretError
 from interpret.support.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
-
-# kind of result: the class, imported at first use; a report shows them in this order
-KINDS: dict[str, str] = {
-    "predictions": "interpret.analyses.predictions.result:Predictions",
-    "feature-maps": "interpret.analyses.feature_maps.result:FeatureMaps",
-    "evolution": "interpret.analyses.evolution.result:Evolution",
-    "invariance": "interpret.analyses.invariance.result:InvarianceCurves",
-    "occlusion": "interpret.analyses.occlusion.result:Occlusion",
-    "neighbours": "interpret.analyses.neighbours.result:Neighbours",
-    "correspondence": "interpret.analyses.correspondence.result:Correspondence",
-    "methods": "interpret.analyses.methods.result:MethodComparison",
-    "sanity": "interpret.analyses.sanity.result:SanityCheck",
-    "costs": "interpret.analyses.costs.result:NetworkCosts",
-    "trace": "interpret.tracing.tracing:Trace",
-    "mined": "interpret.analyses.mining.result:Mined",
-    "mined-layer": "interpret.analyses.mining.result:MinedLayer",
-    "unit": "interpret.analyses.mining.unit:Unit",
-    "projections": "interpret.analyses.projection.result:Projections",
-    "attribution": "interpret.analyses.attribution.result:Attribution",
-    "comparison": "interpret.analyses.comparison.result:Comparison",
-}
 
 
 class Result:
@@ -67,36 +47,56 @@ class Result:
     >>> Curve.load(file).distances["conv1"], Curve.load(file).unit
     (array([1., 1., 1.]), 'px')
 
-    In a notebook it shows its figure, or a table where there is none. `plot` returns the figure, `to_dataframe` the
-    numbers as pandas has them, and `save` writes a file that `load` reads.
+    In a notebook it shows its figure. `plot` returns the figure, `to_dataframe` the numbers as a pandas table, and
+    `save` writes a file that `load` reads.
+
+    A class that sets `kind` registers itself, one of your own as well: a study keeps and lists its results, and
+    `interpret.plot`, reports and the findings of a gallery show them as soon as the class is imported. Its figure is
+    what `drawn_by` names, or what its own `plot` draws.
     """
 
     kind: ClassVar[str]
-    """What a study and the command call it."""
+    """The name of the kind for a study and the command; in a study it names a folder."""
+    drawn_by: ClassVar[str] = ""
+    """The function that draws the figure, as "module:function", imported at first use; see `plot`."""
+    report_after: ClassVar[str | None] = None
+    """The kind of results that those of a user's own class follow in a report; None: they come last."""
+    format_version: ClassVar[int] = 1
+    """The version of the file format; raise it when older versions of the class cannot read what `save` writes."""
     shows_images: ClassVar[bool] = False
-    """Whether its figure shows whole images of the data, which a gallery without context leaves out."""
+    """Whether the figure shows whole images of the data; a gallery without context then leaves it out."""
+
+    @classmethod
+    def has_figure(cls) -> bool:
+        """Return whether results of the class can be drawn."""
+        return bool(cls.drawn_by) or cls.plot is not Result.plot
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if "kind" in vars(cls):
+            register(cls)
 
     @property
     def title(self) -> str:
         """What the result is, in a few words."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define title")
 
     @property
     def reading(self) -> str:
-        """The sentence that tells how to read its figure, and what it is measured on."""
-        raise NotImplementedError
+        """The sentence that tells how to read the figure, and on what it is measured."""
+        raise NotImplementedError(f"{type(self).__name__} must define reading")
 
     @property
     def extent(self) -> str:
-        """How much of what it holds, in a few words: "4 images, 8 layers"."""
-        raise NotImplementedError
+        """How much it holds, in a few words: "4 images, 8 layers"; "" where the class does not say."""
+        return ""
 
     def columns(self) -> dict[str, Any]:
-        """Return the numbers as columns of one length, by name: what `to_dataframe` makes a table of."""
-        raise NotImplementedError
+        """Return the numbers as columns of one length, by name; `to_dataframe` makes a table of them."""
+        raise NotImplementedError(f"{type(self).__name__} must define columns")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}: {self.title}, {self.extent}>"
+        return f"<{type(self).__name__}: {', '.join(filter(None, (self.title, self.extent)))}>"
 
     def plot(
         self,
@@ -106,17 +106,32 @@ class Result:
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Any:
-        """Draw it in a figure of its own, or into one's own axes, and return that; see `interpret.plot`."""
-        from interpret.results.plotting import plot
+        """Draw it in a figure of its own, or into given axes, and return that; see `interpret.plot`.
 
-        if ax is not None:
-            return plot(self, panels, ax=ax)
-        return plot(self, panels, width=width, figsize=figsize)
+        A class of your own names its drawing function in `drawn_by`, or overrides this method. Either is called with
+        those of these arguments alone that the caller gave, so that it need not take them all.
+
+        Raises:
+            InterpretError: the class has no figure.
+        """
+        if not self.drawn_by:
+            raise InterpretError(
+                f"a result of kind {self.kind!r} has no figure: set {type(self).__name__}.drawn_by to "
+                "'module:function', or define its method plot"
+            )
+        module, _, name = self.drawn_by.partition(":")
+        given = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
+        return getattr(import_module(module), name)(
+            self, **{argument: value for argument, value in given.items() if value is not None}
+        )
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]] | None:
-        """Return what Jupyter shows."""
-        shown: tuple[bytes, dict[str, int]] = self.plot()._repr_png_()
-        return shown
+        """Return the figure as Jupyter shows it; None where the class has none."""
+        if not self.has_figure():
+            return None
+        from interpret.figures.style import screen_picture
+
+        return screen_picture(self.plot())
 
     def to_dataframe(self) -> DataFrame:
         """Return the numbers as a pandas table; what its rows are is said by `columns`.
@@ -133,9 +148,10 @@ class Result:
         return DataFrame(self.columns())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the result to a safetensors file, whole or not at all; what is in memory only stays there.
+        """Write the result to a safetensors file, whole or not at all.
 
-        An older result at its place is replaced, and no other file.
+        An older result at its place is replaced, and no other file. Fields with `metadata={"kept": False}` are left
+        out.
         """
         arrays: dict[str, Any] = {}
         mappings: dict[str, list[str]] = {}
@@ -149,7 +165,12 @@ class Result:
             else:
                 settings[name] = value
         tensors = {key: _type_of(one) for key, one in arrays.items() if not isinstance(one, np.ndarray)}
-        header: dict[str, Any] = {"kind": self.kind, "mappings": mappings, "settings": settings}
+        header: dict[str, Any] = {
+            "kind": self.kind,
+            "format": self.format_version,
+            "mappings": mappings,
+            "settings": settings,
+        }
         if tensors:
             header["tensors"] = tensors
         with replacing(path, _holds_result) as new:
@@ -165,7 +186,7 @@ class Result:
         """
         try:
             with safe_open(path, "np") as stored:
-                header = json.loads((stored.metadata() or {}).get("result", "null"))
+                header = header_of(stored)
                 arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
         except FileNotFoundError:
             raise InterpretError(f"{path} does not exist: give a file that save or a study wrote") from None
@@ -173,11 +194,12 @@ class Result:
             header = None
         if header is None:
             raise InterpretError(f"{path} holds no result of interpret's")
-        made = result_class(header["kind"]) if "kind" not in vars(cls) else cls
+        made: Any = result_class(header["kind"]) if "kind" not in vars(cls) else cls
         if made.kind != header["kind"]:
             raise InterpretError(
                 f"{path} holds a result of kind {header['kind']!r}, not {made.kind!r}: read it with Result.load"
             )
+        refuse_newer(path, header, made)
         for key, dtype in header.get("tensors", {}).items():
             arrays[key] = _as_tensor(dtype, arrays[key])
         values = header["settings"] | {key: value for key, value in arrays.items() if "/" not in key}
@@ -196,18 +218,25 @@ class Result:
         return cls(**kept)
 
 
+def header_of(stored: Any) -> Any:
+    """Return what an open safetensors file says of the result in it; None where it holds none."""
+    return json.loads((stored.metadata() or {}).get("result", "null"))
+
+
 def _holds_result(path: Path) -> bool:
     with suppress(SafetensorError), safe_open(path, "np") as stored:
-        return "result" in (stored.metadata() or {})
+        return header_of(stored) is not None
     return False
 
 
-def result_class(kind: str) -> Any:
-    """Return the class of a kind of result."""
-    if kind not in KINDS:
-        raise unknown("kind of result", kind, KINDS)
-    module, _, name = KINDS[kind].partition(":")
-    return getattr(import_module(module), name)
+def refuse_newer(path: str | os.PathLike[str], header: dict[str, Any], made: type[Result]) -> None:
+    """Refuse a file whose header says that a later version wrote it, in a format that this one does not know."""
+    written = header.get("format", 1)  # version 0.1.0 wrote format 1, and did not say so
+    if written > made.format_version:
+        raise InterpretError(
+            f"{path} has format {written} of results of kind {made.kind!r}, and this version reads format "
+            f"{made.format_version} at most: update interpret, or what defines {made.__name__}"
+        )
 
 
 def crossed(**axes: Any) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,10 @@ def read_study_file(path: Path) -> dict[str, Any]:
         info = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise InterpretError(f"{file} is damaged ({error}): delete the folder and compute the study again") from None
-    if not isinstance(info, dict) or info.get("format") != FORMAT:
+    written = info.get("format") if isinstance(info, dict) else None
+    if isinstance(written, int) and written > FORMAT:
+        raise InterpretError(f"{file} has format {written}, and this version reads format {FORMAT}: update interpret")
+    if written != FORMAT:
         raise InterpretError(f"{file} has another format than this version's {FORMAT}: compute the study again")
     missing = [part for part in ("model", "data", "settings", "layers") if part not in info]
     if missing:

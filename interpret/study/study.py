@@ -26,8 +26,10 @@ from interpret.analyses.mining.result import (
     read_mined_folder,
     read_mined_layer,
 )
+from interpret.results.kinds import in_report_order, is_known, result_class
+from interpret.results.result import Result
 from interpret.results.study_file import FORMAT, read_study_file
-from interpret.support.errors import InterpretError, unknown
+from interpret.support.errors import InterpretError, unknown, warn
 from interpret.support.files import discard, layer_path, replacing, taken_over, write_text
 from interpret.support.manifest import updating
 from interpret.support.wording import count as counted
@@ -42,7 +44,6 @@ if TYPE_CHECKING:
     from interpret.network.answers import Reading
     from interpret.network.model import Model
     from interpret.network.pixel_scale import PixelScale
-    from interpret.results import Result
 
 # Reading a study needs no torch, so that a gallery can be built where there is none: what computes imports it.
 
@@ -245,18 +246,30 @@ class Study:
 
     @property
     def results(self) -> list[tuple[str, str]]:
-        """The other analyses' results that it keeps, as (kind, name)."""
-        from interpret.results import KINDS
+        """The other analyses' results that it keeps, as (kind, name), in the order in which a report shows them."""
+        return in_report_order(self._kept_results())
 
-        folders = [self.path / "results" / kind for kind in KINDS]
-        files = [file for folder in folders if folder.exists() for file in sorted(folder.glob("*.safetensors"))]
+    def drawable_results(self) -> list[tuple[str, str]]:
+        """Return those of `results` that have a figure, and warn of what cannot be drawn or read."""
+        for kind in dict.fromkeys(kind for kind, _ in self._kept_results()):
+            if not is_known(kind):
+                warn(
+                    f"{self.path} keeps results of kind {kind!r}, which are left out, as no class of that kind is "
+                    "imported: import the module that defines it first"
+                )
+            elif not result_class(kind).has_figure():
+                warn(f"results of kind {kind!r} are left out, as they have no figure: define plot in their class")
+        return [(kind, name) for kind, name in self.results if result_class(kind).has_figure()]
+
+    def _kept_results(self) -> list[tuple[str, str]]:
+        files = sorted((self.path / "results").glob("*/*.safetensors"))
         # not its stem: without a name, the file is called ".safetensors", which is no ending to pathlib
         return [(file.parent.name, unquote(file.name.removesuffix(".safetensors"))) for file in files]
 
     def result(self, kind: str, name: str = "") -> Result:
         """Return a result that it keeps."""
-        from interpret.results import Result
-
+        if not is_known(kind) and (kind, name) in self._kept_results():
+            result_class(kind)  # which says what is missing
         if (kind, name) not in self.results:
             raise unknown("result", f"{kind} {name}".strip(), [" ".join(one).strip() for one in self.results])
         return Result.load(self._result_file(kind, name))

@@ -83,6 +83,7 @@ class Trace(Result, dict[str, Layer]):
     """
 
     kind = "trace"
+    drawn_by = "interpret.tracing.figure:plot_trace"
 
     input_shape: tuple[int, int, int]
     params: int

@@ -25,10 +25,11 @@ from helpers.figure_results import make
 from interpret.analyses.costs.figure import FAMILIES
 from interpret.figures.saving import write_figure
 from interpret.figures.style import ACCENT, CATEGORIES, figure_grid, in_style, only_house_style
-from interpret.results.plotting import DRAWN_BY, plot
+from interpret.results.kinds import BUILT_IN
+from interpret.results.plotting import plot
 from interpret.support.errors import InterpretError
 
-KINDS = list(DRAWN_BY)
+KINDS = list(BUILT_IN)
 COLUMN, PAGE = 3.3, 7.0
 
 

@@ -39,10 +39,10 @@ from helpers.gallery_study import (
     opened,
     pages,
 )
-from interpret import results
+from interpret.analyses.evolution.result import Evolution
+from interpret.analyses.invariance.result import InvarianceCurves
 from interpret.gallery import image_list, subjects, write_gallery
 from interpret.results import Result
-from interpret.results import plotting as plots
 from interpret.study.study import Study
 from interpret.support import numbers
 from interpret.support.files import layer_path
@@ -307,7 +307,8 @@ def test_a_layer_that_takes_a_list_of_tensors_has_its_place(tmp_path: Path) -> N
 
 @dataclass
 class Curve(Result):
-    kind = "curve"
+    kind = "gallery-curve"
+    drawn_by = f"{__name__}:draw_curve"
     values: NDArray[np.float64]
 
     @property
@@ -328,9 +329,7 @@ def draw_curve(result: Curve) -> Figure:
 
 
 @pytest.fixture
-def with_finding(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setitem(results.KINDS, "curve", f"{__name__}:Curve")
-    monkeypatch.setitem(plots.DRAWN_BY, "curve", f"{__name__}:draw_curve")
+def with_finding(study: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "study"
     shutil.copytree(study, copy)
     Study.open(copy).keep(Curve(np.arange(4.0)), "odd/layer <b> 100%")
@@ -353,51 +352,15 @@ def test_findings_show_any_result(with_finding: Path, tmp_path: Path) -> None:
 
 def test_gallery_with_findings_needs_no_torch(with_finding: Path, tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}];"
-        "from interpret import plots, results;"
-        "results.KINDS['curve'] = 'test_gallery_use:Curve'; plots.DRAWN_BY['curve'] = 'test_gallery_use:draw_curve';"
+        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]; import {__name__};"
         "from interpret.gallery import write_gallery;"
         f"write_gallery({str(with_finding)!r}, {str(tmp_path / 'out')!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@dataclass
-class Probe(Result):
-    """What the gallery reads of an invariance probe."""
-
-    kind = "invariance"
-    axis: str
-    values: NDArray[np.float64]
-    relative: dict[str, NDArray[np.float64]]
-    unit_distances: dict[str, NDArray[np.float64]]
-    title = "Invariance to translation"
-    reading = "0 is invariant."
-
-    @property
-    def unit_areas(self) -> dict[str, NDArray[np.float64]]:
-        return {layer: curves.mean(1) for layer, curves in self.unit_distances.items()}
-
-
-@dataclass
-class Training(Result):
-    """What the gallery reads of a training's evolution."""
-
-    kind = "evolution"
-    channels: str
-    epochs: NDArray[np.int64]
-    units: dict[str, NDArray[np.int64]]
-    patches: dict[str, NDArray[np.uint8]]
-    projections: dict[str, NDArray[np.float32]]
-    title = "Evolution"
-    reading = "Each column is an epoch."
-
-
 @pytest.fixture
-def analysed(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for kind, name in (("invariance", "Probe"), ("evolution", "Training")):
-        monkeypatch.setitem(results.KINDS, kind, f"{__name__}:{name}")
-        monkeypatch.setitem(plots.DRAWN_BY, kind, f"{__name__}:draw_anything")
+def analysed(study: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "study"
     shutil.copytree(study, copy)
     rng = np.random.default_rng(0)
@@ -406,17 +369,22 @@ def analysed(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     curves[3] = np.nan
     values = np.array([-1.0, 0.0, 1.0])
     begun = Study.open(copy)
-    begun.keep(Probe("shift (px)", values, {layer: rng.random((5, 3))}, {layer: curves}), "translation")
+    distances, norms = {layer: rng.random((5, 3))}, {layer: np.ones(5)}
+    begun.keep(
+        InvarianceCurves("translation", "shift (px)", 0, values, distances, norms, {layer: curves}), "translation"
+    )
     pictures = rng.integers(0, 256, (2, 4, 3, 3, 3), dtype=np.uint8)
     signals = rng.normal(size=(2, 4, 3, 3, 3)).astype(np.float32)
     begun.keep(
-        Training("RGB", np.array([0, 1, 2, 4]), {layer: np.array([5, 2])}, {layer: pictures}, {layer: signals}), "all"
-    )
+        Evolution(
+            "network", "images", 9, "deconvnet", "RGB", np.array([0, 1, 2, 4]), {layer: np.array([5, 2])},
+            {layer: rng.random((2, 4), np.float32)}, {layer: rng.integers(0, 9, (2, 4))},
+            {layer: np.zeros((2, 4, 2), np.int64)}, {layer: signals}, {layer: pictures},
+            {layer: rng.random(3)}, {layer: np.zeros(3)}, 9,
+        ),
+        "all",
+    )  # fmt: skip
     return copy
-
-
-def draw_anything(_: Result) -> Figure:
-    return Figure(figsize=(2, 2))
 
 
 def test_filters_of_every_mined_convolution_are_drawn(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from helpers.figure_results import make
 from interpret import InterpretError, Mined, Result, Study
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.mining.unit import Unit
-from interpret.results import KINDS, result_class
+from interpret.results.kinds import BUILT_IN as KINDS
+from interpret.results.kinds import result_class
 from interpret.tracing.tracing import Trace
 
 TABLES = ("trace", "mined")

@@ -20,6 +20,7 @@ class Attribution(Result):
     """Maps of B images for one target each."""
 
     kind = "attribution"
+    drawn_by = "interpret.analyses.attribution.figure:plot_attribution"
     shows_images = True
 
     maps: Tensor

@@ -18,6 +18,7 @@ class Comparison(Result):
     """Of each unit of some layers, how far it answers to the same images in two networks, such as two checkpoints."""
 
     kind = "comparison"
+    drawn_by = "interpret.analyses.comparison.figure:plot_comparison"
 
     before: str
     """What the one network is called."""

@@ -23,6 +23,7 @@ class Correspondence(Result):
     """Δ of each layer for P parts and for random masks of their size, over B images."""
 
     kind = "correspondence"
+    drawn_by = "interpret.analyses.correspondence.figure:plot_correspondence"
 
     model: str
     images: int

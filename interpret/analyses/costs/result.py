@@ -25,6 +25,7 @@ class NetworkCosts(Result):
     """
 
     kind: ClassVar[str] = "costs"
+    drawn_by = "interpret.analyses.costs.figure:plot_costs"
 
     names: list[str]
     top1: NDArray[np.float64]

@@ -17,6 +17,7 @@ class Evolution(Result):
     """Of U units of each layer, the strongest activation at each of E kept epochs; and how far the features move."""
 
     kind = "evolution"
+    drawn_by = "interpret.analyses.evolution.figure:plot_evolution"
     shows_images = True
 
     model: str

@@ -17,6 +17,7 @@ class FeatureMaps(Result):
     """Every unit's activations on one image, layer by layer."""
 
     kind = "feature-maps"
+    drawn_by = "interpret.analyses.feature_maps.figure:plot_feature_maps"
     shows_images = True
 
     model: str

@@ -31,6 +31,7 @@ class InvarianceCurves(Result):
     """
 
     kind = "invariance"
+    drawn_by = "interpret.analyses.invariance.figure:plot_invariance"
     shows_images = True
 
     transform: str

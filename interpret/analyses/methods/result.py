@@ -17,6 +17,7 @@ class MethodComparison(Result):
     """Maps of the same images by several methods, and two numbers that tell what a map is about."""
 
     kind = "methods"
+    drawn_by = "interpret.analyses.methods.figure:plot_methods"
     shows_images = True
 
     model: str

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
-from interpret.results.result import Result, stacked
+from interpret.results.result import Result, header_of, refuse_newer, stacked
 from interpret.results.study_file import read_study_file
 from interpret.results.tables import as_html, as_text, pictures
 from interpret.support.errors import InterpretError, unknown
@@ -90,6 +90,7 @@ class MinedLayer(Result):
     """
 
     kind = "mined-layer"
+    drawn_by = "interpret.analyses.mining.figure:plot_mined_layer"
 
     values: NDArray[np.float32]
     """[C, k] activations of the hits, strongest first; −inf where there are fewer than k."""
@@ -272,6 +273,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
     """
 
     kind = "mined"
+    drawn_by = "interpret.analyses.mining.figure:plot_mined"
 
     layers: dict[str, MinedLayer]
     sample_images: NDArray[np.int64]
@@ -439,7 +441,9 @@ def mined_file(study: Path, layer: str) -> Path:
 
 def read_mined_layer(file: Path, name: str, subject: Subject) -> MinedLayer:
     """Read the hits and statistics of a layer."""
-    arrays: dict[str, Any] = load_file(file)
+    with safe_open(file, "np") as stored:
+        refuse_newer(file, header_of(stored) or {}, MinedLayer)
+        arrays: dict[str, Any] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
     return MinedLayer(name=name, subject=subject, **arrays)
 
 

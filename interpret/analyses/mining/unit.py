@@ -32,6 +32,7 @@ class Unit(Result):
     """
 
     kind = "unit"
+    drawn_by = "interpret.analyses.mining.figure:plot_unit"
 
     layer: str
     unit: int

@@ -17,6 +17,7 @@ class Neighbours(Result):
     """Of Q queries, the k images whose features at a layer are nearest."""
 
     kind = "neighbours"
+    drawn_by = "interpret.analyses.neighbours.figure:plot_neighbours"
     shows_images = True
 
     model: str

@@ -21,6 +21,7 @@ class Occlusion(Result):
     """
 
     kind: ClassVar[str] = "occlusion"
+    drawn_by = "interpret.analyses.occlusion.figure:plot_occlusion"
     shows_images = True
 
     tops: NDArray[np.int64]

@@ -18,6 +18,7 @@ class Predictions(Result):
     """The k most probable classes of N images."""
 
     kind = "predictions"
+    drawn_by = "interpret.analyses.predictions.figure:plot_predictions"
     shows_images = True
 
     model: str

@@ -20,6 +20,7 @@ class Projections(Result):
     """Projections of B neurons, each in the window of the image that its neuron sees."""
 
     kind = "projections"
+    drawn_by = "interpret.analyses.projection.figure:plot_projections"
     shows_images = True
 
     pixels: Tensor

@@ -24,6 +24,7 @@ class SanityCheck(Result):
     """How alike maps stay while a network's layers are randomised from the top down."""
 
     kind = "sanity"
+    drawn_by = "interpret.analyses.sanity.figure:plot_sanity"
     shows_images = True
 
     model: str
