@@ -15,7 +15,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 
 from interpret.backprop.windowed_convolution import convolve
@@ -23,6 +22,14 @@ from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
 from interpret.network.modes import constant_parameters
 from interpret.network.pointwise import Pedigree, Pending, rectifier_slope, slope_of
+from interpret.network.torch_internals import (
+    base_of,
+    is_bookkeeping,
+    is_compiled,
+    is_module_hook,
+    next_node_number,
+    node_number,
+)
 from interpret.support.errors import InterpretError, warn
 
 RULES = ("deconvnet", "guided", "gradient")
@@ -180,7 +187,7 @@ class BackwardRule(TorchFunctionMode):
         self._running = []
         self._pedigree, self._pending = Pedigree(), []
         self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
-        self._start = torch.autograd._get_sequence_nr()
+        self._start = next_node_number()
         self._undo.enter_context(constant_parameters(self.module))
         self._undo.enter_context(plain_checkpoints())
         if self.rule != "gradient":
@@ -355,14 +362,13 @@ class BackwardRule(TorchFunctionMode):
             waiting = [_maker(value)]
             while waiting:
                 node = waiting.pop()
-                if node is None or _MARK in node.metadata or node._sequence_nr() < self._start:
+                if node is None or _MARK in node.metadata or node_number(node) < self._start:
                     continue
                 node.metadata[_MARK] = "seen"
-                kind = type(node).__name__
-                if kind in ("AccumulateGrad", "CopySlices"):  # a leaf; what a view's change in place makes of its base
+                if is_bookkeeping(node):
                     continue
-                if not isinstance(node, BackwardHookFunction._backward_cls):
-                    self._report(kind.removesuffix("Backward"))
+                if not is_module_hook(node):
+                    self._report(type(node).__name__.removesuffix("Backward"))
                 waiting += [parent for parent, _ in node.next_functions]
 
     def _wait(self, operation: str) -> Pending:
@@ -487,18 +493,14 @@ def _weighs(gate: Tensor, other: Tensor) -> bool:
 
 def _maker(value: Tensor) -> Any:
     """Return the node of autograd's graph that made a tensor; for a view, which autograd may make anew, its base's."""
-    node, base = value.grad_fn, value._base
+    node, base = value.grad_fn, base_of(value)
     if base is None or _marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
         return node
     return base.grad_fn
 
 
 def _hides_operations(layer: nn.Module) -> bool:
-    return (
-        isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel))
-        or type(layer).__name__ == "OptimizedModule"
-        or getattr(layer, "_compiled_call_impl", None) is not None
-    )
+    return isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel)) or is_compiled(layer)
 
 
 def _is_in_place(func: Callable[..., Any]) -> bool:

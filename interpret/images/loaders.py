@@ -16,8 +16,8 @@ from torch.utils.data import (
     Subset,
     SubsetRandomSampler,
     default_collate,
+    default_convert,
 )
-from torch.utils.data._utils.collate import default_convert
 
 from interpret.support.errors import InterpretError
 

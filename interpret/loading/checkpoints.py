@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from interpret.network.torch_internals import keep_versions, versions_of
 from interpret.support.errors import InterpretError, unknown
 
 State = Mapping[str, Tensor]
@@ -255,13 +256,10 @@ def _without(state: State, prefix: str, but: str = "") -> State:
     plain: OrderedDict[str, Tensor] = OrderedDict(
         (name.removeprefix(prefix), tensor) for name, tensor in state.items() if name.startswith(prefix) and name != but
     )
-    if hasattr(state, "_metadata"):  # the versions of the modules that were saved
-        versions = {
-            name.removeprefix(prefix): version
-            for name, version in state._metadata.items()
-            if f"{name}.".startswith(prefix)
-        }
-        vars(plain)["_metadata"] = versions
+    versions = versions_of(state)
+    if versions is not None:
+        kept = {name.removeprefix(prefix): one for name, one in versions.items() if f"{name}.".startswith(prefix)}
+        keep_versions(plain, kept)
     return plain
 
 
@@ -290,8 +288,7 @@ def without_head(state: State, module: nn.Module) -> tuple[State, list[str]]:
         heads.append(last)
     left = OrderedDict((name, tensor) for name, tensor in state.items() if not _in_any(name, heads))
     left.update((name, own[name]) for name in own if _in_any(name, heads))
-    if hasattr(state, "_metadata"):
-        vars(left)["_metadata"] = state._metadata
+    keep_versions(left, versions_of(state))
     return left, sorted(heads)
 
 
@@ -317,10 +314,10 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
     Raises:
         InterpretError: tensors that are missing, left over or of another shape: the first of each, and how many.
     """
-    if not hasattr(state, "_metadata"):
+    if versions_of(state) is None:
         state = OrderedDict(state)
         # some networks (MNASNet) refuse weights that do not tell their version: take it to be the present one
-        vars(state)["_metadata"] = {"": getattr(module.state_dict(), "_metadata", {}).get("", {})}
+        keep_versions(state, {"": (versions_of(module.state_dict()) or {}).get("", {})})
     try:
         module.load_state_dict(state)
     except (RuntimeError, ValueError) as error:

@@ -15,6 +15,7 @@ from interpret.images.imagenet import class_names
 from interpret.loading.checkpoints import State, tensors_only
 from interpret.loading.sources import Source
 from interpret.network.preprocess import Preprocess
+from interpret.network.torch_internals import keep_versions, versions_of
 from interpret.support.errors import InterpretError, unknown
 
 
@@ -80,8 +81,7 @@ def _with_present_names(state: State) -> State:
             if len(parts) > 3 and parts[-4].startswith("denselayer") and parts[-2].isdecimal():
                 parts[-3:-1] = [parts[-3] + parts[-2]]
             renamed[".".join(parts)] = tensor
-    if hasattr(state, "_metadata"):
-        vars(renamed)["_metadata"] = state._metadata
+    keep_versions(renamed, versions_of(state))
     return renamed
 
 

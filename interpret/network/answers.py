@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.network.forward import call_network
 from interpret.network.layers import tensors_in
 from interpret.network.model import Model
 from interpret.network.readings import READINGS
+from interpret.network.torch_internals import TorchDispatchMode
 from interpret.support.errors import InterpretError, unknown
 
 Outputs = Literal["softmax", "sigmoid", "probabilities", "log-probabilities"]

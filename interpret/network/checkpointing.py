@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch.utils.checkpoint as torch_checkpoint
+from interpret.network.torch_internals import CheckpointFunction, checkpoint_hook, set_checkpointing
 
 _here = threading.local()
 _lock = threading.Lock()
 _users = 0
-_CheckpointFunction: Any = torch_checkpoint.CheckpointFunction
-_checkpoint_hook: Any = torch_checkpoint._checkpoint_hook
 
 
 @contextmanager
@@ -27,7 +25,7 @@ def plain_checkpoints() -> Iterator[None]:
     >>> import torch
     >>> x = torch.ones(1, requires_grad=True)
     >>> with plain_checkpoints():
-    ...     y = torch_checkpoint.checkpoint(torch.exp, x, use_reentrant=True)
+    ...     y = torch.utils.checkpoint.checkpoint(torch.exp, x, use_reentrant=True)
     >>> y.grad_fn.name()
     'ExpBackward0'
 
@@ -47,9 +45,10 @@ def _enter(change: int) -> None:
     global _users
     with _lock:
         _users += change
-        stand_ins: dict[str, Any] = {"CheckpointFunction": _PlainFunction, "_checkpoint_hook": _plain_hook}
-        originals = {"CheckpointFunction": _CheckpointFunction, "_checkpoint_hook": _checkpoint_hook}
-        vars(torch_checkpoint).update(stand_ins if _users else originals)
+        if _users:
+            set_checkpointing(_PlainFunction, _plain_hook)
+        else:
+            set_checkpointing(CheckpointFunction, checkpoint_hook)
 
 
 def _is_plain_here() -> bool:
@@ -63,9 +62,9 @@ class _PlainFunction:
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
         if _is_plain_here():
             return function(*args)
-        return _CheckpointFunction.apply(function, preserve_rng_state, *args)
+        return CheckpointFunction.apply(function, preserve_rng_state, *args)
 
 
 def _plain_hook(frame: Any) -> Any:
     """Stands in for what keeps the other form from saving tensors."""
-    return nullcontext() if _is_plain_here() else _checkpoint_hook(frame)
+    return nullcontext() if _is_plain_here() else checkpoint_hook(frame)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
+from interpret.network.torch_internals import share_contents
 from interpret.support.errors import InterpretError
 
 _PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError)
@@ -94,8 +95,7 @@ class CalledBy(nn.Module):
         super().__init__()
         self.training = training
         self.call = call
-        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
-            self.__dict__[shared] = network.__dict__[shared]
+        share_contents(self, network)
 
     @property
     def training(self) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from interpret.network.torch_internals import own_buffers
 from interpret.network.wrappers import refuse_without_numbers
 
 
@@ -69,7 +70,7 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
     before = [
         (owner, name, buffer, None if _has_no_values(buffer) else buffer.detach().clone())
         for owner in module.modules()
-        for name, buffer in owner._buffers.items()
+        for name, buffer in own_buffers(owner).items()
         if buffer is not None
     ]
     try:
@@ -77,7 +78,7 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for owner, name, buffer, values in before:
-                owner._buffers[name] = buffer
+                own_buffers(owner)[name] = buffer
                 if values is not None and not torch.equal(buffer, values):
                     buffer.copy_(values)
 

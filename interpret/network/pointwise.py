@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.network.layers import tensors_in
+from interpret.network.torch_internals import version_of
 
 MOST_STEPS = 64
 """How many operations a function is followed through."""
@@ -108,7 +109,7 @@ class Pedigree:
         """Remember how a result was made."""
         if isinstance(result, Tensor):
             kept = [past for past in pasts if past.source is not result]  # which is written over
-            self._made[result] = _Made(result._version, kept, list(pending))
+            self._made[result] = _Made(version_of(result), kept, list(pending))
 
     def pasts(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -142,15 +143,15 @@ class Pedigree:
 
     def _known(self, tensor: Tensor) -> _Made | None:
         made: _Made | None = self._made.get(tensor)
-        return made if made is not None and made.version == tensor._version else None
+        return made if made is not None and made.version == version_of(tensor) else None
 
     def _ways(self, tensor: Tensor) -> Iterator[Past]:
         """Yield how a tensor was made of those before it, and of itself if it carries a signal."""
         if tensor.requires_grad:
-            yield Past(tensor, tensor._version, lambda value: value, True, 0)
+            yield Past(tensor, version_of(tensor), lambda value: value, True, 0)
         made = self._known(tensor)
         if made is not None:
-            yield from (past for past in made.pasts if past.source._version == past.version)
+            yield from (past for past in made.pasts if version_of(past.source) == past.version)
 
 
 def rectifier_slope(name: str, past: Past, pending: bool = False) -> Tensor | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
 
+from interpret.network.torch_internals import forward_pre_hooks, own_buffers, own_parameters, own_parts, twin_of
 from interpret.support.errors import InterpretError
 
 POWER_ITERATIONS = 100
@@ -67,9 +68,7 @@ def weight_of(layer: nn.Module) -> Tensor | None:
 
 def _written_into(layer: nn.Module) -> nn.Module:
     """Return what a layer is after its hooks have run, of which it knows nothing itself."""
-    stand_in = object.__new__(type(layer))
-    kept = {name: dict(vars(layer)[name]) for name in ("_parameters", "_buffers", "_modules")}
-    stand_in.__dict__ = vars(layer) | kept
+    stand_in = twin_of(layer, parameters=own_parameters(layer), buffers=own_buffers(layer), parts=own_parts(layer))
     _run_hooks(stand_in)
     return stand_in
 
@@ -119,9 +118,9 @@ def _draw(layer: nn.Module) -> None:
 
 def _draw_parametrized(layer: nn.Module) -> None:
     parts: Any = layer.parametrizations
-    drawn: nn.Module = object.__new__(type_before_parametrizations(layer))
     computed = {name: nn.Parameter(getattr(layer, name).clone(), False) for name in parts}
-    drawn.__dict__ = vars(layer) | {"_parameters": vars(layer)["_parameters"] | computed, "_modules": {}}
+    kind = type_before_parametrizations(layer)
+    drawn = twin_of(layer, kind, parameters=own_parameters(layer) | computed, parts={})
     _draw(drawn)
     for name, weight in computed.items():
         try:
@@ -179,7 +178,7 @@ def _settle(layer: nn.Module) -> None:
 
 def _run_hooks(layer: nn.Module) -> None:
     """Let hooks compute a layer's weight from what holds it, as they do before a forward pass."""
-    for hook in layer._forward_pre_hooks.values():
+    for hook in forward_pre_hooks(layer):
         try:
             hook(layer, ())
         except Exception:  # one that looks at the inputs computes no weight from them

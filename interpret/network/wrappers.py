@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.parameter import is_lazy
 
+from interpret.network.torch_internals import (
+    COMPILED_MODULE,
+    is_compiled_function,
+    is_operator,
+    own_buffers,
+    own_parameters,
+    own_parts,
+    uncompiled_twin,
+)
 from interpret.support.errors import InterpretError
 
 WRAPPERS = {
     "DataParallel": "module",
     "DistributedDataParallel": "module",
     "AveragedModel": "module",
-    "OptimizedModule": "_orig_mod",  # of torch.compile
+    COMPILED_MODULE[0]: COMPILED_MODULE[1],
 }
 """PyTorch's modules that answer as the one inside them does, and where they hold it."""
-_COMPILED = "_torchdynamo_orig_callable"
-"""What a compiled function calls the one that it was made of."""
-_DYNAMO = Path(torch.__file__).parent / "_dynamo"
 _REMEDY = "pass the Python module that it was made of"
 
 
@@ -59,10 +63,10 @@ def _unwrapped(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Modul
     if module in twins:
         return twins[module]
     twins[module] = module
-    parts = {name: part if part is None else _unwrapped(part, twins) for name, part in module._modules.items()}
-    compiled = [name for name, value in vars(module).items() if hasattr(value, _COMPILED)]
-    if compiled or any(part is not module._modules[name] for name, part in parts.items()):
-        twins[module] = _twin(module, parts)
+    parts = {name: part if part is None else _unwrapped(part, twins) for name, part in own_parts(module).items()}
+    compiled = [name for name, value in vars(module).items() if is_compiled_function(value)]
+    if compiled or any(part is not own_parts(module)[name] for name, part in parts.items()):
+        twins[module] = uncompiled_twin(module, parts)
     return twins[module]
 
 
@@ -75,37 +79,15 @@ def _inside(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _twin(module: nn.Module, parts: dict[str, nn.Module | None]) -> nn.Module:
-    """Return a module with other parts, and what is compiled as it was written, that shares all else with the first."""
-    twin: nn.Module = object.__new__(type(module))
-    for name, value in vars(module).items():
-        if name != "_compiled_call_impl":
-            value = _as_written(value)
-            own = isinstance(value, MethodType) and value.__self__ is module
-            twin.__dict__[name] = MethodType(value.__func__, twin) if own else value
-    twin.__dict__["_modules"] = parts
-    return twin
-
-
-def _as_written(value: Any) -> Any:
-    """Return the function that a compiled one was made of; anything else as it is."""
-    if not hasattr(value, _COMPILED):
-        return value
-    value = getattr(value, _COMPILED)
-    # torch.compile puts a function of its own around those of PyTorch's modules
-    code = getattr(value, "__code__", None)
-    return value.__wrapped__ if code is not None and Path(code.co_filename).parent == _DYNAMO else value
-
-
 def _refuse_opaque(name: str, part: nn.Module) -> None:
     """Refuse a part that does not run the code of its layers."""
     what = f"layer {name!r} is" if name else "the network is"
     if isinstance(part, torch.jit.ScriptModule):
         raise InterpretError(f"{what} scripted or traced, so that its layers do not run: {_REMEDY}")
     graph = getattr(part, "graph", None)
-    if isinstance(graph, fx.Graph) and any(isinstance(node.target, torch._ops.OpOverload) for node in graph.nodes):
+    if isinstance(graph, fx.Graph) and any(is_operator(node.target) for node in graph.nodes):
         raise InterpretError(f"{what} exported, so that its layers do not run: {_REMEDY}")
-    tensors = (*part._parameters.values(), *part._buffers.values())
+    tensors = (*own_parameters(part).values(), *own_buffers(part).values())
     if any(isinstance(tensor, Tensor) and is_lazy(tensor) for tensor in tensors):
         raise InterpretError(
             f"{f'layer {name!r}' if name else 'the network'} ({type(part).__name__}) has no weights before it first "

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import FrameType
 
-DECORATORS = ("contextlib", "torch.utils._contextlib")
-"""Modules whose functions stand around decorated ones, such as those under `torch.no_grad()`."""
+DECORATORS = ("contextlib", "torch")
+"""Packages whose functions stand around decorated ones, such as those under `torch.no_grad()`."""
 
 
 class InterpretError(ValueError):
@@ -56,8 +56,8 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     frame: FrameType | None = sys._getframe()
     level = depth = 1
     while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if module.partition(".")[0] == "interpret" or (module in DECORATORS and depth == level):
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]
+        if package == "interpret" or (package in DECORATORS and depth == level):
             level = depth + 1
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, category, stacklevel=level)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from interpret.network.torch_internals import TorchDispatchMode, operator_name
 
 
 class MacCounter(TorchDispatchMode):
@@ -37,7 +38,7 @@ class MacCounter(TorchDispatchMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         # in place or not, it is the same operation
-        name = getattr(getattr(func, "_schema", None), "name", str(func)).removesuffix("_")
+        name = operator_name(func).removesuffix("_")
         if name in _MACS:
             self.total += _MACS[name](result, *args)
         elif _multiplies(name):

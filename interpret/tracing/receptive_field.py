@@ -15,6 +15,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.backprop.rules import NORMALISATIONS
 from interpret.network.layers import tensors_in
+from interpret.network.torch_internals import BASE_PROPERTY, is_view, storage_id
 from interpret.support.errors import InterpretError
 
 Pair = tuple[int, int]
@@ -141,7 +142,7 @@ class FieldTracker(TorchFunctionMode):
     def let_go(self) -> None:
         """Part what the network has kept of its forward pass from the graph that made it, so that it can be copied."""
         for tensor in list(self._sights):
-            if tensor.grad_fn is not None and not tensor._is_view():  # of a view, the graph cannot be cut off
+            if tensor.grad_fn is not None and not is_view(tensor):  # of a view, the graph cannot be cut off
                 tensor.detach_()
 
     def _sight(self, tensor: Tensor) -> Sight:
@@ -182,9 +183,9 @@ class FieldTracker(TorchFunctionMode):
         before = self._sight(tensor)
         if before == sight:
             return
-        storage = tensor.untyped_storage()._cdata
+        storage = storage_id(tensor)
         for other, seen in list(self._sights.items()):
-            if other.layout is torch.strided and other.untyped_storage()._cdata == storage:
+            if other.layout is torch.strided and storage_id(other) == storage:
                 self._sights[other] = Sight(
                     seen.full if before.full == sight.full else EVERYTHING,
                     seen.local if before.local == sight.local else EVERYTHING,
@@ -632,7 +633,7 @@ _QUESTIONS = {
     Tensor.shape,
     Tensor.grad_fn,
     Tensor.requires_grad,
-    Tensor._base,
+    BASE_PROPERTY,
     Tensor.is_leaf,
     Tensor.device,
     Tensor.dtype,

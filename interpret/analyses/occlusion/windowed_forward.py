@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interpret.backprop.windowed_convolution import pair
 from interpret.network.layers import tensors_in
+from interpret.network.torch_internals import NO_TORCH_FUNCTION, operator_arguments, wrapper_tensor
 
 LARGE = 0.75
 """The share of a map from which on all of it is as fast as the window."""
@@ -59,15 +60,13 @@ class Windowed(Tensor):
     """[B, C, H, W] the whole images, once something looks into them or writes into them; the window is of no more
     use then."""
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = NO_TORCH_FUNCTION  # type: ignore[assignment]
 
     @staticmethod
     def of(clean: Tensor, patch: Tensor, corners: Sequence[tuple[int, int]]) -> Windowed:
         """Put B patches [B, C, h, w] at their corners into a clean image [1, C, H, W]."""
         size = (len(patch), *clean.shape[1:])
-        made: Windowed = Tensor._make_wrapper_subclass(
-            Windowed, size, dtype=clean.dtype, device=clean.device, requires_grad=False
-        )
+        made: Windowed = wrapper_tensor(Windowed, size, clean)
         made.clean, made.patch, made.corners, made.images = clean, patch, list(corners), None
         return made
 
@@ -141,7 +140,7 @@ def _on_whole_images(func: Any, args: Any, kwargs: Any, any_layout: bool) -> Any
             return value._open()
         return value.whole() if any_layout else value.whole().contiguous()
 
-    arguments = func._schema.arguments
+    arguments = operator_arguments(func)
     named = {argument.name: argument for argument in arguments}
     return func(
         *(whole(argument, value) for argument, value in zip(arguments, args, strict=False)),
@@ -207,7 +206,7 @@ def _is(value: Any) -> bool:
 
 def _argument(func: Any, args: tuple[Any, ...], name: str) -> Any:
     """Return what an operator was given as an argument; None where it has none of that name."""
-    return next((value for one, value in zip(func._schema.arguments, args, strict=False) if one.name == name), None)
+    return next((value for one, value in zip(operator_arguments(func), args, strict=False) if one.name == name), None)
 
 
 def _is_alike_everywhere(value: Tensor) -> bool:
