@@ -1,5 +1,5 @@
 #!/bin/sh
-# Rebuilds the committed gallery of LeNet: the same bytes, whenever nothing has changed.
+# Rebuild the committed gallery of LeNet: byte-identical if nothing has changed.
 set -e
 cd "$(dirname "$0")"
 figures=$(mktemp -d)
