@@ -21,7 +21,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from interpret.analyses.mining.compute import Miner, mine
+from interpret.analyses.mining.batch_maxima import batch_maxima
+from interpret.analyses.mining.compute import mine, prepared_to_mine
+from interpret.analyses.mining.miner import Miner
 from interpret.execution.execution import prepared
 from interpret.images.data import Batch, open_images
 from interpret.network.model import as_model
@@ -33,7 +35,7 @@ def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[f
     miner = Miner(as_model(module), open_images(images, module), convolutions, k=9)
     labels = torch.full((size,), -1)
     bare, mined = [], []
-    with miner.prepared() as run:
+    with prepared_to_mine(miner) as run:
         for turn, start in enumerate(range(0, len(images) - size + 1, size)):
             batch = run.place(images[start : start + size])
             items = torch.arange(start, start + size)
@@ -46,7 +48,8 @@ def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[f
                     module(batch)
 
             def run_mined(batch: Tensor = batch, items: Tensor = items) -> None:
-                miner.update(Batch(batch, items, labels), run)
+                found = batch_maxima(module, Batch(batch, items, labels), run, miner.layers, miner.density_items)
+                miner.update(found)
 
             first, second = (run_bare, run_mined) if turn % 2 else (run_mined, run_bare)
             times = {first: seconds(first), second: seconds(second)}

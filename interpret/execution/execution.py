@@ -21,12 +21,21 @@ Result = TypeVar("Result")
 class Execution:
     """A network on its device, in the memory layout that suits it, while an analysis runs."""
 
-    def __init__(self, module: nn.Module, device: torch.device, layout: torch.memory_format, dry_run: DryRun) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        layout: torch.memory_format,
+        dry_run: DryRun,
+        input_shape: torch.Size,
+    ) -> None:
         self.module = module
         self.device = device
         self.layout = layout
         """How inputs lie in memory."""
         self.dry_run = dry_run
+        self.input_shape = input_shape
+        """Of one input, (C, H, W)."""
 
     def place(self, images: Tensor) -> Tensor:
         """Return images on the device, in the layout in which they run."""
@@ -86,7 +95,7 @@ def prepared(
                 layout = torch.contiguous_format
                 for tensor, data in zip(tensors, plain, strict=True):
                     tensor.data = data
-        yield Execution(module, target, layout, dry_run)
+        yield Execution(module, target, layout, dry_run, images.shape[1:])
 
 
 @contextmanager

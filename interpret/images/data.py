@@ -921,6 +921,26 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         raise _none_left(images)
 
 
+def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Batch]:
+    """Yield batches, and refuse images of another shape (C, H, W).
+
+    Raises:
+        InterpretError: an image of another shape.
+    """
+    for batch in batches:
+        refuse_other_shape(batch.images.shape[1:], shape)
+        yield batch
+
+
+def refuse_other_shape(found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise an error where an image has another shape than the others of its data."""
+    if tuple(found) != tuple(expected):
+        raise InterpretError(
+            f"images of one data set must have one shape, not {list(expected)} and {list(found)}: resize them, or cut "
+            "them to one size"
+        )
+
+
 def read_items(images: Images, items: Iterable[int]) -> Batch:
     """Read some items as one batch; those that do not decode are left out and recorded in `images.skipped`.
 

@@ -97,6 +97,11 @@ def _distinct(layers: dict[str, nn.Module]) -> list[str]:
     return [name for name in layers if name not in repeating] or list(layers)
 
 
+def did_not_run(name: str) -> InterpretError:
+    """Return the error for a layer that the forward pass does not reach."""
+    return InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
+
+
 def split_patterns(patterns: str | Iterable[str]) -> list[str]:
     """Return names and globs one by one; in one text, they are separated by commas.
 

@@ -287,7 +287,8 @@ class Study:
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
-        from interpret.analyses.mining.compute import Miner
+        from interpret.analyses.mining.compute import mine_remaining
+        from interpret.analyses.mining.miner import Miner
         from interpret.execution.resume import Unfinished
         from interpret.network.layers import select_layers
 
@@ -308,7 +309,7 @@ class Study:
         unfinished = Unfinished(
             self.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed}, self._write_info
         )
-        miner.run(unfinished, self.batch_size, self.workers, self.device, self.dtype)
+        mine_remaining(miner, unfinished, self.batch_size, self.workers, self.device, self.dtype)
         self._store(miner.result(), k, seed)
         unfinished.forget()
 
@@ -737,7 +738,7 @@ def _look_again(
 
     import torch
 
-    from interpret.analyses.mining.compute import strongest_places
+    from interpret.analyses.mining.batch_maxima import strongest_places
     from interpret.network.answers import scores_of
     from interpret.network.forward import call_network
     from interpret.network.layers import first_outputs

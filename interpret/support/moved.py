@@ -123,6 +123,11 @@ NEW_NAMES = {
 }
 """Old names below `interpret.`, and the new ones."""
 
+ALSO_IN = {
+    "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
+}
+"""Old names of modules that are now several: which others, beside the new one, hold what the old one did."""
+
 _PACKAGE = "interpret."
 
 
@@ -136,25 +141,29 @@ class _OldNames(MetaPathFinder, Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = _PACKAGE + NEW_NAMES[spec.name.removeprefix(_PACKAGE)]
         _warn(spec.name, new)
-        return _Alias(spec.name, import_module(new))
+        return _Alias(spec.name, import_module(new), ALSO_IN.get(spec.name.removeprefix(_PACKAGE), []))
 
     def exec_module(self, module: ModuleType) -> None:
         pass
 
 
 class _Alias(ModuleType):
-    """A module of an old name, whose attributes are those of the module of the new name."""
+    """A module of an old name, whose attributes are those of the module of the new name and of those beside it."""
 
-    def __init__(self, name: str, new: ModuleType) -> None:
+    def __init__(self, name: str, new: ModuleType, beside: Sequence[str] = ()) -> None:
         super().__init__(name, new.__doc__)
-        self.__dict__["_new"] = new
+        package = new.__name__.rpartition(".")[0]
+        self.__dict__["_modules"] = [new.__name__, *(f"{package}.{one}" for one in beside)]
         self.__path__: list[str] = []  # old names below it are found as well
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["_new"], name)
+        for module in map(import_module, self.__dict__["_modules"]):
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
-        return dir(self.__dict__["_new"])
+        return sorted({name for module in self.__dict__["_modules"] for name in dir(import_module(module))})
 
 
 def _warn(old: str, new: str) -> None:

@@ -16,7 +16,7 @@ from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
 from interpret.network.dry_run import answers_of, is_batched, not_batched
 from interpret.network.forward import call_network, constants_of
-from interpret.network.layers import StopForward, select_layers
+from interpret.network.layers import StopForward, did_not_run, select_layers
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
 from interpret.network.weights import has_layers, kind_of, named_layers
@@ -271,7 +271,7 @@ def select_traced(
     names = select_layers(module, patterns, among=[name for name, layer in traced.items() if layer.batched])
     for name in names:
         if name not in traced:
-            raise InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
+            raise did_not_run(name)
         if not traced[name].batched:
             raise not_batched(name)
     return names

@@ -19,9 +19,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from interpret.analyses.mining import compute as mining
-from interpret.analyses.mining.compute import BINS, DyadicHistogram, Mined, Miner, mine, strongest_places
-from interpret.images.data import Images, batches, open_images, sample_by_hash
+from interpret.analyses.mining.batch_maxima import batch_maxima, strongest_places
+from interpret.analyses.mining.compute import mine, prepared_to_mine, remaining_batches
+from interpret.analyses.mining.histogram import BINS, DyadicHistogram
+from interpret.analyses.mining.miner import Miner
+from interpret.analyses.mining.result import Mined, MinedLayer
+from interpret.execution.execution import Execution
+from interpret.images.data import Batch, Images, batches, open_images, sample_by_hash
 from interpret.images.folder import UnreadableImage
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
@@ -100,6 +104,10 @@ def outputs_of(network: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
 Hit = tuple[float, int, tuple[int, int]]
 
 
+def update(miner: Miner, batch: Batch, run: Execution) -> None:
+    miner.update(batch_maxima(miner.model.module, batch, run, miner.layers, miner.density_items))
+
+
 def literal_hits(
     output: Tensor, items: Sequence[int], sources: NDArray[np.int64], k: int
 ) -> tuple[list[list[float]], list[list[int]], list[list[tuple[int, int]]]]:
@@ -123,7 +131,7 @@ def literal_hits(
     return columns
 
 
-def assert_hits(layer: mining.MinedLayer, output: Tensor, items: Sequence[int], sources: Any, k: int) -> None:
+def assert_hits(layer: MinedLayer, output: Tensor, items: Sequence[int], sources: Any, k: int) -> None:
     values, images, positions = literal_hits(output, items, sources, k)
     assert layer.values.tolist() == values
     assert layer.images.tolist() == images
@@ -172,7 +180,7 @@ def test_hits_equal_a_literal_loop(
 ) -> None:
     output, sources = drawn
     data = Items(output, sources)
-    with mock.patch.object(mining, "TAKEN_TOGETHER", taken_together):
+    with mock.patch("interpret.analyses.mining.miner.FLUSH_SIZE", taken_together):
         mined = mine(nn.Sequential(nn.Identity()), data, "0", k, batch_size=batch_size)
     assert_hits(mined["0"], output, range(len(output)), data.sources, k)
 
@@ -186,7 +194,7 @@ def test_every_layer_of_a_network_equals_a_literal_loop_at_every_batch_size(seed
     outputs = outputs_of(network, images)
     every = ("0", "1", "2", "3", "4", "6", "7", "8")
     found = [mine(network, data, every, k, batch_size=size) for size in (1, 2, 4, 9)]
-    with mock.patch.object(mining, "TAKEN_TOGETHER", 3):
+    with mock.patch("interpret.analyses.mining.miner.FLUSH_SIZE", 3):
         found += [mine(network, data, every, k, batch_size=size) for size in (1, 2, 4)]
     # a rectifier's name stands for what is rectified, that of the layer before it for the raw values
     assert min(outputs["0"].min(), outputs["6"].min()) < 0 <= min(outputs["1"].min(), outputs["7"].min())
@@ -435,19 +443,19 @@ def test_a_restored_miner_goes_on_to_the_same_bytes(cut: int, before: int, after
     )
 
     def run(miner: Miner, size: int, stop: int) -> Miner:
-        with miner.prepared() as execution:
+        with prepared_to_mine(miner) as execution:
             for batch in batches(data, size, start=miner.seen_items):
                 if int(batch.items[-1]) >= stop:
                     break
-                miner.update(batch, execution)
+                update(miner, batch, execution)
         return miner
 
     new = [Miner(as_model(network.eval()), data, "*", 3, seed=seed) for _ in range(3)]
     whole = run(new[0], 4, 12).result()
     half = run(new[1], before, cut)
-    state = half.state()
+    state = half.state_dict()
     run(half, after, 12)  # what goes on must not change a state that was taken
-    new[2].restore(state)
+    new[2].load_state_dict(state)
     assert new[2].seen_items <= cut
     assert bytes_of(run(new[2], after, 12).result()) == bytes_of(whole) == bytes_of(half.result())
 
@@ -492,9 +500,9 @@ def test_a_result_taken_midway_stays_as_it_is() -> None:
     network, data = integer_network(), Items(integers(12, 2, 6, 6))
     miner = Miner(as_model(network), data, k=2)
     taken: list[tuple[Mined, dict[str, bytes]]] = []
-    with miner.prepared() as execution:
+    with prepared_to_mine(miner) as execution:
         for batch in batches(data, 3):
-            miner.update(batch, execution)
+            update(miner, batch, execution)
             taken.append((miner.result(), bytes_of(miner.result())))
     assert all(bytes_of(result) == before for result, before in taken)
     for seen, (result, _) in enumerate(taken, 1):
@@ -505,11 +513,11 @@ def test_a_result_taken_midway_stays_as_it_is() -> None:
 def test_what_is_held_does_not_grow_with_the_number_of_images() -> None:
     def held(count: int) -> int:
         miner = Miner(as_model(integer_network()), Items(integers(count, 2, 6, 6)))
-        with miner.prepared() as execution:
+        with prepared_to_mine(miner) as execution:
             for batch in batches(miner.data, 100):
-                miner.update(batch, execution)
+                update(miner, batch, execution)
                 assert not miner._waiting  # a batch of so many is sorted in at once
-        state = miner.state()
+        state = miner.state_dict()
         del state["labels"]  # which are the data's
         return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
@@ -644,6 +652,20 @@ def test_layers_that_return_more_than_a_tensor_are_refused() -> None:
         mine(Odd(), torch.rand(2, 1, 4, 4), "pool")
 
 
+def test_a_layer_that_begins_to_run_is_left_out_as_from_the_first_images() -> None:
+    class Late(Odd):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.used(x) if x.sum() < 0 else self.used(x) + self.unused(x)
+
+    images = torch.rand(8, 1, 4, 4)
+    images[:4] *= -1
+    late, odd = Late(), Odd()
+    late.load_state_dict(odd.state_dict())
+    found, expected = (mine(network, images, k=2, batch_size=1) for network in (late, odd))
+    assert list(found) == ["used"]
+    assert bytes_of(found) == bytes_of(expected)
+
+
 def test_a_layer_that_stops_running_is_refused() -> None:
     class Moody(Odd):
         def forward(self, x: Tensor) -> Tensor:
@@ -713,7 +735,7 @@ def test_batches_suit_a_processors_cache() -> None:
     def sizes(side: int, batch_size: int | None = None, device: str = "cpu") -> list[int]:
         model = as_model(nn.Sequential(nn.Conv2d(1, 1, 1)))
         miner = Miner(model, open_images(torch.zeros(40, 1, side, side), model))
-        return [len(batch.items) for batch in miner.unseen(torch.device(device), batch_size)]
+        return [len(batch.items) for batch in remaining_batches(miner, torch.device(device), batch_size)]
 
     assert sizes(28) == [32, 8]
     assert sizes(224) == [8] * 5

@@ -23,7 +23,8 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from interpret.analyses.mining.compute import Miner, mine
+from interpret.analyses.mining.compute import mine, prepared_to_mine
+from interpret.analyses.mining.miner import Miner
 from interpret.analyses.projection import compute as projection_module
 from interpret.analyses.projection.compute import project
 from interpret.execution import resume as unfinished_module
@@ -554,7 +555,7 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     impatient.module = Impatient(*impatient.module)
     study = Study(tmp_path, impatient, Interrupted(), batch_size=3)
     monkeypatch.setattr(Impatient, "left", 100)
-    with Miner(impatient, study.data).prepared() as run:
+    with prepared_to_mine(Miner(impatient, study.data)) as run:
         assert list(run.side_by_side([])) == []
     monkeypatch.setattr(Impatient, "left", 100 - Impatient.left + batch)
     with pytest.raises(KeyboardInterrupt):

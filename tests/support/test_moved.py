@@ -30,6 +30,19 @@ def test_an_old_name_is_the_module_of_the_new_name(old: str) -> None:
     assert names and all(getattr(module, name) is getattr(new, name) for name in names)
 
 
+@pytest.mark.parametrize(
+    "old, name",
+    [("mining", "mine"), ("mining", "Miner"), ("mining", "DyadicHistogram"), ("mining", "strongest_places")],
+)
+def test_a_module_that_is_now_several_gives_what_it_held(old: str, name: str) -> None:
+    sys.modules.pop(f"interpret.{old}", None)
+    with pytest.warns(DeprecationWarning, match="is now"):
+        module = import_module(f"interpret.{old}")
+    assert getattr(module, name).__name__ == name and name in dir(module)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = module.nothing
+
+
 @pytest.mark.parametrize("package", sorted(PACKAGES))
 def test_a_room_of_an_old_name_gives_what_the_module_held(package: str) -> None:
     room, new = import_module(f"interpret.{package}"), import_module(f"interpret.{PACKAGES[package]}")

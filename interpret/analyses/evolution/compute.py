@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.evolution.result import Evolution
-from interpret.analyses.mining.compute import Mined, MinedLayer, mine
+from interpret.analyses.mining.compute import mine
+from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.projection.compute import project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batches import default_batch_size

@@ -17,7 +17,7 @@ from interpret.images.data import batches, open_inputs
 from interpret.images.display import inputs_to_bytes
 from interpret.images.several_inputs import by_key, image_among, is_several, open_together, taking_images
 from interpret.network.forward import call_network, refuse_other_type
-from interpret.network.layers import first_outputs, select_layers, split_patterns
+from interpret.network.layers import did_not_run, first_outputs, select_layers, split_patterns
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.tracing.tracing import select_traced, trace
@@ -77,7 +77,7 @@ def layer_outputs(
                 found.setdefault(name, []).append(output.to(part.device))
     idle = [name for name in names if name not in found and (not found or name in (patterns or ()))]
     if idle:
-        raise InterpretError(f"layer {idle[0]!r} did not run in the forward pass: choose another")
+        raise did_not_run(idle[0])
     return {name: outputs[0] if len(outputs) == 1 else torch.cat(outputs) for name, outputs in found.items()}
 
 

@@ -1,0 +1,94 @@
+"""Histograms of values that arrive in batches and whose range is not known in advance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BINS = 64
+"""The number of bins of each histogram."""
+
+
+class DyadicHistogram:
+    """Histograms of values that arrive in batches and whose range is not known in advance, one for each unit.
+
+    >>> histogram = DyadicHistogram(1)
+    >>> for batch in ([[10.0], [11.0]], [[300.0]]):
+    ...     histogram.update(torch.tensor(batch))
+    >>> counts, start, width = histogram.of(slice(0, 1))
+    >>> counts[0].nonzero()[0], int(counts[0].sum()), start, width
+    (array([ 0, 36]), 3, array([8.]), array([8.]))
+
+    A bin is a power of two wide, at least what float32 resolves at the largest value, and begins at a multiple of its
+    width. When the values need more than 64 bins, neighbouring bins are merged two by two, which is exact: the result
+    depends on the values alone, not on their order or the batches.
+    """
+
+    STATE = ("counts", "exponent", "first", "low", "high")
+
+    def __init__(self, units: int) -> None:
+        self.counts = torch.zeros(units, BINS, dtype=torch.int64)
+        """[units, 64] how many values lie in each bin."""
+        self.exponent = torch.full((units,), -60, dtype=torch.int64)
+        """[units] a bin is 2 to the power of this wide."""
+        self.first = torch.zeros(units, dtype=torch.int64)
+        """[units] where bin 0 begins, in widths of a bin."""
+        self.low = torch.full((units,), torch.inf, dtype=torch.float64)
+        """[units] the lowest value."""
+        self.high = torch.full((units,), -torch.inf, dtype=torch.float64)
+        """[units] the highest value."""
+
+    def update(self, values: Tensor) -> None:
+        """Count values [B, units]."""
+        low, high = torch.aminmax(values.double(), dim=0)
+        grown = (low < self.low) | (high > self.high)
+        if bool(grown.any()):
+            self._widen(grown, low, high)
+        bins = (values.double() / torch.exp2(self.exponent.double())).floor_().long().sub_(self.first)
+        self.counts.scatter_add_(1, bins.t(), torch.ones_like(bins).t())
+
+    def _widen(self, grown: Tensor, low: Tensor, high: Tensor) -> None:
+        """Widen the bins of the units whose range has grown, so that 64 of them cover it."""
+        units = grown.nonzero()[:, 0]
+        low = torch.minimum(self.low, low)[units]
+        high = torch.maximum(self.high, high)[units]
+        # float32 resolves no narrower bin, and its number would not fit into an integer
+        largest = torch.maximum(-low, high).clamp(min=torch.finfo(torch.float32).tiny)
+        resolution = torch.frexp(largest).exponent.long() - 24
+        exponent = torch.maximum(self.exponent[units], resolution)
+        span = torch.floor(high / torch.exp2(exponent.double())) - torch.floor(low / torch.exp2(exponent.double()))
+        # a span of n bins shrinks to between n/2^s and n/2^s + 1: start just below the answer and step up to it
+        exponent += (torch.log2(span.clamp(min=1) / BINS).floor().long() - 1).clamp(min=0)
+        while True:
+            width = torch.exp2(exponent.double())
+            first, last = torch.floor(low / width), torch.floor(high / width)
+            too_many = last - first >= BINS
+            if not bool(too_many.any()):
+                break
+            exponent += too_many
+        first = first.long()
+        old = self.first[units][:, None] + torch.arange(BINS)
+        moved = (old >> (exponent - self.exponent[units])[:, None]) - first[:, None]
+        counts = torch.zeros(len(units), BINS, dtype=torch.int64)
+        # empty old bins may fall outside: they carry no count anywhere
+        counts.scatter_add_(1, moved.clamp(0, BINS - 1), self.counts[units])
+        self.counts[units], self.exponent[units], self.first[units] = counts, exponent, first
+        self.low[units], self.high[units] = low, high
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return copies of all tensors, for `load_state_dict`."""
+        return {name: getattr(self, name).clone() for name in self.STATE}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned."""
+        for name in self.STATE:
+            setattr(self, name, state[name].clone())
+
+    def of(self, columns: slice) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return the counts [C, 64] of some units, where their bin 0 begins [C] and their bins' width [C]."""
+        width = torch.exp2(self.exponent[columns].double())
+        return self.counts[columns].numpy().copy(), (self.first[columns] * width).numpy(), width.numpy()

@@ -1,0 +1,194 @@
+"""The miner: what mining has found up to now, updated batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from interpret.analyses.mining.batch_maxima import BatchMaxima
+from interpret.analyses.mining.result import Mined, MinedLayer, Subject
+from interpret.analyses.mining.statistics import Statistics
+from interpret.analyses.mining.top_k import TopK
+from interpret.execution.resume import pack, unpack
+from interpret.images.data import Images, sample_by_hash
+from interpret.network.layers import did_not_run, select_layers, split_patterns
+from interpret.network.model import Model, as_model
+from interpret.support.errors import InterpretError
+
+SAMPLE_SIZE = 256
+"""How many images the maxima are kept of, one by one."""
+DENSITY_SAMPLE_SIZE = 32
+"""How many images of the sample positions above zero are counted on."""
+FLUSH_SIZE = 64
+"""From how many images on waiting batches are added to the hits and the statistics."""
+
+
+class Miner:
+    """Collects the hits and statistics of layers from the maxima of batches, which come in the order of the data.
+
+    >>> from interpret.images.data import open_images
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3))
+    >>> miner = Miner(network, open_images(torch.zeros(3, 1, 4, 4), network), k=1)
+    >>> values = torch.tensor([[1.0, 5.0], [4.0, 2.0]])
+    >>> found = BatchMaxima(
+    ...     items=torch.tensor([0, 1]), labels=torch.tensor([-1, -1]), shapes={"0": torch.Size([2, 2, 2])},
+    ...     values=values, places=torch.zeros(2, 2, dtype=torch.int64), positive={},
+    ... )
+    >>> miner.update(found)
+    >>> miner.seen_items, miner.result()["0"].images
+    (2, array([[1],
+           [0]]))
+
+    Args:
+        model, data, layers, k, seed: as for `mine`.
+    """
+
+    def __init__(
+        self,
+        model: Model | nn.Module,
+        data: Images,
+        layers: str | Iterable[str] | None = None,
+        k: int = 9,
+        *,
+        seed: int = 0,
+    ) -> None:
+        if k < 1:
+            raise InterpretError(f"k must be at least 1, not {k}")
+        self.model = as_model(model)
+        self.data = data
+        self.k = k
+        patterns = None if layers is None else split_patterns(layers)
+        self.layers = select_layers(self.model.module, patterns)
+        self._named = set(patterns or ())
+        self.sample = sample_by_hash(len(data), SAMPLE_SIZE, seed)
+        self._sample_rows = {int(item): row for row, item in enumerate(self.sample)}
+        self.density_items = frozenset(self.sample[:DENSITY_SAMPLE_SIZE].tolist())
+        """The items on which positions above zero are counted."""
+        self.seen_items = 0
+        """The item to go on with: one past the last that was added."""
+        self._columns: dict[str, slice] = {}
+        """Where each layer's units lie among those of all layers."""
+        self._top: TopK | None = None
+        self._statistics: Statistics | None = None
+        self._positive: dict[str, Tensor] = {}
+        """As `BatchMaxima.positive`, summed over batches."""
+        self._waiting: list[BatchMaxima] = []
+
+    def leave_out(self, layers: Collection[str], error: Callable[[str], InterpretError]) -> None:
+        """Leave out layers that cannot be mined; raise the error of one that was asked for by name or if none is left.
+
+        None can be left out after the first update.
+        """
+        gone = [name for name in self.layers if name in layers]
+        none_left = len(gone) == len(self.layers)
+        refused = [name for name in gone if name in self._named or none_left or self._columns]
+        if refused:
+            raise error(refused[0])
+        self.layers = [name for name in self.layers if name not in gone]
+
+    def update(self, found: BatchMaxima) -> None:
+        """Add the maxima of the next batch. Layers that did not run in the first one are left out."""
+        self.leave_out([name for name in self.layers if name not in found.shapes], did_not_run)
+        found = found.only(self.layers)
+        if not self._columns:
+            self._allocate({name: found.shapes[name][0] for name in self.layers})
+        for name, positive in found.positive.items():
+            self._positive[name] = self._positive.get(name, 0) + positive
+        self._waiting.append(found)
+        self.seen_items = int(found.items[-1]) + 1
+        # several batches at once cost little more than one
+        if sum(len(batch.items) for batch in self._waiting) >= FLUSH_SIZE:
+            self._flush()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return all that was found up to now as tensors, for `load_state_dict`; empty before the first update."""
+        self._flush()
+        if self._top is None or self._statistics is None:
+            return {}
+        state = {f"statistics/{name}": value for name, value in self._statistics.state_dict().items()}
+        state |= {f"top/{name}": value for name, value in self._top.state_dict().items()}
+        state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
+        state |= {f"above_zero/{name}": value.clone() for name, value in self._positive.items()}
+        # what became known as the images were read: labels, and which of them do not decode
+        state |= {"labels": torch.from_numpy(self.data.labels), "skipped": pack(self.data.skipped)}
+        return state | {"seen_items": torch.tensor(self.seen_items)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from the state of another miner of the same model, data, layers, k and seed."""
+        if not state:
+            return
+        self.seen_items = int(state["seen_items"])
+        self.data.labels[: self.seen_items] = state["labels"][: self.seen_items].numpy()
+        self.data.skipped.update(unpack(state["skipped"]))
+        self.layers = [name for name in self.layers if f"units/{name}" in state]
+        top, statistics = self._allocate({name: int(state[f"units/{name}"]) for name in self.layers})
+        top.load_state_dict(_below("top", state))
+        statistics.load_state_dict(_below("statistics", state))
+        self._positive = _below("above_zero", state)
+
+    def result(self) -> Mined:
+        """Return what was found up to now."""
+        self._flush()
+        if self._top is None or self._statistics is None:
+            raise InterpretError("data holds no image that can be read: give at least one")
+        layers: dict[str, MinedLayer] = {}
+        for name, columns in self._columns.items():
+            values = self._top.values[columns]
+            positive, counted = self._positive.get(name, torch.zeros(2, len(values))).double()
+            layers[name] = MinedLayer(
+                values=values.astype(np.float32),
+                images=self._top.images[columns].copy(),
+                positions=self._top.positions[columns].copy(),
+                dead=~(values[:, 0] > 0),
+                density=(positive / counted).float().numpy(),
+                **self._statistics.of(columns),
+            )
+        return Mined(
+            layers,
+            self.sample[self._statistics.sampled.numpy()],
+            dict(self.data.skipped),
+            self.model.name,
+            self.data.name,
+            subject=Subject(self.model, self.data),
+        )
+
+    def _allocate(self, units: Mapping[str, int]) -> tuple[TopK, Statistics]:
+        """Make room for the hits and the statistics of all layers' units, side by side."""
+        ends = np.cumsum([units[name] for name in self.layers]).tolist()
+        starts = [0, *ends[:-1]]
+        self._columns = {name: slice(start, end) for name, start, end in zip(self.layers, starts, ends, strict=True)}
+        classes = None if self.data.classes is None else len(self.data.classes)
+        self._top = TopK(ends[-1], self.k)
+        self._statistics = Statistics(ends[-1], len(self.sample), classes)
+        return self._top, self._statistics
+
+    def _flush(self) -> None:
+        """Add the waiting batches to the hits and the statistics."""
+        if not self._waiting or self._top is None or self._statistics is None:
+            return
+        found, self._waiting = BatchMaxima.joined(self._waiting), []
+        if not math.isfinite(float(found.values.float().sum(dtype=torch.float64))):  # float32 is what is kept
+            raise self._not_finite(found)
+        items = found.items.numpy()
+        self._top.update(found.candidates(self._top.threshold), items, self.data.sources[items])
+        rows = torch.tensor([self._sample_rows.get(item, -1) for item in items.tolist()])
+        self._statistics.update(found.values.float(), found.labels, rows)
+
+    def _not_finite(self, found: BatchMaxima) -> InterpretError:
+        bad = ~torch.isfinite(found.values.float())
+        name = next(name for name in self.layers if bool(bad[:, self._columns[name]].any()))
+        row, unit = bad[:, self._columns[name]].nonzero()[0].tolist()
+        source = self.data.source_name(int(self.data.sources[found.items[row]]))
+        return InterpretError(
+            f"layer {name!r} gives {found.values[:, self._columns[name]][row, unit].item()} in unit {unit} on image "
+            f"{int(found.items[row])} ({source}): mend the weights or leave the image out"
+        )
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(f"{prefix}/"): value for name, value in state.items() if name.startswith(f"{prefix}/")}
