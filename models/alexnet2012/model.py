@@ -1,4 +1,4 @@
-"""AlexNet as published in 2012, which is not the one that torchvision has.
+"""AlexNet as published in 2012; torchvision's AlexNet is a later version.
 
 A. Krizhevsky, I. Sutskever and G. E. Hinton, "ImageNet classification with deep convolutional neural networks",
 NIPS 2012: sections 3.3 to 3.5 and 5, figure 2.
@@ -40,15 +40,15 @@ class AlexNet2012(nn.Sequential):
         for name, layer in self.named_children():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.normal_(layer.weight, std=0.01)
-                # ones give the rectifiers of these layers something positive to start with (section 5)
+                # a bias of 1 gives the ReLUs of these layers positive inputs at the start (section 5)
                 nn.init.constant_(layer.bias, name in ("conv2", "conv4", "conv5", "fc6", "fc7"))
 
 
 def response_normalisation() -> nn.LocalResponseNorm:
-    """Return a / (2 + 1e-4 Σ a²)^0.75, the sum over five maps, as in section 3.3; torch takes the mean of them."""
+    """Return a / (2 + 1e-4 Σ a²)^0.75, the sum over five maps (section 3.3); torch takes their mean."""
     return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def build() -> nn.Module:
-    """Return the network with freshly drawn weights: [B, 3, 227, 227] to [B, 1000]."""
+    """Return the network with random weights: [B, 3, 227, 227] to [B, 1000]."""
     return AlexNet2012()

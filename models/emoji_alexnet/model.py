@@ -1,4 +1,4 @@
-"""A small colour AlexNet: five convolutions, three overlapping pools and three fully connected layers for 64 pixels."""
+"""A small AlexNet for 64 × 64 colour images: five convolutions, three overlapping pools, three linear layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class SmallAlexNet(nn.Sequential):
-    """The layers of AlexNet in its order, with a quarter of its kernels and without its normalisation and groups."""
+    """The layer sequence of AlexNet, with a quarter of its kernels, no normalisation and no groups."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ class SmallAlexNet(nn.Sequential):
         self.fc8 = nn.Linear(64, 9)
         for layer in self:
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                # variance 2 over inputs keeps the signal's size from layer to layer (He et al. 2015)
+                # variance 2 / fan-in preserves the scale of activations across layers (He et al. 2015)
                 nn.init.kaiming_normal_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        # small, so that what the first kernels show is learnt and not left over from the draw
+        # small, so that the final kernels show what was learnt and not the initial noise
         nn.init.normal_(self.conv1.weight, std=0.01)
 
 
 def build() -> nn.Module:
-    """Return the network with freshly drawn weights: [B, 3, 64, 64] to [B, 9]."""
+    """Return the network with random weights: [B, 3, 64, 64] to [B, 9]."""
     return SmallAlexNet()

@@ -1,4 +1,4 @@
-"""ENet: its form for ImageNet, for Canziani et al. 2016 compare that, and the whole network for segmentation.
+"""ENet: the ImageNet classifier that Canziani et al. 2016 compare, and the whole segmentation network.
 
 A. Paszke, A. Chaurasia, S. Kim and E. Culurciello, "ENet: a deep neural network architecture for real-time semantic
 segmentation", 2016: section 3, figure 2 and table 1. E. Culurciello, "Training ENet on ImageNet", 2016: version 3.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class Initial(nn.Module):
-    """Half the size at once: thirteen kernels of 3 × 3 beside the pooled colours (figure 2a)."""
+    """Halve the resolution: thirteen 3 × 3 kernels, concatenated with the pooled input (figure 2a)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Initial(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """A narrow branch of three convolutions, added to the input (figure 2b): the size stays, or halves."""
+    """Add a narrow branch of three convolutions to the input (figure 2b), optionally at half the resolution."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Bottleneck(nn.Module):
         branch = self.drop(self.norm3(self.expand(branch)))
         main = maps if self.pool is None else self.pool(maps)
         if self.extra:
-            # maps that the input does not have are zeros
+            # pad missing input maps with zeros
             main = F.pad(main, (0, 0, 0, 0, 0, self.extra))
         return self.act3(main + branch)
 
 
 class Upsampling(nn.Module):
-    """Twice the size: the branch by a transposed convolution, the main path by the encoder's switches."""
+    """Double the resolution: a transposed convolution in the branch, unpooling by the encoder's switches beside it."""
 
     def __init__(self, inputs: int, maps: int) -> None:
         super().__init__()
@@ -96,12 +96,12 @@ class Upsampling(nn.Module):
 
 
 def rectifier(maps: int, relu: bool) -> nn.Module:
-    """Return the encoder's parametric rectifier, or the decoder's plain one (section 4)."""
+    """Return the encoder's PReLU or the decoder's ReLU (section 4)."""
     return nn.ReLU() if relu else nn.PReLU(maps)
 
 
 def first_stages() -> OrderedDict[str, nn.Module]:
-    """Return table 1 from "initial" to "bottleneck2.0" by name."""
+    """Return the layers "initial" to "bottleneck2.0" of table 1 by name."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(initial=Initial())
     layers["bottleneck1_0"] = Bottleneck(16, 64, half=True, drop=0.01)
     for number in range(1, 5):
@@ -121,7 +121,7 @@ def context(stage: int, maps: int, last_maps: int) -> OrderedDict[str, nn.Module
 
 
 class ENetClassifier(nn.Sequential):
-    """The form for ImageNet: twice as many maps and half the size after each stage; 1000 classes."""
+    """The ImageNet version: after each stage twice as many maps at half the resolution; 1000 classes."""
 
     def __init__(self) -> None:
         super().__init__(first_stages() | context(2, 128, 256))
@@ -151,7 +151,7 @@ class ENet(nn.Module):
         maps, switches = images, []
         for stage in self.encoder:
             if isinstance(stage, Bottleneck) and stage.pool is not None:
-                # where each maximum was, for the way up
+                # positions of the maxima, for unpooling in the decoder
                 switches.append(F.max_pool2d(maps, 2, return_indices=True)[1])
             maps = stage(maps)
         maps = self.bottleneck4_2(self.bottleneck4_1(self.bottleneck4_0(maps, switches.pop())))
@@ -159,10 +159,10 @@ class ENet(nn.Module):
 
 
 def build() -> nn.Module:
-    """Return the classifier with freshly drawn weights: [B, 3, 224, 224] to [B, 1000]."""
+    """Return the classifier with random weights: [B, 3, 224, 224] to [B, 1000]."""
     return ENetClassifier()
 
 
 def build_segmentation() -> nn.Module:
-    """Return the whole network with freshly drawn weights: [B, 3, H, W] to [B, 12, H, W], for sides in eighths."""
+    """Return the whole network with random weights: [B, 3, H, W] to [B, 12, H, W], for H and W divisible by 8."""
     return ENet(classes=12)

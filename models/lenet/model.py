@@ -1,4 +1,4 @@
-"""A modern LeNet: the layout of LeNet-5 with rectifiers and max-pooling, which is what a deconvnet needs."""
+"""A modern LeNet: the layout of LeNet-5 with ReLU and max-pooling, which the deconvnet is defined for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class LeNet(nn.Sequential):
-    """Two convolutions, each rectified and max-pooled, and two fully connected layers."""
+    """Two convolutions, each with ReLU and max-pooling, and two fully connected layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,5 +23,5 @@ class LeNet(nn.Sequential):
 
 
 def build() -> nn.Module:
-    """Return the network with freshly drawn weights: [B, 1, 28, 28] to [B, 10]."""
+    """Return the network with random weights: [B, 1, 28, 28] to [B, 10]."""
     return LeNet()

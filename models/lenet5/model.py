@@ -20,8 +20,8 @@ X X X . . . X X X . . X . X X X
 . . . X X X . . X X X X . X X X
 """
 
-# The codes of the ten classes: stylised digits on 7 × 12 pixels, +1 where there is ink and -1 elsewhere. The paper
-# shows its own, of the printable ASCII set, in figure 3; these are drawn anew.
+# The codes of the ten classes: stylised digits of 7 × 12 pixels, +1 for ink and -1 for background, redrawn in the
+# style of figure 3.
 DIGITS = """
 ....... ....... ....... ....... ....... ....... ....... ....... ....... .......
 ..###.. ...##.. .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
@@ -59,7 +59,7 @@ class Squash(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Add the four neurons of each 2 × 2 square, times a trainable gain, plus a trainable bias, one of each a map."""
+    """Sum each 2 × 2 square, times a trainable gain, plus a trainable bias, one of each per map."""
 
     def __init__(self, maps: int) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class Subsampling(nn.Module):
 class TableConv2d(nn.Conv2d):
     """A convolution with a kernel only where a table connects an input map to an output map.
 
-    The trainable kernels stand in one list, in the table's order; `weight` is the dense tensor they make, with zeros
-    where there is no connection.
+    `kernels` holds the trainable kernels in the table's order; `weight` is the dense tensor, with zeros where there is
+    no connection.
     """
 
     def __init__(self, table: Tensor, kernel_size: int) -> None:
         super().__init__(table.shape[1], table.shape[0], kernel_size)
-        del self.weight  # the dense parameter: from here on the property below
+        del self.weight  # replaced by the property below
         self.kernels = nn.Parameter(torch.empty(int(table.sum()), *self.kernel_size))
         self.register_buffer("table", table, persistent=False)
 
@@ -101,11 +101,11 @@ class RadialBasis(nn.Module):
 
 
 class LeNet5(nn.Sequential):
-    """The network of figure 2; its submodules carry the figure's names."""
+    """The network of figure 2; its submodules have the figure's names."""
 
     def __init__(self) -> None:
         super().__init__()
-        # the 28 × 28 digit in the middle of the paper's 32 × 32 field; -0.1 is its background
+        # centres the 28 × 28 digit in the paper's 32 × 32 field; -0.1 is the background
         self.input = nn.ConstantPad2d(2, -0.1)
         self.c1 = nn.Conv2d(1, 6, 5)
         self.squash1 = Squash()
@@ -125,7 +125,7 @@ class LeNet5(nn.Sequential):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Draw every weight and bias evenly from ±2.4 over the number of inputs of its unit (appendix A)."""
+        """Draw every weight and bias uniformly from ±2.4 / fan-in of its unit (appendix A)."""
         for layer in (self.c1, self.c5, self.f6):
             _draw([layer.weight, layer.bias], layer.weight[0].numel())
         for layer in (self.s2, self.s4):
@@ -143,5 +143,5 @@ def _draw(parameters: list[Tensor], inputs: int) -> None:
 
 
 def build() -> nn.Module:
-    """Return LeNet-5 with freshly drawn weights: [B, 1, 28, 28] to [B, 10]."""
+    """Return LeNet-5 with random weights: [B, 1, 28, 28] to [B, 10]."""
     return LeNet5()

@@ -1,7 +1,7 @@
-"""Network in Network in its ImageNet form.
+"""Network in Network, ImageNet version.
 
-M. Lin, Q. Chen and S. Yan, "Network in network", ICLR 2014, in the form for 1000 classes that the authors published in
-Caffe's model zoo (`nin_imagenet`), which Canziani et al. 2016 measure.
+M. Lin, Q. Chen and S. Yan, "Network in network", ICLR 2014, in the version for 1000 classes that the authors published
+in Caffe's model zoo (`nin_imagenet`), which Canziani et al. 2016 measure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 def mlpconv(
     number: int, inputs: int, widths: tuple[int, int, int], kernel: int, stride: int, padding: int
 ) -> nn.Module:
-    """Return a convolution with a small perceptron at each position: two 1 × 1 convolutions, all of them rectified."""
+    """Return a convolution followed by two 1 × 1 convolutions (an MLP at each position), each with ReLU."""
     first, second, last = widths
     return nn.Sequential(
         OrderedDict(
@@ -31,7 +31,7 @@ def mlpconv(
 
 
 class NetworkInNetwork(nn.Sequential):
-    """Four mlpconv layers; the last one's 1000 maps, averaged, are the answer: there is no fully connected layer."""
+    """Four mlpconv layers and global average pooling over 1000 maps, without a fully connected layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,5 +48,5 @@ class NetworkInNetwork(nn.Sequential):
 
 
 def build() -> nn.Module:
-    """Return the network with freshly drawn weights: [B, 3, 224, 224] to [B, 1000]."""
+    """Return the network with random weights: [B, 3, 224, 224] to [B, 1000]."""
     return NetworkInNetwork()

@@ -1,4 +1,4 @@
-"""ZFNet: AlexNet as Zeiler and Fergus changed it after they had looked inside.
+"""ZFNet: AlexNet as Zeiler and Fergus revised it after visualising its features.
 
 M. D. Zeiler and R. Fergus, "Visualizing and understanding convolutional networks", ECCV 2014: section 3 and figure 3.
 """
@@ -38,16 +38,16 @@ class ZFNet(nn.Sequential):
         self.fc8 = nn.Linear(4096, 1000)
         for layer in self:
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                # the paper sets all weights to 0.01, which would leave all units alike: taken for their deviation
+                # the paper sets all weights to 0.01, which would keep all units identical: used as the deviation
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
 
 def contrast_normalisation() -> nn.LocalResponseNorm:
-    """Return the normalisation across maps, of which the paper gives no formula: AlexNet's (2012, section 3.3)."""
+    """Return AlexNet's normalisation across maps (2012, section 3.3), as the paper gives no formula."""
     return nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2.0)
 
 
 def build() -> nn.Module:
-    """Return the network with freshly drawn weights: [B, 3, 224, 224] to [B, 1000]."""
+    """Return the network with random weights: [B, 3, 224, 224] to [B, 1000]."""
     return ZFNet()
