@@ -25,7 +25,8 @@ from interpret.analyses.mining.batch_maxima import batch_maxima
 from interpret.analyses.mining.compute import mine, prepared_to_mine
 from interpret.analyses.mining.miner import Miner
 from interpret.execution.execution import prepared
-from interpret.images.data import Batch, open_images
+from interpret.images.batches import Batch
+from interpret.images.opening import open_images
 from interpret.network.model import as_model
 
 

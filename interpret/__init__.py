@@ -50,8 +50,9 @@ if TYPE_CHECKING:
     from interpret.analyses.sanity.compute import sanity_check
     from interpret.backprop.rules import BackwardRule, UncoveredOperation
     from interpret.gallery import write_gallery
-    from interpret.images.data import Images, open_images
     from interpret.images.datasets import load_dataset
+    from interpret.images.opening import open_images
+    from interpret.images.sources import Images
     from interpret.loading.loading import load
     from interpret.network.model import Model
     from interpret.network.preprocess import Preprocess
@@ -68,7 +69,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Attribution": "analyses.attribution.result",
     "BackwardRule": "backprop.rules",
-    "Images": "images.data",
+    "Images": "images.sources",
     "InterpretError": "support.errors",
     "InvarianceCurves": "analyses.invariance.result",
     "Layer": "tracing.tracing",
@@ -95,7 +96,7 @@ _HOME = {
     "load_dataset": "images.datasets",
     "mine": "analyses.mining.compute",
     "occlude": "analyses.occlusion.compute",
-    "open_images": "images.data",
+    "open_images": "images.opening",
     "plot": "results.plotting",
     "plot_filters": "analyses.filters.compute",
     "plot_invariance": "analyses.invariance.figure",

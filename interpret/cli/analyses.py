@@ -153,7 +153,7 @@ def occlude(
     from interpret.analyses.occlusion.compute import occlude as run
     from interpret.analyses.predictions.compute import different_classes
     from interpret.figures.saving import check_figure_path
-    from interpret.images.data import read_items
+    from interpret.images.batches import read_items
 
     check_figure_path(out, "--out")
     told = None if labels is None else read_whole_numbers(labels, "--labels")

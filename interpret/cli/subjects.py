@@ -69,7 +69,7 @@ def open_subject(
 
     Without `own_weights`, the analysis brings its own, and those of the model need not be there.
     """
-    from interpret.images.data import open_images
+    from interpret.images.opening import open_images
     from interpret.loading.loading import load
 
     if (Path(model) / "study.json").exists():
@@ -92,8 +92,9 @@ def open_subject(
 
 def open_pictures(model: str, images: str | None, count: str, weights: str | None) -> Opened:
     """Open a model, or a study's folder, with pictures as inputs [B, C, H, W]."""
-    from interpret.images.data import open_images, read_items
+    from interpret.images.batches import read_items
     from interpret.images.folder import read_picture
+    from interpret.images.opening import open_images
     from interpret.loading.loading import load
 
     begun = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
@@ -133,7 +134,7 @@ def open_study(
     outputs: str | None = None,
 ) -> Study:
     """Begin a study, or go on with it."""
-    from interpret.images.data import NAMED, open_images
+    from interpret.images.opening import NAMED, open_images
     from interpret.loading.loading import known_models, load
     from interpret.study.study import Study
 

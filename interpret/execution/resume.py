@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from interpret.images.data import Images
+from interpret.images.sources import Images
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 from interpret.support.files import check_place, replacing

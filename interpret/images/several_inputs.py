@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from interpret.images.data import DatasetImages, Images, TensorImages, open_images
+from interpret.images.dataset_images import DatasetImages
+from interpret.images.opening import open_images
+from interpret.images.sources import Images
+from interpret.images.tensor_images import TensorImages
 from interpret.network.forward import CalledBy, Several, is_several, weights_type
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown

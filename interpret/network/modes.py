@@ -42,7 +42,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     which dropout that was left on has used.
     """
     training = [(layer, layer.training) for layer in module.modules()]
-    with _unchanged_buffers(module), _unchanged_attributes(module), _unchanged_random_state(module):
+    with _unchanged_buffers(module), _unchanged_attributes(module), unchanged_random_state(module):
         try:
             module.eval()
             yield
@@ -104,9 +104,17 @@ def _has_no_values(buffer: Tensor) -> bool:
 
 
 @contextmanager
-def _unchanged_random_state(module: nn.Module) -> Iterator[None]:
-    """Give back the state of the generators that a forward pass may draw from."""
-    devices = {parameter.device for parameter in module.parameters()} - {torch.device("cpu"), torch.device("meta")}
+def unchanged_random_state(module: nn.Module | None = None) -> Iterator[None]:
+    """Restore the random generators of Python, NumPy and torch at the end, those of a network's devices included.
+
+    >>> _ = torch.manual_seed(0)
+    >>> with unchanged_random_state():
+    ...     first = torch.rand(1)
+    >>> bool(first == torch.rand(1))
+    True
+    """
+    parameters = () if module is None else module.parameters()
+    devices = {parameter.device for parameter in parameters} - {torch.device("cpu"), torch.device("meta")}
     kind = next((device.type for device in devices), "cuda")
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that users' code draws from
     with torch.random.fork_rng([device.index or 0 for device in devices], device_type=kind):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from interpret.analyses.projection.compute import HitBatch
     from interpret.backprop.rules import Overlap, Rule
-    from interpret.images.data import Images
+    from interpret.images.sources import Images
     from interpret.network.answers import Reading
     from interpret.network.model import Model
     from interpret.network.pixel_scale import PixelScale
@@ -108,7 +108,7 @@ class Study:
         dtype: str = "float32",
         made_from: Mapping[str, str | None] | None = None,
     ) -> None:
-        from interpret.images.data import open_images
+        from interpret.images.opening import open_images
         from interpret.network.model import as_model
 
         self.path = Path(path)
@@ -439,9 +439,9 @@ class Study:
         """
         import torch
 
-        from interpret.execution.batches import default_batch_size
+        from interpret.execution.batch_size import default_batch_size
         from interpret.execution.execution import prepared
-        from interpret.images.data import Batch, first_images
+        from interpret.images.batches import Batch, first_images
         from interpret.support.progress import progress
 
         model, data = self._able()
@@ -481,7 +481,7 @@ class Study:
         import torch
 
         from interpret.analyses.predictions.compute import predict
-        from interpret.execution.batches import default_batch_size
+        from interpret.execution.batch_size import default_batch_size
 
         model, data = self._able()
         central = data.central()
@@ -840,7 +840,7 @@ def _version(package: str) -> str:
 
 def _describe(model: Model, data: Images, dtype: str) -> dict[str, Any]:
     """Return what study.json says of a study before anything is computed."""
-    from interpret.images.data import first_images
+    from interpret.images.batches import first_images
     from interpret.tracing.tracing import trace
 
     shape = tuple(first_images(data).shape[1:])

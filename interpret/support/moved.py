@@ -25,7 +25,7 @@ NEW_NAMES = {
     "convolutions": "backprop.windowed_convolution",
     "correspondence": "analyses.correspondence.compute",
     "costs": "analyses.costs.compute",
-    "data": "images.data",
+    "data": "images.opening",
     "datasets": "images.datasets",
     "display": "images.display",
     "dry_run": "network.dry_run",
@@ -124,6 +124,16 @@ NEW_NAMES = {
 """Old names below `interpret.`, and the new ones."""
 
 ALSO_IN = {
+    "data": [
+        "batches",
+        "dataset_images",
+        "inputs",
+        "picture_images",
+        "sampling",
+        "sources",
+        "tensor_images",
+        "tiling",
+    ],
     "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
 }
 """Old names of modules that are now several: which others, beside the new one, hold what the old one did."""

@@ -27,7 +27,7 @@ from interpret.analyses.invariance.transforms import TRANSFORMS, Transform, name
 from interpret.cli import main
 from interpret.execution import resume as unfinished
 from interpret.figures.saving import write_figure
-from interpret.images.data import open_images
+from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Cut, Preprocess
 from interpret.results import Result

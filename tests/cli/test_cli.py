@@ -20,7 +20,7 @@ import interpret
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
 from interpret.cli.subjects import lasting
-from interpret.images.data import FileImages
+from interpret.images.picture_images import FileImages
 from interpret.loading.folders import shipped_models
 from interpret.study.study import Study
 from interpret.support.errors import warn

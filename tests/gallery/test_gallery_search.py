@@ -23,7 +23,7 @@ from helpers.gallery_study import CLASSES, LAYERS, NAMES, Page, contents, crawl,
 from interpret.gallery import write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
 from interpret.gallery.searching import strongest_of_each
-from interpret.images.data import open_images
+from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.study import study as study_module

@@ -545,7 +545,7 @@ def test_no_metadata_of_the_originals_survives(tmp_path: Path) -> None:
     import torch
     from torch import nn
 
-    from interpret.images.data import open_images
+    from interpret.images.opening import open_images
     from interpret.network.model import Model
     from interpret.network.preprocess import Preprocess
 

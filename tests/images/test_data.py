@@ -36,13 +36,17 @@ from torch.utils.data import (
 from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
-import interpret.images.data
 from interpret.analyses.mining.compute import mine
 from interpret.analyses.projection.compute import project_hits
 from interpret.cli.answers import say_skipped
-from interpret.images.data import Images, LeftAside, UnreadableImage, batches, open_images, open_inputs, tiles
-from interpret.images.folder import extensions
+from interpret.images import opening, picture_images
+from interpret.images.batches import batches
+from interpret.images.folder import UnreadableImage, extensions
 from interpret.images.imagenet import class_names
+from interpret.images.inputs import open_inputs
+from interpret.images.opening import LeftAside, open_images
+from interpret.images.sources import Images
+from interpret.images.tiling import tiles
 from interpret.loading.loading import load
 from interpret.network.model import Model
 from interpret.network.preprocess import Cut, Preprocess
@@ -283,10 +287,8 @@ def test_a_picture_is_decoded_once_for_its_tiles(tmp_path, monkeypatch) -> None:
     save(tmp_path / "a.png", noise(40, 60))
     (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes()[:-2000])
     calls = []
-    original = interpret.images.data.read_picture
-    monkeypatch.setattr(
-        interpret.images.data, "read_picture", lambda root, name: calls.append(name) or original(root, name)
-    )
+    original = picture_images.read_picture
+    monkeypatch.setattr(picture_images, "read_picture", lambda root, name: calls.append(name) or original(root, name))
     images = open_images(tmp_path, model(), crops="tiles", scales=(20, 33))
     assert calls == []
     list(batches(images))
@@ -335,7 +337,7 @@ def test_photographs() -> None:
 
 
 def test_photographs_without_their_package(monkeypatch) -> None:
-    monkeypatch.setattr(interpret.images.data, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda name: None)
     with pytest.raises(InterpretError, match=r"install them with pip install 'interpret-cnn\[demo\]'"):
         open_images("photographs", model())
 
@@ -523,7 +525,8 @@ def test_an_interrupt_ends_the_workers_quietly(tmp_path, method) -> None:
         textwrap.dedent(f"""
         import time, multiprocessing, torch
         from torch import nn
-        from interpret.images.data import batches, open_images
+        from interpret.images.opening import open_images
+        from interpret.images.batches import batches
 
         class Slow(torch.utils.data.Dataset):
             def __len__(self): return 1000

@@ -19,8 +19,8 @@ from torch import nn
 from torchvision import models
 
 import interpret
-from interpret.images.data import open_images
 from interpret.images.imagenet import class_names, wnids
+from interpret.images.opening import open_images
 from interpret.loading import folders as model_files
 from interpret.loading import packages
 from interpret.loading import torchvision_timm as libraries

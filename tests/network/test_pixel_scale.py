@@ -13,8 +13,8 @@ from torchvision.datasets import FakeData
 from torchvision.transforms import v2
 
 import interpret
-from interpret.images.data import open_images
 from interpret.images.display import inputs_to_bytes
+from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.pixel_scale import PixelScale, find_pixel_scale
 from interpret.network.preprocess import Preprocess
@@ -80,7 +80,7 @@ def test_any_other_range_is_one_for_all_and_a_dark_image_stays_dark() -> None:
 
 
 def open_images_sample() -> list[int]:
-    from interpret.images.data import sample_by_hash
+    from interpret.images.sampling import sample_by_hash
 
     return sample_by_hash(len(PIXELS), 64).tolist()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import interpret
 from interpret.analyses.attribution.compute import Settings
-from interpret.execution.batches import LARGEST_BATCH, batch_size_for
+from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.support.errors import InterpretError
 
 FUNCTIONS = [name for name in interpret.__all__ if inspect.isfunction(getattr(interpret, name))]

@@ -28,8 +28,8 @@ from interpret.analyses.mining.miner import Miner
 from interpret.analyses.projection import compute as projection_module
 from interpret.analyses.projection.compute import project
 from interpret.execution import resume as unfinished_module
-from interpret.images.data import open_images
 from interpret.images.display import contrast, to_bytes
+from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.study import study as study_module

@@ -25,7 +25,7 @@ from torchvision.models import resnet18
 
 import interpret
 from interpret.backprop.rules import UncoveredOperation
-from interpret.images.data import LeftAside
+from interpret.images.opening import LeftAside
 from interpret.network.layers import first_outputs, select_layers, units_first
 from interpret.network.model import Model, as_model, hash_weights
 from interpret.network.preprocess import Preprocess

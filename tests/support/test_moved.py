@@ -30,10 +30,15 @@ def test_an_old_name_is_the_module_of_the_new_name(old: str) -> None:
     assert names and all(getattr(module, name) is getattr(new, name) for name in names)
 
 
-@pytest.mark.parametrize(
-    "old, name",
-    [("mining", "mine"), ("mining", "Miner"), ("mining", "DyadicHistogram"), ("mining", "strongest_places")],
-)
+HELD = {
+    "data": """ArrayImages Batch DatasetImages FileImages Images Inputs LeftAside PictureImages TensorImages batches
+        check_items first_images open_images open_inputs read_items sample_by_hash tiles""",
+    "mining": "DyadicHistogram Miner Statistics TopK mine strongest_places",
+}
+"""What modules of the version before held that are several now."""
+
+
+@pytest.mark.parametrize("old, name", [(old, name) for old, names in HELD.items() for name in names.split()])
 def test_a_module_that_is_now_several_gives_what_it_held(old: str, name: str) -> None:
     sys.modules.pop(f"interpret.{old}", None)
     with pytest.warns(DeprecationWarning, match="is now"):

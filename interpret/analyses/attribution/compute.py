@@ -19,8 +19,8 @@ from interpret.analyses.attribution.result import METHODS, Attribution
 from interpret.analyses.attribution.superpixels import superpixels
 from interpret.backprop.rules import BackwardRule, Rule
 from interpret.execution.execution import on_device
-from interpret.images.data import Inputs, open_inputs
 from interpret.images.display import inputs_to_bytes
+from interpret.images.inputs import Inputs, open_inputs
 from interpret.network.answers import main_output, scores_of
 from interpret.network.dry_run import check_answers
 from interpret.network.forward import call_network, refuse_other_type

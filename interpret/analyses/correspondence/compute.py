@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.correspondence.result import MASKS, Correspondence
-from interpret.execution.batches import batch_size_for
+from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
-from interpret.images.data import open_inputs
+from interpret.images.inputs import open_inputs
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import first_outputs
 from interpret.network.model import Model, as_model

@@ -19,11 +19,14 @@ from interpret.analyses.mining.compute import mine
 from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.projection.compute import project_hits
 from interpret.backprop.rules import Rule
-from interpret.execution.batches import default_batch_size
+from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import prepared
-from interpret.images.data import Images, first_images, open_images, sample_by_hash
+from interpret.images.batches import first_images
 from interpret.images.display import inputs_to_bytes
 from interpret.images.folder import UnreadableImage
+from interpret.images.opening import open_images
+from interpret.images.sampling import sample_by_hash
+from interpret.images.sources import Images
 from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
 from interpret.loading.folders import model_folder
 from interpret.loading.loading import load

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.feature_maps.result import FeatureMaps
-from interpret.execution.batches import LARGEST_BATCH
+from interpret.execution.batch_size import LARGEST_BATCH
 from interpret.execution.execution import on_device, prepared
-from interpret.images.data import batches, open_inputs
+from interpret.images.batches import batches
 from interpret.images.display import inputs_to_bytes
+from interpret.images.inputs import open_inputs
 from interpret.images.several_inputs import by_key, image_among, is_several, open_together, taking_images
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import did_not_run, first_outputs, select_layers, split_patterns

@@ -34,9 +34,11 @@ from interpret.analyses.invariance.transforms import (
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.parallel import images_at_once, most_workers
 from interpret.execution.resume import Unfinished, pack, unpack
-from interpret.images.data import Batch, Images, batches, open_images
+from interpret.images.batches import Batch, batches
 from interpret.images.display import shrink, to_bytes
 from interpret.images.folder import UnreadableImage
+from interpret.images.opening import open_images
+from interpret.images.sources import Images
 from interpret.network.answers import NoScores, Reading, find_reading, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import WITH_UNITS, first_outputs

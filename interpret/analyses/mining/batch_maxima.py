@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from interpret.analyses.mining.top_k import Candidates
 from interpret.execution.execution import Execution
-from interpret.images.data import Batch
+from interpret.images.batches import Batch
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
 from interpret.support.errors import InterpretError

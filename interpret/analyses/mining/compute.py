@@ -14,10 +14,10 @@ from torch import nn
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import Mined
-from interpret.execution.batches import default_batch_size
+from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.resume import Unfinished
-from interpret.images.data import Batch, batches, first_images, of_one_shape
+from interpret.images.batches import Batch, batches, first_images, of_one_shape
 from interpret.images.several_inputs import open_together
 from interpret.network.dry_run import not_batched
 from interpret.network.forward import refuse_other_type

@@ -14,7 +14,8 @@ from interpret.analyses.mining.result import Mined, MinedLayer, Subject
 from interpret.analyses.mining.statistics import Statistics
 from interpret.analyses.mining.top_k import TopK
 from interpret.execution.resume import pack, unpack
-from interpret.images.data import Images, sample_by_hash
+from interpret.images.sampling import sample_by_hash
+from interpret.images.sources import Images
 from interpret.network.layers import did_not_run, select_layers, split_patterns
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
@@ -30,7 +31,7 @@ FLUSH_SIZE = 64
 class Miner:
     """Collects the hits and statistics of layers from the maxima of batches, which come in the order of the data.
 
-    >>> from interpret.images.data import open_images
+    >>> from interpret.images.opening import open_images
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3))
     >>> miner = Miner(network, open_images(torch.zeros(3, 1, 4, 4), network), k=1)
     >>> values = torch.tensor([[1.0, 5.0], [4.0, 2.0]])

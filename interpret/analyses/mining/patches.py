@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.compute import locate_hits, project_hits
 from interpret.backprop.rules import Rule
-from interpret.images.data import open_images
 from interpret.images.display import inputs_to_bytes, shrink
+from interpret.images.opening import open_images
 from interpret.network.model import Model, as_model
 
 SMALL = 80

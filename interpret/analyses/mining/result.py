@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from interpret.analyses.mining.unit import Unit
-    from interpret.images.data import Images
+    from interpret.images.sources import Images
     from interpret.network.model import Model
 
 HEADINGS = ["layer", "units", "dead", "median of the maxima", "strongest"]
@@ -45,7 +45,7 @@ class Subject:
 
     def attach(self, model: Model | nn.Module, data: Any) -> None:
         """Take the network and the data that were mined; see `Mined.attach`."""
-        from interpret.images.data import open_images
+        from interpret.images.opening import open_images
         from interpret.network.model import as_model
 
         network = as_model(model)

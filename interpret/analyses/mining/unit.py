@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from interpret.analyses.mining.result import MinedLayer, Subject
     from interpret.backprop.rules import Rule
-    from interpret.images.data import Images
+    from interpret.images.sources import Images
     from interpret.network.model import Model
 
 

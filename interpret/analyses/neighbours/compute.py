@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.predictions.compute import PICTURES
-from interpret.execution.batches import default_batch_size
+from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.resume import Unfinished, pack, unpack
-from interpret.images.data import Batch, Images, batches, check_items, first_images, open_images
+from interpret.images.batches import Batch, batches, first_images
 from interpret.images.display import inputs_to_bytes
+from interpret.images.inputs import check_items
+from interpret.images.opening import open_images
+from interpret.images.sources import Images
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import WITH_UNITS, first_outputs
 from interpret.network.model import Model, as_model

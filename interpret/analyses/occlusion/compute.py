@@ -17,10 +17,11 @@ from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.occlusion.windowed_forward import Windowed, layout_of
 from interpret.analyses.projection.compute import project, project_hits
 from interpret.backprop.rules import Rule
-from interpret.execution.batches import LARGEST_BATCH, batch_size_for
+from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.execution.execution import prepared
-from interpret.images.data import open_images, open_inputs
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
+from interpret.images.inputs import open_inputs
+from interpret.images.opening import open_images
 from interpret.network.answers import Reading, find_reading, main_output, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import WITH_UNITS, first_outputs

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.predictions.result import Predictions
-from interpret.execution.batches import batch_size_for
+from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
-from interpret.images.data import Images, check_items, open_images
 from interpret.images.display import inputs_to_bytes
+from interpret.images.inputs import check_items
+from interpret.images.opening import open_images
+from interpret.images.sources import Images
 from interpret.network.answers import Reading, find_reading, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.model import Model, as_model

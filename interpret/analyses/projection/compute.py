@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from interpret.analyses.projection.result import Projections
 from interpret.backprop.rules import BackwardRule, Overlap, Rule
-from interpret.execution.batches import batch_size_for
+from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import Execution, on_device, prepared
 from interpret.execution.parallel import images_at_once
-from interpret.images.data import Images, Inputs, first_images, open_inputs
+from interpret.images.batches import first_images
 from interpret.images.display import inputs_to_bytes
+from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.several_inputs import SeveralImages, as_one, is_several, open_together
+from interpret.images.sources import Images
 from interpret.network.dry_run import check_answers
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import first_outputs

@@ -7,7 +7,8 @@ import math
 import torch
 
 from interpret.execution.parallel import images_at_once
-from interpret.images.data import Images, first_images
+from interpret.images.batches import first_images
+from interpret.images.sources import Images
 from interpret.support.errors import InterpretError
 
 LARGEST_BATCH = 32

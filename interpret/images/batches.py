@@ -1,0 +1,171 @@
+"""Images in batches, read in this process or ahead in others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from interpret.images.folder import UnreadableImage
+from interpret.images.sources import Images
+from interpret.support.errors import InterpretError
+from interpret.support.interrupts import deaf_to_interrupts, interrupts_held
+
+
+class Batch(NamedTuple):
+    """Some items, read: images [B, C, H, W], and for each its item and its label (int64 [B])."""
+
+    images: Tensor
+    items: Tensor
+    labels: Tensor
+
+
+def first_images(images: Images) -> Tensor:
+    """Return the first image or two that decode, [B, C, H, W].
+
+    >>> from torch import nn
+    >>> from interpret.images.opening import open_images
+    >>> first_images(open_images(torch.zeros(5, 1, 4, 3), nn.Conv2d(1, 1, 3))).shape
+    torch.Size([2, 1, 4, 3])
+    """
+    return next(batches(images, 2)).images
+
+
+def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int = 0) -> Iterator[Batch]:
+    """Read items from `start` on, in order, in batches.
+
+    >>> from torch import nn
+    >>> from interpret.images.opening import open_images
+    >>> images = open_images(torch.zeros(5, 1, 4, 4), nn.Conv2d(1, 1, 3))
+    >>> [batch.items.tolist() for batch in batches(images, batch_size=2)]
+    [[0, 1], [2, 3], [4]]
+
+    Items that do not decode are left out and recorded in `images.skipped`; a batch may be smaller for it. The
+    order is the same whatever the number of workers, processes that read ahead; an interrupt ends them quietly.
+
+    Raises:
+        InterpretError: a batch size below 1, fewer than 0 workers, or no item at all that decodes.
+    """
+    if batch_size < 1:
+        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    if workers < 0:
+        raise InterpretError(f"workers must be at least 0, not {workers}")
+    items = range(start, len(images))
+    loader: DataLoader[Any] = DataLoader(
+        _Reader(images),
+        batch_size,
+        sampler=items,
+        num_workers=workers,
+        collate_fn=_collate,
+        generator=torch.Generator(),  # of its own: it draws a seed for the workers
+    )
+    with deaf_to_interrupts() if workers else nullcontext():
+        arriving = iter(loader)
+    read = 0
+    try:
+        while True:
+            # so that none tears a batch that a worker is handing over
+            with interrupts_held() if workers else nullcontext():
+                batch, errors = next(arriving, (None, None))
+            if errors is None:
+                break
+            for error in errors:
+                if not isinstance(error, UnreadableImage):
+                    raise error
+                images.skipped[error.name] = error.reason
+            if batch is not None:
+                read += len(batch.items)
+                images.labels[batch.items.numpy()] = batch.labels.numpy()  # a plain data set tells them only now
+                yield batch
+    finally:
+        del arriving  # ends the workers, whoever still holds the traceback
+    if items and start == 0 and not read:
+        raise none_left(images)
+
+
+def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Batch]:
+    """Yield batches, and refuse images of another shape (C, H, W).
+
+    Raises:
+        InterpretError: an image of another shape.
+    """
+    for batch in batches:
+        refuse_other_shape(batch.images.shape[1:], shape)
+        yield batch
+
+
+def refuse_other_shape(found: Sequence[int], expected: Sequence[int]) -> None:
+    """Raise an error where an image has another shape than the others of its data."""
+    if tuple(found) != tuple(expected):
+        raise InterpretError(
+            f"images of one data set must have one shape, not {list(expected)} and {list(found)}: resize them, or cut "
+            "them to one size"
+        )
+
+
+def read_items(images: Images, items: Iterable[int]) -> Batch:
+    """Read some items as one batch; those that do not decode are left out and recorded in `images.skipped`.
+
+    >>> from torch import nn
+    >>> from interpret.images.opening import open_images
+    >>> images = open_images(torch.zeros(5, 1, 4, 4), nn.Conv2d(1, 1, 3))
+    >>> read_items(images, [0, 3]).items
+    tensor([0, 3])
+
+    Raises:
+        InterpretError: no item that decodes, or items of different shapes.
+    """
+    reader = _Reader(images)
+    batch, errors = _collate([reader[item] for item in items])
+    for error in errors:
+        if not isinstance(error, UnreadableImage):
+            raise error
+        images.skipped[error.name] = error.reason
+    if batch is None:
+        raise none_left(images)
+    return batch
+
+
+def none_left(images: Images) -> InterpretError:
+    if not images.skipped:
+        return InterpretError(f"data {images.name!r} holds no images: give at least one")
+    file, reason = next(iter(images.skipped.items()))
+    why = f"{file!r}, because {reason}"
+    if len(images.skipped) == 1:
+        return InterpretError(f"the only image of data {images.name!r} cannot be read: {why}")
+    return InterpretError(
+        f"none of the {len(images.skipped)} images of data {images.name!r} can be read: the first, {why}"
+    )
+
+
+class _Reader(Dataset[Any]):
+    """What a worker reads: an item or the reason why not, because an exception would cross processes mangled."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> tuple[int, Tensor, int] | InterpretError:
+        try:
+            return (item, *self.images[item])
+        except InterpretError as error:
+            return error.with_traceback(None)
+
+
+def _collate(read: list[tuple[int, Tensor, int] | InterpretError]) -> tuple[Batch | None, list[InterpretError]]:
+    errors = [entry for entry in read if isinstance(entry, InterpretError)]
+    entries = [entry for entry in read if not isinstance(entry, InterpretError)]
+    if not entries:
+        return None, errors
+    items, tensors, labels = zip(*entries, strict=True)
+    for item, tensor in zip(items, tensors, strict=True):
+        if tensor.shape != tensors[0].shape:
+            mismatch = f"items {items[0]} and {item} are {list(tensors[0].shape)} and {list(tensor.shape)}"
+            return None, [InterpretError(f"images of one data set must have one shape: {mismatch}")]
+    return Batch(torch.stack(tensors), torch.tensor(items), torch.tensor(labels)), errors

@@ -1,0 +1,133 @@
+"""Images that are the items of a data set."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from interpret.images.fingerprints import hash_arrays
+from interpret.images.folder import UnreadableImage, why_unreadable
+from interpret.images.items import Item, classes_in, labels_in, no_image, read_item
+from interpret.images.sources import Images
+from interpret.images.tensor_images import picture_of
+from interpret.network.model import Model
+from interpret.network.modes import unchanged_random_state
+from interpret.network.pixel_scale import Normalisation
+from interpret.network.preprocess import upright
+from interpret.network.torch_transforms import normalisation_of, random_steps
+from interpret.support.errors import InterpretError
+
+READINGS = 12
+"""How often an item is read to see whether a random transform changes it."""
+
+
+class DatasetImages(Images):
+    """A map-style data set, such as PyTorch's and Hugging Face's; `interpret.images.items` says what its items may be.
+
+    Its images may be inputs [C, H, W], taken as they are, or pictures, which the model's preprocessing turns into
+    inputs. The same index must always give the same image.
+    """
+
+    def __init__(self, dataset: Any, model: Model) -> None:
+        count = len(dataset)
+        labels = labels_in(dataset, count)
+        classes = classes_in(dataset) or model.classes
+        super().__init__(type(dataset).__name__, np.arange(count), labels, classes)
+        self.dataset = dataset
+        self.preprocess = model.preprocess
+        self.model_name, self.remedy = model.name, model.preprocess_remedy
+        if labels is not None and count:
+            self._check_label(int(labels.argmax()), int(labels.max()))
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        item = range(len(self))[item]
+        try:
+            image, label, *_ = self._item(item)
+            if isinstance(image, Tensor):
+                return image, label
+            if self.preprocess is not None:
+                return self.preprocess(image).to(self.dtype), label
+        except OSError as error:
+            raise UnreadableImage(self.source_name(item), why_unreadable(error)) from None
+        raise InterpretError(
+            f"data set {self.name!r} holds pictures, and model {self.model_name!r} does not say how they "
+            f"become its input: {self.remedy}"
+        )
+
+    def _item(self, item: int) -> Item:
+        """Read an item."""
+        value = self.dataset[item]
+        found = read_item(value, self.classes or ())
+        if found is None:
+            raise no_image(item, self.name, value)
+        if found.label < 0:  # it may be known all the same, to the data set
+            return found._replace(label=int(self.labels[item]))
+        self._check_label(item, found.label)
+        return found
+
+    def _check_label(self, item: int, label: int) -> None:
+        if self.classes is not None and label >= len(self.classes):
+            raise InterpretError(
+                f"label {label} of item {item} of data set {self.name!r} is none of the {len(self.classes)} classes "
+                f"({self.classes[0]} to {self.classes[-1]}): give the data set its own `classes`, counted from 0"
+            )
+
+    def look(self) -> None:
+        """Note what its items hold beside image and label, and refuse images that differ each time they are read."""
+        for item in range(min(len(self), 8)):
+            try:
+                found = self._item(item)
+            except OSError:
+                continue
+            if found.left:
+                label = f", the label {found.used[1]}" if len(found.used) > 1 else ", and there is no label"
+                self.notes.append(
+                    f"data set {self.name!r}: the image is {found.used[0]}{label}; left aside: {', '.join(found.left)}"
+                )
+            if doubt := self.doubt(item):
+                raise InterpretError(f"{doubt}: give it without augmentation, as for validation")
+            return
+
+    def doubt(self, item: int) -> str:
+        steps = random_steps(self.dataset)
+        with unchanged_random_state(), suppress(OSError):
+            first = _numbers(self._item(item).image)
+            for _ in range(READINGS if steps else 1):
+                again = _numbers(self._item(item).image)
+                if first.shape != again.shape or not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
+                    which = f" ({', '.join(steps)})" if steps else ""
+                    return (
+                        f"item {item} of data set {self.name!r} is another image each time that it is read, most "
+                        f"likely by a random transform{which}"
+                    )
+        return ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the kind of data set, its length, and 64 of its items, spread evenly."""
+        items = np.unique(np.linspace(0, len(self) - 1, 64).astype(int)).tolist()
+        kind = f"{type(self.dataset).__qualname__} {len(self)}"
+        return hash_arrays(self._readable(items), kind.encode())
+
+    def _normalisation(self) -> Normalisation | None:
+        return normalisation_of(self.dataset)
+
+    def source_name(self, source: int) -> str:
+        return f"image {source}"
+
+    def source_picture(self, source: int) -> Image.Image:
+        try:
+            image = self._item(source).image
+            return picture_of(image, self.pixel_scale) if isinstance(image, Tensor) else upright(image)
+        except OSError as error:
+            raise UnreadableImage(self.source_name(source), why_unreadable(error)) from None
+
+
+def _numbers(image: Tensor | Image.Image) -> NDArray[Any]:
+    return np.asarray(image if isinstance(image, Image.Image) else image.double().cpu())

@@ -1,0 +1,284 @@
+"""Opening images: folders, named sets, tensors, pictures and data sets, all as one class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from interpret.images.batches import none_left
+from interpret.images.dataset_images import DatasetImages
+from interpret.images.datasets import DATASETS, load_dataset
+from interpret.images.folder import UnreadableImage, extensions, labels_of, list_images
+from interpret.images.items import as_image, channels_last, pixels_last
+from interpret.images.loaders import iterable, loaded_by
+from interpret.images.picture_images import ArrayImages, FileImages, PictureImages
+from interpret.images.sources import Images
+from interpret.images.tensor_images import TensorImages
+from interpret.network.forward import is_several, weights_type
+from interpret.network.model import Model, as_model
+from interpret.network.modes import unchanged_random_state
+from interpret.network.preprocess import Preprocess
+from interpret.support.errors import InterpretError, unknown, warn
+
+Crops = Literal["center", "tiles"]
+
+
+NAMED = ("photographs", *DATASETS)
+"""The sets that `open_images` knows by name."""
+
+
+def open_images(
+    data: object,
+    model: Model | nn.Module,
+    *,
+    crops: Crops | None = None,
+    scales: Sequence[int] = (256, 384, 512),
+) -> Images:
+    """Open images as inputs of a model.
+
+    >>> model = Model(nn.Conv2d(1, 4, 5), name="edges", preprocess=Preprocess((28, 28), channels="L"))
+    >>> digits = open_images("digits", model)
+    >>> len(digits), digits[0][0].shape, digits.classes[digits[0][1]]
+    (5000, torch.Size([1, 28, 28]), '0')
+
+    Args:
+        data: one of
+
+            - a folder of image files, searched recursively, an image file, or a list of such files;
+            - a set by name: `"photographs"` (the 230 that come with the demo packages), `"digits"`, `"fashion-mnist"`
+              or `"emoji"` (see `interpret.images.datasets`); a folder of such a name is written `./digits`;
+            - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W];
+            - pictures: Pillow's, one or a list; uint8 pixels, [N, H, W], [N, H, W, C] or [N, C, H, W], or one of these;
+            - a map-style data set, PyTorch's or Hugging Face's, or any list, whose items are images, tuples or dicts
+              (see `interpret.images.items.read_item`); a `DataLoader` stands for its data set;
+            - `Images`, returned as they are.
+        model: whose preprocessing the pictures pass through, and whose classes the labels index where a folder's
+            subfolders carry their names or, for ImageNet's, their WordNet ids. Otherwise subfolders are classes
+            in alphabetical order, if there are at least two and every image lies in one.
+        crops: "center": the standard input of each picture, as the preprocessing says; "tiles": windows of the
+            input's size all over the picture, at several scales, about ¾ of the input apart and evenly spread
+            from edge to edge. None: tiles for `"photographs"`, otherwise center.
+        scales: lengths of the picture's short side for "tiles", in pixels.
+
+    Raises:
+        InterpretError: no such data, nothing in it, images that do not fit the model, or that are other ones each time
+            they are read.
+
+    Warns:
+        LeftAside: what of the data is not used; it also stands in `Images.notes`.
+    """
+    model = as_model(model)
+    if crops not in (None, "center", "tiles"):
+        raise unknown("crops", crops, ("center", "tiles"))
+    if not scales or min(scales) < 1:
+        raise InterpretError(f"scales must be short sides of at least 1 pixel, not {list(scales)}")
+    if is_several(data):
+        raise InterpretError(
+            "several inputs are taken by mine, project, trace and layer_outputs alone: elsewhere, load the network "
+            "with call=lambda network, images: …, which adds the others"
+        )
+    if isinstance(data, Images):
+        images = data
+    else:
+        with unchanged_random_state():
+            images = _open(data, model, crops, tuple(scales))
+            images.dtype = weights_type(model.module)
+        for note in images.notes:
+            warn(note, LeftAside)
+    if len(images) == 0:
+        raise none_left(images)
+    if not isinstance(images, PictureImages):
+        with unchanged_random_state():
+            _check_first(images, model)
+    if isinstance(data, str | os.PathLike):
+        named = isinstance(data, str) and data in NAMED
+        tiled = isinstance(images, PictureImages) and images.cuts is not None
+        images.opened_from = {
+            "data": data if named else str(Path(data).expanduser().resolve()),
+            "crops": "tiles" if tiled else "center",
+            "scales": list(scales) if tiled else [],
+        }
+    return images
+
+
+class LeftAside(UserWarning):
+    """Data holds something that is not used, such as a mask beside each image."""
+
+
+def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ...]) -> Images:
+    tiled = scales if crops == "tiles" else None
+    if isinstance(data, str) and data in DATASETS:
+        dataset = load_dataset(data)
+        return ArrayImages(data, dataset.images, dataset.labels, dataset.classes, _preprocess(model), tiled)
+    if isinstance(data, str) and data == "photographs":
+        return _photographs(model, scales if crops is None else tiled)
+    if isinstance(data, str | os.PathLike):
+        path = Path(data).expanduser()
+        is_image = path.is_file() and path.name.lower().endswith(extensions())
+        return _files([path], path.name, model, tiled) if is_image else _folder(data, model, tiled)
+    if isinstance(data, list | tuple) and data and all(isinstance(one, str | os.PathLike) for one in data):
+        return _files([Path(one).expanduser() for one in data], "files", model, tiled)
+    pictures = _pictures(data)
+    if pictures is not None:
+        unlabelled = np.full(len(pictures), -1, np.int64)
+        name = "array" if isinstance(pictures, np.ndarray) else "pictures"
+        return ArrayImages(name, pictures, unlabelled, None, _preprocess(model), tiled)
+    if crops == "tiles":
+        raise InterpretError(f"crops='tiles' cuts up pictures: it does not apply to a {type(data).__name__}")
+    if isinstance(data, Tensor | np.ndarray):
+        return TensorImages(_inputs(data, model), model, "tensor" if isinstance(data, Tensor) else "array")
+    return _dataset(data, model)
+
+
+def _pictures(data: object) -> NDArray[np.uint8] | list[Image.Image] | None:
+    """Return pictures in memory as a list of them or as pixels [N, H, W] or [N, H, W, C]; None for anything else."""
+    if isinstance(data, Image.Image):
+        return [data]
+    if isinstance(data, list | tuple) and all(isinstance(one, Image.Image | Tensor | np.ndarray) for one in data):
+        pictures: list[Image.Image] = []
+        for one in data:
+            picture = None if isinstance(one, Tensor) and one.is_floating_point() else as_image(one)
+            if not isinstance(picture, Image.Image):
+                return None
+            pictures.append(picture)
+        return pictures or None
+    if not isinstance(data, Tensor | np.ndarray):
+        return None
+    tensor = isinstance(data, Tensor)
+    if data.dtype not in (torch.uint8, np.uint8):
+        return None
+    pixels: NDArray[np.uint8] = data.detach().cpu().numpy() if isinstance(data, Tensor) else data
+    if pixels.ndim == 2 or (pixels.ndim == 3 and (channels_last(pixels.shape) or (tensor and len(pixels) in (1, 3)))):
+        pixels = pixels[None]
+    together = pixels_last(pixels, channels_first=tensor) if pixels.ndim == 4 else pixels
+    if pixels.ndim not in (3, 4) or together is None:
+        raise InterpretError(f"uint8 pixels must be [N, H, W], [N, H, W, C] or [N, C, H, W], not {list(pixels.shape)}")
+    return together
+
+
+def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
+    """Return a tensor or array of inputs as a tensor [N, C, H, W]."""
+    if isinstance(data, Tensor):
+        tensor = data.as_subclass(Tensor)
+    else:
+        if data.dtype.kind == "f" and data.ndim in (3, 4) and channels_last(data.shape):
+            raise InterpretError(
+                f"an array of floats must be inputs as the network takes them, [N, C, H, W], not {list(data.shape)}: "
+                "transpose it, or pass pictures as uint8"
+            )
+        dtype = weights_type(model.module)
+        tensor = torch.from_numpy(np.ascontiguousarray(data)).to(dtype) if data.dtype.kind == "f" else data  # type: ignore[assignment]
+    if tensor.ndim not in (3, 4) or not str(tensor.dtype).removeprefix("torch.").startswith(("float", "bfloat")):
+        raise InterpretError(
+            f"inputs must be floating point, [N, C, H, W] or [C, H, W], and pictures uint8, not {tensor.dtype} "
+            f"{list(tensor.shape)}"
+        )
+    return tensor if tensor.ndim == 4 else tensor[None]
+
+
+def _dataset(data: Any, model: Model) -> Images:
+    notes: list[str] = []
+    if isinstance(data, DataLoader):
+        data, notes = loaded_by(data)
+    if isinstance(data, list) and len(data) == 2 and all(isinstance(one, Tensor) for one in data):
+        inputs, labels = data
+        if inputs.ndim == 4 and labels.shape[:1] == inputs.shape[:1] and labels.ndim < 4:  # a batch of a loader
+            data = TensorDataset(inputs, labels)
+    if isinstance(data, Mapping):
+        raise InterpretError(f"data is a {type(data).__name__} of several: choose one of {', '.join(map(repr, data))}")
+    if isinstance(data, IterableDataset) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
+        raise iterable(type(data).__name__)
+    if not (isinstance(data, Sized) and hasattr(data, "__getitem__")):
+        raise InterpretError(
+            f"data must be a folder or files, one of {', '.join(NAMED)}, a tensor, pictures, or a map-style data set, "
+            f"not a {type(data).__name__}"
+        )
+    images = DatasetImages(data, model)
+    images.notes += notes
+    images.look()
+    return images
+
+
+def _check_first(images: Images, model: Model) -> None:
+    """Refuse a first item that is no input, or has other channels than the preprocessing makes.
+
+    What a network without a preprocessing takes, it says itself when it runs.
+    """
+    if len(images) == 0:
+        return
+    try:
+        found = len(images[0][0][: images.channels])
+    except UnreadableImage:
+        return
+    wanted = found if model.preprocess is None else len(model.preprocess.channels)
+    if found != wanted:
+        raise InterpretError(
+            f"data {images.name!r} has images of {found} channel{'s' * (found != 1)}, and model {model.name!r} takes "
+            f"{wanted}"
+        )
+
+
+def _preprocess(model: Model) -> Preprocess:
+    if model.preprocess is None:
+        raise InterpretError(
+            f"model {model.name!r} does not say how a picture becomes its input: {model.preprocess_remedy}"
+        )
+    return model.preprocess
+
+
+def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ...] | None) -> FileImages:
+    """Open files as the folder that holds them all would be, in their own order."""
+    gone = next((path for path in paths if not path.is_file()), None)
+    if gone is not None:
+        raise InterpretError(f"data names the file {str(gone)!r}, which does not exist: leave it out")
+    full = [path.absolute() for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in full]))
+    names = [path.relative_to(root).as_posix() for path in full]
+    sizes = np.array([path.stat().st_size for path in full], np.int64)
+    labels, classes = labels_of(names, model.classes)
+    return FileImages(name, root, names, sizes, labels, classes, _preprocess(model), scales)
+
+
+def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
+    # found without importing it: the package imports TensorFlow
+    package = find_spec("ai_benchmark")
+    if package is None or not package.submodule_search_locations:
+        raise InterpretError(
+            "data 'photographs' needs the demo packages: install them with pip install 'interpret-cnn[demo]'"
+        )
+    root = Path(package.submodule_search_locations[0], "data")
+    names, sizes = list_images(root)
+    folders = ("classification/", "enhancement/", "segmentation/")
+    chosen = [i for i, name in enumerate(names) if name.startswith(folders) and "_segmented" not in name]
+    names, labels = [names[i] for i in chosen], np.full(len(chosen), -1, np.int64)
+    return FileImages("photographs", root, names, sizes[chosen], labels, None, _preprocess(model), scales)
+
+
+def _folder(path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None) -> FileImages:
+    root = Path(path).expanduser()
+    if root.is_file():
+        raise InterpretError(f"data {str(path)!r} is a file and no image: give an image, or a folder of images")
+    if not root.is_dir():
+        if len(root.parts) == 1 and not root.name.lower().endswith(extensions()):
+            raise unknown("folder or data set", path, NAMED)
+        raise InterpretError(f"data {str(path)!r} does not exist: give a folder of images")
+    try:
+        names, sizes = list_images(root)
+    except OSError as error:
+        raise InterpretError(f"data {str(path)!r} cannot be read: {error.strerror}") from None
+    if not names:
+        raise InterpretError(
+            f"data {str(path)!r} holds no image files: give a folder with some of {' '.join(extensions())}"
+        )
+    labels, classes = labels_of(names, model.classes)
+    return FileImages(root.resolve().name, root, names, sizes, labels, classes, _preprocess(model), scales)
