@@ -1,4 +1,4 @@
-"""Look inside convolutional networks.
+"""Feature visualization and interpretability for convolutional networks.
 
 >>> import interpret
 >>> model = interpret.load("lenet")
@@ -6,15 +6,14 @@
 >>> layers["conv1"].output_shape
 (20, 24, 24)
 
-Wherever a function runs a network:
+Functions that run a network share these arguments:
 
-- **`device`** is where it runs, as PyTorch says it ("cuda", "cpu", …); None: where its parameters are. Parameters and
-  images are moved there for as long as the function runs, and results come back to where the images were.
-- **`batch_size`** is how many images go through it together; None: as many as suit the device, 32 at most, and on a
-  processor no more than 8 images of 224 × 224 pixels, which is faster there and takes less memory. It changes results
-  by the rounding of the forward pass at most, save where noise is drawn batch by batch.
-- **`layers`** are names or globs, several also separated by commas in one text; None: every convolutional and linear
-  layer.
+- **`device`**: a PyTorch device ("cuda", "cpu", …). Parameters and images are moved there while the function runs, and
+  results return to the device of the images. Default: the device of the parameters.
+- **`batch_size`**: the number of images per forward pass. It changes results at most by rounding, except for methods
+  that draw noise per batch. Default: chosen for the device, at most 32; on a CPU, at most 8 images of 224 × 224 pixels,
+  which is faster and takes less memory.
+- **`layers`**: names or globs, as a list or as a comma-separated string. Default: all convolutional and linear layers.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ if TYPE_CHECKING:
     from interpret.tracing.tracing import Layer, ReceptiveField, trace
     from interpret.training.training import train
 
-# public name: the module that holds it, imported at first use, so that `import interpret` does not import torch
+# public name: its module, imported on first use, so that `import interpret` does not import torch
 _HOME = {
     "Attribution": "analyses.attribution.result",
     "BackwardRule": "backprop.rules",

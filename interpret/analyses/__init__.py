@@ -1,1 +1,1 @@
-"""One folder an analysis: what it computes, what it returns, and how that is drawn."""
+"""Analyses, one per folder: `compute.py`, `result.py` and `figure.py`."""

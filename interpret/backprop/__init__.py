@@ -1,1 +1,1 @@
-"""How a signal passes back through a network."""
+"""Rules that override the backward pass of a network."""

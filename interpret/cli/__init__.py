@@ -1,4 +1,4 @@
-"""The `interpret` command. No verb imports torch before it runs, so that --help answers at once."""
+"""The `interpret` command. Subcommands import torch only when they run, so that --help is fast."""
 
 from interpret.cli.app import main
 

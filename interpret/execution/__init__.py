@@ -1,4 +1,4 @@
-"""Where and how a network runs: its device, its batches, its threads, and how interrupted work goes on."""
+"""Run a network over data: device, batches, threads, and resuming after an interrupt."""
 
 from interpret.support.moved import old_attributes
 

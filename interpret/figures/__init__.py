@@ -1,1 +1,1 @@
-"""The style, the lettering and the layout that all figures share."""
+"""Style, labels and layout that all figures share."""

@@ -1,1 +1,1 @@
-"""What a network is shown: folders, tensors and data sets as inputs."""
+"""Network inputs from folders, tensors and data sets, and tensors as displayable images."""

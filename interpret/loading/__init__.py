@@ -1,4 +1,4 @@
-"""From a spec to a model; nothing in it unpickles code."""
+"""Load a model from a spec, without unpickling code."""
 
 from interpret.support.moved import old_attributes
 

@@ -1,1 +1,1 @@
-"""What a network is: its layers, its weights, its inputs, and how it is called."""
+"""A network: its layers, weights and preprocessing, and how it is called."""

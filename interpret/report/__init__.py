@@ -1,4 +1,4 @@
-"""A report of a study in one file."""
+"""A study as a report in one file."""
 
 from interpret.support.moved import old_attributes
 

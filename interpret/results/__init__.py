@@ -1,4 +1,4 @@
-"""What all results have in common, without torch: a line to print, a figure, a table, and a file."""
+"""The base class of results, without torch: text, figure, table and file."""
 
 from interpret.results.kinds import all_kinds, result_class
 from interpret.results.result import Result

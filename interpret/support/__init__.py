@@ -1,1 +1,1 @@
-"""What everything may use, and knows nothing of networks."""
+"""Helpers that know nothing of networks."""

@@ -1,4 +1,4 @@
-"""What a network executes, and what its neurons see."""
+"""The layers that a network executes, with shapes, receptive fields and operation counts."""
 
 from interpret.support.moved import old_attributes
 

@@ -1,4 +1,4 @@
-"""From a recipe to weights."""
+"""Train a model folder by its recipe."""
 
 from interpret.support.moved import old_attributes
 

@@ -1,1 +1,1 @@
-"""Attribution maps of a network's answer, most of them by captum."""
+"""Attribution maps of a network's output, most of them computed by captum."""

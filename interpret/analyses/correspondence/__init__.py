@@ -1,1 +1,1 @@
-"""Whether hiding the same part changes features of different images alike."""
+"""Whether masking the same part changes the features of different images alike."""

@@ -1,1 +1,1 @@
-"""The weights of a layer as pictures."""
+"""Kernels of a layer as images."""

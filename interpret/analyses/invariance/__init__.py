@@ -1,1 +1,1 @@
-"""How features move when the image is moved, turned, scaled or disturbed."""
+"""How much features change when the image is translated, rotated, scaled or perturbed."""

@@ -1,1 +1,1 @@
-"""Attribution methods beside each other, on the same images."""
+"""Attribution methods side by side, on the same images."""

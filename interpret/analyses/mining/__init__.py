@@ -1,1 +1,1 @@
-"""The images that excite each unit most."""
+"""The top-activating images of each unit."""

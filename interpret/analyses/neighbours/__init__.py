@@ -1,1 +1,1 @@
-"""The images that are nearest in feature space."""
+"""Nearest neighbours in feature space."""

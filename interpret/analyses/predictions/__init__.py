@@ -1,1 +1,1 @@
-"""What a network takes images for."""
+"""The most probable classes of images."""

@@ -1,1 +1,1 @@
-"""What excites a neuron, projected back to pixels."""
+"""Projections of a neuron's activation back to pixels."""

@@ -1,1 +1,1 @@
-"""Whether attribution maps depend on the weights."""
+"""Sanity check: whether attribution maps depend on the network's weights."""
