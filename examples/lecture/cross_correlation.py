@@ -1,11 +1,11 @@
-"""Cross-correlation and convolution: the same window, the kernel as it is or turned by half a turn.
+"""Cross-correlation and convolution: the same sliding window, with the kernel as it is or rotated by 180°.
 
     python examples/lecture/cross_correlation.py --out figures
 
-What deep learning calls a convolution lays the kernel on the image as it is; mathematics turns it first. Both are
-computed here product by product, and are the same as SciPy's `correlate2d` and `convolve2d`. The difference is plain
-where the kernel looks another way when it is turned: a hook. Of a single bright pixel, convolution makes the hook
-itself, cross-correlation the hook upside down.
+Deep learning's "convolution" is a cross-correlation: it applies the kernel as it is. A mathematical convolution rotates
+the kernel by 180° first. The script computes both product by product and compares them with SciPy's `correlate2d` and
+`convolve2d`. A hook-shaped kernel makes the difference visible: for a single bright pixel, convolution returns the hook
+and cross-correlation the rotated hook.
 """
 
 from __future__ import annotations
@@ -38,22 +38,21 @@ KERNEL = np.array(
 
 
 def cross_correlate(image: Array, kernel: Array) -> Array:
-    """Lay the kernel on each place where it fits, and add up the products."""
+    """Sum the products of kernel and window at each valid position."""
     height, width = kernel.shape
-    places = image.shape[0] - height + 1, image.shape[1] - width + 1
-    result = np.zeros(places)
-    for y, x in np.ndindex(places):
+    result = np.zeros((image.shape[0] - height + 1, image.shape[1] - width + 1))
+    for y, x in np.ndindex(result.shape):
         result[y, x] = (image[y : y + height, x : x + width] * kernel).sum()
     return result
 
 
 def convolve(image: Array, kernel: Array) -> Array:
-    """Do the same with the kernel turned by 180°."""
+    """Cross-correlate with the kernel rotated by 180°."""
     return cross_correlate(image, kernel[::-1, ::-1])
 
 
 def hook(side: int = 7) -> Array:
-    """Return a kernel that looks another way when it is turned: a bar along its top and one down its left side."""
+    """Return a kernel that differs from its rotation: a bar along the top and one down the left side."""
     kernel = np.zeros((side, side))
     kernel[0, :] = kernel[:, 0] = 1
     return kernel / kernel.sum()
@@ -62,35 +61,35 @@ def hook(side: int = 7) -> Array:
 @in_style
 def draw(digit: Array, kernel: Array) -> Figure:
     figure, axes = figure_grid(4, 4, (WIDTH, 7.4))
-    turned = KERNEL[::-1, ::-1]
+    rotated = KERNEL[::-1, ::-1]
     rows = (
         ("cross-correlation", "kernel as it is", KERNEL, cross_correlate(IMAGE, KERNEL)),
-        ("convolution", "kernel turned by 180°", turned, convolve(IMAGE, KERNEL)),
+        ("convolution", "kernel rotated by 180°", rotated, convolve(IMAGE, KERNEL)),
     )
-    for row, (name, how, used, result) in enumerate(rows):
-        numbers(axes[row, 0], IMAGE, "image", "{:.1f}", "Greys", (0, 8))
-        numbers(axes[row, 1], used, how, "{:.3f}", "RdBu_r", (-0.6, 0.6))
-        numbers(axes[row, 2], IMAGE * used, "products", "{:.3f}", "RdBu_r", (-2.2, 2.2))
-        numbers(axes[row, 3], result, f"their sum: {name}", "{:.6f}", "RdBu_r", (-2.2, 2.2))
-    # marks one corner of the kernel, so that the turn can be seen
+    for row, (name, kernel_title, applied, result) in enumerate(rows):
+        draw_matrix(axes[row, 0], IMAGE, "image", "{:.1f}", "Greys", (0, 8))
+        draw_matrix(axes[row, 1], applied, kernel_title, "{:.3f}", "RdBu_r", (-0.6, 0.6))
+        draw_matrix(axes[row, 2], IMAGE * applied, "products", "{:.3f}", "RdBu_r", (-2.2, 2.2))
+        draw_matrix(axes[row, 3], result, f"sum: {name}", "{:.6f}", "RdBu_r", (-2.2, 2.2))
+    # mark one corner of the kernel, so that its rotation is visible
     for row, corner in ((0, (0, 0)), (1, (2, 2))):
         axes[row, 1].add_patch(_frame(corner))
-    # of a single bright pixel, cross-correlation makes the turned kernel and convolution the kernel as it is
+    # for a single bright pixel, cross-correlation returns the rotated kernel and convolution the kernel itself
     pixel = np.zeros((15, 15))
     pixel[7, 7] = 1
     largest = float(kernel.max())
     for row, (picture, title) in enumerate(((pixel, "one bright pixel"), (digit, "a digit")), 2):
-        answers = cross_correlate(picture, kernel), convolve(picture, kernel)
-        top = max(float(answer.max()) for answer in answers)
+        outputs = cross_correlate(picture, kernel), convolve(picture, kernel)
+        top = max(float(output.max()) for output in outputs)
         show(axes[row, 0], picture, title, cmap="gray_r")
-        show(axes[row, 1], kernel, f"a kernel of {len(kernel)} × {len(kernel)}", cmap="Blues", vmin=0, vmax=largest)
-        for column, (answer, name) in enumerate(zip(answers, ("cross-correlation", "convolution"), strict=True), 2):
-            show(axes[row, column], answer, name, cmap="Blues", vmin=0, vmax=top)
+        show(axes[row, 1], kernel, f"{len(kernel)} × {len(kernel)} kernel", cmap="Blues", vmin=0, vmax=largest)
+        for column, (output, name) in enumerate(zip(outputs, ("cross-correlation", "convolution"), strict=True), 2):
+            show(axes[row, column], output, name, cmap="Blues", vmin=0, vmax=top)
     return figure
 
 
-def numbers(axes: Axes, values: Array, title: str, form: str, colors: str, limits: tuple[float, float]) -> None:
-    """Draw a small matrix with its values written into it."""
+def draw_matrix(axes: Axes, values: Array, title: str, form: str, colors: str, limits: tuple[float, float]) -> None:
+    """Draw a small matrix with its values."""
     show(axes, values, title, cmap=colors, vmin=limits[0], vmax=limits[1])
     size = 9 if values.size == 1 else 7
     for y, x in np.ndindex(values.shape):
@@ -106,7 +105,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for cross_correlation.png")
     out = parser.parse_args(arguments).out / "cross_correlation.png"
 
-    from scipy.signal import convolve2d, correlate2d  # the one place that needs it
+    from scipy.signal import convolve2d, correlate2d  # only needed here
 
     correlation, convolution = cross_correlate(IMAGE, KERNEL), convolve(IMAGE, KERNEL)
     print(f"cross-correlation  {correlation[0, 0]:.6f}  (SciPy: {correlate2d(IMAGE, KERNEL, 'valid')[0, 0]:.6f})")

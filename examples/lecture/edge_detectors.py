@@ -1,10 +1,10 @@
-"""Vertical and horizontal edge detectors, on the step image and on digits.
+"""Vertical and horizontal edge detectors on a step image and on digits.
 
     python examples/lecture/edge_detectors.py --out figures
 
-The two kernels stand above what they answer. A column of ones beside a column of minus ones answers where the image is
-brighter on the left than on the right, and not at all where it is even; turned by a quarter, it does the same for edges
-that lie.
+The top row shows the two kernels, the others their outputs. A column of ones and a column of minus ones detects
+vertical edges: the output is positive where the image is brighter on the left, negative where it is brighter on the
+right, and zero where it is uniform. The transposed kernel detects horizontal edges.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ HORIZONTAL = VERTICAL.T.contiguous()
 
 
 def step_image() -> Tensor:
-    """Return 6 × 6 pixels, 10 in the left half and 0 in the right one."""
+    """Return an image of 6 × 6 pixels: 10 in the left half, 0 in the right half."""
     image = torch.zeros(6, 6)
     image[:, :3] = 10
     return image
 
 
 def detect(image: Tensor, kernel: Tensor) -> Tensor:
-    """Slide a kernel over an image, where it fits."""
+    """Cross-correlate an image with a kernel at all valid positions."""
     return F.conv2d(image[None, None], kernel[None, None])[0, 0]
 
 
@@ -58,7 +58,7 @@ def draw(images: list[tuple[str, Tensor]]) -> Figure:
         show(axes[row, 0], image, name, cmap="gray")
         show(axes[row, 1], vertical, "vertical edges", cmap="RdBu_r", vmin=-limit, vmax=limit)
         show(axes[row, 2], horizontal, "horizontal edges", cmap="RdBu_r", vmin=-limit, vmax=limit)
-        show(axes[row, 3], strength, "both: √(v² + h²)", cmap="gray")
+        show(axes[row, 3], strength, "magnitude: √(v² + h²)", cmap="gray")
         if image.shape == (6, 6):
             for axis, values in ((axes[row, 0], image), (axes[row, 1], vertical), (axes[row, 2], horizontal)):
                 write_values(axis, values)
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     out = parser.parse_args(arguments).out / "edge_detectors.png"
 
     step = step_image()
-    print("the step image under the vertical detector:")
+    print("output of the vertical detector on the step image:")
     print(detect(step, VERTICAL))
     digits = interpret.load_dataset("digits")
     chosen = [np.flatnonzero(digits.labels == digit)[index] for digit, index in ((1, 0), (7, 12), (0, 0))]

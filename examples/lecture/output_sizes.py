@@ -1,9 +1,9 @@
-"""Output sizes and trainable parameters: (W − K + 2P) / S + 1, and what sharing weights saves.
+"""Output sizes, (W − K + 2P) / S + 1, and how many parameters weight sharing saves.
 
     python examples/lecture/output_sizes.py --out figures
 
-Eight kernels of 5 × 5 on an image of 28 × 28: weights (8, 1, 5, 5), eight biases, eight maps of 24 × 24. A fully
-connected layer between the same two maps would need seventeen thousand times as many parameters.
+Eight 5 × 5 kernels on a 28 × 28 image: weights (8, 1, 5, 5), eight biases, eight maps of 24 × 24. A fully connected
+layer with the same input and output would need seventeen thousand times as many parameters.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SIDE = 28
 
 
 def output_size(size: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
-    """Count the places where a kernel fits, one after the other."""
+    """Count the valid positions of a kernel one by one."""
     return sum(1 for start in range(-padding, size + padding - kernel + 1, stride))
 
 
@@ -49,8 +49,8 @@ def draw(layers: list[dict[str, Any]]) -> Figure:
     rows = range(len(layers))
     dense = [layer["dense_params"] or layer["params"] for layer in layers]
     shared = [layer["params"] for layer in layers]
-    params.barh([row - 0.19 for row in rows], dense, 0.36, color="#c8c8c8", label="fully connected")
-    params.barh([row + 0.19 for row in rows], shared, 0.36, color=CATEGORIES[0], label="shared weights (as it is)")
+    params.barh([row - 0.19 for row in rows], dense, 0.36, color="#c8c8c8", label="fully connected equivalent")
+    params.barh([row + 0.19 for row in rows], shared, 0.36, color=CATEGORIES[0], label="the layer itself")
     for row, (large, small) in enumerate(zip(dense, shared, strict=True)):
         params.text(large * 1.15, row - 0.19, f"{large:,}", va="center", fontsize=6)
         params.text(small * 1.15, row + 0.19, f"{small:,}", va="center", fontsize=6)

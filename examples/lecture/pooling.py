@@ -1,10 +1,10 @@
-"""Pooling and local invariance: what moves within a pool's window does not change its maximum.
+"""Pooling and local invariance: a shift within a pooling window does not change its maximum.
 
     python examples/lecture/pooling.py --out figures
 
-A digit moves to the right, pixel by pixel. How much does a feature map change, and how much the same map after pooling?
-The larger the window, the less; and the further the digit moves, the less of the invariance is left: it is local. The
-mean over a window does nearly as much for it as the maximum.
+A digit is shifted to the right, pixel by pixel. How much does a feature map change, and how much does it change after
+pooling? The larger the pooling window, the smaller the change. The larger the shift, the larger the change: the
+invariance is local. Average pooling is nearly as invariant as max-pooling.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ SMALL = torch.tensor([[12.0, 20, 30, 0], [8, 12, 2, 0], [34, 70, 37, 4], [112, 1
 
 
 def moved(images: Tensor, pixels: int) -> Tensor:
-    """Return images moved to the right; what they leave is black."""
+    """Shift images to the right; fill with black."""
     return F.pad(images, (pixels, 0))[..., : images.shape[-1]]
 
 
 def changes(images: Tensor, features: Any) -> dict[str, list[float]]:
-    """Return for each pool and shift the distance of the maps from those of the unmoved images, over their norm."""
-    start = features(images)
+    """Return the relative change ‖pool(shifted) − pool(original)‖ / ‖pool(original)‖ for each pooling and shift."""
+    original = features(images)
     found: dict[str, list[float]] = {name: [] for name in POOLS}
     for shift in SHIFTS:
-        now = features(moved(images, shift))
+        shifted = features(moved(images, shift))
         for name, pool in POOLS.items():
-            before, after = pool(start).flatten(1), pool(now).flatten(1)
+            before, after = pool(original).flatten(1), pool(shifted).flatten(1)
             found[name].append(float(((after - before).norm(dim=1) / before.norm(dim=1)).mean()))
     return found
 
@@ -59,25 +59,25 @@ def draw(digit: Tensor, features: Any, found: dict[str, list[float]]) -> Figure:
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.25, 1))
     maps = top.subplots(3, 5)
     for row, shift in enumerate((0, 1, 4)):
-        now = features(moved(digit, shift))
-        shown = [moved(digit, shift), now, *(POOLS[name](now) for name in ("max 2 × 2", "max 4 × 4", "max 8 × 8"))]
-        titles = ["the digit", "a feature map", "max 2 × 2", "max 4 × 4", "max 8 × 8"]
+        shifted = features(moved(digit, shift))
+        pools = ("max 2 × 2", "max 4 × 4", "max 8 × 8")
+        shown = [moved(digit, shift), shifted, *(POOLS[name](shifted) for name in pools)]
+        titles = ["digit", "feature map", *pools]
         for column, (picture, title) in enumerate(zip(shown, titles, strict=True)):
             show(maps[row, column], picture[0, 0], title if row == 0 else "", cmap="gray_r", vmin=0)
-        maps[row, 0].set_ylabel(f"moved by {shift}", fontsize=7)
+        maps[row, 0].set_ylabel(f"shifted by {shift}", fontsize=7)
     small, curves = bottom.subplots(1, 2, width_ratios=(1, 1.3))
-    show(small, SMALL, "max 2 × 2 of four windows: 20, 30, 112, 37", cmap="Blues", vmin=0, vmax=200)
+    show(small, SMALL, "2 × 2 max-pooling gives 20, 30, 112, 37", cmap="Blues", vmin=0, vmax=200)
     for y, x in np.ndindex(4, 4):
         top_of_window = SMALL[y // 2 * 2 : y // 2 * 2 + 2, x // 2 * 2 : x // 2 * 2 + 2].max()
         weight = "bold" if SMALL[y, x] == top_of_window else "normal"
         small.text(x, y, f"{int(SMALL[y, x])}", ha="center", va="center", fontsize=8, weight=weight)
-    for edge in (1.5,):
-        small.axhline(edge, color="white", lw=4)
-        small.axvline(edge, color="white", lw=4)
+    small.axhline(1.5, color="white", lw=4)
+    small.axvline(1.5, color="white", lw=4)
     styles = ("-", "-", "-", "-", "--")
     for (name, values), color, style in zip(found.items(), CATEGORIES, styles, strict=False):
         curves.plot(SHIFTS, values, style, color=color, marker="o", ms=3, label=name)
-    curves.set(xlabel="moved to the right (pixels)", ylabel="change (share of the norm)", ylim=(0, None))
+    curves.set(xlabel="shift to the right (pixels)", ylabel="change / norm", ylim=(0, None))
     curves.legend(fontsize=6, loc="lower right")
     return figure
 
@@ -92,9 +92,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     chosen = np.flatnonzero(digits.held_out)[::10]
     images = torch.from_numpy(digits.images[chosen])[:, None].float() / 255
     with torch.inference_mode():
-        # the unit of the first layer that answers most to digits and not at all to the empty ground
-        answers = module.relu1(module.conv1((images - 0.1307) / 0.3081))
-        strength = answers.mean((0, 2, 3)) * (answers[:, :, 0, 0].amax(0) == 0)
+        # the first-layer unit with the highest mean activation, among those that are zero on the background
+        activations = module.relu1(module.conv1((images - 0.1307) / 0.3081))
+        strength = activations.mean((0, 2, 3)) * (activations[:, :, 0, 0].amax(0) == 0)
         unit = int(strength.argmax())
 
         def features(pictures: Tensor) -> Tensor:

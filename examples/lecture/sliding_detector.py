@@ -1,8 +1,8 @@
-"""One feature detector slides over a digit, and its map comes about: an animation.
+"""An animation of a feature detector that slides over a digit and fills its feature map.
 
     python examples/lecture/sliding_detector.py --out figures
 
-At each place the window under the detector is multiplied with its weights and added up; the sum, rectified, is one
+At each position, the window under the detector is multiplied by the weights and summed; the sum, after the ReLU, is one
 pixel of the feature map.
 """
 
@@ -27,22 +27,25 @@ from interpret.support.files import replacing
 from interpret.support.progress import progress
 from interpret.support.stamps import is_stamped, stamped
 
-STEP, MILLISECONDS = 3, 60
+STEP = 3
+"""Show every third position."""
+MILLISECONDS = 60
+"""Duration of a frame."""
 
 
-def places_of(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the places that are shown, row by row: every third, and the last."""
-    places = [(y, x) for y in range(height) for x in range(width)]
-    return [*places[::STEP], places[-1]]
+def shown_positions(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the positions (y, x) that have a frame: every third one, row by row, and the last one."""
+    positions = [(y, x) for y in range(height) for x in range(width)]
+    return [*positions[::STEP], positions[-1]]
 
 
 @in_style
 def animate(image: Tensor, kernel: Tensor, bias: float, sums: Tensor, out: Path) -> int:
-    """Write the animation, and return how many frames it has."""
+    """Write the animation and return its number of frames."""
     figure, ((left, middle, right),) = figure_grid(1, 3, (6.2, 2.5), width_ratios=(1, 0.55, 1))
     side = kernel.shape[0]
     limit = float(kernel.abs().max())
-    show(left, image, "a digit", cmap="gray_r")
+    show(left, image, "digit", cmap="gray_r")
     show(middle, kernel, "detector", cmap="RdBu_r", vmin=-limit, vmax=limit)
     values = middle.text(0.5, -0.12, "\n\n", transform=middle.transAxes, ha="center", va="top", fontsize=7)
     rectified = sums.clamp(min=0)
@@ -50,27 +53,25 @@ def animate(image: Tensor, kernel: Tensor, bias: float, sums: Tensor, out: Path)
     right.set_facecolor("#eef1f5")
     shown = right.imshow(drawn, cmap="gray_r", vmin=0, vmax=float(rectified.max()), interpolation="nearest")
     right.set(xticks=[], yticks=[])
-    right.set_title("its feature map", fontsize=7)
-    for axes in (left, right):  # where the image and its map end, or the window seems to hang in the air
+    right.set_title("feature map", fontsize=7)
+    for axes in (left, right):  # outline the image and the map, so that the window has a visible border to move within
         axes.spines[:].set(visible=True, color="#b0b0b0", linewidth=0.6)
     window = left.add_patch(Rectangle((0, 0), side, side, fill=False, color=ACCENT, lw=1.6))
     pixel = right.add_patch(Rectangle((0, 0), 1, 1, fill=False, color=ACCENT, lw=1.2))
     canvas = FigureCanvasAgg(figure)
-    # the layout of the first frame stays, or the panels would move as the text grows and shrinks
+    # keep the layout of the first frame; otherwise the panels would move as the text changes
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     frames = []
-    places = places_of(*sums.shape)
-    with progress(len(places), "drawing", "frame") as bar:
-        for y, x in places:
+    positions = shown_positions(*sums.shape)
+    with progress(len(positions), "drawing", "frame") as bar:
+        for y, x in positions:
             done = y * sums.shape[1] + x + 1
             drawn.ravel()[:done] = rectified.numpy().ravel()[:done]
             shown.set_data(drawn)
             window.set_xy((x - 0.5, y - 0.5))
             pixel.set_xy((x - 0.5, y - 0.5))
-            text = (
-                f"Σ window × weights {bias:+.2f}\n= {float(sums[y, x]):+.2f}\nrectified: {float(rectified[y, x]):.2f}"
-            )
+            text = f"Σ window × weights {bias:+.2f}\n= {float(sums[y, x]):+.2f}\nReLU: {float(rectified[y, x]):.2f}"
             values.set_text(text.replace("-", "−"))
             canvas.draw()
             frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
@@ -96,17 +97,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     image = digits[item][0]
     layer = model.module.conv1
     with torch.no_grad():
-        answers = layer(image[None])[0]
-        # the unit whose map has the strongest answers
-        unit = int(answers.amax((1, 2)).argmax())
+        outputs = layer(image[None])[0]
+        # the unit with the largest output
+        unit = int(outputs.amax((1, 2)).argmax())
         kernel, bias = layer.weight[unit, 0].clone(), float(layer.bias[unit])
-    sums = torch.zeros(answers.shape[1:])
+    sums = torch.zeros(outputs.shape[1:])
     for y, x in np.ndindex(tuple(sums.shape)):
         sums[y, x] = (image[0, y : y + 5, x : x + 5] * kernel).sum() + bias
-    print(f"conv1, unit {unit}: largest difference from the layer {(sums - answers[unit]).abs().max():.1e}")
+    print(f"conv1, unit {unit}: largest difference from the layer {(sums - outputs[unit]).abs().max():.1e}")
     count = animate(image[0], kernel, bias, sums, out)
     print(f"Open {out} ({count} frames)")
-    return {"sums": sums, "layer": answers[unit], "frames": count, "at_once": F.relu(answers[unit])}
+    return {"sums": sums, "layer": outputs[unit], "frames": count, "at_once": F.relu(outputs[unit])}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Sparse connectivity: a convolution is a fully connected layer most of whose weights are zero, and the rest shared.
+"""Sparse connectivity: a convolution is a fully connected layer whose weights are mostly zero and otherwise shared.
 
     python examples/lecture/sparse_connectivity.py --out figures
 
-The matrix that a 3 × 3 kernel stands for has a row for each output and a column for each input. It has nine entries in
-each row, and only nine different ones in all. Stacked, layers see more: the receptive field grows by two a layer.
+The weight matrix of a 3 × 3 convolution has a row for each output and a column for each input. Each row has nine
+nonzero entries, and the whole matrix has only nine distinct ones. The receptive field grows by two with each further
+layer.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from interpret.figures.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figur
 SIDE, KERNEL = 6, 3
 
 
-def weight_numbers(side: int, kernel: int) -> NDArray[np.int64]:
-    """Return which weight connects each output (row) with each input (column): 1 to kernel², 0 for none."""
-    places = side - kernel + 1
-    matrix = np.zeros((places**2, side**2), np.int64)
-    for y, x in np.ndindex(places, places):
+def weight_indices(side: int, kernel: int) -> NDArray[np.int64]:
+    """Return the weight's index between each output (row) and input (column): 1 to kernel², 0 if unconnected."""
+    size = side - kernel + 1
+    matrix = np.zeros((size**2, side**2), np.int64)
+    for y, x in np.ndindex(size, size):
         for dy, dx in np.ndindex(kernel, kernel):
-            matrix[y * places + x, (y + dy) * side + x + dx] = 1 + dy * kernel + dx
+            matrix[y * size + x, (y + dy) * side + x + dx] = 1 + dy * kernel + dx
     return matrix
 
 
 def receptive_fields(layers: int) -> list[int]:
-    """Return how many inputs in a row a neuron of each of several 3 × 3 layers sees."""
+    """Return the side of the receptive field of each layer of a stack of 3 × 3 convolutions."""
     network = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(layers)))
     traced = interpret.trace(network, (1, 15, 15))
     return [traced[str(layer)].receptive_field.size[0] for layer in range(layers)]
@@ -54,21 +55,21 @@ def draw(matrix: NDArray[np.int64], sizes: list[int]) -> Figure:
         axes[0, 0].text(x, y, f"$w_{kernel[y, x]}$", ha="center", va="center", color="white", fontsize=11)
     axes[0, 0].set_box_aspect(1)
 
-    show(axes[0, 1], matrix, f"the same as a matrix: {matrix.shape[0]} outputs × {matrix.shape[1]} inputs",
+    show(axes[0, 1], matrix, f"weight matrix: {matrix.shape[0]} outputs × {matrix.shape[1]} inputs",
          cmap=colors, vmin=0, vmax=9)  # fmt: skip
     axes[0, 1].set(xlabel="inputs, row by row", ylabel="outputs, row by row")
     for side in axes[0, 1].spines.values():
         side.set_visible(True)
 
-    connections(axes[1, 0], "sparse: each neuron is connected to three", lambda lower, upper: abs(lower - upper) <= 1)
-    connections(axes[1, 1], "dense: each neuron is connected to all", lambda lower, upper: True)
-    seen = ", ".join(map(str, sizes))
-    axes[1, 0].set_xlabel(f"inputs that the marked neuron sees, from layer to layer: {seen}", color=QUIET)
+    draw_connections(axes[1, 0], "sparse: three inputs per neuron", lambda lower, upper: abs(lower - upper) <= 1)
+    draw_connections(axes[1, 1], "dense: nine inputs per neuron", lambda lower, upper: True)
+    listed = ", ".join(map(str, sizes))
+    axes[1, 0].set_xlabel(f"receptive field in layers 1, 2 and 3: {listed} inputs", color=QUIET)
     return figure
 
 
-def connections(axes: Any, title: str, connected: Any) -> None:
-    """Draw three layers of nine neurons above nine inputs, and what the middle one on top sees."""
+def draw_connections(axes: Any, title: str, connected: Any) -> None:
+    """Draw three layers of nine neurons above nine inputs, and mark the middle neuron's receptive field."""
     seen = {(3, 4)}
     for layer in (3, 2, 1):
         seen |= {
@@ -96,16 +97,17 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for sparse_connectivity.png")
     out = parser.parse_args(arguments).out / "sparse_connectivity.png"
 
-    matrix = weight_numbers(SIDE, KERNEL)
+    matrix = weight_indices(SIDE, KERNEL)
     layer = nn.Conv2d(1, 1, KERNEL, bias=False).double()
     image = torch.rand(1, 1, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weights = np.concatenate([[0.0], layer.weight.detach().numpy().ravel()])
     by_matrix = weights[matrix] @ image.numpy().ravel()
     by_layer = layer(image).detach().numpy().ravel()
     sizes = receptive_fields(3)
-    print(f"{np.count_nonzero(matrix)} of {matrix.size} entries are not zero, and {len(np.unique(matrix)) - 1} differ")
+    distinct = len(np.unique(matrix)) - 1
+    print(f"{np.count_nonzero(matrix)} of {matrix.size} entries are nonzero, with {distinct} distinct weights")
     print(f"matrix product against convolution: largest difference {np.abs(by_matrix - by_layer).max():.1e}")
-    print(f"a neuron of layers 1, 2 and 3 sees {sizes} inputs in a row")
+    print(f"receptive field in layers 1, 2 and 3: {sizes} inputs")
     write_figure(draw(matrix, sizes), out)
     print(f"Open {out}")
     return {"matrix": matrix, "by_matrix": by_matrix, "by_layer": by_layer, "sizes": sizes}

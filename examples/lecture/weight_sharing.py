@@ -1,10 +1,10 @@
-"""Weight sharing in backpropagation: a shared weight's gradient is the sum over all paths that it is on.
+"""Weight sharing in backpropagation: the gradient of a shared weight is the sum over all paths through it.
 
     python examples/lecture/weight_sharing.py --out figures
 
-First the lecture's two paths: one weight w serves two inputs, and the chain rule along each path gives a part of its
-gradient. Then a convolution, where a kernel's weight is on as many paths as there are places: the parts are a map, and
-their sum is what autograd gives.
+First two paths: a weight w is applied to two inputs, and the chain rule along each path gives one term of its
+gradient. Then a convolution, where each weight of the kernel has one path per output position: the terms form a map,
+and their sum agrees with autograd.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from interpret.figures.style import ACCENT, CATEGORIES, INK, WIDTH, figure_grid,
 
 
 def two_paths(x1: float, x2: float, w: float, v1: float, v2: float, target: float) -> dict[str, float]:
-    """Return the gradient of (o − t)² with o = v1·tanh(w·x1) + v2·tanh(w·x2), path by path and by autograd."""
+    """Return d(o − t)²/dw with o = v1·tanh(w·x1) + v2·tanh(w·x2): for each path, their sum, and by autograd."""
     a1, a2 = np.tanh(w * x1), np.tanh(w * x2)
     through_loss = 2 * (v1 * a1 + v2 * a2 - target)  # dL/do
     first = through_loss * v1 * (1 - a1**2) * x1  # dL/do · do/da1 · da1/dw
@@ -38,22 +38,22 @@ def two_paths(x1: float, x2: float, w: float, v1: float, v2: float, target: floa
     return {"first": first, "second": second, "sum": first + second, "autograd": autograd.item()}
 
 
-def kernel_gradient_by_place(image: Tensor, upstream: Tensor, side: int) -> Tensor:
-    """Return each place's part of a kernel's gradient: [places y, places x, side, side].
+def kernel_gradient_by_position(image: Tensor, upstream: Tensor, side: int) -> Tensor:
+    """Return the terms of a kernel's gradient for each output position: [y, x, side, side].
 
-    At one place the kernel meets one window of the image, so the part is that window times the place's own gradient.
+    At each position, the term is the window of the image times the upstream gradient there.
     """
-    parts = torch.zeros(*upstream.shape, side, side, dtype=image.dtype)
+    terms = torch.zeros(*upstream.shape, side, side, dtype=image.dtype)
     for y, x in np.ndindex(tuple(upstream.shape)):
-        parts[y, x] = upstream[y, x] * image[y : y + side, x : x + side]
-    return parts
+        terms[y, x] = upstream[y, x] * image[y : y + side, x : x + side]
+    return terms
 
 
 @in_style
-def draw(paths: dict[str, float], image: Tensor, parts: Tensor, summed: Tensor, autograd: Tensor) -> Figure:
+def draw(paths: dict[str, float], image: Tensor, terms: Tensor, summed: Tensor, autograd: Tensor) -> Figure:
     figure, axes = figure_grid(2, 3, (WIDTH, 4.6))
     bars = axes[0, 0]
-    names = ["over $x_1$", "over $x_2$", "their sum", "autograd"]
+    names = ["via $x_1$", "via $x_2$", "sum", "autograd"]
     values = [paths["first"], paths["second"], paths["sum"], paths["autograd"]]
     bars.bar(names, values, color=[CATEGORIES[0], CATEGORIES[1], INK, CATEGORIES[2]], width=0.6)
     for place, value in enumerate(values):
@@ -65,17 +65,17 @@ def draw(paths: dict[str, float], image: Tensor, parts: Tensor, summed: Tensor, 
     bars.set(ylabel="gradient of w", title="two paths")
     bars.tick_params(axis="x", labelsize=6.5)
 
-    show(axes[0, 1], image, "a digit, 28 × 28", cmap="gray_r")
-    limit = float(parts[:, :, 2, 2].abs().max())
-    show(axes[0, 2], parts[:, :, 2, 2], "parts of the middle weight's gradient,\none for each of 24 × 24 places",
+    show(axes[0, 1], image, "digit, 28 × 28", cmap="gray_r")
+    limit = float(terms[:, :, 2, 2].abs().max())
+    show(axes[0, 2], terms[:, :, 2, 2], "gradient of the middle weight\nby output position, 24 × 24",
          cmap="RdBu_r", vmin=-limit, vmax=limit)  # fmt: skip
     limit = float(summed.abs().max())
-    show(axes[1, 0], summed, "sum of the parts, weight by weight", cmap="RdBu_r", vmin=-limit, vmax=limit)
+    show(axes[1, 0], summed, "sum over positions", cmap="RdBu_r", vmin=-limit, vmax=limit)
     show(axes[1, 1], autograd, "autograd", cmap="RdBu_r", vmin=-limit, vmax=limit)
     compare = axes[1, 2]
     compare.plot([-limit, limit], [-limit, limit], color="#c8c8c8", lw=1, zorder=1)
     compare.scatter(autograd.flatten().numpy(), summed.flatten().numpy(), 12, color=ACCENT, lw=0, zorder=2)
-    compare.set(xlabel="autograd", ylabel="sum over the places", title="25 weights", aspect="equal")
+    compare.set(xlabel="autograd", ylabel="sum over positions", title="25 weights", aspect="equal")
     return figure
 
 
@@ -90,15 +90,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     digits = interpret.load_dataset("digits")
     image = torch.from_numpy(digits.images[np.flatnonzero(digits.labels == 4)[0]]).double() / 255
     kernel = interpret.load("lenet").module.conv1.weight[0, 0].detach().double().requires_grad_()
-    answers = F.conv2d(image[None, None], kernel[None, None])[0, 0]
-    loss = answers.tanh().square().sum()
-    upstream, autograd = torch.autograd.grad(loss, (answers, kernel))
-    parts = kernel_gradient_by_place(image, upstream, 5)
-    summed = parts.sum((0, 1))
+    outputs = F.conv2d(image[None, None], kernel[None, None])[0, 0]
+    loss = outputs.tanh().square().sum()
+    upstream, autograd = torch.autograd.grad(loss, (outputs, kernel))
+    terms = kernel_gradient_by_position(image, upstream, 5)
+    summed = terms.sum((0, 1))
     print(f"5 × 5 kernel: largest difference from autograd {(summed - autograd).abs().max():.1e}")
-    write_figure(draw(paths, image, parts, summed, autograd), out)
+    write_figure(draw(paths, image, terms, summed, autograd), out)
     print(f"Open {out}")
-    return {"paths": paths, "parts": parts, "autograd": autograd}
+    return {"paths": paths, "parts": terms, "autograd": autograd}
 
 
 if __name__ == "__main__":

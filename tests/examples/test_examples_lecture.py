@@ -124,7 +124,7 @@ def test_one_place_gives_the_gradient_of_its_own_copy_of_the_kernel() -> None:
         ]
     )  # fmt: skip
     (expected,) = torch.autograd.grad((answers * upstream).sum(), copies)
-    torch.testing.assert_close(module.kernel_gradient_by_place(image, upstream, 3), expected)
+    torch.testing.assert_close(module.kernel_gradient_by_position(image, upstream, 3), expected)
 
 
 def test_a_convolution_is_a_sparse_matrix_with_shared_entries(
@@ -133,13 +133,13 @@ def test_a_convolution_is_a_sparse_matrix_with_shared_entries(
     module, found, printed = run("sparse_connectivity", tmp_path, capsys)
     matrix = found["matrix"]
     assert matrix.shape == (16, 36) and ((matrix > 0).sum(1) == 9).all() and set(np.unique(matrix)) == set(range(10))
-    assert "144 of 576 entries are not zero, and 9 differ" in printed
+    assert "144 of 576 entries are nonzero, with 9 distinct weights" in printed
     np.testing.assert_allclose(found["by_matrix"], found["by_layer"], atol=1e-12)
     # column by column: what the layer answers to a single bright pixel
     layer = nn.Conv2d(1, 1, 2, bias=False)
     layer.weight.data = torch.arange(1.0, 5.0).view(1, 1, 2, 2)
     pixels = torch.eye(16).view(16, 1, 4, 4)
-    np.testing.assert_array_equal(layer(pixels).detach().numpy().reshape(16, 9).T, module.weight_numbers(4, 2))
+    np.testing.assert_array_equal(layer(pixels).detach().numpy().reshape(16, 9).T, module.weight_indices(4, 2))
     assert found["sizes"] == [3, 5, 7] == module.receptive_fields(3)
 
 
@@ -200,7 +200,7 @@ def test_the_detector_slides_over_all_places(tmp_path: Path, capsys: pytest.Capt
     module, found, _ = run("sliding_detector", tmp_path, capsys, "gif")
     torch.testing.assert_close(found["sums"], found["layer"], rtol=1e-4, atol=1e-5)
     assert found["layer"].shape == (24, 24) and found["layer"].max() > 1 and found["layer"].min() < 0
-    places = module.places_of(24, 24)
+    places = module.shown_positions(24, 24)
     assert places[0] == (0, 0) and places[-1] == (23, 23) and len(places) == found["frames"] == 193
     with Image.open(tmp_path / "figures/sliding_detector.gif") as animation:
         assert animation.n_frames == 193 and animation.info["loop"] == 0
