@@ -87,7 +87,7 @@ def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
     study.mine(layers, k, seed)
     study.draw_filters(every=True)
     study.connect()
-    study.spread()
+    study.find_activation_range_examples()
     study.predict()
     say_skipped(study.data)
 

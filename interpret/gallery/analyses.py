@@ -14,7 +14,7 @@ from PIL import Image
 
 from interpret.figures.pictures import signals_as_pictures
 from interpret.gallery.drawings import CurveDrawing, draw_curves
-from interpret.study.study import Study
+from interpret.study.reader import StudyReader
 from interpret.support.files import layer_path
 
 STRIP_TILE = 64
@@ -58,7 +58,7 @@ class Occluded:
 class Analyses:
     """The results of invariance probes, of the training's evolution and of occlusion, by layer and unit."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyReader) -> None:
         self._probes: list[Any] = []
         self._evolutions: list[tuple[str, Any]] = []
         self._occlusions: list[tuple[str, Any]] = []

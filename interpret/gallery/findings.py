@@ -8,7 +8,7 @@ from io import BytesIO
 from urllib.parse import quote
 
 from interpret.results import result_class
-from interpret.study.study import IMAGES, Study
+from interpret.study.reader import IMAGE_PREDICTIONS, StudyReader
 from interpret.support.files import layer_path
 
 LARGEST_SVG = 500_000
@@ -40,14 +40,14 @@ class Finding:
         return quote(f"{self.kind}-{layer_path(self.name)}" if self.name else self.kind, safe="")
 
 
-def findings(study: Study, context: bool = True) -> Iterator[Finding]:
+def findings(study: StudyReader, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order of a report; without context, those that show no whole images."""
     from interpret.figures.style import only_house_style
     from interpret.results.plotting import plot
 
     for kind, name in study.drawable_results():
         # what the network makes of each image stands on its page
-        if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGES):
+        if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGE_PREDICTIONS):
             continue
         result = study.result(kind, name)
         with only_house_style():

@@ -31,7 +31,7 @@ from interpret.gallery.drawings import (
 from interpret.gallery.rails import HEAD, RailDrawing, contract, draw_rail, lay_rails
 from interpret.gallery.relations import Correlates, Selectivity, select
 from interpret.network.readings import in_words
-from interpret.study.study import EVERY_IMAGE, UNPREDICTED, Study, local_field, thumbnail_size
+from interpret.study.reader import MOST_SOURCES_PREDICTED, UNPREDICTED, StudyReader, local_field, source_picture_size
 from interpret.support import numbers
 from interpret.support.files import layer_path
 from interpret.support.html import breakable
@@ -298,7 +298,7 @@ class LayerView:
 
     @cached_property
     def _spread(self) -> dict[str, Any] | None:
-        return self._study.spread_of(self.name) if self._network.context else None
+        return self._study.activation_range_examples(self.name) if self._network.context else None
 
     def forget(self) -> None:
         """Drop the arrays, so that a large study never lies in memory as a whole."""
@@ -818,7 +818,7 @@ class NetworkView:
     Without `context`, whole images stay out: sources, the sample's inputs, and patches that are whole inputs.
     """
 
-    def __init__(self, study: Study, context: bool = True) -> None:
+    def __init__(self, study: StudyReader, context: bool = True) -> None:
         self.study = study
         self.context = context
         self.model: dict[str, Any] = study.info["model"]
@@ -1027,7 +1027,7 @@ class NetworkView:
     @property
     def every_image(self) -> bool:
         """Whether there are so few images that all are listed."""
-        return self.source_count <= EVERY_IMAGE
+        return self.source_count <= MOST_SOURCES_PREDICTED
 
     @cached_property
     def sources(self) -> dict[int, Source]:
@@ -1035,7 +1035,9 @@ class NetworkView:
         known = {}
         for key, record in self.study.sources().items():
             picture = self.picture(self.study.source_picture(key)) if self.context else None
-            size = (picture.width, picture.height) if picture else thumbnail_size(record["width"], record["height"])
+            size = (
+                (picture.width, picture.height) if picture else source_picture_size(record["width"], record["height"])
+            )
             label, likeliest = int(record.get("label", -1)), self.predicted.get(key, ())
             known[key] = Source(key, record["name"], picture, label, size, likeliest, self.addresses)
         if self.context:

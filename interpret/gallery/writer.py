@@ -20,7 +20,7 @@ from interpret.gallery.pages import LayerView, NetworkView, Picture
 from interpret.gallery.relations import correlate
 from interpret.gallery.searching import SearchIndex
 from interpret.gallery.subjects import Subjects
-from interpret.study.study import EVERY_IMAGE, Study
+from interpret.study.reader import MOST_SOURCES_PREDICTED, StudyReader
 from interpret.support import numbers
 from interpret.support.errors import InterpretError
 from interpret.support.html import breakable, json_in_html
@@ -39,10 +39,13 @@ MANY_HITS = 10
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
-def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[str], *, context: bool = True) -> Path:
+def write_gallery(
+    study: StudyReader | str | os.PathLike[str], out: str | os.PathLike[str], *, context: bool = True
+) -> Path:
     """Write a study as static pages and return the path of the first one.
 
     >>> import tempfile, torch
+    >>> from interpret import Study
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
     >>> folder = Path(tempfile.mkdtemp())
     >>> study = Study(folder / "study", network, torch.rand(12, 1, 10, 10))
@@ -70,8 +73,8 @@ def write_gallery(study: Study | str | os.PathLike[str], out: str | os.PathLike[
     Raises:
         InterpretError: `out` is a file or holds what is not as an earlier gallery had it; the study has no mined layer.
     """
-    if not isinstance(study, Study):
-        study = Study.open(study)
+    if not isinstance(study, StudyReader):
+        study = StudyReader(study)
     out = Path(out).resolve()
     check_target(out)
     network = NetworkView(study, context)
@@ -183,8 +186,8 @@ class _Writer:
         """Find out which images and classes have pages.
 
         Images: all, or of more than `EVERY_PAGE` those of the sample, and those that excite many units; others have
-        an entry in the list, and of more than `EVERY_IMAGE` none. Classes: those of the labels, and those that the
-        network answers.
+        an entry in the list, and of more than `MOST_SOURCES_PREDICTED` none. Classes: those of the labels, and those
+        that the network answers.
         """
         network, labelled = self.network, 0
         answered: set[int] = set()
@@ -245,7 +248,9 @@ class _Writer:
                 bar.update()
         with progress(len(network.addresses), "listing images", unit="image") as bar:
             for listed in self.subjects.image_list():
-                self._page(listed.href, "images.html", root="../", page=listed, limit=EVERY_IMAGE, many=MANY_HITS)
+                self._page(
+                    listed.href, "images.html", root="../", page=listed, limit=MOST_SOURCES_PREDICTED, many=MANY_HITS
+                )
                 if listed.picture is not None:
                     self._bytes(listed.picture.path, listed.content)
                 bar.update(len(listed.entries))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from interpret.figures.style import only_house_style
 from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.results.plotting import plot
-from interpret.study.study import Study
+from interpret.study.reader import StudyReader
 from interpret.support import numbers
 from interpret.support.progress import progress
 from interpret.support.wording import count as counted
@@ -54,7 +54,7 @@ class LayerLine:
 class Report:
     """What a report says of a study, whatever it is written as."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: StudyReader) -> None:
         self.study = study
         self.network = NetworkView(study)
         self.name = str(self.network.model["name"])

@@ -8,16 +8,17 @@ from pathlib import Path
 from interpret.report.contents import Report
 from interpret.report.html import write_html
 from interpret.report.pdf import write_pdf
-from interpret.study.study import Study
+from interpret.study.reader import StudyReader
 from interpret.support.errors import InterpretError
 from interpret.support.files import replacing
 from interpret.support.stamps import is_stamped, stamped
 
 
-def write_report(study: Study | str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+def write_report(study: StudyReader | str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """Write what a study holds as one file, .html or .pdf, and return its path.
 
     >>> import tempfile, torch
+    >>> from interpret import Study
     >>> folder = Path(tempfile.mkdtemp())
     >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
     >>> study = Study(folder / "study", network, torch.rand(12, 1, 10, 10))
@@ -37,8 +38,8 @@ def write_report(study: Study | str | os.PathLike[str], out: str | os.PathLike[s
     Raises:
         InterpretError: a study that holds nothing yet, a file of another kind, a place where something else stands.
     """
-    if not isinstance(study, Study):
-        study = Study.open(study)
+    if not isinstance(study, StudyReader):
+        study = StudyReader(study)
     out = Path(out).resolve()
     if out.suffix.lower() not in (".html", ".pdf"):
         raise InterpretError(f"out must end in .html or .pdf, not {out.name!r}")

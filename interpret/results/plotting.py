@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from interpret.results import Result
+    from interpret.results.result import Result
 
 
 @overload

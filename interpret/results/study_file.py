@@ -1,4 +1,4 @@
-"""study.json: what a study's folder says of itself."""
+"""study.json: the description in a study's folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from interpret.support.errors import InterpretError
+from interpret.support.files import taken_over, write_text
 
 FORMAT = 1
+"""The version of the format of study.json."""
 
 
 def read_study_file(path: Path) -> dict[str, Any]:
+    """Read study.json of a study's folder.
+
+    Raises:
+        InterpretError: the folder is no study, the file is damaged, or it has another format.
+    """
     file = path / "study.json"
     if not file.exists():
         raise InterpretError(f"{path} is no study: it has no study.json")
@@ -28,3 +35,8 @@ def read_study_file(path: Path) -> dict[str, Any]:
     if missing:
         raise InterpretError(f"{file} is damaged (no {missing[0]!r}): delete the folder and compute the study again")
     return info
+
+
+def write_study_file(path: Path, info: dict[str, Any]) -> None:
+    """Write study.json of a study's folder, over the one that was read."""
+    write_text(path / "study.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n", taken_over)

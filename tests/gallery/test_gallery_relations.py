@@ -105,7 +105,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Study:
     images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     study = Study(tmp_path_factory.mktemp("spread") / "study", network, images, batch_size=7)
     study.mine(k=3)
-    study.spread()
+    study.find_activation_range_examples()
     study.connect()
     return study
 
@@ -114,7 +114,7 @@ def test_spread_shows_each_part_of_the_range(begun: Study) -> None:
     assert begun.model is not None and begun.data is not None
     images = torch.stack([begun.data[item][0] for item in range(len(begun.data))])
     for name, depth in (("0", 1), ("2", 3), ("4", 5)):
-        spread = begun.spread_of(name)
+        spread = begun.activation_range_examples(name)
         assert spread is not None
         with torch.no_grad():
             maps = begun.model.module[:depth](images)
@@ -146,8 +146,8 @@ def test_spread_of_few_images_leaves_places_empty(tmp_path: Path) -> None:
     torch.manual_seed(0)
     study = Study(tmp_path / "study", nn.Sequential(nn.Conv2d(1, 2, 3)), torch.rand(3, 1, 6, 6))
     study.mine(k=2)
-    study.spread()
-    spread = study.spread_of("0")
+    study.find_activation_range_examples()
+    spread = study.activation_range_examples("0")
     assert spread is not None
     assert (spread["items"] < 0).any() and (spread["items"][:, 0, 0] >= 0).all()
     assert sorted(set(spread["items"][0, 4].tolist()) - {-1}) == [0, 1, 2]
@@ -158,8 +158,8 @@ def test_spread_and_connections_are_computed_once(begun: Study, monkeypatch: pyt
         raise AssertionError("computed again")
 
     monkeypatch.setattr("interpret.tracing.connectivity.trace_flow", never)
-    monkeypatch.setattr("interpret.study.study._look_again", never)
-    begun.spread()
+    monkeypatch.setattr("interpret.study.activation_range.run_and_locate", never)
+    begun.find_activation_range_examples()
     begun.connect()
 
 
@@ -170,3 +170,14 @@ def test_connections_point_to_the_layers_of_the_study(begun: Study) -> None:
     assert {names[place] for place in found["in_layers"].ravel().tolist() if place >= 0} == {"0"}
     assert {names[place] for place in found["out_layers"].ravel().tolist() if place >= 0} == {"4"}
     assert [node["name"] for node in begun.flow()] == ["0", "1", "2", "3", "4"]
+
+
+def test_the_old_names_of_the_examples_work_with_a_warning(begun: Study) -> None:
+    with pytest.warns(DeprecationWarning, match=r"Study.spread is now Study.find_activation_range_examples"):
+        begun.spread()
+    name = begun.mined_layers[0]
+    with pytest.warns(DeprecationWarning, match=r"Study.spread_of is now Study.activation_range_examples"):
+        found = begun.spread_of(name)
+    expected = begun.activation_range_examples(name)
+    assert found is not None and expected is not None
+    np.testing.assert_array_equal(found["items"], expected["items"])

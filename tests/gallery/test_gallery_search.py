@@ -26,7 +26,7 @@ from interpret.gallery.searching import strongest_of_each
 from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
-from interpret.study import study as study_module
+from interpret.study import predictions
 from interpret.study.study import Study
 from interpret.support import numbers
 from interpret.support.files import layer_path
@@ -62,7 +62,7 @@ def mined(tmp_path: Path, model: Model, folder: Path, crops: Any = "tiles", laye
     begun = Study(tmp_path / "study", model, open_images(folder, model, crops=crops, scales=(30, 40)))
     begun.mine(layers, k=2)
     begun.project()
-    begun.spread()
+    begun.find_activation_range_examples()
     begun.predict()
     return begun
 
@@ -104,16 +104,16 @@ def test_every_image_has_its_prediction_and_its_page(browser: Any, folder: Path,
 def test_of_very_many_images_those_of_hits_and_of_the_sample_are_predicted(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "EVERY_IMAGE", 5)
-    monkeypatch.setattr("interpret.gallery.pages.EVERY_IMAGE", 5)
-    monkeypatch.setattr("interpret.gallery.writer.EVERY_IMAGE", 5)
+    monkeypatch.setattr(predictions, "MOST_SOURCES_PREDICTED", 5)
+    monkeypatch.setattr("interpret.gallery.pages.MOST_SOURCES_PREDICTED", 5)
+    monkeypatch.setattr("interpret.gallery.writer.MOST_SOURCES_PREDICTED", 5)
     model = classifier()
     begun = Study(tmp_path / "study", model, open_images(folder, model))
     begun.mine("4", k=1)
     begun.predict()
     hits = begun.mined("4").sources
     assert begun.predictions().sources.tolist() == sorted(set(hits.ravel().tolist()))
-    begun.spread()
+    begun.find_activation_range_examples()
     begun.predict()  # now there is more to predict
     assert begun.predictions().sources.tolist() == [0, 1, 2, 4, 5, 6, 7]
     out = write_gallery(begun, tmp_path / "gallery").parent

@@ -60,7 +60,7 @@ def words(page: Page) -> str:
 
 
 def test_unit_page_shows_its_range_and_its_relations(study: Path, gallery: Path) -> None:
-    spread = Study.open(study).spread_of("classifier.1")
+    spread = Study.open(study).activation_range_examples("classifier.1")
     assert spread is not None
     page = Page(gallery / "layers" / "classifier.1" / "0.html")
     text = words(page)
@@ -565,7 +565,7 @@ def test_no_metadata_of_the_originals_survives(tmp_path: Path) -> None:
     begun = Study(tmp_path / "study", model, open_images(folder, model))
     begun.mine(k=2)
     begun.project()
-    begun.spread()
+    begun.find_activation_range_examples()
     out = write_gallery(begun, tmp_path / "gallery").parent
     pictures = [file for file in out.rglob("*") if file.suffix in (".jpg", ".webp", ".png")]
     assert len(pictures) > 10

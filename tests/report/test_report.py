@@ -232,7 +232,7 @@ def test_an_empty_study_is_one_sentence(
     model: Model, images: torch.Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     study = Study(tmp_path / "study", model, images)
-    study._write_info()  # as an interrupted mining leaves it
+    study.write_info()  # as an interrupted mining leaves it
     with pytest.raises(InterpretError, match="holds nothing to report yet: mine it"):
         write_report(study, tmp_path / "report.html")
     out = tmp_path / "kept.html"

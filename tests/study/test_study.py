@@ -32,7 +32,7 @@ from interpret.images.display import contrast, to_bytes
 from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
-from interpret.study import study as study_module
+from interpret.study import projections as study_projections
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError
 from interpret.support.files import layer_path
@@ -415,7 +415,7 @@ def test_two_studies_of_the_same_are_the_same_bytes(tmp_path: Path, done: Study,
 def test_little_memory_for_tiles_changes_nothing(
     tmp_path: Path, done: Study, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(study_module, "TILES_AT_ONCE", 1)
+    monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", 1)
     assert files(complete(tmp_path / "study", photographs).path) == files(done.path)
 
 
@@ -610,7 +610,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
                 raise KeyboardInterrupt
             yield batch
 
-    monkeypatch.setattr(projection_module, "project_hits", project_hits)
+    monkeypatch.setattr(study_projections, "project_hits", project_hits)
     yield stops
 
 
@@ -625,7 +625,7 @@ def mined(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_interrupted_projecting_goes_on_to_the_same_bytes(
     mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(study_module, "TILES_AT_ONCE", at_once)  # all layers together, and in groups
+    monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", at_once)  # all layers together, and in groups
     shutil.copytree(mined, tmp_path / "whole")
     Study(tmp_path / "whole", model(), tiled(photographs, model())).project(rule=("deconvnet", "guided"))
     whole = files(tmp_path / "whole")
@@ -681,14 +681,15 @@ def test_a_killed_projection_goes_on(mined: Path, photographs: Path, tmp_path: P
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_study import *\n"
         "from interpret.execution import resume as unfinished\n"
+        "from interpret.study import tiles\n"
         "unfinished.SAVE_EVERY = 0.0\n"
         "torch.set_num_threads(int(sys.argv[3]))\n"
-        "take = study_module._Tiles.take\n"
+        "take = tiles.HitTiles.update\n"
         "def slowly(*args):\n"
         "    take(*args)\n"
         "    print('taken', flush=True)\n"
         "    time.sleep(0.2 if len(sys.argv) > 4 else 0)\n"
-        "study_module._Tiles.take = slowly\n"
+        "tiles.HitTiles.update = slowly\n"
         "Study(sys.argv[1], model(), tiled(Path(sys.argv[2]), model())).project()\n"
     )
     command = [sys.executable, "-c", code]
@@ -920,7 +921,7 @@ def test_a_damaged_description_is_said(copy: Path, photographs: Path, content: b
     (copy / "study.json").write_bytes(content)
     before = files(copy)
     for begin_or_open in (Study.open, lambda path: begin(path, photographs)):
-        with pytest.raises(InterpretError, match=r"study\.json (is damaged|has another format)"):
+        with pytest.raises(InterpretError, match=r"study\.json (is damaged|has another format|has format 2, and this)"):
             begin_or_open(copy)
     assert files(copy) == before
 

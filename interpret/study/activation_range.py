@@ -1,0 +1,167 @@
+"""Find examples from the whole range of each unit's activations, on the sample of a study's images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+from torch import Tensor
+
+from interpret.analyses.mining.batch_maxima import strongest_places
+from interpret.analyses.mining.result import MinedLayer
+from interpret.analyses.projection.compute import Crop
+from interpret.execution.batch_size import default_batch_size
+from interpret.execution.execution import Execution, prepared
+from interpret.images.batches import Batch, first_images
+from interpret.images.display import inputs_to_bytes, webp
+from interpret.network.answers import NoScores, Reading, find_reading, scores_of
+from interpret.network.forward import call_network
+from interpret.network.layers import first_outputs
+from interpret.network.model import Model
+from interpret.support.files import replacing, taken_over, write_text
+from interpret.support.progress import progress
+
+if TYPE_CHECKING:
+    from interpret.study.study import Study
+
+GROUPS = 5
+"""The quarters of a unit's range by rank, strongest first, and the weakest images."""
+GROUP_SIZE = 4
+LIKELIEST_CLASSES = 5
+"""Classes that are kept of each image of the sample."""
+
+
+def find_range_examples(study: Study) -> None:
+    """Keep range examples of the mined layers that have none, and the inputs of the sample as pictures."""
+    model, data = study.to_compute()
+    missing = [name for name in study.mined_layers if study.activation_range_examples(name) is None]
+    if not missing:
+        return
+    chosen = {name: choose_examples(study.mined(name)) for name in missing}
+    positions = {name: np.zeros((*found["items"].shape, 2), np.int64) for name, found in chosen.items()}
+    items = np.sort(study.mined(missing[0]).sample_images)
+    known = study.samples()
+    with (
+        prepared(model, first_images(data), study.device) as run,
+        progress(len(items), "sampling", "img") as bar,
+    ):
+        size = study.batch_size or default_batch_size(data, run.device)
+        for start in range(0, len(items), size):
+            part = items[start : start + size]
+            read = [data[item] for item in part.tolist()]
+            images = torch.stack([image for image, _ in read])
+            batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
+            if start == 0:
+                reading = _reading(model, run.place(images))
+            outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype)
+            classes = None if reading is None else _likeliest_classes(reading, outputs, len(images))
+            _keep_samples(study, batch, classes, reading, known)
+            bar.update(len(part))
+    for name in missing:
+        boxes = _boxes_in_input(study, name, positions[name])
+        with replacing(study.activation_range_file(name)) as new:
+            new.write_bytes(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
+
+
+def choose_examples(mined: MinedLayer) -> dict[str, NDArray[Any]]:
+    """Return the items of the sample that show each unit's range, and their values, both [C, 5, 4].
+
+    Where there are too few, items are −1 and values NaN.
+    """
+    maxima, items = mined.sample_maxima, mined.sample_images
+    count, units = maxima.shape
+    # of equal values, the lowest item comes first
+    order = np.lexsort((np.broadcast_to(items[:, None], maxima.shape), -maxima), axis=0)
+    groups = [
+        np.unique(np.minimum((quarter + (np.arange(GROUP_SIZE) + 0.5) / GROUP_SIZE) / 4 * count, count - 1).astype(int))
+        for quarter in range(4)
+    ]
+    groups.append(np.arange(max(count - GROUP_SIZE, 0), count))
+    chosen = np.full((units, GROUPS, GROUP_SIZE), -1, np.int64)
+    values = np.full((units, GROUPS, GROUP_SIZE), np.nan, np.float32)
+    for group, ranks in enumerate(groups):
+        chosen[:, group, : len(ranks)] = items[order[ranks]].T
+        values[:, group, : len(ranks)] = np.take_along_axis(maxima, order[ranks], 0).T
+    return {"items": chosen, "values": values}
+
+
+def run_and_locate(
+    model: Model,
+    batch: Batch,
+    chosen: Mapping[str, Mapping[str, NDArray[Any]]],
+    positions: Mapping[str, NDArray[np.int64]],
+    run: Execution,
+    dtype: torch.dtype | None,
+) -> Any:
+    """Run the network on a batch, write the positions of the chosen maxima into `positions`, and return its outputs."""
+    row_of = {item: row for row, item in enumerate(batch.items.tolist())}
+
+    def receive(name: str, output: Any) -> None:
+        if output.dim() != 4:
+            return
+        items = chosen[name]["items"]
+        units, groups, places = np.nonzero(np.isin(items, batch.items.numpy()))
+        if not len(units):
+            return
+        rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()])
+        flat = strongest_places(name, output)[1].cpu()[rows, torch.from_numpy(units)].numpy()
+        positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
+
+    images = run.place(batch.images)
+    autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
+    with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive, count=len(images)):
+        return call_network(model.module, images)
+
+
+def _reading(model: Model, images: Tensor) -> Reading | None:
+    """Return how the network's outputs are read; None where they are not the classes of its model."""
+    try:
+        found = find_reading(model, images)
+    except NoScores:
+        return None
+    return found if model.classes is not None and found.classes == len(model.classes) else None
+
+
+def _likeliest_classes(reading: Reading, outputs: Any, count: int) -> list[tuple[list[int], list[float]]]:
+    """Return each image's likeliest classes and their probabilities."""
+    best = reading.probabilities(scores_of(outputs, count)).topk(min(LIKELIEST_CLASSES, reading.classes))
+    shares = [[round(share, 4) for share in row] for row in best.values.tolist()]
+    return list(zip(best.indices.tolist(), shares, strict=True))
+
+
+def _keep_samples(
+    study: Study,
+    batch: Batch,
+    classes: list[tuple[list[int], list[float]]] | None,
+    reading: Reading | None,
+    known: dict[int, dict[str, Any]],
+) -> None:
+    """Keep inputs of the sample as pictures, add what is known of them to `known`, and write it."""
+    _, data = study.to_compute()
+    pictures = inputs_to_bytes(batch.images, data.pixel_scale)
+    for row, (item, label) in enumerate(zip(batch.items.tolist(), batch.labels.tolist(), strict=True)):
+        source = int(data.sources[item])
+        known[item] = {"source": source, "name": data.source_name(source), "label": int(label)}
+        if classes is not None and reading is not None:
+            known[item] |= {"classes": classes[row][0], "probabilities": classes[row][1]}
+            known[item] |= {"outputs": reading.outputs, "part": reading.part}
+        if study.sample_picture(item).exists():
+            continue
+        with replacing(study.sample_picture(item)) as new:
+            new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
+    write_text(study.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n", taken_over)
+
+
+def _boxes_in_input(study: Study, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the windows that neurons see, in fractions of the network's input."""
+    height, width = study.info["model"]["input_shape"][1:]
+    crop = Crop.of(study.traced[name], (height, width))
+    boxes = crop.boxes(torch.from_numpy(positions.reshape(-1, 2))).numpy()
+    fractions = np.clip(boxes / np.array([height, width, height, width]), 0, 1)
+    return fractions.astype(np.float32).reshape(*positions.shape[:-1], 4)

@@ -1,0 +1,30 @@
+"""Everything of a study that needs torch, so that one import in `study.py` brings it in."""
+
+from interpret.images.batches import first_images
+from interpret.images.opening import open_images
+from interpret.network.model import as_model
+from interpret.study.activation_range import find_range_examples
+from interpret.study.connections import connect_layers
+from interpret.study.filter_sheets import draw_filter_sheets
+from interpret.study.mining import mine_layers
+from interpret.study.predictions import predict_sources
+from interpret.study.projections import project_layers
+from interpret.study.provenance import autocast_type, check_is_new, check_is_of, describe
+from interpret.tracing.tracing import trace
+
+__all__ = [
+    "as_model",
+    "autocast_type",
+    "check_is_new",
+    "check_is_of",
+    "connect_layers",
+    "describe",
+    "draw_filter_sheets",
+    "find_range_examples",
+    "first_images",
+    "mine_layers",
+    "open_images",
+    "predict_sources",
+    "project_layers",
+    "trace",
+]

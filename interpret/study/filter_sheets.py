@@ -1,0 +1,29 @@
+"""Draw the filters of a study's convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PIL import Image
+from torch import nn
+
+from interpret.analyses.filters.compute import filter_sheet
+from interpret.support.files import replacing
+
+if TYPE_CHECKING:
+    from interpret.study.study import Study
+
+
+def draw_filter_sheets(study: Study, every: bool) -> None:
+    """Draw the filters of the first convolution, or of every mined one whose kernels are larger than 1 × 1."""
+    model, _ = study.to_compute()
+    modules = dict(model.module.named_modules())
+    convolutions = [layer["name"] for layer in study.layers if isinstance(modules[layer["name"]], nn.Conv2d)]
+    mined = set(study.mined_layers)
+    for name in convolutions:
+        wanted = name == convolutions[0] or (every and name in mined and max(modules[name].kernel_size) > 1)
+        if not wanted or study.filter_sheet(name).exists():
+            continue
+        study.write_info()
+        with replacing(study.filter_sheet(name)) as new:
+            Image.fromarray(filter_sheet(model, name)).save(new, "PNG")

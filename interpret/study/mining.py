@@ -1,0 +1,82 @@
+"""Mine the layers of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from interpret.analyses.mining.compute import mine_remaining
+from interpret.analyses.mining.miner import Miner
+from interpret.analyses.mining.result import MinedLayer, mined_file
+from interpret.analyses.projection.compute import Crop
+from interpret.execution.resume import Unfinished
+from interpret.network.layers import select_layers
+from interpret.study.source_pictures import keep_source_pictures
+from interpret.support.errors import InterpretError
+
+if TYPE_CHECKING:
+    from interpret.study.study import Study
+
+
+def mine_layers(study: Study, layers: str | Iterable[str] | None, k: int, seed: int) -> None:
+    """Mine the layers that have not been mined, and keep their hits with sources, labels and boxes."""
+    model, data = study.to_compute()
+    settings = study.info["settings"]
+    if study.mined_layers and (settings["k"], settings["seed"]) != (k, seed):
+        raise InterpretError(
+            f"{study.path} was mined with k={settings['k']} and seed={settings['seed']}, not k={k} and seed={seed}: "
+            "choose another folder, or the same values"
+        )
+    chosen = select_layers(
+        model.module, layers, among={layer["name"] for layer in study.layers if layer.get("batched", True)}
+    )
+    missing = [name for name in chosen if not study.is_mined(name)]
+    if not missing:
+        return
+    miner = Miner(model, data, missing, k, seed=seed)
+    unfinished = Unfinished(
+        study.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed}, study.write_info
+    )
+    mine_remaining(miner, unfinished, study.batch_size, study.workers, study.device, study.dtype)
+    mined = miner.result()
+    study.info["settings"] |= {"k": k, "seed": seed}
+    study.note_skipped()
+    study.write_info()
+    places = {name: _places_in_sources(study, name, layer) for name, layer in mined.items()}
+    _keep_pictures_of_hits(study, places.values())
+    for name, layer in mined.items():  # last: a layer's file says that all of the layer is done
+        replace(layer, **places[name]).save(mined_file(study.path, name))
+    unfinished.forget()
+
+
+def _places_in_sources(study: Study, name: str, layer: MinedLayer) -> dict[str, Any]:
+    """Return each hit's source, its label, and the box in the source that the neuron sees."""
+    _, data = study.to_compute()
+    filled = layer.images >= 0
+    items = layer.images[filled]
+    sources = np.full(layer.images.shape, -1, np.int64)
+    labels = np.full(layer.images.shape, -1, np.int64)
+    boxes = np.zeros((*layer.images.shape, 4), np.float32)
+    sources[filled], labels[filled] = data.sources[items], data.labels[items]
+    height, width = study.info["model"]["input_shape"][1:]
+    positions = torch.from_numpy(layer.positions[filled])
+    inside = Crop.of(study.traced[name], (height, width)).boxes(positions).numpy()
+    inside = inside / np.array([height, width, height, width])
+    windows = {item: data.window(item) for item in np.unique(items).tolist()}
+    window = np.array([windows[item] for item in items.tolist()], np.float64).reshape(-1, 4)
+    corner, size = window[:, [0, 1, 0, 1]], (window[:, 2:] - window[:, :2])[:, [0, 1, 0, 1]]
+    boxes[filled] = np.clip(corner + inside * size, 0, 1)
+    return {"sources": sources, "labels": labels, "boxes": boxes}
+
+
+def _keep_pictures_of_hits(study: Study, places: Iterable[dict[str, Any]]) -> None:
+    """Keep a small picture of each source that has hits."""
+    labels: dict[int, int] = {}
+    for arrays in places:
+        labels |= dict(zip(arrays["sources"].ravel().tolist(), arrays["labels"].ravel().tolist(), strict=True))
+    labels.pop(-1, None)
+    keep_source_pictures(study, labels)

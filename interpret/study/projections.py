@@ -1,0 +1,103 @@
+"""Project the hits of a study's mined layers, and cut their patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from interpret.analyses.mining.result import MinedLayer
+from interpret.analyses.projection.compute import HitBatch, project_hits
+from interpret.backprop.rules import Overlap, Rule
+from interpret.execution.resume import Unfinished
+from interpret.network.layers import select_layers
+from interpret.study.provenance import version_of
+from interpret.study.tiles import TILE_KINDS, HitTiles, write_sprites
+from interpret.support.files import discard, layer_path
+
+if TYPE_CHECKING:
+    from interpret.study.study import Study
+
+MOST_WAITING_TILES = 2**30
+"""Bytes of tiles that may wait on the disk until their units are complete."""
+
+
+def project_layers(
+    study: Study, layers: str | Iterable[str] | None, rule: Rule | Iterable[Rule], overlap: Overlap
+) -> None:
+    """Project the hits of mined layers by one rule or several, and cut their patches."""
+    model, _ = study.to_compute()
+    chosen = study.mined_layers if layers is None else select_layers(model.module, layers, among=study.mined_layers)
+    rules: Iterable[Rule] = [rule] if isinstance(rule, str) else rule
+    for one in dict.fromkeys(rules):
+        kind = one if overlap == "add" else f"{one}-{overlap}"
+        missing = {name: study.mined(name) for name in chosen if kind not in study.rules(name)}
+        if missing:
+            _project_by_rule(study, missing, one, overlap, kind)
+
+
+def _project_by_rule(study: Study, mined: Mapping[str, MinedLayer], rule: Rule, overlap: Overlap, kind: str) -> None:
+    """Project the hits of layers by one rule; `kind` is the folder of its projections."""
+    model, data = study.to_compute()
+    folder = study.path / "unfinished" / "projections" / kind
+    settings = {"rule": kind, "version": version_of("interpret-cnn")}
+    unfinished = Unfinished(folder / "done.safetensors", settings, study.write_info)
+    interrupted = {name: mask.numpy() for name, mask in unfinished.load().items()}
+    published = [name for name in interrupted if kind in study.rules(name)]
+    for name in published:
+        del interrupted[name]
+    names = [
+        "done.safetensors",
+        *(f"{layer_path(name)}.{what}.npy" for name in study.mined_layers for what in TILE_KINDS),
+    ]
+    unfinished.refuse_others(names)
+    tiles = {
+        name: HitTiles(folder / layer_path(name), layer.images >= 0, study.tile(name), interrupted.pop(name, None))
+        for name, layer in mined.items()
+    }
+
+    def state() -> dict[str, torch.Tensor]:
+        # of interrupted layers that are not asked for now, too
+        done = {name: found.done for name, found in tiles.items()} | interrupted
+        return {name: torch.from_numpy(mask) for name, mask in done.items()}
+
+    def update(batch: HitBatch) -> None:
+        if not folder.exists():
+            unfinished.save(state())  # from now on, the folder is known to be the study's
+        tiles[batch.layer].update(batch, model, data.pixel_scale)
+
+    def publish(group: Iterable[str]) -> None:
+        for name in group:
+            if not study.patch_sprite(name, 0).parent.exists():
+                write_sprites(study.patch_sprite(name, 0).parent, tiles[name].read("patches"), study.tile(name))
+            sprites = study.projection_sprite(kind, name, 0).parent
+            write_sprites(sprites, tiles[name].read("projections"), study.tile(name))
+            discard(folder, [file.name for file in tiles.pop(name).files.values()])
+
+    publish([name for name, found in tiles.items() if found.complete])
+    for group in _groups(study, {name: mined[name] for name in tiles}):
+        hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
+        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, device=study.device, done=done)
+        unfinished.take_all(batches, update, state)
+        publish(group)
+    unfinished.save(state() if interrupted else {})
+    ours = [f"{layer_path(name)}.{what}.npy" for name in published for what in TILE_KINDS]
+    if not interrupted:
+        ours.append("done.safetensors")
+    discard(study.path / "unfinished", [f"projections/{kind}/{name}" for name in ours])
+
+
+def _groups(study: Study, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]]:
+    """Yield layers in groups whose tiles may wait together: each group reads the data once."""
+    group: list[str] = []
+    held = 0
+    for name in mined:
+        size = 2 * 3 * mined[name].values.size * study.tile(name) ** 2
+        if group and held + size > MOST_WAITING_TILES:
+            yield group
+            group, held = [], 0
+        group.append(name)
+        held += size
+    if group:
+        yield group

@@ -1,0 +1,45 @@
+"""Keep small pictures of a study's source images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from interpret.images.folder import UnreadableImage
+from interpret.study.reader import LARGEST_SOURCE_PICTURE
+from interpret.support.files import replacing, taken_over, write_text
+
+if TYPE_CHECKING:
+    from interpret.study.study import Study
+
+
+def keep_source_pictures(study: Study, labels: Mapping[int, int]) -> None:
+    """Keep a small picture of each of these sources, with its label; one that does not decode is noted and skipped."""
+    _, data = study.to_compute()
+    known = study.sources()
+    missing = [source for source in sorted(labels) if source not in known or not study.source_picture(source).exists()]
+    for source in missing:
+        name = data.source_name(source)
+        if name in study.info["data"]["skipped"]:
+            continue
+        try:
+            picture = data.source_picture(source).convert("RGB")
+        except UnreadableImage as error:
+            study.info["data"]["skipped"][name] = error.reason
+            continue
+        known[source] = {
+            "name": name,
+            "width": picture.width,
+            "height": picture.height,
+            "label": labels[source],
+        }
+        if study.source_picture(source).exists():
+            continue
+        picture.thumbnail((LARGEST_SOURCE_PICTURE, LARGEST_SOURCE_PICTURE))
+        picture.info.clear()  # no comment or profile of the original is copied
+        with replacing(study.source_picture(source)) as new:
+            picture.save(new, "JPEG", quality=85, optimize=True)
+    if missing:
+        listed = {str(source): known[source] for source in sorted(known)}
+        write_text(study.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)

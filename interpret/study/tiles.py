@@ -1,0 +1,73 @@
+"""The tiles of hits, patches and projections, and the sprites that they are written as."""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.analyses.projection.compute import HitBatch
+from interpret.images.display import contrast, inputs_to_bytes, sheet, shrink, to_bytes, webp
+from interpret.network.model import Model
+from interpret.network.pixel_scale import PixelScale
+from interpret.support.files import replacing
+
+TILE_KINDS = ("patches", "projections")
+
+
+class HitTiles:
+    """The tiles of a layer's hits in files, which remain when the work is interrupted."""
+
+    def __init__(self, path: Path, filled: NDArray[np.bool_], side: int, done: NDArray[np.bool_] | None = None) -> None:
+        self.files = {what: path.with_name(f"{path.name}.{what}.npy") for what in TILE_KINDS}
+        self.filled = filled
+        self.side = side
+        kept = done is not None and done.shape == filled.shape and all(file.exists() for file in self.files.values())
+        self.done = done if done is not None and kept else np.zeros(filled.shape, bool)
+        """[C, k] which hits have their tiles in the files."""
+
+    @property
+    def complete(self) -> bool:
+        return bool((self.done | ~self.filled).all())
+
+    def update(self, batch: HitBatch, model: Model, scale: PixelScale) -> None:
+        """Write the tiles of a batch of hits into the files."""
+        tiles = {
+            "projections": to_bytes(contrast(shrink(batch.projections, self.side), model.colours)),
+            "patches": inputs_to_bytes(shrink(batch.patches, self.side), scale),
+        }
+        for what, file in self.files.items():
+            shape = tiles[what].shape[1:]
+            if not self.done.any():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.lib.format.open_memmap(file, "w+", np.uint8, (*self.filled.shape, *shape))
+            size = math.prod(shape)
+            with file.open("r+b") as opened:  # not a memory map, through which a full disk crashes the process
+                begin = opened.seek(0, os.SEEK_END) - self.filled.size * size
+                for unit, rank, tile in zip(batch.units, batch.ranks, tiles[what], strict=True):
+                    opened.seek(begin + (unit * self.filled.shape[1] + rank) * size)
+                    opened.write(tile.tobytes())
+        self.done[batch.units, batch.ranks] = True
+
+    def read(self, what: str) -> NDArray[np.uint8]:
+        """Return the tiles [C, k, h, w, 3], grey where there is no hit; an empty array without any hit."""
+        if not self.done.any():
+            return np.zeros(0, np.uint8)
+        tiles: NDArray[np.uint8] = np.load(self.files[what])
+        tiles[~self.done] = 128
+        return tiles
+
+
+def write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:
+    """Write each unit's tiles [C, k, h, w, 3] as one picture."""
+    with replacing(folder) as new, ThreadPoolExecutor(os.cpu_count()) as pool:
+        new.mkdir()
+
+        def write(unit: int) -> None:
+            (new / f"{unit:04d}.webp").write_bytes(webp(sheet(tiles[unit]), side))
+
+        list(pool.map(write, range(len(tiles))))
