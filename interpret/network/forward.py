@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import getclosurevars, isfunction
 from threading import Lock
 from types import FrameType
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.network.checkpointing import plain_checkpoints
-from interpret.network.layers import StopForward, tensors_in
+from interpret.network.layers import StopForward, first_outputs, tensors_in
 from interpret.network.torch_internals import share_contents
 from interpret.support.errors import InterpretError
 
@@ -50,6 +50,32 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         if "can't allocate memory" in str(error):  # which is a plain RuntimeError on processors
             raise
         raise _explained(module, images, error, what) from error
+
+
+def collect_outputs(module: nn.Module, images: Tensor, layers: Iterable[str], raw: bool = False) -> dict[str, Tensor]:
+    """Run images and return what layers return, each as a copy that no later in-place operation changes.
+
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
+    >>> outputs = collect_outputs(network, torch.ones(2, 1, 2, 2), ["1"])
+    >>> bool((outputs["1"] == network[1](torch.ones(2, 4))).all())
+    True
+
+    The pass ends when all of the layers have returned. Layers that do not run are left out.
+
+    Args:
+        module: the network.
+        images: [B, C, H, W], which the network may write into.
+        layers: names.
+        raw: whether outputs come as the layers return them; otherwise their units are the second dimension.
+    """
+    found: dict[str, Tensor] = {}
+
+    def receive(name: str, output: Tensor) -> None:
+        found[name] = output.clone()
+
+    with first_outputs(module, layers, receive, stop=True, count=None if raw else len(images), raw=raw):
+        call_network(module, images)
+    return found
 
 
 Several = tuple[Tensor, ...] | Mapping[str, Tensor]

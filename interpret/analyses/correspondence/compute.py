@@ -16,8 +16,7 @@ from interpret.analyses.correspondence.result import MASKS, Correspondence
 from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
 from interpret.images.inputs import open_inputs
-from interpret.network.forward import call_network, refuse_other_type
-from interpret.network.layers import first_outputs
+from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.progress import progress
@@ -95,7 +94,59 @@ def correspond(
     draws' standard error is added in quadrature; NaN for two images. *Layer*: features as the layer returns them.
     """
     model = as_model(model)
-    images = open_inputs(images, model, items).tensor
+    task = _check(model, open_inputs(images, model, items).tensor, parts, layers, within, draws, colour, seed)
+    distances = _run(model, task, batch_size, device)
+    return Correspondence(
+        model=model.name,
+        images=len(task.images),
+        parts=list(parts),
+        draws=draws,
+        colour=colour,
+        features=task.features,
+        **_aggregate(task, distances),
+    )
+
+
+# ---- check -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is to be measured, checked."""
+
+    images: Tensor
+    """[B, C, H, W]"""
+    parts: int
+    """How many parts there are."""
+    variants: list[_Variant]
+    """All ways of masking the images."""
+    mask: Tensor
+    """[C, 1, 1] what lies over a masked part."""
+    features: dict[str, int]
+    """How many features each layer has."""
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One way of masking all images."""
+
+    kind: str
+    part: int
+    boxes: NDArray[np.int64]
+    """[B, 4]"""
+
+
+def _check(
+    model: Model,
+    images: Tensor,
+    parts: Mapping[str, Any],
+    layers: str | Iterable[str] | None,
+    within: Any,
+    draws: int,
+    colour: str,
+    seed: int,
+) -> _Task:
+    """Refuse what cannot be measured before the network runs."""
     if len(images) < 2:
         raise InterpretError(f"images must be at least two, because pairs are compared, not {len(images)}")
     refuse_other_type(model.module, images)
@@ -103,82 +154,10 @@ def correspond(
     area = _area(within, images, boxes)
     if draws < 1:
         raise InterpretError(f"draws must be at least 1, not {draws}")
-    value = _mask_value(model, images, colour)
+    mask = _mask_value(model, images, colour)
     traced = trace(model, tuple(images.shape[1:]))
-    names = select_traced(model.module, traced, layers)
-    features = {name: math.prod(traced[name].output_shape) for name in names}
-
-    variants = list(_variants(boxes, area, draws, seed))
-    together = max(1, SIGNS_AT_ONCE // (len(images) * sum(features.values())))
-    differing: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
-    with (
-        prepared(model, images, device, names) as run,
-        progress(len(images) * len(variants), "masking", "img") as bar,
-    ):
-        at_once = batch_size_for(batch_size, math.prod(images.shape[2:]), run.device)
-        for start in range(0, len(variants), together):
-            group = [variant.boxes for variant in variants[start : start + together]]
-            signs = [_Signs(features, len(images)) for _ in group]
-            for rows in torch.arange(len(images)).split(at_once):
-                clean = run.place(images[rows])
-                before = _features(model.module, clean, names)
-                for masked, kept in zip(group, signs, strict=True):
-                    after = _features(model.module, _masked(clean, masked[rows.numpy()], value), names)
-                    for name in names:
-                        kept.take(name, rows, _signs(before[name], after[name]))
-                    bar.update(len(rows))
-            for kept in signs:
-                for name in names:
-                    differing[name].append(hamming(kept.of[name]))
-
-    scores, errors, gains, gain_errors = {}, {}, {}, {}
-    for name in names:
-        tables: dict[str, list[list[NDArray[np.float64]]]] = {kind: [[] for _ in boxes] for kind in MASKS}
-        for variant, distances in zip(variants, differing[name], strict=True):
-            tables[variant.kind][variant.part].append(distances)
-        found = [[_Estimate.of(draws_of, shared=kind == "shared") for draws_of in tables[kind]] for kind in MASKS]
-        scores[name] = np.array([[one.mean for one in row] for row in found])
-        errors[name] = np.array([[one.error for one in row] for row in found])
-        apart = [[control.minus(part) for control, part in zip(row, found[0], strict=True)] for row in found[1:]]
-        gains[name] = np.array([[one.mean for one in row] for row in apart])
-        gain_errors[name] = np.array([[one.error for one in row] for row in apart])
-    return Correspondence(
-        model=model.name,
-        images=len(images),
-        parts=list(parts),
-        draws=draws,
-        colour=colour,
-        features=features,
-        scores=scores,
-        errors=errors,
-        gains=gains,
-        gain_errors=gain_errors,
-    )
-
-
-def hamming(signs: Tensor) -> NDArray[np.float64]:
-    """Return the share of places at which two rows of signs differ, for all pairs of rows: [B, B].
-
-    >>> hamming(torch.tensor([[1, 0, -1, 1], [1, 1, -1, 0]], dtype=torch.int8))
-    array([[0. , 0.5],
-           [0.5, 0. ]])
-
-    Args:
-        signs: int8 [B, D], each −1, 0 or 1.
-    """
-    count, width = signs.shape
-    agree = torch.zeros(count, count, dtype=torch.float64)
-    for part in signs.split(EXACT, 1):
-        signed = part.float()
-        changed = signed.abs()
-        of_each = changed.sum(1)
-        # agreement where both change is (|a||b| + ab) / 2; where neither does, what is left of the whole
-        both = changed @ changed.T
-        agree += ((both + signed @ signed.T) / 2 + part.shape[1] - of_each[:, None] - of_each[None] + both).double()
-    return (1 - agree / width).numpy()
-
-
-# ---- what is masked --------------------------------------------------------------------------------------------------
+    features = {name: math.prod(traced[name].output_shape) for name in select_traced(model.module, traced, layers)}
+    return _Task(images, len(boxes), list(_variants(boxes, area, draws, seed)), mask, features)
 
 
 def _boxes(parts: Mapping[str, Any], images: Tensor) -> list[NDArray[np.int64]]:
@@ -223,16 +202,6 @@ def _area(within: Any, images: Tensor, boxes: list[NDArray[np.int64]]) -> NDArra
     return area
 
 
-@dataclass(frozen=True)
-class _Variant:
-    """One way of masking all images."""
-
-    kind: str
-    part: int
-    boxes: NDArray[np.int64]
-    """[B, 4]"""
-
-
 def _variants(boxes: list[NDArray[np.int64]], area: NDArray[np.int64], draws: int, seed: int) -> Iterator[_Variant]:
     generator = np.random.default_rng(seed)
     for part, masked in enumerate(boxes):
@@ -262,6 +231,42 @@ def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
     return (zero + LEVELS[colour] * preprocess.range - mean) / std
 
 
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+def _run(
+    model: Model, task: _Task, batch_size: int | None, device: str | torch.device | None
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Return for each layer and variant the distances between the images' changes, [B, B]."""
+    images, count = task.images, len(task.images)
+    together = max(1, SIGNS_AT_ONCE // (count * sum(task.features.values())))
+    distances: dict[str, list[NDArray[np.float64]]] = {name: [] for name in task.features}
+    with (
+        prepared(model, images, device, list(task.features)) as run,
+        progress(count * len(task.variants), "masking", "img") as bar,
+    ):
+        at_once = batch_size_for(batch_size, math.prod(images.shape[2:]), run.device)
+        for start in range(0, len(task.variants), together):
+            group = task.variants[start : start + together]
+            signs = [
+                {name: torch.zeros(count, width, dtype=torch.int8) for name, width in task.features.items()}
+                for _ in group
+            ]
+            for rows in torch.arange(count).split(at_once):
+                clean = run.place(images[rows])
+                before = _features(model.module, clean, task)
+                for variant, found in zip(group, signs, strict=True):
+                    masked = _masked(clean, variant.boxes[rows.numpy()], task.mask)
+                    after = _features(model.module, masked, task)
+                    for name in task.features:
+                        found[name][rows] = _signs(before[name], after[name]).cpu()
+                    bar.update(len(rows))
+            for found in signs:
+                for name in task.features:
+                    distances[name].append(hamming(found[name]))
+    return distances
+
+
 def _masked(images: Tensor, boxes: NDArray[np.int64], value: Tensor) -> Tensor:
     masked, value = images.clone(), value.to(images.device)
     for image, (top, left, bottom, right) in zip(masked, boxes.tolist(), strict=True):
@@ -269,30 +274,10 @@ def _masked(images: Tensor, boxes: NDArray[np.int64], value: Tensor) -> Tensor:
     return masked
 
 
-# ---- what changes ----------------------------------------------------------------------------------------------------
-
-
-class _Signs:
-    """The signs of all images' changes, layer by layer."""
-
-    def __init__(self, features: Mapping[str, int], images: int) -> None:
-        self.of = {name: torch.zeros(images, width, dtype=torch.int8) for name, width in features.items()}
-
-    def take(self, name: str, rows: Tensor, signs: Tensor) -> None:
-        self.of[name][rows] = signs.cpu()
-
-
 @torch.inference_mode()
-def _features(module: nn.Module, images: Tensor, names: list[str]) -> dict[str, Tensor]:
+def _features(module: nn.Module, images: Tensor, task: _Task) -> dict[str, Tensor]:
     """Return each layer's features of each image, [B, D]."""
-    found: dict[str, Tensor] = {}
-
-    def receive(name: str, output: Tensor) -> None:
-        found[name] = output.flatten(1).clone()  # what comes after may rectify it in place
-
-    with first_outputs(module, names, receive, stop=True, count=len(images)):
-        call_network(module, images)
-    return found
+    return {name: output.flatten(1) for name, output in collect_outputs(module, images, task.features).items()}
 
 
 def _signs(before: Tensor, after: Tensor) -> Tensor:
@@ -301,6 +286,46 @@ def _signs(before: Tensor, after: Tensor) -> Tensor:
     largest = torch.maximum(before.abs().amax(1, keepdim=True), after.abs().amax(1, keepdim=True))
     rounding = ROUNDING * torch.finfo(before.dtype).eps * largest
     return torch.where(change.abs() > rounding, change.sign(), 0).to(torch.int8)
+
+
+def hamming(signs: Tensor) -> NDArray[np.float64]:
+    """Return the share of places at which two rows of signs differ, for all pairs of rows: [B, B].
+
+    >>> hamming(torch.tensor([[1, 0, -1, 1], [1, 1, -1, 0]], dtype=torch.int8))
+    array([[0. , 0.5],
+           [0.5, 0. ]])
+
+    Args:
+        signs: int8 [B, D], each −1, 0 or 1.
+    """
+    count, width = signs.shape
+    agree = torch.zeros(count, count, dtype=torch.float64)
+    for part in signs.split(EXACT, 1):
+        signed = part.float()
+        changed = signed.abs()
+        of_each = changed.sum(1)
+        # agreement where both change is (|a||b| + ab) / 2; where neither does, what is left of the whole
+        both = changed @ changed.T
+        agree += ((both + signed @ signed.T) / 2 + part.shape[1] - of_each[:, None] - of_each[None] + both).double()
+    return (1 - agree / width).numpy()
+
+
+# ---- aggregate -------------------------------------------------------------------------------------------------------
+
+
+def _aggregate(task: _Task, distances: Mapping[str, list[NDArray[np.float64]]]) -> dict[str, Any]:
+    """Return scores and their errors, and by how much parts are below the controls, layer by layer."""
+    found: dict[str, dict[str, NDArray[np.float64]]] = {"scores": {}, "errors": {}, "gains": {}, "gain_errors": {}}
+    for name, of_variants in distances.items():
+        draws: dict[str, list[list[NDArray[np.float64]]]] = {kind: [[] for _ in range(task.parts)] for kind in MASKS}
+        for variant, one in zip(task.variants, of_variants, strict=True):
+            draws[variant.kind][variant.part].append(one)
+        scores = [[_Estimate.of(one, shared=kind == "shared") for one in draws[kind]] for kind in MASKS]
+        gains = [[control.minus(part) for control, part in zip(row, scores[0], strict=True)] for row in scores[1:]]
+        for means, errors, table in (("scores", "errors", scores), ("gains", "gain_errors", gains)):
+            found[means][name] = np.array([[one.mean for one in row] for row in table])
+            found[errors][name] = np.array([[one.error for one in row] for row in table])
+    return found
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,7 @@ from interpret.images.sources import Images
 from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
 from interpret.loading.folders import model_folder
 from interpret.loading.loading import load
-from interpret.network.forward import call_network
-from interpret.network.layers import first_outputs
+from interpret.network.forward import collect_outputs
 from interpret.network.model import Model, as_model
 from interpret.network.weights import copied
 from interpret.support.errors import InterpretError
@@ -108,58 +107,27 @@ def evolve(
         raise InterpretError(f"sample must be at least 1 image, not {sample}")
     network, kept = _opened(checkpoints, model)
     images = open_images(data, network)
-    with progress(len(kept), "reading checkpoints", "epoch") as bar:
-        for epoch in kept:  # so that the last of them does not spoil an hour's work
-            _fill(network, kept, epoch)
-            bar.update()
-
-    mined: dict[int, Mined] = {}
+    _check(network, kept)
     how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed, "device": device}
-    for epoch in kept:
-        _fill(network, kept, epoch)
-        kept_in = None if resume_from is None else Path(resume_from) / f"{epoch}.safetensors"
-        mined[epoch] = mine(network, images, layers, 1, **how, resume_from=kept_in)
+    mined = _mine(network, kept, images, layers, resume_from, how)
     last = mined[max(kept)]
     chosen = _choose(units, last, seed)
-
-    shown = {layer: _Shown.of_size(len(numbers), len(kept)) for layer, numbers in chosen.items()}
-    for column, epoch in enumerate(kept):
-        _fill(network, kept, epoch)
-        hits = {layer: mined[epoch][layer].only(numbers) for layer, numbers in chosen.items()}
-        for batch in project_hits(network, images, hits, rule=rule, device=device):
-            rows = np.searchsorted(chosen[batch.layer], batch.units)
-            shown[batch.layer].take(rows, column, batch.projections, inputs_to_bytes(batch.patches, images.pixel_scale))
-
-    moved, errors, measured = _movement(network, kept, images, list(chosen), sample, seed, batch_size, device)
-
-    def along(field: str) -> dict[str, NDArray[Any]]:
-        """Return what was mined of the chosen units, layer by layer, epochs along the second axis."""
-        return {
-            layer: np.stack([getattr(mined[epoch][layer], field)[numbers, 0] for epoch in kept], 1)
-            for layer, numbers in chosen.items()
-        }
-
+    movement = _movement(network, kept, images, list(chosen), sample, seed, batch_size, device)
+    pictures = _draw(network, kept, images, mined, chosen, rule, device)
     return Evolution(
         model=network.name,
         data=images.name,
-        shown=images.pixel_scale.said,
         items=int(next(iter(last.values())).histogram[0].sum()),
         rule=rule,
-        channels=network.colours,
         epochs=np.array(list(kept), np.int64),
         units=chosen,
-        values=along("values"),
-        images=along("images"),
-        positions=along("positions"),
-        projections={layer: one.projections for layer, one in shown.items()},
-        patches={layer: one.patches for layer, one in shown.items()},
-        movement=moved,
-        movement_errors=errors,
-        sample=measured,
+        **_aggregate(mined, chosen),
+        **movement,
+        **pictures,
     )
 
 
-# ---- the checkpoints -------------------------------------------------------------------------------------------------
+# ---- check -----------------------------------------------------------------------------------------------------------
 
 
 def _opened(
@@ -201,7 +169,15 @@ def _by_epoch(checkpoints: Checkpoints, folder: Path | None) -> dict[int, Checkp
     return dict(list_epochs(folder / "epochs"))
 
 
-def _fill(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
+def _check(network: Model, kept: Mapping[int, Checkpoint]) -> None:
+    """Read every checkpoint, so that a bad one is refused before anything is mined."""
+    with progress(len(kept), "reading checkpoints", "epoch") as bar:
+        for epoch in kept:
+            _load_epoch(network, kept, epoch)
+            bar.update()
+
+
+def _load_epoch(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
     """Put a checkpoint's weights into the network."""
     checkpoint = kept[epoch]
     if isinstance(checkpoint, Mapping):
@@ -214,7 +190,24 @@ def _fill(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
     load_state(network.module, with_plain_names(state, network.module), source)
 
 
-# ---- the units -------------------------------------------------------------------------------------------------------
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+def _mine(
+    network: Model,
+    kept: Mapping[int, Checkpoint],
+    images: Images,
+    layers: str | Iterable[str] | None,
+    resume_from: str | os.PathLike[str] | None,
+    how: Mapping[str, Any],
+) -> dict[int, Mined]:
+    """Find the strongest activation of each unit at each kept epoch."""
+    mined: dict[int, Mined] = {}
+    for epoch in kept:
+        _load_epoch(network, kept, epoch)
+        kept_in = None if resume_from is None else Path(resume_from) / f"{epoch}.safetensors"
+        mined[epoch] = mine(network, images, layers, 1, **how, resume_from=kept_in)
+    return mined
 
 
 def _choose(
@@ -249,29 +242,6 @@ def _drawn(count: int, found: MinedLayer, seed: int) -> NDArray[np.int64]:
     return np.sort(living[sample_by_hash(len(living), count, seed)])
 
 
-@dataclass
-class _Shown:
-    """The pictures of a layer's chosen units as they come in."""
-
-    size: tuple[int, int]
-    projections: NDArray[np.float32]
-    patches: NDArray[np.uint8]
-
-    @classmethod
-    def of_size(cls, units: int, epochs: int) -> _Shown:
-        return cls((units, epochs), np.zeros(0, np.float32), np.zeros(0, np.uint8))
-
-    def take(self, rows: NDArray[np.int64], column: int, projections: Tensor, patches: NDArray[np.uint8]) -> None:
-        if not self.projections.size:
-            self.projections = np.zeros((*self.size, *projections.shape[1:]), np.float32)
-            self.patches = np.zeros((*self.size, *patches.shape[1:]), np.uint8)
-        self.projections[rows, column] = projections.float().cpu().numpy()
-        self.patches[rows, column] = patches
-
-
-# ---- the movement ----------------------------------------------------------------------------------------------------
-
-
 def _movement(
     network: Model,
     kept: Mapping[int, Checkpoint],
@@ -281,7 +251,7 @@ def _movement(
     seed: int,
     batch_size: int | None,
     device: str | torch.device | None,
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]], int]:
+) -> dict[str, Any]:
     """Return for each layer the mean movement from each kept epoch to the next, its standard error, and of how many.
 
     Both epochs' networks run on one batch, so that no features need to be kept.
@@ -289,13 +259,15 @@ def _movement(
     epochs = list(kept)
     chosen = np.sort(sample_by_hash(len(images), sample, seed)).tolist()
     earlier, later = (replace(network, module=copied(network.module)) for _ in range(2))
-    means, errors = ({layer: np.full(len(epochs) - 1, np.nan) for layer in layers} for _ in range(2))
+    found: dict[str, dict[str, NDArray[np.float64]]] = {
+        key: {layer: np.full(len(epochs) - 1, np.nan) for layer in layers} for key in ("movement", "movement_errors")
+    }
     measured = 0
     first = first_images(images)
     with progress((len(epochs) - 1) * len(chosen), "comparing epochs", "img") as bar:
         for step, (before, after) in enumerate(pairwise(epochs)):
-            _fill(earlier, kept, before)
-            _fill(later, kept, after)
+            _load_epoch(earlier, kept, before)
+            _load_epoch(later, kept, after)
             parts: dict[str, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
             with prepared(earlier, first, device, layers) as run, prepared(later, first, device, layers):
                 for batch in _read(images, chosen, batch_size or default_batch_size(images, run.device)):
@@ -306,9 +278,10 @@ def _movement(
                 moved = np.concatenate(parts[layer]) / (after - before)
                 measured, moved = len(moved), moved[np.isfinite(moved)]
                 if len(moved):
-                    means[layer][step] = moved.mean()
-                    errors[layer][step] = moved.std(ddof=1) / np.sqrt(len(moved)) if len(moved) > 1 else np.nan
-    return means, errors, measured
+                    found["movement"][layer][step] = moved.mean()
+                    error = moved.std(ddof=1) / np.sqrt(len(moved)) if len(moved) > 1 else np.nan
+                    found["movement_errors"][layer][step] = error
+    return {**found, "sample": measured}
 
 
 def _read(images: Images, items: list[int], batch_size: int) -> Iterator[Tensor]:
@@ -329,19 +302,60 @@ def _read(images: Images, items: list[int], batch_size: int) -> Iterator[Tensor]
 @torch.inference_mode()
 def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[str]) -> dict[str, NDArray[np.float64]]:
     """Return for each layer and image ‖f_later − f_earlier‖ / ‖f_earlier‖; NaN or infinity where the latter is 0."""
-    before: dict[str, Tensor] = {}
+    before, after = (collect_outputs(network, images, layers) for network in (earlier, later))
     moved: dict[str, NDArray[np.float64]] = {}
-
-    def keep(layer: str, output: Tensor) -> None:
-        before[layer] = output.clone()  # what comes after may rectify it in place
-
-    def compare(layer: str, output: Tensor) -> None:
+    for layer, output in after.items():
         first = before.pop(layer).flatten(1).double()
         distance, norm = (output.flatten(1).double() - first).norm(dim=1), first.norm(dim=1)
         moved[layer] = (distance / norm).cpu().numpy()
-
-    with first_outputs(earlier, layers, keep, stop=True, count=len(images)):
-        call_network(earlier, images)
-    with first_outputs(later, layers, compare, stop=True, count=len(images)):
-        call_network(later, images)
     return moved
+
+
+# ---- aggregate -------------------------------------------------------------------------------------------------------
+
+
+def _aggregate(mined: Mapping[int, Mined], chosen: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
+    """Return what was mined of the chosen units, layer by layer, with epochs along the second axis."""
+    return {
+        field: {
+            layer: np.stack([getattr(found[layer], field)[units, 0] for found in mined.values()], 1)
+            for layer, units in chosen.items()
+        }
+        for field in ("values", "images", "positions")
+    }
+
+
+# ---- draw ------------------------------------------------------------------------------------------------------------
+
+
+def _draw(
+    network: Model,
+    kept: Mapping[int, Checkpoint],
+    images: Images,
+    mined: Mapping[int, Mined],
+    chosen: Mapping[str, NDArray[np.int64]],
+    rule: Rule,
+    device: str | torch.device | None,
+) -> dict[str, Any]:
+    """Return the chosen units' projections and patches by layer, each [units, epochs, …]."""
+    projections: dict[str, NDArray[np.float32]] = {}
+    patches: dict[str, NDArray[np.uint8]] = {}
+    for column, epoch in enumerate(kept):
+        _load_epoch(network, kept, epoch)
+        hits = {layer: mined[epoch][layer].only(units) for layer, units in chosen.items()}
+        for batch in project_hits(network, images, hits, rule=rule, device=device):
+            shown = inputs_to_bytes(batch.patches, images.pixel_scale)
+            signals = batch.projections.float().cpu().numpy()
+            size = (len(chosen[batch.layer]), len(kept))
+            rows = np.searchsorted(chosen[batch.layer], batch.units)
+            projections.setdefault(batch.layer, np.zeros((*size, *signals.shape[1:]), np.float32))[rows, column] = (
+                signals
+            )
+            patches.setdefault(batch.layer, np.zeros((*size, *shown.shape[1:]), np.uint8))[rows, column] = shown
+    # of a layer without hits, there is nothing to show
+    return {
+        "projections": {layer: projections.get(layer, np.zeros(0, np.float32)) for layer in chosen},
+        "patches": {layer: patches.get(layer, np.zeros(0, np.uint8)) for layer in chosen},
+        "channels": network.colours,
+        "shown": images.pixel_scale.said,
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.compute import mine
+from interpret.analyses.occlusion.occluder import Occluder
 from interpret.analyses.occlusion.result import Occlusion
-from interpret.analyses.occlusion.windowed_forward import Windowed, layout_of
+from interpret.analyses.occlusion.windowed_forward import Windowed
 from interpret.analyses.projection.compute import project, project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.execution.execution import prepared
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
-from interpret.images.inputs import open_inputs
+from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.opening import open_images
 from interpret.network.answers import Reading, find_reading, main_output, scores_of
 from interpret.network.forward import call_network, refuse_other_type
@@ -95,124 +97,178 @@ def occlude(
     its positions, negative activations of a layer named before its rectifier counting as zero.
     """
     model = as_model(model)
-    opened = open_inputs(images, model, items)
-    images = opened.tensor
-    how: dict[str, Any] = {"batch_size": batch_size, "device": device}
-    at_once = LARGEST_BATCH if batch_size is None else batch_size_for(batch_size, 1, images.device)
-    refuse_other_type(model.module, images)
-    occluder = _Occluder.of(model, images, size, stride, fill)
-    followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
-    with (
-        prepared(model, images, device) as run,
-        progress(len(images) * len(occluder.places), "occluding") as bar,
-    ):
-        on_target = [run.place(image[None]) for image in images]
-        with torch.no_grad():
-            reading = find_reading(model, on_target[0])
-        clean = [_answer(model.module, image.clone(), followed) for image in on_target]
-        outputs, sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
-        predicted = labels is None
-        labels = _labels(labels, outputs, reading)
-        strongest = sums.argmax(1) if channels is None else _channels(channels, sums)
-        in_windows = _answers_windows_alike(model.module, on_target[0], occluder, followed, int(strongest[0]), at_once)
-        # batches of one size, so that no worker waits for another's longer ones
-        size_of_batch = -(-len(occluder.places) // -(-len(occluder.places) // at_once))
-
-        def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
-            for row, image in enumerate(on_target):
-                for start in range(0, len(occluder.places), size_of_batch):
-                    yield partial(
-                        _run, image=image, row=row, start=start, count=size_of_batch,
-                        occluder=occluder, layer=followed, channel=int(strongest[row]), in_windows=in_windows,
-                    )  # fmt: skip
-
-        answers = outputs.new_zeros(len(images), len(occluder.places), outputs.shape[1])
-        totals = sums.new_zeros(len(images), len(occluder.places))
-        for row, start, found, total in run.side_by_side(jobs()):
-            answers[row, start : start + len(found)] = found
-            totals[row, start : start + len(found)] = total
-            bar.update(len(found))
-    grid = (len(images), len(occluder.tops), len(occluder.lefts))
-    own = torch.arange(len(images))
-    flat = answers.flatten(0, 1)
-    probabilities = reading.probabilities(flat).unflatten(0, answers.shape[:2])[own, :, labels.to(answers.device)]
+    task = _check(model, open_inputs(images, model, items), size, stride, fill, layer, feature_map, batch_size, device)
+    answers = _run(model, task, labels, channels)
+    pictures = _draw(model, task, answers, others, rule, resume_from)
     return Occlusion(
-        tops=np.array(occluder.tops),
-        lefts=np.array(occluder.lefts),
-        size=list(occluder.size),
-        labels=labels.numpy(),
-        probabilities=_numpy(probabilities.reshape(grid)),
-        clean_probabilities=_numpy(reading.probabilities(outputs)[own, labels.to(outputs.device)]),
-        predictions=reading.best(flat).reshape(grid).cpu().numpy(),
-        clean_predictions=reading.best(outputs).cpu().numpy(),
-        layer=followed,
-        channels=None if followed is None else strongest.cpu().numpy(),
-        activations=None if followed is None else _numpy(totals.reshape(grid)),
-        clean_activations=None if followed is None else _numpy(sums[own, strongest]),
-        pictures=inputs_to_bytes(images, opened.images.pixel_scale),
-        shown=opened.images.pixel_scale.said,
-        projections=None if followed is None else _projections(model, images, followed, strongest, rule, how),
-        others={}
-        if followed is None
-        else _other_projections(model, others, followed, strongest, rule, how, resume_from),
+        **_aggregate(task, answers),
+        **pictures,
+        tops=np.array(task.occluder.tops),
+        lefts=np.array(task.occluder.lefts),
+        size=list(task.occluder.size),
+        layer=task.layer,
         classes=list(model.classes) if model.classes is not None else None,
         model=model.name,
-        settings={"stride": list(occluder.stride), "fill": fill if isinstance(fill, str) else "chosen", "rule": rule},
-        predicted=predicted,
-        outputs=reading.outputs,
-        part=reading.part,
+        settings={
+            "stride": list(task.occluder.stride),
+            "fill": fill if isinstance(fill, str) else "chosen",
+            "rule": rule,
+        },
+        predicted=labels is None,
     )
 
 
-class _Occluder:
-    """A square of constant value, and the places that it takes."""
-
-    def __init__(
-        self, tops: list[int], lefts: list[int], size: tuple[int, int], stride: tuple[int, int], fill: Tensor
-    ) -> None:
-        self.tops, self.lefts, self.size, self.stride = tops, lefts, size, stride
-        self.fill = fill
-        """[B, C, 1, 1] what the square is filled with in each image."""
-        self.places = [(top, left) for top in tops for left in lefts]
-
-    @classmethod
-    def of(cls, model: Model, images: Tensor, size: Any, stride: Any, fill: Any) -> _Occluder:
-        height, width = _two("size", size)
-        down, right = _two("stride", stride)
-        if height > images.shape[2] or width > images.shape[3]:
-            raise InterpretError(
-                f"size {height} × {width} is larger than the images, {images.shape[2]} × {images.shape[3]}: "
-                "choose a smaller occluder"
-            )
-        tops = _places(images.shape[2], height, down)
-        lefts = _places(images.shape[3], width, right)
-        return cls(tops, lefts, (height, width), (down, right), _fill(model, images, fill))
-
-    def hide(self, image: Tensor, row: int, places: Sequence[tuple[int, int]]) -> Windowed:
-        """Return the image [1, C, H, W] with the square at each of the places."""
-        (height, width), (rows, columns) = self.size, image.shape[2:]
-        # a window that sticks out moves in, and shows the image where the square does not reach
-        corners = [(min(top, rows - height), min(left, columns - width)) for top, left in places]
-        patches = torch.stack(
-            [image[0, :, top : top + height, left : left + width] for top, left in corners]
-        ).contiguous(memory_format=layout_of(image))
-        for patch, (top, left), (own_top, own_left) in zip(patches, places, corners, strict=True):
-            patch[:, top - own_top :, left - own_left :] = self.fill[row].to(patch)
-        return Windowed.of(image, patches, corners)
+# ---- check -----------------------------------------------------------------------------------------------------------
 
 
-def _places(side: int, size: int, stride: int) -> list[int]:
-    """Return where an occluder begins along an axis, until it reaches the far border."""
-    return [start for start in range(0, side, stride) if start == 0 or start - stride + size < side]
+@dataclass(frozen=True)
+class _Task:
+    """What is to be measured, checked."""
+
+    opened: Inputs
+    occluder: Occluder
+    layer: str | None
+    """Whose feature maps are followed; None: none."""
+    batch_size: int | None
+    """As the user says it."""
+    device: str | torch.device | None
+
+    @property
+    def images(self) -> Tensor:
+        return self.opened.tensor
+
+    @property
+    def places_at_once(self) -> int:
+        """The size of batches: all of about one size, so that no worker waits for another's longer ones."""
+        most = LARGEST_BATCH if self.batch_size is None else batch_size_for(self.batch_size, 1, self.images.device)
+        count = len(self.occluder.places)
+        return -(-count // -(-count // most))
 
 
-def _run(
+def _check(
+    model: Model,
+    opened: Inputs,
+    size: Any,
+    stride: Any,
+    fill: Any,
+    layer: str | None,
+    feature_map: bool,
+    batch_size: int | None,
+    device: str | torch.device | None,
+) -> _Task:
+    """Refuse what cannot be measured before the network runs."""
+    images = opened.tensor
+    if batch_size is not None:
+        batch_size_for(batch_size, 1, images.device)
+    refuse_other_type(model.module, images)
+    occluder = Occluder.of(model, images, size, stride, fill)
+    followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
+    return _Task(opened, occluder, followed, batch_size, device)
+
+
+def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
+    """Return the layer whose feature maps are followed: the one named, or the last convolution that runs."""
+    traced = trace(module, shape)
+    parts = dict(module.named_modules())
+    if layer is None:
+        found = [
+            name
+            for name, one in traced.items()
+            if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3 and one.batched
+        ]
+        if not found:
+            raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")
+        return found[-1]
+    if len(layer_with_units(module, traced, layer).output_shape) != 3:
+        raise InterpretError(f"layer {layer!r} has no feature maps: choose a convolution or what follows one")
+    return layer
+
+
+def _labels(labels: Any, outputs: Tensor, reading: Reading) -> Tensor:
+    if labels is None:
+        return reading.best(outputs).cpu()
+    given = torch.as_tensor(labels).cpu()
+    if given.is_floating_point() or given.shape != (len(outputs),):
+        raise InterpretError(f"labels must be {len(outputs)} whole numbers, one for each image, not {labels!r}")
+    bad = (given < 0) | (given >= reading.classes)
+    if bool(bad.any()):
+        raise InterpretError(
+            f"label {int(given[bad][0])} is no class of the network, whose classes are 0 to {reading.classes - 1}"
+        )
+    return given.long()
+
+
+def _channels(channels: Any, sums: Tensor) -> Tensor:
+    given = torch.as_tensor(channels)
+    if given.is_floating_point() or given.shape != (len(sums),):
+        raise InterpretError(f"channels must be {len(sums)} whole numbers, one for each image, not {channels!r}")
+    if bool(((given < 0) | (given >= sums.shape[1])).any()):
+        raise InterpretError(f"channels must be from 0 to {sums.shape[1] - 1}, not {channels!r}")
+    return given.to(sums.device)
+
+
+# ---- run -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What the network returns for B clean images, and with the occluder at P places of each."""
+
+    reading: Reading
+    labels: Tensor
+    """[B]"""
+    channels: Tensor
+    """[B] the feature map that is followed in each image."""
+    clean_outputs: Tensor
+    """[B, K]"""
+    clean_sums: Tensor
+    """[B, C] sums over each feature map."""
+    outputs: Tensor
+    """[B, P, K]"""
+    sums: Tensor
+    """[B, P] sums over the feature map that is followed."""
+
+
+def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
+    """Run the clean images, and each image with the occluder at every place."""
+    occluder, layer, count = task.occluder, task.layer, task.places_at_once
+    with (
+        prepared(model, task.images, task.device) as run,
+        progress(len(task.images) * len(occluder.places), "occluding") as bar,
+    ):
+        images = [run.place(image[None]) for image in task.images]
+        with torch.no_grad():
+            reading = find_reading(model, images[0])
+        clean = [_answer(model.module, image.clone(), layer) for image in images]
+        clean_outputs, clean_sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
+        labels = _labels(labels, clean_outputs, reading)
+        followed = clean_sums.argmax(1) if channels is None else _channels(channels, clean_sums)
+        in_windows = _answers_windows_alike(model.module, images[0], occluder, layer, int(followed[0]), count)
+
+        def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
+            for row, image in enumerate(images):
+                for start in range(0, len(occluder.places), count):
+                    yield partial(
+                        _answer_places, image=image, row=row, start=start, count=count,
+                        occluder=occluder, layer=layer, channel=int(followed[row]), in_windows=in_windows,
+                    )  # fmt: skip
+
+        outputs = clean_outputs.new_zeros(len(images), len(occluder.places), clean_outputs.shape[1])
+        sums = clean_sums.new_zeros(len(images), len(occluder.places))
+        for row, start, found, total in run.side_by_side(jobs()):
+            outputs[row, start : start + len(found)] = found
+            sums[row, start : start + len(found)] = total
+            bar.update(len(found))
+    return _Answers(reading, labels, followed, clean_outputs, clean_sums, outputs, sums)
+
+
+def _answer_places(
     module: nn.Module,
     image: Tensor,
     row: int,
     start: int,
     count: int,
-    occluder: _Occluder,
+    occluder: Occluder,
     layer: str | None,
     channel: int,
     in_windows: bool,
@@ -224,7 +280,7 @@ def _run(
 
 
 def _answers_windows_alike(
-    module: nn.Module, image: Tensor, occluder: _Occluder, layer: str | None, channel: int, at_once: int
+    module: nn.Module, image: Tensor, occluder: Occluder, layer: str | None, channel: int, at_once: int
 ) -> bool:
     """Whether a network answers windows as it answers whole images, on a few places; what it does to them may differ.
 
@@ -266,95 +322,86 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
     return scores_of(output.whole() if isinstance(output, Windowed) else output, len(images)), sums
 
 
-def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
-    """Return the layer whose feature maps are followed: the one named, or the last convolution that runs."""
-    traced = trace(module, shape)
-    parts = dict(module.named_modules())
-    if layer is None:
-        found = [
-            name
-            for name, one in traced.items()
-            if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3 and one.batched
-        ]
-        if not found:
-            raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")
-        return found[-1]
-    if len(layer_with_units(module, traced, layer).output_shape) != 3:
-        raise InterpretError(f"layer {layer!r} has no feature maps: choose a convolution or what follows one")
-    return layer
+# ---- aggregate -------------------------------------------------------------------------------------------------------
 
 
-def _two(name: str, value: Any) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(one, int) and one >= 1 for one in pair):
-        raise InterpretError(f"{name} must be a whole number of pixels of at least 1, or two, not {value!r}")
-    return pair
+def _aggregate(task: _Task, answers: _Answers) -> dict[str, Any]:
+    """Return probabilities, predictions and activations, by image and place of the occluder."""
+    occluder, reading = task.occluder, answers.reading
+    grid = (len(task.images), len(occluder.tops), len(occluder.lefts))
+    rows, labels = torch.arange(len(task.images)), answers.labels.to(answers.outputs.device)
+    flat = answers.outputs.flatten(0, 1)
+    probabilities = reading.probabilities(flat).unflatten(0, answers.outputs.shape[:2])[rows, :, labels]
+    found: dict[str, Any] = {
+        "labels": answers.labels.numpy(),
+        "probabilities": _numpy(probabilities.reshape(grid)),
+        "clean_probabilities": _numpy(reading.probabilities(answers.clean_outputs)[rows, labels]),
+        "predictions": reading.best(flat).reshape(grid).cpu().numpy(),
+        "clean_predictions": reading.best(answers.clean_outputs).cpu().numpy(),
+        "outputs": reading.outputs,
+        "part": reading.part,
+        "channels": None,
+        "activations": None,
+        "clean_activations": None,
+    }
+    if task.layer is not None:
+        found["channels"] = answers.channels.cpu().numpy()
+        found["activations"] = _numpy(answers.sums.reshape(grid))
+        found["clean_activations"] = _numpy(answers.clean_sums[rows, answers.channels])
+    return found
 
 
-def _fill(model: Model, images: Tensor, fill: Any) -> Tensor:
-    """Return what the square is filled with, [B, C, 1, 1]."""
-    count, channels = images.shape[:2]
-    if isinstance(fill, str):
-        if fill == "mean":
-            return images.mean((2, 3), keepdim=True)
-        if fill != "grey":
-            raise InterpretError(f"fill must be 'grey', 'mean' or numbers, not {fill!r}")
-        grey = 0 if model.preprocess is None else model.preprocess.encode(np.full((1, 1, 3), 128, np.uint8))
-        return images.new_zeros(count, channels, 1, 1) + torch.as_tensor(grey).to(images)
-    values = torch.as_tensor(fill, dtype=images.dtype).reshape(-1)
-    if len(values) not in (1, channels):
-        raise InterpretError(f"fill must be one number or {channels}, one for each channel, not {len(values)}")
-    return values.expand(channels).reshape(1, channels, 1, 1).expand(count, -1, -1, -1)
+# ---- draw ------------------------------------------------------------------------------------------------------------
 
 
-def _labels(labels: Any, outputs: Tensor, reading: Reading) -> Tensor:
-    if labels is None:
-        return reading.best(outputs).cpu()
-    given = torch.as_tensor(labels).cpu()
-    if given.is_floating_point() or given.shape != (len(outputs),):
-        raise InterpretError(f"labels must be {len(outputs)} whole numbers, one for each image, not {labels!r}")
-    bad = (given < 0) | (given >= reading.classes)
-    if bool(bad.any()):
-        raise InterpretError(
-            f"label {int(given[bad][0])} is no class of the network, whose classes are 0 to {reading.classes - 1}"
-        )
-    return given.long()
+def _draw(
+    model: Model, task: _Task, answers: _Answers, others: Any, rule: Rule, resume_from: str | os.PathLike[str] | None
+) -> dict[str, Any]:
+    """Return the images and, of the feature maps that are followed, their projections as pictures."""
+    scale = task.opened.images.pixel_scale
+    pictures = {
+        "pictures": inputs_to_bytes(task.images, scale),
+        "shown": scale.said,
+        "projections": None,
+        "others": {},
+    }
+    if task.layer is not None:
+        pictures["projections"] = _projections(model, task, answers.channels, rule)
+        pictures["others"] = _other_projections(model, task, answers.channels, others, rule, resume_from)
+    return pictures
 
 
-def _channels(channels: Any, sums: Tensor) -> Tensor:
-    given = torch.as_tensor(channels)
-    if given.is_floating_point() or given.shape != (len(sums),):
-        raise InterpretError(f"channels must be {len(sums)} whole numbers, one for each image, not {channels!r}")
-    if bool(((given < 0) | (given >= sums.shape[1])).any()):
-        raise InterpretError(f"channels must be from 0 to {sums.shape[1] - 1}, not {channels!r}")
-    return given.to(sums.device)
-
-
-def _projections(
-    model: Model, images: Tensor, layer: str, channels: Tensor, rule: Rule, how: dict[str, Any]
-) -> NDArray[np.uint8]:
+def _projections(model: Model, task: _Task, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
     """Return each image's feature map's strongest neuron, projected into the whole image."""
-    found = project(model, images, layer, channels, rule=rule, **how)
-    return to_bytes(contrast(found.full((images.shape[2], images.shape[3])), model.colours))
+    assert task.layer is not None
+    found = project(model, task.images, task.layer, channels, rule=rule, batch_size=task.batch_size, device=task.device)
+    return to_bytes(contrast(found.full((task.images.shape[2], task.images.shape[3])), model.colours))
 
 
 def _other_projections(
     model: Model,
-    others: Any,
-    layer: str,
+    task: _Task,
     channels: Tensor,
+    others: Any,
     rule: Rule,
-    how: dict[str, Any],
     resume_from: str | os.PathLike[str] | None,
 ) -> dict[str, NDArray[np.uint8]]:
     """Return, for each image's feature map, projections from the other images that excite it most."""
-    if others is None:
+    if others is None or task.layer is None:
         return {}
     data = open_images(others, model)
-    mined = mine(model, data, layer, k=OTHERS, resume_from=resume_from, **how)
-    found = mined[layer].only(np.unique(channels.cpu().numpy()))
+    mined = mine(
+        model,
+        data,
+        task.layer,
+        k=OTHERS,
+        batch_size=task.batch_size,
+        device=task.device,
+        resume_from=resume_from,
+    )
+    found = mined[task.layer].only(np.unique(channels.cpu().numpy()))
     tiles: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    for batch in project_hits(model, data, {layer: found}, rule=rule, device=how["device"]):
+    for batch in project_hits(model, data, {task.layer: found}, rule=rule, device=task.device):
         hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
         tiles |= zip(hits, to_bytes(contrast(batch.projections, model.colours)), strict=True)
     return {
