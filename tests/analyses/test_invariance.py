@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,10 +20,11 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.ops import SqueezeExcitation
 
 import interpret
+from helpers.commands import command, refused
+from helpers.tensors import uniform
 from interpret import InterpretError, probe
 from interpret.analyses.invariance.result import InvarianceCurves
 from interpret.analyses.invariance.transforms import TRANSFORMS, Transform, named_transform, surround
-from interpret.cli import main
 from interpret.execution import resume as unfinished
 from interpret.figures.saving import write_figure
 from interpret.images.opening import open_images
@@ -35,10 +35,6 @@ from interpret.results.plotting import plot
 
 FEW = settings(max_examples=15, deadline=None)
 H, W = 11, 8
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def network(seed: int = 0) -> nn.Sequential:
@@ -188,7 +184,7 @@ VALUES = {
 def test_distances_and_probabilities_as_in_a_literal_loop(transform: str, fill: str) -> None:
     if fill != "reflect" and transform in ("illumination", "contrast", "noise"):
         pytest.skip("nothing comes into the picture")
-    module, images, labels = network(), random(2, 2, H, W), [3, 5]
+    module, images, labels = network(), uniform(2, 2, H, W), [3, 5]
     curves = probe(
         module, images, transform, VALUES[transform], layers="0,1,2,3,4,5,6", labels=labels, fill=fill, batch_size=3
     )
@@ -213,7 +209,7 @@ def test_distances_and_probabilities_as_in_a_literal_loop(transform: str, fill: 
 
 
 def test_units_as_in_a_literal_loop() -> None:
-    module, images, values = network(), random(3, 2, H, W), [-2, 0, 1]
+    module, images, values = network(), uniform(3, 2, H, W), [-2, 0, 1]
     curves = probe(module, images, "translation", values, fill="black", batch_size=2)
     for v, value in enumerate(values):
         pairs = [
@@ -232,7 +228,7 @@ def test_units_as_in_a_literal_loop() -> None:
 
 @pytest.mark.parametrize("direction", ["vertical", "horizontal", "diagonal"])
 def test_equivariance_error_as_in_a_literal_loop(direction: str) -> None:
-    module, images, values = network(), random(2, 2, H, W), [-7, -3, -1, 0, 1, 2, 2.5, 20]
+    module, images, values = network(), uniform(2, 2, H, W), [-7, -3, -1, 0, 1, 2, 2.5, 20]
     curves = probe(module, images, "translation", values, layers="0,1,2,3,4,5,6", direction=direction, fill="edge")  # type: ignore[arg-type]
     strides = {"0": (1, 1), "1": (1, 1), "2": (2, 2), "3": (2, 4), "4": (2, 4)}
     assert list(curves.equivariance) == list(strides)
@@ -281,7 +277,7 @@ def literal_error(before: Tensor, after: Tensor, shift: tuple[float, float]) -> 
 
 
 def test_areas_consistency_and_deviations_as_defined() -> None:
-    module, images = network(), random(4, 2, H, W)
+    module, images = network(), uniform(4, 2, H, W)
     values = [3, -3, 0, 1]
     curves = probe(module, images, "translation", values, labels=[0, 1, 2, 3], fill="edge")
     assert curves.consistency is not None and curves.deviations is not None
@@ -316,9 +312,9 @@ def test_areas_consistency_and_deviations_as_defined() -> None:
 def test_identity_is_the_untransformed_image(transform: str, fill: str, seed: int, batch_size: int) -> None:
     change = named_transform(transform)
     values = [change.identity, *change.defaults((H, W))[:3]]
-    curves = probe(network(seed), random(3, 2, H, W, seed=seed), transform, values, labels="predicted", fill=fill)
+    curves = probe(network(seed), uniform(3, 2, H, W, seed=seed), transform, values, labels="predicted", fill=fill)
     again = probe(
-        network(seed), random(3, 2, H, W, seed=seed), transform, values, fill=fill, batch_size=batch_size, layers="3,6"
+        network(seed), uniform(3, 2, H, W, seed=seed), transform, values, fill=fill, batch_size=batch_size, layers="3,6"
     )
     for name in again.layers:
         assert (curves.distances[name][:, 0] == 0).all()
@@ -338,7 +334,7 @@ def test_identity_is_the_untransformed_image(transform: str, fill: str, seed: in
 )
 @FEW
 def test_surround_pads_as_numpy_does(height: int, width: int, margins: tuple[int, ...], fill: str) -> None:
-    part = random(2, height, width)
+    part = uniform(2, height, width)
     top, left, bottom, right = margins
     box = (-top, -left, height + bottom, width + right)
     found = surround(part, (0, 0), box, fill, torch.full((2, 1, 1), -3.0))  # type: ignore[arg-type]
@@ -360,7 +356,7 @@ def test_a_network_without_padding_is_equivariant_to_its_stride(seed: int, strid
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(stride), nn.Conv2d(3, 2, 2)).double()
     image = torch.zeros(1, 1, 22, 22, dtype=torch.float64)
-    image[:, :, 8:14, 8:14] = random(1, 1, 6, 6, seed=seed)  # on black, so that black may come in
+    image[:, :, 8:14, 8:14] = uniform(1, 1, 6, 6, seed=seed)  # on black, so that black may come in
     curves = probe(module, image, "translation", [steps * stride], layers="3", direction="diagonal", fill="black")
     assert curves.equivariance["3"][0, 0] == pytest.approx(0, abs=1e-9)
     assert steps == 0 or curves.relative["3"][0, 0] > 0.01
@@ -368,7 +364,7 @@ def test_a_network_without_padding_is_equivariant_to_its_stride(seed: int, strid
 
 def test_behind_a_gate_the_stride_is_known() -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 7, 2), SqueezeExcitation(4, 2)).double().eval()
-    image = random(1, 1, 16, 16)  # 5 positions, which by the ratio of sizes would be 3 pixels apart
+    image = uniform(1, 1, 16, 16)  # 5 positions, which by the ratio of sizes would be 3 pixels apart
     curves = probe(module, image, "translation", [0, 2], layers="1", fill="edge")
     moved = warped(image[0], lambda x, y: (x, y - 2), "edge", 1)[None]
     with torch.no_grad():
@@ -381,9 +377,9 @@ def test_behind_a_gate_the_stride_is_known() -> None:
 def test_what_a_translation_between_strides_loses() -> None:
     """Max-pooling gives back the same only at multiples of its stride."""
     module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 2, 2)).double()
-    curves = probe(module, random(1, 1, 20, 20), "translation", [1, 2], layers="2", fill="edge")
+    curves = probe(module, uniform(1, 1, 20, 20), "translation", [1, 2], layers="2", fill="edge")
     assert curves.equivariance["2"][0, 0] > 0.05
-    inner = probe(module, random(1, 1, 20, 20), "translation", [2], layers="0", fill="edge")
+    inner = probe(module, uniform(1, 1, 20, 20), "translation", [2], layers="0", fill="edge")
     assert inner.equivariance["0"][0, 0] == pytest.approx(0, abs=1e-9) or inner.equivariance["0"][0, 0] < 1
 
 
@@ -477,7 +473,7 @@ class Torn(Dataset[Any]):
             raise self.by()
         if item in (1, 5, 6, 7, 8, 9, 11):
             raise OSError("torn")
-        return random(2, H, W, seed=item), item % 6
+        return uniform(2, H, W, seed=item), item % 6
 
 
 def written(curves: InvarianceCurves, folder: Path) -> bytes:
@@ -520,7 +516,7 @@ def test_an_interrupted_probe_goes_on_to_the_same_bytes(
 
 
 def test_an_unfinished_probe_of_other_settings_is_not_taken_up(tmp_path: Path) -> None:
-    module, file, images = network(), tmp_path / "unfinished.safetensors", random(3, 2, H, W)
+    module, file, images = network(), tmp_path / "unfinished.safetensors", uniform(3, 2, H, W)
     probe(module, images, "rotation", [0, 30], fill="edge", resume_from=file)
     for transform, values, other in [
         ("rotation", [0, 40], {}),
@@ -576,7 +572,7 @@ def test_levels_are_clipped_where_they_are_known() -> None:
 
 
 def test_labels_of_the_data_and_without(capsys: pytest.CaptureFixture[str]) -> None:
-    images = random(3, 2, H, W)
+    images = uniform(3, 2, H, W)
     told = probe(network(), TensorDataset(images, torch.tensor([1, 2, 0])), "rotation", [0, 90])
     given = probe(network(), images, "rotation", [0, 90], labels=[1, 2, 0])
     assert told.probabilities is not None and given.probabilities is not None
@@ -604,7 +600,7 @@ def test_a_folders_own_classes_are_not_the_networks(photographs: Path, tmp_path:
 
 
 def test_outputs_that_are_probabilities_are_taken_as_they_are() -> None:
-    images = random(2, 2, H, W)
+    images = uniform(2, 2, H, W)
     plain = probe(network(), images, "rotation", [0, 90], labels=[1, 2])
     soft = probe(nn.Sequential(*network(), nn.Softmax(1)), images, "rotation", [0, 90], labels=[1, 2])
     assert plain.probabilities is not None and soft.probabilities is not None
@@ -613,10 +609,10 @@ def test_outputs_that_are_probabilities_are_taken_as_they_are() -> None:
 
 def test_a_network_without_classes() -> None:
     module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU()).double()
-    curves = probe(module, random(2, 2, H, W), "rotation", [0, 90])
+    curves = probe(module, uniform(2, 2, H, W), "rotation", [0, 90])
     assert curves.probabilities is None and curves.top is None and curves.consistency is None
     with pytest.raises(InterpretError, match="returns no row of classes"):
-        probe(module, random(2, 2, H, W), "rotation", [0, 90], labels=[0, 1])
+        probe(module, uniform(2, 2, H, W), "rotation", [0, 90], labels=[0, 1])
 
 
 # a user's mistakes
@@ -655,17 +651,17 @@ def test_a_network_without_classes() -> None:
 )
 def test_mistakes_are_one_sentence(arguments: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InterpretError, match=sentence):
-        probe(network(), random(2, 2, H, W), **arguments)
+        probe(network(), uniform(2, 2, H, W), **arguments)
 
 
 def test_labels_of_the_data_out_of_range() -> None:
-    data = TensorDataset(random(2, 2, H, W), torch.tensor([1, 7]))
+    data = TensorDataset(uniform(2, 2, H, W), torch.tensor([1, 7]))
     with pytest.raises(InterpretError, match="labels must be from 0 to 5"):
         probe(network(), data, "rotation", [0, 90])
 
 
 def test_features_that_are_not_finite() -> None:
-    images = random(2, 2, H, W)
+    images = uniform(2, 2, H, W)
     images[1, 0, 3, 3] = math.nan
     with pytest.raises(InterpretError, match="layer '0' gives NaN or infinity on image 1"):
         probe(network(), images, "rotation", [0, 90])
@@ -677,7 +673,7 @@ def test_images_of_several_shapes() -> None:
             return 2
 
         def __getitem__(self, item: int) -> Tensor:
-            return random(2, H, W + item)
+            return uniform(2, H, W + item)
 
     with pytest.raises(InterpretError, match="images of one data set must have one shape"):
         probe(network(), Two(), "rotation", [0, 90])
@@ -690,7 +686,7 @@ def test_leaves_the_network_as_it_was() -> None:
     module = network().train()
     module[0].weight.requires_grad_(True)
     before = {name: (value.clone(), value.stride()) for name, value in module.state_dict().items()}
-    probe(module, random(2, 2, H, W), "rotation", [0, 90])
+    probe(module, uniform(2, 2, H, W), "rotation", [0, 90])
     assert module.training and module[0].weight.requires_grad
     assert not any(layer._forward_hooks for layer in module.modules())
     for name, value in module.state_dict().items():
@@ -699,13 +695,13 @@ def test_leaves_the_network_as_it_was() -> None:
 
 def test_same_call_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        curves = probe(network().float(), random(3, 2, H, W).float(), "noise", labels=[0, 1, 2])
+        curves = probe(network().float(), uniform(3, 2, H, W).float(), "noise", labels=[0, 1, 2])
         curves.save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
-    curves = probe(network(), random(3, 2, H, W), "translation", [-1, 0, 1], labels=[0, 1, -1])
+    curves = probe(network(), uniform(3, 2, H, W), "translation", [-1, 0, 1], labels=[0, 1, -1])
     curves.save(tmp_path / "curves")
     loaded = Result.load(tmp_path / "curves")
     assert isinstance(loaded, InvarianceCurves)
@@ -725,7 +721,7 @@ def test_a_transform_of_ones_own() -> None:
 
     own: Transform = Negative()
     module = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False)).double()
-    curves = probe(module, random(1, 2, H, W), own, [0, 0.5, 1])
+    curves = probe(module, uniform(1, 2, H, W), own, [0, 0.5, 1])
     np.testing.assert_allclose(curves.relative["0"][0], [0, 1, 2])
 
 
@@ -733,8 +729,8 @@ def test_a_transform_of_ones_own() -> None:
 
 
 def test_figure_shows_every_image_layer_and_label(tmp_path: Path) -> None:
-    curves = probe(network(), random(3, 2, H, W), "translation", [-2, -1, 0, 1, 2], labels=[0, 1, 2], fill="edge")
-    turned = probe(network(), random(3, 2, H, W), "rotation", [0, 90], labels="predicted")
+    curves = probe(network(), uniform(3, 2, H, W), "translation", [-2, -1, 0, 1, 2], labels=[0, 1, 2], fill="edge")
+    turned = probe(network(), uniform(3, 2, H, W), "rotation", [0, 90], labels="predicted")
     figure = interpret.plot_invariance(curves, turned)
     titles = [axes.get_title().replace("\n", " ") for axes in figure.axes]
     assert titles[:5] == ["", "0", "6", "all layers, mean", "true label"]
@@ -754,7 +750,7 @@ def test_figure_shows_every_image_layer_and_label(tmp_path: Path) -> None:
 
 
 def test_figure_of_many_images_shows_their_mean() -> None:
-    curves = probe(network(), random(30, 2, H, W), "scale", [1, 1.5, 2])
+    curves = probe(network(), uniform(30, 2, H, W), "scale", [1, 1.5, 2])
     figure = plot(curves)
     (band,) = figure.axes[1].collections
     assert band.get_paths()[0].vertices[:, 1].max() == pytest.approx(
@@ -774,21 +770,6 @@ def test_figure_of_one_layer_without_examples_and_of_a_dead_one() -> None:
 
 
 # the command
-
-
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str:
-    """Run the command; it must exit with status 2 and say why, which is returned."""
-    with pytest.raises(SystemExit) as exit_:
-        command(monkeypatch, *arguments)
-    assert exit_.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and "Traceback" not in captured.err
-    return captured.err
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr(sys, "argv", ["interpret", *map(str, arguments)])
-    main()
 
 
 def test_command_over_a_model_and_images(
@@ -881,12 +862,12 @@ def test_command_over_a_study(
 def test_command_refuses(
     arguments: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert sentence in refused(capsys, monkeypatch, *arguments).splitlines()[-1]
+    assert sentence in refused(capsys, monkeypatch, *arguments)
 
 
 def test_plot_of_a_study_without_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study = interpret.Study(tmp_path / "study", network(), random(4, 2, H, W))
+    study = interpret.Study(tmp_path / "study", network(), uniform(4, 2, H, W))
     study.mine("0", k=1)
     assert "keeps no results to draw" in refused(capsys, monkeypatch, "plot", study.path)

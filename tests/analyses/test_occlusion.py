@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,10 @@ from typer.testing import CliRunner
 import interpret
 from helpers.figure_checks import faults
 from helpers.heads import HEADS, Headed, pictures
+from helpers.scripts import run_script
 from interpret import InterpretError, Study, occlude, plot_occlusion
 from interpret.cli.app import app
 from interpret.results import Result
-
-ROOT = Path(__file__).parents[2]
 
 
 def network(channels: int = 3, classes: int = 4) -> nn.Sequential:
@@ -216,17 +213,15 @@ def test_what_is_no_classifier_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_the_figure_shows_that_hiding_the_digit_costs_the_most(tmp_path: Path) -> None:
+def test_the_figure_shows_that_hiding_the_digit_costs_the_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The paper's claim: the drop is where the object is, so that the network does see the object."""
     out = tmp_path / "figure7.png"
-    script = ROOT / "examples" / "papers" / "zeiler_fergus_figure7.py"
-    run = subprocess.run(
-        [sys.executable, script, "lenet", "digits", "--size", "9", "--stride", "3", "--out", out],
-        capture_output=True,
-        text=True,
-        check=True,
+    told = run_script(
+        monkeypatch, capsys, "papers/zeiler_fergus_figure7", "lenet", "digits", "--size", 9, "--stride", 3, "--out", out
     )
-    assert run.stdout.splitlines()[-1] == f"Open {out}"
+    assert told[-1] == f"Open {out}"
     assert out.stat().st_size > 10_000
     model = interpret.load("lenet")
     images = torch.stack([interpret.open_images("digits", model)[item][0] for item in range(0, 200, 20)])

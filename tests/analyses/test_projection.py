@@ -5,18 +5,20 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import captum.attr
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from helpers.deconvnet import forward_with_switches, literal_deconvnet
+from helpers.tensors import normal, seeded
 from interpret.analyses.mining.compute import mine
 from interpret.analyses.projection import compute as projection
 from interpret.analyses.projection.compute import Crop, Projections, project, project_hits
@@ -25,23 +27,8 @@ from interpret.execution import parallel
 from interpret.support.errors import InterpretError
 from interpret.tracing.tracing import Layer, trace
 
+doubled = partial(seeded, dtype=torch.float64)
 RULES = ("deconvnet", "guided", "gradient")
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def seeded(build: Callable[[], nn.Module], seed: int = 0) -> Any:
-    """Build a network in double precision and evaluation mode, with batch norms that are not the identity."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build().double().eval()
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.weight, 0.5, 1.5)
-                nn.init.normal_(layer.running_mean, std=0.3)
-    return network
 
 
 def seen_whole(
@@ -74,56 +61,6 @@ def assert_close(found: Tensor, expected: Tensor) -> bool:
 
 
 # a literal deconvnet
-
-
-def literal_deconvnet(
-    chain: Sequence[nn.Module], image: Tensor, channel: int, position: tuple[int, int], overlap: str = "add"
-) -> Tensor:
-    """Zeiler & Fergus 2014, section 2.1, layer by layer: unpool with switches, rectify, filter transposed."""
-    inputs: list[Tensor] = []
-    x = image[None]
-    for layer in chain:
-        inputs.append(x)
-        x = layer(x).detach()
-    signal = torch.zeros_like(x)
-    signal[0, channel, *position] = x[0, channel, *position]
-    for layer, below in zip(reversed(chain), reversed(inputs), strict=True):
-        if isinstance(layer, nn.ReLU):
-            signal = signal.clamp(min=0)
-        elif isinstance(layer, nn.MaxPool2d):
-            signal = unpool(layer, below, signal, overlap)
-        elif isinstance(layer, nn.Conv2d):
-            left_over = [
-                (size + 2 * pad - dilation * (kernel - 1) - 1) % stride
-                for size, pad, dilation, kernel, stride in zip(
-                    below.shape[2:], layer.padding, layer.dilation, layer.kernel_size, layer.stride, strict=True
-                )
-            ]
-            signal = F.conv_transpose2d(
-                signal, layer.weight, None, layer.stride, layer.padding, left_over, layer.groups, layer.dilation
-            )
-        else:
-            raise NotImplementedError(type(layer))
-    return signal[0].detach()
-
-
-def unpool(layer: nn.MaxPool2d, below: Tensor, signal: Tensor, overlap: str) -> Tensor:
-    """Put each signal where the maximum of its window was: the first of them, row by row."""
-    size, step, pad = layer.kernel_size, layer.stride, layer.padding
-    result = torch.zeros_like(below)
-    for channel in range(signal.shape[1]):
-        for row in range(signal.shape[2]):
-            for column in range(signal.shape[3]):
-                window = [
-                    (y, x)
-                    for y in range(row * step - pad, row * step - pad + size)
-                    for x in range(column * step - pad, column * step - pad + size)
-                    if 0 <= y < below.shape[2] and 0 <= x < below.shape[3]
-                ]
-                y, x = max(window, key=lambda place: float(below[0, channel, place[0], place[1]]))  # the first, if tied
-                arrived = signal[0, channel, row, column]
-                result[0, channel, y, x] = arrived if overlap == "overwrite" else result[0, channel, y, x] + arrived
-    return result
 
 
 CHAINS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -175,14 +112,14 @@ CHAINS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 @pytest.mark.parametrize("name", CHAINS)
 def test_deconvnet_is_unpooling_rectifying_and_filtering(name: str, overlap: Any) -> None:
     build, side = CHAINS[name]
-    network = seeded(build)
-    chain, image = list(network), random(3, side, side + 3, seed=1)
+    network = doubled(build)
+    chain, image = list(network), normal(3, side, side + 3, seed=1)
     plain = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in chain]
     for depth in (1, len(chain) - 1, len(chain)):
         layer = str(depth - 1)
         height, width = trace(network, (3, side, side + 3))[layer].output_shape[1:]
         for position in [(0, 0), (height - 1, width - 1), (height // 2, 0), (height // 2, width // 2)]:
-            expected = literal_deconvnet(plain[:depth], image, 2, position, overlap)
+            expected = literal_deconvnet(forward_with_switches(plain[:depth], image[None]), 2, position, overlap)[0]
             found = project(network, image[None], layer, 2, position, overlap=overlap)
             assert_close(found.full((side, side + 3))[0], expected)
 
@@ -311,7 +248,7 @@ def test_parts_of_an_image_give_what_the_whole_gives(capsys: pytest.CaptureFixtu
     @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
     @given(networks(), up_to(40, 6), up_to(40, 6), st.sampled_from(RULES), st.floats(0, 1, exclude_max=True), between)
     def check(drawn: nn.Module, height: int, width: int, rule: Any, which: float, more: Any) -> None:
-        network = seeded(lambda: drawn)
+        network = doubled(lambda: drawn)
         for parameter in network.parameters():
             nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(len(parameter)))
         try:
@@ -320,7 +257,7 @@ def test_parts_of_an_image_give_what_the_whole_gives(capsys: pytest.CaptureFixtu
             assume(False)
         layer = list(layers.values())[int(which * len(layers))]
         assume(all(layer.output_shape))  # a negative padding may leave no neuron
-        image, at = random(2, height, width, seed=height), places(layer, more)
+        image, at = normal(2, height, width, seed=height), places(layer, more)
         channels = [place % layer.output_shape[0] for place in range(len(at))]
         images = image.expand(len(at), -1, -1, -1)
         found = project(network, images, layer.name, channels, at, rule)
@@ -340,7 +277,7 @@ def test_parts_of_an_image_give_what_the_whole_gives(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("rule", RULES)
 def test_every_position_of_a_layer_gives_what_the_whole_image_gives(rule: Any) -> None:
-    network = seeded(
+    network = doubled(
         lambda: nn.Sequential(
             nn.Conv2d(1, 3, 5, stride=2, padding=3),
             nn.ReLU(inplace=True),
@@ -353,7 +290,7 @@ def test_every_position_of_a_layer_gives_what_the_whole_image_gives(rule: Any) -
     assert not Crop.of(layer, (height, width)).whole
     rows, columns = layer.output_shape[1:]
     at = [(y, x) for y in range(rows) for x in range(columns)]
-    image = random(1, height, width)
+    image = normal(1, height, width)
     found = project(network, image.expand(len(at), -1, -1, -1), "3", 1, at, rule)
     assert_boxes(found, layer, (height, width))
     for signal, place in zip(found.full((height, width)), at, strict=True):
@@ -375,7 +312,7 @@ def test_a_part_has_the_least_side_that_keeps_the_grid() -> None:
 
 
 def small() -> Any:
-    return seeded(
+    return doubled(
         lambda: nn.Sequential(
             nn.Conv2d(3, 6, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -391,7 +328,7 @@ def small() -> Any:
 
 
 def test_full_is_zero_outside_the_boxes() -> None:
-    found = project(small(), random(4, 3, 20, 16), "3", 1, [(0, 0), (7, 5), (3, 3), (0, 5)])
+    found = project(small(), normal(4, 3, 20, 16), "3", 1, [(0, 0), (7, 5), (3, 3), (0, 5)])
     full = found.full((20, 16))
     for signal, pixels, (top, left, bottom, right) in zip(full, found.pixels, found.boxes.tolist(), strict=True):
         assert torch.equal(signal[:, top:bottom, left:right], pixels)
@@ -401,12 +338,12 @@ def test_full_is_zero_outside_the_boxes() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_type_of_the_images_stays(dtype: torch.dtype) -> None:
-    found = project(small().to(dtype), random(2, 3, 20, 16).to(dtype), "3", 1)
+    found = project(small().to(dtype), normal(2, 3, 20, 16).to(dtype), "3", 1)
     assert found.pixels.dtype == found.values.dtype == found.full((20, 16)).dtype == dtype
 
 
 def test_one_channel_for_all_is_that_channel_for_each() -> None:
-    network, images = small(), random(4, 3, 20, 16)
+    network, images = small(), normal(4, 3, 20, 16)
     together = project(network, images, "3", 2, (1, 4))
     several = project(network, images, "3", [2, 2, 2, 2], [(1, 4)] * 4)
     mixed = project(network, images, "3", torch.tensor([0, 1, 2, 3]), torch.tensor([[0, 0], [1, 1], [1, 4], [2, 2]]))
@@ -421,7 +358,7 @@ def test_one_channel_for_all_is_that_channel_for_each() -> None:
 @pytest.mark.parametrize(("layer", "size"), [("0", (20, 16)), ("3", (20, 16)), ("3", (60, 16)), ("6", (20, 16))])
 @pytest.mark.parametrize("given", [False, True])
 def test_one_image_serves_several_neurons(layer: str, size: tuple[int, int], given: bool) -> None:
-    network, image = small()[: int(layer) + 1], random(1, 3, *size)
+    network, image = small()[: int(layer) + 1], normal(1, 3, *size)
     positions = ([(0, 0)] * 3 if layer == "6" else [(0, 0), (1, 4), (2, 2)]) if given else None
     shared = project(network, image, layer, [2, 0, 2], positions)
     several = project(network, image.expand(3, -1, -1, -1), layer, [2, 0, 2], positions)
@@ -434,7 +371,7 @@ def test_one_image_serves_several_neurons(layer: str, size: tuple[int, int], giv
 
 
 def test_one_image_runs_once_for_all_its_neurons() -> None:
-    network, image = small(), random(1, 3, 20, 16)
+    network, image = small(), normal(1, 3, 20, 16)
     runs: list[tuple[str, int]] = []
     network[0].register_forward_hook(
         lambda _layer, inputs, _output: runs.append((inputs[0].device.type, len(inputs[0])))
@@ -446,7 +383,7 @@ def test_one_image_runs_once_for_all_its_neurons() -> None:
 
 @pytest.mark.parametrize("layer", ["0", "3", "4", "6"])
 def test_without_positions_the_strongest_neuron_is_projected(layer: str) -> None:
-    network, images, channels = small(), random(5, 3, 20, 16), [0, 1, 2, 3, 4]
+    network, images, channels = small(), normal(5, 3, 20, 16), [0, 1, 2, 3, 4]
     found = project(network, images, layer, channels)
     outputs: list[Tensor] = []
     handle = network.get_submodule(layer).register_forward_hook(lambda *args: outputs.append(args[2].clone()))
@@ -464,7 +401,7 @@ def test_without_positions_the_strongest_neuron_is_projected(layer: str) -> None
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("layer", ["6", "8"])
 def test_linear_layers_use_the_whole_image(layer: str, rule: Any) -> None:
-    network, images = small(), random(2, 3, 20, 16)
+    network, images = small(), normal(2, 3, 20, 16)
     found = project(network, images, layer, 2, (0, 0), rule)
     assert found.boxes.tolist() == [[0, 0, 20, 16]] * 2
     for signal, image in zip(found.pixels, images, strict=True):
@@ -473,10 +410,10 @@ def test_linear_layers_use_the_whole_image(layer: str, rule: Any) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_behind_squeeze_and_excitation_the_window_is_local(rule: Any) -> None:
-    network = seeded(
+    network = doubled(
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Excitation(4), nn.Conv2d(4, 3, 3), nn.ReLU())
     )
-    image = random(2, 30, 22)
+    image = normal(2, 30, 22)
     behind = (30, 22) if rule == "gradient" else (5, 5)  # which alone holds no gate constant
     for layer, size in (("0", (3, 3)), ("3", behind)):
         for position in ((4, 5), (0, 0), (27, 19)):
@@ -486,10 +423,10 @@ def test_behind_squeeze_and_excitation_the_window_is_local(rule: Any) -> None:
 
 
 def test_hits_behind_squeeze_and_excitation_have_local_windows() -> None:
-    network = seeded(
+    network = doubled(
         lambda: nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), Excitation(4), nn.Conv2d(4, 3, 3), nn.ReLU())
     )
-    images = random(5, 2, 30, 22)
+    images = normal(5, 2, 30, 22)
     mined = mine(network, images, "3", k=2)
     seen = 0
     for batch in project_hits(network, images, mined, rule="guided"):
@@ -515,7 +452,7 @@ def test_a_linear_layer_at_each_position_has_its_features_as_channels() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.back(self.act(self.wide(self.stem(x).permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
 
-    network, image = seeded(Block), random(2, 12, 16)
+    network, image = doubled(Block), normal(2, 12, 16)
     found = project(network, image[None], "back", 3, (5, 7), "gradient")
     x = image[None].clone().requires_grad_()
     neuron = network(x)[0, 3, 5, 7]
@@ -536,14 +473,14 @@ def test_a_transposed_feature_map_is_projected_from_the_whole_image() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x.transpose(2, 3))
 
-    network, image = seeded(Turned), random(1, 12, 9)
+    network, image = doubled(Turned), normal(1, 12, 9)
     found = project(network, image[None], "conv", 1, (8, 2))
     assert_close(found.full((12, 9))[0], seen_whole(network, image, "conv", 1, (8, 2))[0])
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_start_one_leaves_out_the_activation(rule: Any) -> None:
-    network, images = small(), random(3, 3, 20, 16)
+    network, images = small(), normal(3, 3, 20, 16)
     one = project(network, images, "3", 1, (2, 3), rule, start="one")
     scaled = project(network, images, "3", 1, (2, 3), rule)
     positive = scaled.values > 0  # a negative start is rectified away, where the rule rectifies
@@ -553,7 +490,7 @@ def test_start_one_leaves_out_the_activation(rule: Any) -> None:
 
 
 def test_gradient_is_autograds() -> None:
-    network, images = small(), random(3, 3, 20, 16)
+    network, images = small(), normal(3, 3, 20, 16)
     found = project(network, images, "6", [0, 4, 6], rule="gradient", start="one")
     x = images.clone().requires_grad_()
     outputs = network[:7](x)
@@ -563,7 +500,7 @@ def test_gradient_is_autograds() -> None:
 
 @pytest.mark.parametrize("reading", ["channels last", "every other pixel", "permuted", "expanded"])
 def test_images_may_lie_in_memory_as_they_like(reading: str) -> None:
-    plain = random(3, 3, 20, 16)
+    plain = normal(3, 3, 20, 16)
     images = {
         "channels last": lambda: plain.contiguous(memory_format=torch.channels_last),
         "every other pixel": lambda: plain.repeat_interleave(2, 3)[..., ::2],
@@ -581,7 +518,7 @@ def test_images_may_lie_in_memory_as_they_like(reading: str) -> None:
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_it_works_where_gradients_are_off(mode: Any) -> None:
-    network, images = small(), random(2, 3, 20, 16)
+    network, images = small(), normal(2, 3, 20, 16)
     expected = project(network, images, "3", 1).pixels
     with mode():
         found = project(network, images.clone(), "3", 1).pixels
@@ -593,14 +530,14 @@ def test_the_network_and_the_images_are_left_as_they_were() -> None:
     network.double().train()
     network[2].weight.requires_grad_(False)
     network[1].eval()
-    images = random(2, 3, 9, 9).requires_grad_()
+    images = normal(2, 3, 9, 9).requires_grad_()
     kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     once, again = (project(network, images, "3", 2) for _ in range(2))
     assert torch.equal(once.pixels, again.pixels)
     assert [layer.training for layer in network.modules()] == [True, True, False, True, True]
     assert [parameter.requires_grad for parameter in network.parameters()] == [False, True, True, True]
     assert all(torch.equal(tensor, kept[name]) for name, tensor in network.state_dict().items())
-    assert images.grad is None and torch.equal(images, random(2, 3, 9, 9))
+    assert images.grad is None and torch.equal(images, normal(2, 3, 9, 9))
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
 
 
@@ -643,7 +580,7 @@ def test_it_equals_captum_on_alexnet(
 
 
 def test_mistakes_are_refused() -> None:
-    network, images = small(), random(2, 3, 20, 16)
+    network, images = small(), normal(2, 3, 20, 16)
     wrong: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
         (r"position \(-1, 0\) is not in layer '3', whose feature map is 8 × 6", (images, "3", 0, (-1, 0)), {}),
         (r"position \(0, 6\) is not in layer '3'", (images, "3", 0, [(0, 0), (0, 6)]), {}),
@@ -739,7 +676,7 @@ def test_mined_hits_are_projected_as_one_by_one(
     if pixels is not None:  # so that every batch is cut short somewhere
         monkeypatch.setattr(parallel, "PIXELS_AT_ONCE", pixels)
         monkeypatch.setattr(projection, "POOL", pool)
-    network, images = small(), random(7, 3, 20, 16)
+    network, images = small(), normal(7, 3, 20, 16)
     mined = mine(network, images, ["0", "1", "2", "3", "4", "6", "7", "8"], k=3)
     found = gather(project_hits(network, images, mined, rule=rule))
     assert len(found) == sum(int((layer.images >= 0).sum()) for layer in mined.values())
@@ -757,8 +694,8 @@ def test_mined_hits_are_projected_as_one_by_one(
 
 
 def test_some_layers_and_the_other_reading_of_overlaps() -> None:
-    network = seeded(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Conv2d(4, 3, 3)))
-    images = random(5, 1, 14, 11)
+    network = doubled(lambda: nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 1), nn.Conv2d(4, 3, 3)))
+    images = normal(5, 1, 14, 11)
     mined = mine(network, images, k=2)
     for layers in ("3", ["3"], ["3", "0", "3"], None):
         names = {name for name, _, _ in gather(project_hits(network, images, mined, layers))}
@@ -773,7 +710,7 @@ def test_some_layers_and_the_other_reading_of_overlaps() -> None:
 
 
 def test_hits_of_another_network_or_other_images_are_refused() -> None:
-    network, images = small(), random(7, 3, 20, 16)
+    network, images = small(), normal(7, 3, 20, 16)
     mined = mine(network, images, k=2)
     with pytest.raises(InterpretError, match=r"unknown mined layer '1': "):
         list(project_hits(network, images, mined, ["1"]))
@@ -785,7 +722,7 @@ def test_hits_of_another_network_or_other_images_are_refused() -> None:
 
 
 def test_the_network_is_left_as_it_was_even_when_nobody_asks_for_the_rest() -> None:
-    network, images = small().train(), random(7, 3, 20, 16)
+    network, images = small().train(), normal(7, 3, 20, 16)
     mined = mine(network, images, k=2)
     strides = [parameter.stride() for parameter in network.parameters()]
     batches = project_hits(network, images, mined)

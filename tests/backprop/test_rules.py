@@ -24,6 +24,8 @@ from torchvision.models.googlenet import BasicConv2d as GoogLeNetConv
 from torchvision.models.inception import BasicConv2d as InceptionConv
 from torchvision.models.regnet import BlockParams
 
+from helpers.deconvnet import forward_with_switches, literal_deconvnet, unpool
+from helpers.tensors import normal, seeded
 from interpret.backprop.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
 from interpret.network.layers import StopForward, first_outputs
 from interpret.network.modes import frozen
@@ -41,24 +43,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-
-
-def seeded(build: Callable[..., nn.Module], *args: Any, seed: int = 0, **kwargs: Any) -> nn.Module:
-    """Build a network in evaluation mode, with batch norms that do not happen to be the identity."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = build(*args, **kwargs).eval()
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                nn.init.uniform_(layer.weight, 0.5, 1.5)
-                nn.init.normal_(layer.bias, std=0.2)
-                nn.init.normal_(layer.running_mean, std=0.2)
-                nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    return network
 
 
 def torchvision_model(name: str, **kwargs: Any) -> nn.Module:
@@ -98,81 +82,6 @@ def gradient_of(network: Callable[[Tensor], Tensor], image: Tensor, start: Tenso
 # 1. The paper, literally
 
 
-Step = tuple[nn.Module, Tensor, Tensor, Tensor | None]  # layer, input, output, switches
-
-
-@torch.no_grad()
-def forward_with_switches(layers: nn.Sequential, image: Tensor) -> list[Step]:
-    steps: list[Step] = []
-    x = image
-    for layer in layers:
-        switches = None
-        if isinstance(layer, nn.Conv2d):
-            y = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-        elif isinstance(layer, nn.ReLU):
-            y = x.clamp(min=0)
-        elif isinstance(layer, nn.MaxPool2d):
-            y, switches = F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding, return_indices=True)
-        else:
-            raise TypeError(layer)
-        steps.append((layer, x, y, switches))
-        x = y
-    return steps
-
-
-def unpool(signal: Tensor, switches: Tensor, size: torch.Size, overlap: str) -> Tensor:
-    """Put each window's signal back where its maximum was, one window after the other."""
-    below = np.zeros((size[:2].numel(), size[2:].numel()))
-    for channel, places, values in zip(
-        below, switches.flatten(0, 1).numpy(), signal.flatten(0, 1).numpy(), strict=True
-    ):
-        if overlap == "add":
-            np.add.at(channel, places.ravel(), values.ravel())
-        else:
-            channel[places.ravel()] = values.ravel()  # of equal places, the last is kept
-    return torch.from_numpy(below).view(size)
-
-
-@torch.no_grad()
-def literal_deconvnet(
-    steps: list[Step], unit: int, position: tuple[int, int], overlap: str = "add", guided: bool = False
-) -> Tensor:
-    """Unpool, rectify, filter, down to the pixels (Zeiler & Fergus 2014, section 2.1)."""
-    top = steps[-1][2]
-    signal = torch.zeros_like(top)
-    signal[0, unit, position[0], position[1]] = top[0, unit, position[0], position[1]]
-    for layer, x, y, switches in reversed(steps):
-        if isinstance(layer, nn.MaxPool2d):
-            assert switches is not None
-            if overlap == "overwrite":
-                signal = F.max_unpool2d(signal, switches, layer.kernel_size, layer.stride, 0, x.shape)
-            else:
-                signal = unpool(signal, switches, x.shape, overlap)
-        elif isinstance(layer, nn.ReLU):
-            signal = signal.clamp(min=0)
-            if guided:
-                signal = signal * (y > 0)
-        else:
-            assert isinstance(layer, nn.Conv2d)
-            # rows and columns that no window reached at the lower right get no signal
-            rest = [
-                size + 2 * padding - dilation * (kernel - 1) - 1 - stride * (out - 1)
-                for size, padding, dilation, kernel, stride, out in zip(
-                    x.shape[2:],
-                    layer.padding,
-                    layer.dilation,
-                    layer.kernel_size,
-                    layer.stride,
-                    y.shape[2:],
-                    strict=True,
-                )
-            ]
-            signal = F.conv_transpose2d(
-                signal, layer.weight, None, layer.stride, layer.padding, rest, layer.groups, layer.dilation
-            )
-    return signal
-
-
 def hidden_outputs(network: nn.Module, image: Tensor, names: list[str], rule: Any, **options: Any) -> dict[str, Tensor]:
     """The layers' outputs, recorded so that signals from each can pass back to `image`."""
     outputs: dict[str, Tensor] = {}
@@ -191,7 +100,7 @@ def hidden_outputs(network: nn.Module, image: Tensor, names: list[str], rule: An
 )
 def test_zeiler_and_fergus_literally(name: str, side: int, layers: list[int]) -> None:
     network = torchvision_model(name).double()
-    image = random(1, 3, side, side)
+    image = normal(1, 3, side, side)
     steps = forward_with_switches(network.features, image)
     for rule, overlap in [("deconvnet", "add"), ("deconvnet", "overwrite"), ("guided", "add"), ("guided", "overwrite")]:
         leaf = image.clone().requires_grad_()
@@ -217,7 +126,7 @@ def test_zeiler_and_fergus_literally(name: str, side: int, layers: list[int]) ->
 
 def test_the_two_readings_of_shared_switches_differ() -> None:
     network = torchvision_model("alexnet").double().features[:6]
-    image = random(1, 3, 83, 83)
+    image = normal(1, 3, 83, 83)
     assert not torch.allclose(
         passed_back(network, image, "deconvnet"), passed_back(network, image, "deconvnet", overlap="overwrite")
     )
@@ -238,7 +147,7 @@ def test_overwriting_pool_is_max_unpooling(
     seed: int, kernel: Any, stride: int, dilation: int, padded: bool, ceil_mode: bool, batch: int, distinct: bool
 ) -> None:
     padding = tuple(side // 2 for side in kernel) if padded else 0
-    x = random(batch, 3, 11, 9, seed=seed)
+    x = normal(batch, 3, 11, 9, seed=seed)
     if not distinct:
         x = x.relu()  # ties everywhere: many windows share a switch
     options = {
@@ -249,7 +158,7 @@ def test_overwriting_pool_is_max_unpooling(
         "ceil_mode": ceil_mode,
     }
     values, switches = F.max_pool2d(x, **options, return_indices=True)
-    start = random(*values.shape, seed=seed + 1)
+    start = normal(*values.shape, seed=seed + 1)
     expected = unpool(start, switches, x.shape, "overwrite")
     for pool in (
         nn.MaxPool2d(**options),
@@ -266,11 +175,11 @@ def test_overwriting_pool_is_max_unpooling(
 
 @pytest.mark.parametrize("dimensions", [1, 2, 3])
 def test_overwriting_holds_for_every_max_pool(dimensions: int) -> None:
-    x = random(2, 3, *(5, 6, 7)[:dimensions])
+    x = normal(2, 3, *(5, 6, 7)[:dimensions])
     for form, arguments in ((f"max_pool{dimensions}d", (3, 2)), (f"adaptive_max_pool{dimensions}d", (3,))):
         pool = getattr(F, form)
         values, switches = getattr(F, f"{form}_with_indices")(x, *arguments)
-        start = random(*values.shape, seed=1)
+        start = normal(*values.shape, seed=1)
         expected = unpool(start, switches, x.shape, "overwrite")
         network = Calls(functools.partial(lambda pool, arguments, z: pool(z, *arguments), pool, arguments))
         assert torch.equal(passed_back(network, x, "guided", start, overlap="overwrite"), expected)
@@ -318,7 +227,7 @@ def ours(rule: str, network: nn.Module, image: Tensor) -> Tensor:
 )
 def test_equal_to_captum_where_captum_is_right(name: str, side: int) -> None:
     network = torchvision_model(name)
-    image = random(2, 3, side, side, dtype=torch.float32)
+    image = normal(2, 3, side, side, dtype=torch.float32)
     gradient = gradient_of(FirstClass(network), image, torch.ones(2))
     for rule in ("deconvnet", "guided"):
         found = ours(rule, network, image)
@@ -411,7 +320,7 @@ def as_captum_needs_it(network: nn.Module) -> nn.Module:
 )
 def test_different_from_captum_where_captum_is_wrong(name: str, side: int, is_plain_gradient: bool) -> None:
     network = torchvision_model(name).double()
-    image = random(1, 3, side, side)
+    image = normal(1, 3, side, side)
     one = torch.ones(1, dtype=image.dtype)
     gradient = gradient_of(FirstClass(network), image, one)
     found = ours("deconvnet", network, image)
@@ -653,7 +562,7 @@ def test_other_clamps_squash(form: Form, x: Tensor, signal: Tensor) -> None:
 
 def test_the_guided_slope_is_that_of_the_values_that_were_drawn() -> None:
     # a randomised leaky ReLU in training mode draws its slopes anew with every call
-    x = random(1, 50)
+    x = normal(1, 50)
     image = x.clone().requires_grad_()
     network = nn.RReLU().train()
     with BackwardRule(network, "guided"):
@@ -667,7 +576,7 @@ def test_one_module_used_twice() -> None:
     first, second = (nn.Conv2d(3, 3, 3, padding=1).double() for _ in range(2))
     reused = nn.Sequential(first, relu, second, relu, first, relu)
     apart = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(inplace=True), first, nn.ReLU())
-    image = random(1, 3, 7, 7)
+    image = normal(1, 3, 7, 7)
     for rule in RULES:
         found = passed_back(reused, image, rule)
         assert torch.equal(found, passed_back(apart, image, rule))
@@ -685,7 +594,7 @@ def test_in_place_on_a_part_of_a_tensor() -> None:
         x[0].clamp_(min=-5)
         return 3 * x
 
-    image, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    image, signal = normal(1, 4, 3, 3), normal(1, 4, 3, 3, seed=1)
     expected = 6 * signal
     expected[:, :2] = expected[:, :2].clamp(min=0)
     assert torch.equal(passed_back(network, image.clamp(-2, 2), "deconvnet", signal), expected)
@@ -710,7 +619,7 @@ def test_in_place_on_a_part_of_a_tensor() -> None:
 
 
 def test_in_place_on_the_image_itself_fails_as_it_does_without_the_rule() -> None:
-    image = random(1, 3, 2, 2).requires_grad_()
+    image = normal(1, 3, 2, 2).requires_grad_()
     for rule in RULES:
         with pytest.raises(RuntimeError, match="leaf"), BackwardRule(nn.ReLU(True), rule) as mode:
             mode.module(image)
@@ -721,7 +630,7 @@ def test_in_place_on_the_image_itself_fails_as_it_does_without_the_rule() -> Non
 
 @EVERY_RULE
 def test_squashing_functions_pass_the_slope(rule: str) -> None:
-    x, signal = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)
+    x, signal = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
     sigmoid, tanh = 1 / (1 + (-x).exp()), x.tanh()
     softmax = x.exp() / x.exp().sum(1, keepdim=True)
     literal = {
@@ -745,8 +654,8 @@ def test_squashing_functions_pass_the_slope(rule: str) -> None:
 
 def norms() -> dict[str, tuple[Form, Callable[[Tensor], Tensor]]]:
     """Each norm, and the number that it literally multiplies each value with."""
-    weight, bias = random(6).abs() + 0.5, random(6, seed=1)
-    wide = random(6, 4, 5, seed=2)
+    weight, bias = normal(6).abs() + 0.5, normal(6, seed=1)
+    wide = normal(6, 4, 5, seed=2)
     channels = (slice(None), None, None)
 
     def local_response(x: Tensor) -> Tensor:
@@ -812,7 +721,7 @@ def norms() -> dict[str, tuple[Form, Callable[[Tensor], Tensor]]]:
 @pytest.mark.parametrize("name", norms())
 def test_norms_are_a_multiplication_with_the_deviation_found(name: str) -> None:
     norm, scale = norms()[name]
-    x, signal = random(2, 6, 4, 5, seed=3), random(2, 6, 4, 5, seed=4).abs()
+    x, signal = normal(2, 6, 4, 5, seed=3), normal(2, 6, 4, 5, seed=4).abs()
     network = norm if isinstance(norm, nn.Module) else Calls(norm)
     for rule in ("deconvnet", "guided"):
         image = x.clone().requires_grad_()
@@ -829,7 +738,7 @@ def test_norms_are_a_multiplication_with_the_deviation_found(name: str) -> None:
 @EVERY_RULE
 def test_batch_norm_in_evaluation_is_its_affine_map(rule: str) -> None:
     network = seeded(lambda: nn.BatchNorm2d(3)).double()
-    x, signal = random(2, 3, 4, 4), random(2, 3, 4, 4, seed=1)
+    x, signal = normal(2, 3, 4, 4), normal(2, 3, 4, 4, seed=1)
     scale = (network.weight / (network.running_var + network.eps).sqrt()).detach()[:, None, None]
     torch.testing.assert_close(passed_back(network, x, rule, signal), signal * scale, rtol=1e-12, atol=0)
     followed = seeded(lambda: nn.InstanceNorm2d(3, track_running_stats=True)).double()
@@ -838,7 +747,7 @@ def test_batch_norm_in_evaluation_is_its_affine_map(rule: str) -> None:
 
 def test_a_norm_whose_weights_carry_the_signal_is_reported() -> None:
     with pytest.warns(UncoveredOperation, match="'group_norm'"), BackwardRule(nn.Identity()):
-        image = random(1, 4, 3, 3).requires_grad_()
+        image = normal(1, 4, 3, 3).requires_grad_()
         F.group_norm(image, 2, image.mean((0, 2, 3)))
 
 
@@ -884,7 +793,7 @@ GATES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 @pytest.mark.parametrize("side", [5, 1])  # of one pixel, the gate is no smaller than what it weighs
 def test_gates_are_numbers(form: str, side: int) -> None:
     network = seeded(Gated, GATES[form]).double()
-    image = random(1, 4, side, side)
+    image = normal(1, 4, side, side)
     literal = copy.copy(network)
     literal.weigh = lambda x, gate: x * gate.detach()
     assert torch.equal(network(image), literal(image))
@@ -898,7 +807,7 @@ def test_gates_are_numbers(form: str, side: int) -> None:
 
 def test_gates_are_known_when_memory_is_used_again() -> None:
     # what marks a gate must not be an address that another tensor or node may get next
-    image = random(1, 4, 3, 3).requires_grad_()
+    image = normal(1, 4, 3, 3).requires_grad_()
     products = []
     with pytest.warns(UncoveredOperation) as caught, BackwardRule(nn.Identity()):
         for _ in range(200):
@@ -943,7 +852,7 @@ SELF_MADE: dict[str, tuple[Form, Form]] = {  # and what they are with the gate o
 @pytest.mark.parametrize("name", SELF_MADE)
 def test_self_made_gates_and_quotients(name: str) -> None:
     network, literal = SELF_MADE[name]
-    x, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    x, signal = normal(1, 4, 3, 3), normal(1, 4, 3, 3, seed=1)
     for rule in ("deconvnet", "guided"):
         torch.testing.assert_close(
             passed_back(network, x, rule, signal), gradient_of(literal, x, signal), rtol=1e-14, atol=1e-15
@@ -1113,7 +1022,7 @@ SPELLINGS: dict[str, tuple[Form | None, Form, list[Form]]] = {
 )
 def test_a_rectifier_by_any_spelling(name: str, form: Form, rule: str) -> None:
     function, slope, _ = SPELLINGS[name]
-    x, signal = 3 * random(2, 3, 4, 5), random(2, 3, 4, 5, seed=1)
+    x, signal = 3 * normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
     # between two other operations, neither the beginning nor the end of anything
     network = Calls(lambda image: 1 * form(image * 1))
     image = x.clone().requires_grad_()
@@ -1151,7 +1060,7 @@ class Spelled(nn.Module):
 @pytest.mark.parametrize("name", [name for name, (function, _, _) in SPELLINGS.items() if function and name != "prelu"])
 def test_networks_that_spell_their_activation_out_are_the_same_network(name: str) -> None:
     function, _, forms = SPELLINGS[name]
-    image = random(2, 3, 9, 10)
+    image = normal(2, 3, 9, 10)
     plain = seeded(Spelled, function).double()
     for form in forms:
         spelled = seeded(Spelled, form).double()
@@ -1187,7 +1096,7 @@ GATES_OF_OTHERS: dict[str, tuple[Form, Form]] = {  # and the gate as a number
 @pytest.mark.parametrize("name", GATES_OF_OTHERS)
 def test_a_gate_of_another_tensor_stays_a_gate(name: str) -> None:
     network, literal = GATES_OF_OTHERS[name]
-    x, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    x, signal = normal(1, 4, 3, 3), normal(1, 4, 3, 3, seed=1)
     signal = signal[:, : network(x).shape[1]]
     for rule in ("deconvnet", "guided"):
         torch.testing.assert_close(
@@ -1196,7 +1105,7 @@ def test_a_gate_of_another_tensor_stays_a_gate(name: str) -> None:
 
 
 def test_a_sum_with_a_rectifier_stays_a_sum() -> None:
-    x, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    x, signal = normal(1, 4, 3, 3), normal(1, 4, 3, 3, seed=1)
     for network in (lambda x: x + F.relu(x), lambda x: x + x * x.sigmoid(), lambda x: x + torch.maximum(x, 0.1 * x)):
         assert torch.equal(passed_back(network, x, "deconvnet", signal), signal + signal.clamp(min=0))
 
@@ -1249,7 +1158,7 @@ def test_without_a_rectifier_every_rule_is_the_gradient(rule: str, training: boo
         for layer in network.modules():
             if isinstance(layer, (nn.Dropout, nn.Dropout2d)):
                 layer.train()
-    image = random(2, 3, 13, 14)
+    image = normal(2, 3, 13, 14)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         found = passed_back(network, image, rule, torch.ones(2, 5, dtype=image.dtype))
@@ -1274,7 +1183,7 @@ def traces(network: nn.Module) -> list[Any]:
 def test_gradient_is_autograds(name: str, side: int) -> None:
     network = torchvision_model(name)
     before = traces(network)
-    image = random(2, 3, side, side, dtype=torch.float32)
+    image = normal(2, 3, side, side, dtype=torch.float32)
     assert torch.equal(passed_back(network, image, "gradient"), gradient_of(network, image))
     assert traces(network) == before
 
@@ -1283,7 +1192,7 @@ def test_nothing_is_left_behind() -> None:
     network = torchvision_model("squeezenet1_1").train()
     network.classifier[1].bias.requires_grad_(False)
     before = traces(network)
-    image = random(1, 3, 64, 64, dtype=torch.float32)
+    image = normal(1, 3, 64, 64, dtype=torch.float32)
     rule = BackwardRule(network, "guided")
     for _ in range(2):  # used twice
         with rule:
@@ -1294,7 +1203,7 @@ def test_nothing_is_left_behind() -> None:
         _ = 1 / 0
     assert traces(network) == before
     with pytest.raises(RuntimeError), BackwardRule(network):
-        network(random(1, 5, 64, 64).requires_grad_())
+        network(normal(1, 5, 64, 64).requires_grad_())
     assert traces(network) == before
     with pytest.raises(InterpretError), BackwardRule(network, strict=True):
         network(image).erf()
@@ -1305,7 +1214,7 @@ def test_nothing_is_left_behind() -> None:
 
 
 def test_a_rule_used_again_forgets_what_it_found() -> None:
-    image = random(1, 3).requires_grad_()
+    image = normal(1, 3).requires_grad_()
     rule = BackwardRule(nn.Identity())
     with pytest.warns(UncoveredOperation), rule:
         image.erf()
@@ -1318,7 +1227,7 @@ def test_stopping_early_inside_and_outside_of_the_block() -> None:
     network = nn.Sequential(
         nn.Linear(3, 3), Calls(torch.erf), nn.Sequential(nn.Linear(3, 3), Calls(torch.abs)), nn.ReLU()
     )
-    image = random(1, 3, dtype=torch.float32)
+    image = normal(1, 3, dtype=torch.float32)
     received: list[Tensor] = []
 
     def receive(name: str, output: Tensor) -> None:
@@ -1343,7 +1252,7 @@ def test_nested_and_shared_modules_and_repeated_passes() -> None:
     network = seeded(
         lambda: nn.Sequential(inner, nn.ModuleDict({"a": inner})["a"], nn.Sequential(inner, nn.ReLU()))
     ).double()
-    image = random(2, 4)
+    image = normal(2, 4)
     flat = nn.Sequential(*[nn.Sequential(inner[0], nn.ReLU()) for _ in range(3)], nn.ReLU())
     for rule in RULES:
         leaf = image.clone().requires_grad_()
@@ -1358,7 +1267,7 @@ def test_nested_and_shared_modules_and_repeated_passes() -> None:
 
 def test_parameters_are_constants_inside_the_block_only() -> None:
     network = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
-    image = random(1, 3, dtype=torch.float32).requires_grad_()
+    image = normal(1, 3, dtype=torch.float32).requires_grad_()
     with BackwardRule(network, strict=True):
         output = network(image)
         assert not any(parameter.requires_grad for parameter in network.parameters())
@@ -1368,7 +1277,7 @@ def test_parameters_are_constants_inside_the_block_only() -> None:
 
 def test_other_threads_are_not_concerned() -> None:
     network = torchvision_model("squeezenet1_1")
-    image = random(1, 3, 48, 48, dtype=torch.float32)
+    image = normal(1, 3, 48, 48, dtype=torch.float32)
     expected = {rule: passed_back(network, image, rule) for rule in RULES}
     found: dict[str, Tensor] = {}
 
@@ -1480,7 +1389,7 @@ UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
 def test_uncovered_operations_are_named(case: str) -> None:
     function, operations = UNCOVERED[case]
     network = nn.Sequential(nn.Identity(), nn.Sequential(Calls(function)))
-    image = random(1, 4, 3, 3).requires_grad_()
+    image = normal(1, 4, 3, 3).requires_grad_()
     before = traces(network)
     for rule in ("deconvnet", "guided"):
         with pytest.warns(UncoveredOperation) as caught, BackwardRule(network, rule):
@@ -1500,7 +1409,7 @@ def test_uncovered_operations_are_named(case: str) -> None:
 
 
 def test_the_plain_gradient_stands_in() -> None:
-    image, signal = random(1, 4, 3, 3), random(1, 4, 3, 3, seed=1)
+    image, signal = normal(1, 4, 3, 3), normal(1, 4, 3, 3, seed=1)
     leaf = image.clone().requires_grad_()
     network = Calls(lambda x: torch.relu(x.erf()))
     with pytest.warns(UncoveredOperation), BackwardRule(network):
@@ -1513,7 +1422,7 @@ def test_a_program_can_tell_what_was_not_covered() -> None:
     network = nn.Sequential(Calls(torch.erf), nn.Sequential(Calls(torch.abs), Calls(torch.erf), Calls(torch.erf)))
     try:
         with BackwardRule(network, "guided"):
-            network(random(1, 2).requires_grad_()).pow(2)
+            network(normal(1, 2).requires_grad_()).pow(2)
     except UncoveredOperation as found:
         assert found.operations == [("erf", "0"), ("abs", "1.0"), ("erf", "1.1"), ("erf", "1.2"), ("pow", "")]
         assert str(found) == (
@@ -1525,7 +1434,7 @@ def test_a_program_can_tell_what_was_not_covered() -> None:
 
 
 def test_the_end_of_a_network_that_is_no_layer_is_checked_by_hand() -> None:
-    image = random(1, 3).requires_grad_()
+    image = normal(1, 3).requires_grad_()
     with pytest.warns(UncoveredOperation, match="'Cube' in the network itself"), BackwardRule(nn.Identity()) as rule:
         rule.check(Cube.apply(image))
     earlier = Cube.apply(image)
@@ -1541,7 +1450,7 @@ def test_a_custom_function_between_layers_is_named_by_the_layer_that_called_it()
 
     network = nn.Sequential(Between(nn.Identity(), nn.Sequential(nn.Linear(3, 3))))
     with pytest.warns(UncoveredOperation) as caught, BackwardRule(network):
-        network(random(1, 3, dtype=torch.float32).requires_grad_())
+        network(normal(1, 3, dtype=torch.float32).requires_grad_())
     assert caught[0].message.operations == [("Cube", "0")]  # type: ignore[union-attr]
 
 
@@ -1550,7 +1459,7 @@ def test_scripted_functions_do_not_slip_through() -> None:
     swish = torch.jit.CompilationUnit("def swish(x):\n    return x * torch.sigmoid(x) + torch.relu(x)\n").swish
     network = nn.Sequential(nn.Linear(3, 3), Calls(swish))
     with pytest.raises(InterpretError, match="in 1"), BackwardRule(network, strict=True):
-        network(random(1, 3, dtype=torch.float32).requires_grad_())
+        network(normal(1, 3, dtype=torch.float32).requires_grad_())
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -1558,7 +1467,7 @@ def test_compiled_modules_are_refused() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU()).eval()
     compiled_in_place = copy.deepcopy(plain)
     compiled_in_place.compile(backend="eager")
-    image = random(1, 3, 8, 8, dtype=torch.float32)
+    image = normal(1, 3, 8, 8, dtype=torch.float32)
     for hidden in (
         torch.jit.script(plain),
         torch.jit.trace(plain, image),
@@ -1628,7 +1537,7 @@ def test_attention_is_reported_where_it_is() -> None:
     assert all(layer.split(".")[-2:-1] == ["attn_layer"] for _, layer in found.operations)
 
     attention = nn.MultiheadAttention(4, 2).eval()
-    signal = random(3, 1, 4, dtype=torch.float32).requires_grad_()
+    signal = normal(3, 1, 4, dtype=torch.float32).requires_grad_()
     with pytest.warns(UncoveredOperation, match="'multi_head_attention_forward'"), BackwardRule(attention):
         attention(signal, signal, signal)
 
@@ -1680,7 +1589,7 @@ class Rectified(nn.Module):
 @BOTH_OVERLAPS
 def test_the_deconvnet_is_positively_homogeneous(overlap: str, seed: int, factor: float) -> None:
     network = seeded(Rectified, seed=seed).double()
-    image, start = random(1, 2, 9, 8, seed=seed), random(1, 3, 2, 2, seed=seed + 1)
+    image, start = normal(1, 2, 9, 8, seed=seed), normal(1, 3, 2, 2, seed=seed + 1)
     once = passed_back(network, image, "deconvnet", start, overlap=overlap)
     torch.testing.assert_close(
         passed_back(network, image, "deconvnet", factor * start, overlap=overlap), factor * once, rtol=1e-11, atol=1e-11
@@ -1694,8 +1603,8 @@ def test_the_deconvnet_is_positively_homogeneous(overlap: str, seed: int, factor
 @settings(max_examples=25, deadline=None)
 def test_the_deconvnet_knows_of_the_forward_pass_by_its_switches_alone(seed: int) -> None:
     network = seeded(Rectified, seed=seed).double()
-    start = random(1, 3, 2, 2, seed=seed + 1).abs()
-    image = random(1, 2, 9, 8, seed=seed)
+    start = normal(1, 3, 2, 2, seed=seed + 1).abs()
+    image = normal(1, 2, 9, 8, seed=seed)
     # without biases, a brighter image has other activations and the same switches
     for layer in (network.one, network.two, network.three):
         nn.init.zeros_(layer.bias)
@@ -1706,8 +1615,8 @@ def test_the_deconvnet_knows_of_the_forward_pass_by_its_switches_alone(seed: int
     )
     # without pools, any two images pass any signal back alike
     network = seeded(lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.SiLU())).double()
-    start = random(1, 2, 5, 4, seed=seed)
-    other = random(1, 2, 9, 8, seed=seed + 2)
+    start = normal(1, 2, 5, 4, seed=seed)
+    other = normal(1, 2, 9, 8, seed=seed + 2)
     assert torch.equal(passed_back(network, image, "deconvnet", start), passed_back(network, other, "deconvnet", start))
     assert not torch.equal(passed_back(network, image, "guided", start), passed_back(network, other, "guided", start))
 
@@ -1716,7 +1625,7 @@ def test_the_deconvnet_knows_of_the_forward_pass_by_its_switches_alone(seed: int
 @settings(max_examples=25, deadline=None)
 def test_guided_support_lies_within_the_gradients(seed: int) -> None:
     network = seeded(Rectified, seed=seed).double()
-    image = random(1, 2, 9, 8, seed=seed)
+    image = normal(1, 2, 9, 8, seed=seed)
     output = network(image)
     start = torch.zeros_like(output)
     start.view(-1)[seed % start.numel()] = 1.0
@@ -1759,7 +1668,7 @@ def reachable(network: Rectified, recorded: dict[str, Tensor], start: Tensor) ->
 @BOTH_OVERLAPS
 def test_channels_last_is_only_a_layout(rule: str, overlap: str) -> None:
     network = torchvision_model("squeezenet1_1").double().features
-    image = random(2, 3, 67, 67)
+    image = normal(2, 3, 67, 67)
     found = passed_back(network, image, rule, overlap=overlap)
     network = network.to(memory_format=torch.channels_last)
     last = passed_back(network, image.to(memory_format=torch.channels_last), rule, overlap=overlap)
@@ -1779,7 +1688,7 @@ def test_narrow_numbers_stay_so(rule: str, overlap: str, dtype: torch.dtype) -> 
             nn.SiLU(True),
         )
     )
-    image = random(1, 3, 10, 10, dtype=torch.float32)
+    image = normal(1, 3, 10, 10, dtype=torch.float32)
     wide = passed_back(network, image, rule, overlap=overlap)
     found = passed_back(network.to(dtype), image.to(dtype), rule, overlap=overlap)
     assert found.dtype == dtype
@@ -1792,7 +1701,7 @@ def test_what_is_detached_is_a_constant() -> None:
             weight = torch.relu(x).erf()
         return x * weight + x.detach().exp()
 
-    image, signal = random(1, 3), random(1, 3, seed=1)
+    image, signal = normal(1, 3), normal(1, 3, seed=1)
     for rule in RULES:
         assert torch.equal(passed_back(network, image, rule, signal), signal * image.relu().erf())
     with torch.no_grad(), BackwardRule(nn.ReLU(), strict=True) as rule_:
@@ -1801,7 +1710,7 @@ def test_what_is_detached_is_a_constant() -> None:
 
 def test_hooks_of_others_do_not_disturb() -> None:
     network = seeded(lambda: nn.Sequential(nn.Conv2d(2, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())).double()
-    image = random(1, 2, 8, 8)
+    image = normal(1, 2, 8, 8)
     expected = passed_back(network, image, "deconvnet")
     seen: list[Any] = []
     handles = [

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import interpret
+from helpers.commands import refused, run_apart
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
 from interpret.cli.subjects import lasting
@@ -24,30 +25,6 @@ from interpret.images.picture_images import FileImages
 from interpret.loading.folders import shipped_models
 from interpret.study.study import Study
 from interpret.support.errors import warn
-
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "interpret", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"COLUMNS": "160"},
-    )
-
-
-def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> str:
-    """Run the command here; it must exit with status 2 and one sentence, which is returned."""
-    monkeypatch.setattr(sys, "argv", ["interpret", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        main()
-    assert exit_.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    last = captured.err.strip().splitlines()[-1]
-    assert "Traceback" not in captured.err
-    return last
 
 
 @pytest.fixture(scope="module")
@@ -76,25 +53,27 @@ VERBS = (
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(verb: str) -> None:
-    finished = run(verb, "--help")
+    finished = run_apart(verb, "--help")
     assert finished.returncode == 0 and f"Usage: interpret {verb} " in finished.stdout
 
 
 def test_help_shows_what_stands_in_brackets() -> None:
-    assert "pip install 'interpret-cnn[demo]'" in " ".join(run("gallery", "--help").stdout.split())
-    listed = " ".join(run("--help").stdout.split())
+    assert "pip install 'interpret-cnn[demo]'" in " ".join(run_apart("gallery", "--help").stdout.split())
+    listed = " ".join(run_apart("--help").stdout.split())
     assert "Mine, project and publish every unit as pages to open in a browser. mine Find" in listed
 
 
 def test_it_says_its_version() -> None:
-    finished = run("--version")
+    finished = run_apart("--version")
     assert (finished.returncode, finished.stdout) == (0, f"interpret {interpret.__version__}\n")
 
 
 @pytest.mark.slow
 def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages"
-    finished = run("gallery", "lenet", pictures, "--layers", "conv*", "--out", out, "-k", "4", "--batch-size", "5")
+    finished = run_apart(
+        "gallery", "lenet", pictures, "--layers", "conv*", "--out", out, "-k", "4", "--batch-size", "5"
+    )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip().splitlines()[-1] == f"Open {out / 'index.html'}"
     assert (out / "layers" / "conv2" / "49.html").exists()
@@ -103,7 +82,7 @@ def test_gallery_of_a_folder_and_then_from_its_study(pictures: Path, tmp_path: P
     assert list(info["data"]["skipped"]) == ["broken.png"]
     assert info["settings"]["k"] == 4
 
-    again = run("gallery", study, "--out", tmp_path / "again")
+    again = run_apart("gallery", study, "--out", tmp_path / "again")
     assert again.returncode == 0, again.stderr
     pages = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
     assert pages == sorted(path.relative_to(again_out) for again_out in [tmp_path / "again"]
@@ -116,10 +95,10 @@ def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, mon
     """Also where a folder beside it has the name of a shipped model."""
     (tmp_path / "lenet").mkdir()
     monkeypatch.chdir(tmp_path)
-    finished = run("mine", "lenet", pictures, "--study", "len-study", "--layers", "conv1")
+    finished = run_apart("mine", "lenet", pictures, "--study", "len-study", "--layers", "conv1")
     assert finished.returncode == 0, finished.stderr
     monkeypatch.chdir(pictures)
-    assert run("project", tmp_path / "len-study").returncode == 0
+    assert run_apart("project", tmp_path / "len-study").returncode == 0
     assert lasting("net.py:build") == f"{pictures / 'net.py'}:build"
     assert lasting("lenet", ["lenet"]) == "lenet"
     assert lasting("00.png", ["lenet"]) == str(pictures / "00.png")
@@ -128,10 +107,10 @@ def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, mon
 @pytest.mark.slow
 def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "the study"
-    finished = run("mine", "lenet", pictures, "--study", study, "--layers", "conv1")
+    finished = run_apart("mine", "lenet", pictures, "--study", study, "--layers", "conv1")
     assert finished.returncode == 0
     assert f"Mined 20 units of 1 layer into {study}\nNext: interpret project '{study}', and then" in finished.stdout
-    finished = run("project", study, "--rule", "guided, gradient,guided")
+    finished = run_apart("project", study, "--rule", "guided, gradient,guided")
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == f"Pictures are in {study}/projections/guided and {study}/projections/gradient\n"
     assert Study.open(study).rules("conv1") == ["gradient", "guided"]
@@ -141,7 +120,7 @@ def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages"
-    finished = run("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided")
+    finished = run_apart("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided")
     assert finished.returncode == 0, finished.stderr
     page = (out / "layers" / "conv1" / "3.html").read_text()
     assert "projections/deconvnet/conv1/0003.webp" in page and "projections/guided/conv1/0003.webp" in page
@@ -222,7 +201,7 @@ def test_nothing_of_others_is_replaced(
         if "study" not in filled:
             refused(capsys, monkeypatch, *filled.split(), place)
         else:
-            assert run(*filled.split(), place).returncode == 2
+            assert run_apart(*filled.split(), place).returncode == 2
         assert {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == before, kind
 
 
@@ -230,13 +209,13 @@ def test_nothing_of_others_is_replaced(
 def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) -> None:
     for name in ("filters.png", "filters.svg", "filters.pdf"):
         figure = tmp_path / name
-        assert run("filters", "lenet", "--out", figure).returncode == 0
+        assert run_apart("filters", "lenet", "--out", figure).returncode == 0
         first = figure.read_bytes()
-        assert run("filters", "lenet", "conv2", "--out", figure).returncode == 0
+        assert run_apart("filters", "lenet", "conv2", "--out", figure).returncode == 0
         assert figure.read_bytes() != first
         figure.write_bytes(figure.read_bytes().replace(b"i", b"j", 1))
         changed = figure.read_bytes()
-        finished = run("filters", "lenet", "--out", figure)
+        finished = run_apart("filters", "lenet", "--out", figure)
         assert finished.returncode == 2 and "is not as interpret wrote it, or not by interpret" in finished.stderr
         assert figure.read_bytes() == changed
 
@@ -250,7 +229,7 @@ def test_a_gallery_in_the_folder_that_one_is_in(
     study = tmp_path.with_name(tmp_path.name + ".a study")
     arguments = ("--layers", "conv1", "--out", ".", "--study", study)
     for rule in ("deconvnet", "guided"):
-        finished = run("gallery", "lenet", pictures, *arguments, "--rule", rule)
+        finished = run_apart("gallery", "lenet", pictures, *arguments, "--rule", rule)
         assert finished.returncode == 0, finished.stderr
         assert tmp_path.stat().st_ino == inode and Path("index.html").is_file()
 
@@ -259,12 +238,12 @@ def test_a_gallery_in_the_folder_that_one_is_in(
 def test_evolve_and_neighbours_over_a_study(pictures: Path, tmp_path: Path) -> None:
     study, figure = tmp_path / "study", tmp_path / "evolution.svg"
     arguments = ("--layers", "conv2", "--units", "2", "--study", study, "--out", figure)
-    finished = run("evolve", "lenet", pictures, *arguments)
+    finished = run_apart("evolve", "lenet", pictures, *arguments)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.strip().splitlines()[-1] == f"Open {figure}" and "<svg" in figure.read_text()
     # a study knows its model, the model's epochs, and its images
-    assert run("evolve", study, "--units", "1", "--layers", "conv1", "--out", figure).returncode == 0
-    finished = run("neighbours", study, "--queries", "0, 5", "-k", "3", "--out", tmp_path / "near.png")
+    assert run_apart("evolve", study, "--units", "1", "--layers", "conv1", "--out", figure).returncode == 0
+    finished = run_apart("neighbours", study, "--queries", "0, 5", "-k", "3", "--out", tmp_path / "near.png")
     assert finished.returncode == 0, finished.stderr
     assert "12 images" in finished.stderr
     assert Study.open(study).results == [("evolution", "conv1"), ("evolution", "conv2"), ("neighbours", "relu3")]
@@ -278,8 +257,8 @@ def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> 
     epochs = shipped_models() / "lenet" / "epochs"
     for epoch in (5, 40):
         shutil.copy(epochs / f"{epoch:02d}.safetensors", tmp_path / f"checkpoint-{epoch}.safetensors")
-    finished = run("evolve", "lenet", pictures, "--checkpoints", tmp_path, "--layers", "conv1", "--units", "1",
-                   "--out", tmp_path / "evolution.png")  # fmt: skip
+    chosen = ("--checkpoints", tmp_path, "--layers", "conv1", "--units", "1")
+    finished = run_apart("evolve", "lenet", pictures, *chosen, "--out", tmp_path / "evolution.png")
     assert finished.returncode == 0, finished.stderr
     assert "12 images" in finished.stderr and "learnt nothing" not in finished.stderr
     with Image.open(tmp_path / "evolution.png") as figure:
@@ -288,8 +267,8 @@ def test_evolve_over_a_folder_of_checkpoints(pictures: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> None:
-    finished = run("neighbours", "lenet", pictures, "--queries", pictures, "--metric", "cosine", "--layer", "conv2",
-                   "--average", "--out", tmp_path / "near.pdf")  # fmt: skip
+    chosen = ("--queries", pictures, "--metric", "cosine", "--layer", "conv2", "--average")
+    finished = run_apart("neighbours", "lenet", pictures, *chosen, "--out", tmp_path / "near.pdf")
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "near.pdf").read_bytes().startswith(b"%PDF") and "cosine" in finished.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["near.pdf"]
@@ -298,13 +277,13 @@ def test_neighbours_of_a_model_and_images(pictures: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path, tmp_path: Path) -> None:
     study = tmp_path / "study"
-    finished = run("occlude", "lenet", pictures, "--size", "9", "--stride", "6", "--images", "3", "--study", study,
-                   "--layer", "conv2", "--out", tmp_path / "occlusion.png")  # fmt: skip
+    chosen = ("--size", "9", "--stride", "6", "--images", "3", "--study", study, "--layer", "conv2")
+    finished = run_apart("occlude", "lenet", pictures, *chosen, "--out", tmp_path / "occlusion.png")
     assert finished.returncode == 0, finished.stderr
     assert Study.open(study).results == [("occlusion", "conv2")]
     # one that does not decode is passed over
     assert Study.open(study).result("occlusion", "conv2").probabilities.shape == (3, 5, 5)
-    assert run("plot", study, "occlusion", "--out", tmp_path / "again.png").returncode == 0
+    assert run_apart("plot", study, "occlusion", "--out", tmp_path / "again.png").returncode == 0
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "occlusion.png").read_bytes()
 
 
@@ -365,11 +344,11 @@ def test_an_interrupted_analysis_goes_on_to_the_same_study(
 
 @pytest.mark.slow
 def test_filters_and_summary(tmp_path: Path) -> None:
-    assert run("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
+    assert run_apart("filters", "lenet", "--out", tmp_path / "filters.svg").returncode == 0
     assert "<svg" in (tmp_path / "filters.svg").read_text()
-    finished = run("summary", "lenet")
+    finished = run_apart("summary", "lenet")
     assert "20 × 24 × 24" in finished.stdout and "14 × 14" in finished.stdout
-    assert "11,689,512" in run("summary", "torchvision:resnet18").stdout
+    assert "11,689,512" in run_apart("summary", "torchvision:resnet18").stdout
 
 
 @pytest.mark.parametrize(

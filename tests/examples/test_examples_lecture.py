@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import subprocess
 import sys
@@ -18,24 +17,18 @@ from PIL import Image
 from scipy.signal import convolve2d, correlate2d
 from torch import nn
 
-SCRIPTS = Path(__file__).parents[2] / "examples" / "lecture"
+from helpers.scripts import EXAMPLES, load_script
+
+SCRIPTS = EXAMPLES / "lecture"
 NAMES = {
     "cross_correlation", "output_sizes", "weight_sharing", "sparse_connectivity", "edge_detectors", "several_channels",
     "pooling", "sliding_detector",
 }  # fmt: skip
 
 
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"lecture_{name}", SCRIPTS / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(name: str, out: Path, capsys: pytest.CaptureFixture[str], ending: str = "png") -> tuple[ModuleType, Any, str]:
     """Run a script as the command does; return its module, what it found and what it printed."""
-    module = script(name)
+    module = load_script(f"lecture/{name}")
     found = module.main(["--out", str(out / "figures")])
     printed = capsys.readouterr().out
     path = out / "figures" / f"{name}.{ending}"
@@ -112,7 +105,7 @@ def test_a_shared_weights_gradient_is_the_sum_over_its_paths(
 
 
 def test_one_place_gives_the_gradient_of_its_own_copy_of_the_kernel() -> None:
-    module = script("weight_sharing")
+    module = load_script("lecture/weight_sharing")
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(5, 6, dtype=torch.float64, generator=generator)
     copies = torch.randn(3, 4, 3, 3, dtype=torch.float64, generator=generator).requires_grad_()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,18 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 import interpret
+from helpers.scripts import load_script
 from interpret.images.datasets import load_dataset
 from interpret.support.errors import InterpretError
-
-FOLDER = Path(__file__).parents[2] / "examples" / "papers"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Example:
@@ -46,7 +35,7 @@ class Example:
     def __call__(self, name: str, *arguments: object) -> str:
         """Return what a script printed; the last line names a picture, which must have something in it."""
         self.monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        script(name).main()
+        load_script(f"papers/{name}").main()
         printed = self.capsys.readouterr().out
         picture = Image.open(self.folder / printed.strip().splitlines()[-1].removeprefix("Open "))
         assert min(picture.size) > 300 and np.asarray(picture.convert("L")).std() > 10
@@ -100,7 +89,7 @@ def draw_faces(folder: Path, names: list[str]) -> None:
 def test_parts_change_features_more_alike_than_random_boxes(example: Example, tmp_path: Path) -> None:
     """Zeiler & Fergus, Table 1, on drawn faces: parts lie below random boxes, and boxes at one place do, too."""
     count = 8
-    draw_faces(tmp_path, script("zeiler_fergus_table1").FACES[:count])
+    draw_faces(tmp_path, load_script("papers/zeiler_fergus_table1").FACES[:count])
     layers = "features.2,features.5,features.8"
     printed = example("zeiler_fergus_table1", tmp_path, "--faces", count, "--draws", 2, "--layers", layers)
     gains = numbers(r"(?:left|right|mouth) \+?(-?[\d.]+) ± ([\d.]+)", printed)
@@ -114,7 +103,7 @@ def test_parts_change_features_more_alike_than_random_boxes(example: Example, tm
 
 
 def test_emoji_are_read_from_the_sheet_as_from_their_files(tmp_path: Path) -> None:
-    table1 = script("zeiler_fergus_table1")
+    table1 = load_script("papers/zeiler_fergus_table1")
     names = table1.FACES[:3]
     pictures = tmp_path / "img" / "google" / "64"
     pictures.mkdir(parents=True)

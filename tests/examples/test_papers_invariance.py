@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-PAPERS = Path(__file__).parents[2] / "examples" / "papers"
-
-
-def script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(PAPERS)
-    return import_module(name)
+from helpers.scripts import load_script
 
 
 def width(path: Path) -> int:
@@ -25,7 +18,7 @@ def width(path: Path) -> int:
 
 @pytest.mark.slow
 def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    figure5 = script("zeiler_fergus_figure5", monkeypatch)
+    figure5 = load_script("papers/zeiler_fergus_figure5")
     kept = []
     original = figure5.probe
     monkeypatch.setattr(figure5, "probe", lambda every: kept.extend(original(every)) or kept)
@@ -51,7 +44,7 @@ def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_pooling_and_invariance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pooling = script("pooling_and_invariance", monkeypatch)
+    pooling = load_script("papers/pooling_and_invariance")
     kept = []
     original = pooling.measure
     monkeypatch.setattr(pooling, "measure", lambda *sizes: kept.append(original(*sizes)) or kept[0])
@@ -77,7 +70,7 @@ def test_pooling_and_invariance(
 def test_antialiased_pooling(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    antialiased = script("antialiased_pooling", monkeypatch)
+    antialiased = load_script("papers/antialiased_pooling")
     kept = []
     original = antialiased.measure
     monkeypatch.setattr(antialiased, "measure", lambda *sizes: kept.append(original(*sizes)) or kept[0])
@@ -95,7 +88,7 @@ def test_antialiased_pooling(
 def test_blur_pool_is_the_binomial_filter(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    layer = script("antialiased_pooling", monkeypatch).BlurPool(2)
+    layer = load_script("papers/antialiased_pooling").BlurPool(2)
     maps = torch.arange(2 * 7 * 7.0).reshape(1, 2, 7, 7).square()
     padded = np.pad(maps[0].numpy(), ((0, 0), (1, 1), (1, 1)), mode="reflect")
     weights = np.outer([1, 2, 1], [1, 2, 1]) / 16

@@ -14,26 +14,14 @@ import pytest
 import torch
 
 import interpret
-from helpers import gallery_study
-from helpers.gallery_study import (
-    EACH_TYPE,
-    EVIL_CLASS,
-    LAYERS,
-    NAMES,
-    STORAGE_OFF,
-    Page,
-    contents,
-    make_study,
-    opened,
-    pages,
-)
+from helpers.files import contents
+from helpers.gallery_study import EACH_TYPE, EVIL_CLASS, LAYERS, NAMES, make_study
+from helpers.pages import STORAGE_OFF, Page, opened, pages
 from interpret.gallery import write_gallery, writer
 from interpret.gallery.pages import NetworkView
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError
 from interpret.support.files import layer_path
-
-study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 
 # what is written
 
@@ -54,7 +42,7 @@ def test_every_unit_and_layer_has_its_page(gallery: Path) -> None:
 
 
 def test_every_link_resolves(gallery: Path) -> None:
-    anchors = {file: Page(file).anchors for file in pages(gallery)}
+    anchors = {file: Page(file).ids for file in pages(gallery)}
     followed = 0
     for file in pages(gallery):
         for link in Page(file).links:
@@ -119,9 +107,9 @@ def test_units_of_the_last_layer_are_named_after_their_classes(gallery: Path) ->
 
 def test_units_with_few_hits_or_none(gallery: Path) -> None:
     two = Page(gallery / "layers" / "fc" / "2.html")
-    assert {"hit-1", "hit-2"} <= two.anchors and "hit-3" not in two.anchors
+    assert {"hit-1", "hit-2"} <= set(two.ids) and "hit-3" not in two.ids
     none = Page(gallery / "layers" / "fc" / "3.html")
-    assert "hit-1" not in none.anchors and "inf" not in none.text and "row 0" not in none.text
+    assert "hit-1" not in none.ids and "inf" not in none.text and "row 0" not in none.text
     dead = Page(gallery / "layers" / "fc" / "1.html")
     assert "dead" in dead.text and "No image of this data set brought it above zero" in dead.text
 

@@ -13,13 +13,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import gallery_study
-from helpers.gallery_study import Page, crawl, pages
-from interpret.cli import main
+from helpers.commands import command
+from helpers.pages import Page, crawl, opened, pages
 from interpret.gallery import write_gallery
 from interpret.study.study import Study
-
-browser = gallery_study.browser
 
 NETWORK = """
 from torch import nn
@@ -55,11 +52,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         kind.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 36, 3), np.uint8)).save(kind / f"{number}.png")
     return folder
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
-    monkeypatch.setattr("sys.argv", ["interpret", *map(str, arguments)])
-    main()  # which leaves with a status where it refuses
 
 
 @pytest.mark.slow
@@ -119,7 +111,7 @@ def test_a_layer_of_whole_images_keeps_its_projections_without_context(browser: 
     out = write_gallery(begun, tmp_path / "gallery", context=False).parent
     crawl(browser, out)
     for path in ("index.html", "layers/3/index.html"):
-        with gallery_study.opened(browser, out, path) as page:
+        with opened(browser, out, path) as page:
             for view in ("Patches", "Projections", "Both"):
                 page.get_by_text(view, exact=True).click()
                 assert page.locator(".unit .projections").count() == 3

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from torch import nn
 
-from helpers import gallery_study
-from helpers.gallery_study import CLASSES, LAYERS, NAMES, Page, contents, crawl, opened
+from helpers.files import contents
+from helpers.gallery_study import CLASSES, LAYERS, NAMES
+from helpers.pages import Page, crawl, opened
 from interpret.gallery import write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
 from interpret.gallery.searching import strongest_of_each
@@ -30,9 +31,6 @@ from interpret.study import predictions
 from interpret.study.study import Study
 from interpret.support import numbers
 from interpret.support.files import layer_path
-
-study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
-
 
 # every image has its prediction and its page
 

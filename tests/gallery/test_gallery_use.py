@@ -25,20 +25,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from helpers import gallery_study
-from helpers.gallery_study import (
-    CLASSES,
-    EACH_TYPE,
-    EVIL_CLASS,
-    LAYERS,
-    NAMES,
-    SAMPLE,
-    STORAGE_OFF,
-    Page,
-    contents,
-    opened,
-    pages,
-)
+from helpers.files import contents
+from helpers.gallery_study import CLASSES, EACH_TYPE, EVIL_CLASS, LAYERS, NAMES, SAMPLE, make_study
+from helpers.pages import STORAGE_OFF, Page, opened, pages
 from interpret.analyses.evolution.result import Evolution
 from interpret.analyses.invariance.result import InvarianceCurves
 from interpret.gallery import image_list, subjects, write_gallery
@@ -46,8 +35,6 @@ from interpret.results import Result
 from interpret.study.study import Study
 from interpret.support import numbers
 from interpret.support.files import layer_path
-
-study, gallery, browser = gallery_study.study, gallery_study.gallery, gallery_study.browser
 
 HERE = Path(__file__).parent
 
@@ -206,7 +193,7 @@ def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatc
     for name, count in (("index.html", 5), ("index-2.html", 5), ("index-3.html", 2)):
         page = Page(out / "images" / name)
         numbers = [int(link[10:-5]) for link in page.links if re.fullmatch(r"\.\./images/\d+\.html", link)]
-        assert len(numbers) == count and {f"image-{number}" for number in numbers} <= page.anchors
+        assert len(numbers) == count and {f"image-{number}" for number in numbers} <= set(page.ids)
         assert [attributes["href"] for tag, attributes in page.tags if tag == "image"] == [
             f"../images/{name}".replace("html", "webp")
         ]
@@ -453,8 +440,8 @@ def test_writing_again_touches_nothing_that_stays_the_same(study: Path, tmp_path
 
 
 def test_one_more_layer_touches_only_what_it_changes(tmp_path: Path) -> None:
-    smaller = gallery_study.make_study(tmp_path / "smaller", without=("odd/layer <b> 100%",))
-    whole = gallery_study.make_study(tmp_path / "whole")
+    smaller = make_study(tmp_path / "smaller", without=("odd/layer <b> 100%",))
+    whole = make_study(tmp_path / "whole")
     out = write_gallery(smaller, tmp_path / "gallery").parent
     before, old = files(out), contents(out)
     write_gallery(whole, out)

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpret import trace
+from interpret.tracing.receptive_field import ReceptiveField
 from interpret.tracing.tracing import Layer
 
 
@@ -110,3 +112,24 @@ def places(layer: Layer) -> list[tuple[int, int]]:
     y, x = layer.axes or (-2, -1)
     height, width = layer.output_shape[y], layer.output_shape[x]
     return [(height // 2, width // 2), (0, 0), (height - 1, width - 1)]
+
+
+class Calls(nn.Module):
+    """A convolution, then a function, then an identity whose output is looked at."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.end = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.function(self.conv(x)))
+
+
+def sees(function: Callable[[Tensor], Tensor], side: tuple[int, int] = (12, 16)) -> Layer:
+    return trace(Calls(function), (3, *side))["end"]
+
+
+CONVOLVED = ReceptiveField((3, 3), (1, 1), (-1, -1))
+"""What `sees` gives for a function that looks at one position alone."""

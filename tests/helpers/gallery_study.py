@@ -1,23 +1,15 @@
-"""A small study of generated pictures, its gallery, and a browser to look at it: what the gallery's tests share."""
+"""A small study of generated pictures, with names that a careless page would not survive."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
-import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
 from interpret.analyses.predictions.result import Predictions
-from interpret.gallery import write_gallery
 from interpret.support.files import layer_path
 
 EVIL_CLASS = "<script>alert(1)</script>"
@@ -37,6 +29,18 @@ LAYERS: list[tuple[str, str, int, int | None, tuple[int, int] | None, bool]] = [
     ("classifier.1", "Conv2d", 5, 2, (200, 16), True),
     ("fc", "Linear", 4, None, None, True),
 ]
+EACH_TYPE = (
+    "index.html",
+    "how-to-read.html",
+    "findings.html",
+    "favourites.html",
+    "compare.html#features.0/0,features.0/2",
+    "layers/features.0/index.html",
+    "layers/features.0/0.html",
+    "images/index.html",
+    "images/0.html",
+    "classes/0.html",
+)
 
 
 def make_study(path: Path, k: int = 9, without: tuple[str, ...] = ()) -> Path:
@@ -189,160 +193,3 @@ def extend_study(path: Path, rng: np.random.Generator, name: str, channels: int,
     arrays |= {"out_layers": out, "out_units": one, "out_weights": np.full((channels, 6), 0.25, np.float32)}
     arrays |= {"kernels": rng.normal(size=(channels, 6, 3, 3)).astype(np.float32)}
     save_file(arrays, path / "connections" / f"{layer_path(name)}.safetensors")
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_study(tmp_path_factory.mktemp("studies") / "study")
-
-
-@pytest.fixture(scope="module")
-def gallery(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_gallery(study, tmp_path_factory.mktemp("galleries") / "gallery").parent
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its tags, its text, its links and its anchors."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(file.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-    @property
-    def links(self) -> Iterator[str]:
-        for _, attributes in self.tags:
-            for name in ("href", "src"):
-                if attributes.get(name):
-                    yield str(attributes[name])
-
-    @property
-    def anchors(self) -> set[str | None]:
-        return {attributes["id"] for _, attributes in self.tags if "id" in attributes}
-
-
-def pages(gallery: Path) -> list[Path]:
-    return sorted(gallery.rglob("*.html"))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-
-
-# in a browser
-
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-EACH_TYPE = (
-    "index.html",
-    "how-to-read.html",
-    "findings.html",
-    "favourites.html",
-    "compare.html#features.0/0,features.0/2",
-    "layers/features.0/index.html",
-    "layers/features.0/0.html",
-    "images/index.html",
-    "images/0.html",
-    "classes/0.html",
-)
-STORAGE_OFF = (
-    "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
-)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
-    executable = next((path for path in found if path), None)
-    if executable is None:
-        pytest.skip("needs Chromium: none of chromium, chromium-browser, google-chrome is on the path")
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@contextmanager
-def opened(browser: Any, gallery: Path, path: str, **options: Any) -> Iterator[Any]:
-    """Open a page from disk; at the end, nothing may have been logged, nothing failed and nothing come from outside."""
-    init = options.pop("init", None)
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    if init:
-        context.add_init_script(init)
-    page = context.new_page()
-    wrong: list[str] = []
-    page.on("console", lambda message: wrong.append(message.text))
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-
-    def failed(request: Any) -> None:
-        # a page that is left while its icon is on the way aborts that; what is missing or refused fails otherwise
-        if request.failure != "net::ERR_ABORTED":
-            wrong.append(f"{request.failure} {request.url}")
-
-    page.on("requestfailed", failed)
-    page.on(
-        "request",
-        lambda request: None if request.url.startswith(gallery.as_uri()) else wrong.append(f"foreign {request.url}"),
-    )
-    page.goto(gallery.as_uri() + "/" + path)
-    yield page
-    page.wait_for_load_state()
-    context.close()
-    assert wrong == []
-
-
-HOLLOW = """async () => {
-    document.querySelectorAll('[loading=lazy]').forEach((image) => image.loading = 'eager');
-    document.querySelectorAll('details').forEach((one) => one.open = true);
-    const pictures = [...document.querySelectorAll('img, svg image')].filter((one) => one.checkVisibility());
-    const found = [];
-    for (const picture of pictures) {
-        const name = picture.getAttribute('src') ?? picture.getAttribute('href');
-        await picture.decode().catch(() => found.push(`broken ${name}`));
-        if (picture.localName === 'img' && !picture.naturalWidth) found.push(`no width ${name}`);
-    }
-    // what holds neither a word nor a picture, or a heading alone
-    const frames = 'main ul, main ol, main dl, main table, main figure, main section, main p, .pair, .block, .hero, '
-        + '.ways, .way, .subject > div, .mat, .groups li, .hits li, .curves';
-    for (const frame of document.querySelectorAll(frames)) {
-        if (!frame.checkVisibility() || frame.closest('.scripted, #panes, #kept')) continue;
-        const copy = frame.cloneNode(true);
-        if (frame.localName === 'section') copy.querySelectorAll('h1, h2').forEach((one) => one.remove());
-        const title = frame.localName === 'section' && frame.classList.contains('title');
-        const filled = copy.textContent.trim() || copy.matches('img, svg') || copy.querySelector('img, svg, iframe');
-        if (!filled && !title) found.push(`empty ${frame.localName}.${frame.className}`);
-    }
-    return found;
-}"""
-
-
-def crawl(browser: Any, gallery: Path) -> int:
-    """Look at every page from disk: no dead link, no broken picture, no empty frame; return how many there are."""
-    files = pages(gallery)
-    anchors = {file.resolve(): Page(file).anchors for file in files}
-    for file in files:
-        for link in Page(file).links:
-            parts = urlsplit(link)
-            assert not parts.scheme and not parts.netloc, f"{file}: {link}"
-            target = (file.parent / unquote(parts.path)).resolve() if parts.path else file.resolve()
-            assert target.is_file() and target.is_relative_to(gallery.resolve()), f"{file}: {link}"
-            assert not parts.fragment or parts.fragment in anchors[target], f"{file}: {link}"
-    with opened(browser, gallery, "index.html") as page:
-        for file in files:
-            page.goto(file.as_uri())
-            assert page.evaluate(HOLLOW) == [], file
-    return len(files)

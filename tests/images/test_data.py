@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +35,8 @@ from torch.utils.data import (
 from torchvision import transforms, tv_tensors
 from torchvision.transforms import v2
 
+from helpers.files import noise
+from helpers.packages import needs_photographs
 from interpret.analyses.mining.compute import mine
 from interpret.analyses.projection.compute import project_hits
 from interpret.cli.answers import say_skipped
@@ -54,16 +55,11 @@ from interpret.study.study import Study
 from interpret.support.errors import InterpretError
 
 SQUEEZENET = Preprocess((227, 227), "BGR", 255, mean=(103.939, 116.779, 123.68), resize=256)
-HAS_PHOTOGRAPHS = find_spec("ai_benchmark") is not None
 
 
 def model(preprocess: Preprocess | None = Preprocess((16, 16)), classes: tuple[str, ...] | None = None) -> Model:  # noqa: B008
     channels = 3 if preprocess is None else len(preprocess.channels)
     return Model(nn.Conv2d(channels, 2, 3), name="tiny", preprocess=preprocess, classes=classes)
-
-
-def noise(height: int = 20, width: int = 30, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def save(path: Path, picture: Image.Image | None = None) -> None:
@@ -318,7 +314,7 @@ def test_windows_of_turned_photographs_are_those_of_the_upright_picture(tmp_path
     assert torch.equal(tiled[len(tiled) - 1][0], Preprocess((16, 16))(part))
 
 
-@pytest.mark.skipif(not HAS_PHOTOGRAPHS, reason="needs the demo packages")
+@needs_photographs
 def test_photographs() -> None:
     images = open_images("photographs", model(SQUEEZENET))
     assert len(images) == 4004 and len(np.unique(images.sources)) == 230

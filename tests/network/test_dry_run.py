@@ -13,16 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import interpret
+from helpers.tensors import seeded
 from interpret import InterpretError
 from interpret.execution.parallel import copies_of
 from interpret.network.dry_run import DryRun, answers_of
 from interpret.network.model import as_model, hash_weights
-
-
-def seeded(build: Callable[[], nn.Module]) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return build().eval()
 
 
 def pictures(count: int, channels: int = 3, side: int = 8) -> Tensor:

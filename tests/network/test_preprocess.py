@@ -15,6 +15,7 @@ from torchvision import transforms as v1
 from torchvision.models import get_model_weights
 from torchvision.transforms import v2
 
+from helpers.files import noise
 from interpret.images.folder import read_picture, read_size
 from interpret.loading.torchvision_timm import torchvision_source
 from interpret.network.preprocess import Cut, Preprocess, upright
@@ -22,11 +23,6 @@ from interpret.support.errors import InterpretError
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 SQUEEZENET = Preprocess((227, 227), "BGR", 255, mean=(103.939, 116.779, 123.68), resize=256)
-
-
-def noise(height: int, width: int, seed: int = 0) -> Image.Image:
-    """A picture in which no two places look alike."""
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 def gradient(height: int, width: int) -> Image.Image:

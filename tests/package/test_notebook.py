@@ -7,7 +7,6 @@ import os
 from base64 import b64decode
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -16,9 +15,10 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from helpers.scripts import ROOT
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 CELLS = {
     "setup": """
 import interpret

@@ -6,12 +6,8 @@ import base64
 import hashlib
 import os
 import re
-import runpy
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,9 @@ from PIL import Image
 from torch import nn
 
 import interpret
+from helpers.commands import command
+from helpers.pages import Page
+from helpers.scripts import run_script
 from interpret.analyses.methods.compute import compare_methods
 from interpret.analyses.sanity.compute import sanity_check
 from interpret.cli import main
@@ -36,29 +35,8 @@ from interpret.results.kinds import BUILT_IN, result_class
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 EVIL = "</title><script>alert(1)</script>"
 CLASSES = (EVIL, "$x^2$ & co", "ship 🚢")
-
-
-class Page(HTMLParser):
-    """What a page refers to, shows and says."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def ids(self) -> list[str]:
-        return [str(given["id"]) for _, given in self.tags if "id" in given]
 
 
 def network() -> nn.Sequential:
@@ -103,7 +81,7 @@ def test_it_holds_what_the_study_holds(folder: Path, text: str) -> None:
     assert [one.kind for one in results] == ["methods", "methods", "sanity"]
     wanted = ["provenance", "layers", "filters", "units", *(f"result-{number}" for number in (1, 2, 3))]
     assert page.ids == wanted
-    said = " ".join(" ".join(page.words).split())
+    said = " ".join(page.text.split())
     for result in results:
         assert " ".join(result.title.split()) in said and " ".join(result.reading.split()) in said
     assert study.info["model"]["weights_hash"] in said and study.info["data"]["fingerprint"] in said
@@ -263,15 +241,6 @@ def test_other_mistakes(folder: Path, tmp_path: Path) -> None:
 # ---- the commands ----------------------------------------------------------------------------------------------------
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
-    monkeypatch.setattr(sys, "argv", ["interpret", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    return 0
-
-
 @pytest.mark.slow
 def test_commands_keep_their_results_in_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -281,17 +250,17 @@ def test_commands_keep_their_results_in_a_study(
     study = Study(tmp_path / "study", lenet, digits, made_from={"model": "lenet", "data": "digits"})
     study.draw_filters()
     few = ("--methods", "gradient, guided", "--images", 2)
-    assert run(monkeypatch, "attribute", study.path, *few, "--out", tmp_path / "methods.svg") == 0
-    assert run(monkeypatch, "sanity", study.path, *few, "--steps", 2, "--out", tmp_path / "sanity.png") == 0
+    command(monkeypatch, "attribute", study.path, *few, "--out", tmp_path / "methods.svg")
+    command(monkeypatch, "sanity", study.path, *few, "--steps", 2, "--out", tmp_path / "sanity.png")
     hidden = ("--layer", "conv2", "--target", 3, "--out", tmp_path / "unit.pdf")
     picture = tmp_path / "seven.png"
     Image.new("L", (40, 30), 200).save(picture)
-    assert run(monkeypatch, "attribute", study.path, picture, *few, *hidden) == 0
+    command(monkeypatch, "attribute", study.path, picture, *few, *hidden)
     assert study.results == [("methods", ""), ("methods", "conv2"), ("sanity", "")]
     kept: Any = study.result("methods", "conv2")
     assert kept.layer == "conv2" and kept.targets.tolist() == [3] and kept.pictures.shape == (1, 28, 28, 3)
     assert len(study.result("methods").pictures) == 2  # type: ignore[attr-defined]
-    assert run(monkeypatch, "report", study.path, "--out", tmp_path / "report.pdf") == 0
+    command(monkeypatch, "report", study.path, "--out", tmp_path / "report.pdf")
     assert capsys.readouterr().out.splitlines()[-1] == f"Open {tmp_path / 'report.pdf'}"
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("methods.svg", "sanity.png", "unit.pdf"))
 
@@ -310,28 +279,12 @@ def test_commands_refuse(
         (("report", tmp_path), "is no study"),
     ]:
         monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, *arguments) == 2
+        command(monkeypatch, *arguments, status=2)
         assert said in capsys.readouterr().err.splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 
 # ---- in a browser ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome", "chrome")]
-    executable = next((path for path in found if path), None)
-    if executable is None:
-        pytest.skip("needs Chromium: none of chromium, chromium-browser, google-chrome is on the path")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=executable, args=[*flags, "--disable-sync", "--no-first-run"]
-        )
-        yield opened
-        opened.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -355,9 +308,7 @@ def test_example_writes_both_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The shipped network's report, as the example makes it."""
-    monkeypatch.setattr(sys, "argv", ["report.py", "--out", str(tmp_path / "lenet")])
-    runpy.run_path(str(EXAMPLES / "report.py"), run_name="__main__")
-    told = capsys.readouterr().out.splitlines()
+    told = run_script(monkeypatch, capsys, "report", "--out", tmp_path / "lenet")
     assert told == [f"Open {tmp_path / 'lenet' / name}" for name in ("report.html", "report.pdf")]
     page = Page((tmp_path / "lenet" / "report.html").read_text("utf-8"))
     assert page.ids == ["provenance", "layers", "filters", "units", "result-1", "result-2", "result-3"]

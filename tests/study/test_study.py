@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from helpers.files import contents, noise
 from interpret.analyses.mining.compute import mine, prepared_to_mine
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.projection import compute as projection_module
@@ -61,11 +62,6 @@ def model(seed: int = 0) -> Model:
     return Model(network(seed), "small", preprocess, classes=("ant", "bee", "cat"), card="# Small\n\nπ")
 
 
-def picture(seed: int, height: int, width: int) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    return Image.fromarray(values)
-
-
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Lossless pictures in two classes; two files hold no picture."""
@@ -73,7 +69,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(8):
         folder = root / ("ant" if index % 3 else "bee")
         folder.mkdir(exist_ok=True)
-        picture(index, 48, 48 + 12 * (index % 4)).save(folder / f"{index}.png")
+        noise(48, 48 + 12 * (index % 4), seed=index).save(folder / f"{index}.png")
     (root / "ant" / "0.png").write_bytes(b"no picture")
     (root / "bee" / "7.jpg").write_bytes(b"nor this")
     return root
@@ -101,10 +97,6 @@ def complete(path: Path, root: Path, **options: Any) -> Study:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Study:
     return complete(tmp_path_factory.mktemp("done") / "study", photographs)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -210,7 +202,7 @@ def test_sprites_hold_each_hit_in_its_place(
 def test_boxes_of_resized_and_padded_pictures_are_clipped_fractions(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
-    picture(0, 96, 48).save(root / "tall.png")
+    noise(96, 48, seed=0).save(root / "tall.png")
     of = Model(network(), "padded", Preprocess((SIDE, SIDE), rule="pad"))
     study = Study(tmp_path / "study", of, root)
     study.mine("6,0", k=1)
@@ -249,10 +241,10 @@ def test_sources_are_small_upright_and_without_what_the_camera_wrote(tmp_path: P
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "at home"  # turned by 90°, a description
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    picture(0, 300, 800).save(root / "turned.jpg", exif=exif, comment=b"at home", icc_profile=profile)
+    noise(300, 800, seed=0).save(root / "turned.jpg", exif=exif, comment=b"at home", icc_profile=profile)
     notes = PngImagePlugin.PngInfo()
     notes.add_text("Author", "at home")
-    picture(1, 50, 40).save(root / "little.png", pnginfo=notes, exif=exif)
+    noise(50, 40, seed=1).save(root / "little.png", pnginfo=notes, exif=exif)
     study = Study(tmp_path / "study", model(), root)
     study.mine(k=2)
     sources = study.sources()
@@ -312,7 +304,7 @@ def test_names_that_are_not_utf8_do_not_stop_it(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
     try:
-        picture(0, 30, 30).save(os.fsdecode(os.fsencode(root) + b"/caf\xe9.png"))
+        noise(30, 30, seed=0).save(os.fsdecode(os.fsencode(root) + b"/caf\xe9.png"))
         Path(os.fsdecode(os.fsencode(root) + b"/broken\xe9.png")).write_bytes(b"")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
@@ -395,7 +387,7 @@ def test_more_layers_and_rules_are_added(tmp_path: Path, done: Study, photograph
     for rule in ("deconvnet", "guided"):
         study.project(rule=rule)  # type: ignore[arg-type]
     assert all(stamps(study.path).get(file) == stamp for file, stamp in first.items() if file.endswith(("s", "p")))
-    assert files(study.path) == files(done.path)
+    assert contents(study.path) == contents(done.path)
 
 
 def test_both_readings_of_shared_switches_are_kept(tmp_path: Path) -> None:
@@ -408,15 +400,15 @@ def test_both_readings_of_shared_switches_are_kept(tmp_path: Path) -> None:
 
 
 def test_two_studies_of_the_same_are_the_same_bytes(tmp_path: Path, done: Study, photographs: Path) -> None:
-    assert files(complete(tmp_path / "again", photographs).path) == files(done.path)
-    assert files(complete(tmp_path / "helped", photographs, workers=2).path) == files(done.path)
+    assert contents(complete(tmp_path / "again", photographs).path) == contents(done.path)
+    assert contents(complete(tmp_path / "helped", photographs, workers=2).path) == contents(done.path)
 
 
 def test_little_memory_for_tiles_changes_nothing(
     tmp_path: Path, done: Study, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", 1)
-    assert files(complete(tmp_path / "study", photographs).path) == files(done.path)
+    assert contents(complete(tmp_path / "study", photographs).path) == contents(done.path)
 
 
 class Interrupted(Dataset[Any]):
@@ -438,14 +430,14 @@ class Interrupted(Dataset[Any]):
         self.read.append(item)
         if item in (1, 12):
             raise OSError("torn")
-        return picture(item, SIDE, SIDE), item % 2
+        return noise(SIDE, SIDE, seed=item), item % 2
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     path = tmp_path_factory.mktemp("uninterrupted") / "study"
     Study(path, model(), Interrupted(), batch_size=3).mine(k=3)
-    return files(path)
+    return contents(path)
 
 
 @pytest.mark.slow
@@ -466,7 +458,7 @@ def test_an_interrupted_study_goes_on_to_the_same_bytes(
     assert data.read[:2] == [0, 1]  # for the dry run
     assert data.read[2] == stop // 3 * 3  # the rest is not done again, but for the hits' pictures
     assert list(study.info["data"]["skipped"]) == ["image 1", "image 12"]
-    assert files(tmp_path) == uninterrupted
+    assert contents(tmp_path) == uninterrupted
 
 
 class Untold(Interrupted):
@@ -488,7 +480,7 @@ def test_labels_that_come_with_the_pictures_survive_an_interrupt(
     study.mine(k=3)
     hits = study.mined("3")
     np.testing.assert_array_equal(hits.labels, hits.images % 2)
-    assert {name: content for name, content in files(tmp_path).items() if name != "study.json"} == {
+    assert {name: content for name, content in contents(tmp_path).items() if name != "study.json"} == {
         name: content for name, content in uninterrupted.items() if name != "study.json"
     }
 
@@ -564,7 +556,7 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     if (tmp_path / "mining.safetensors").exists():  # it does not before a first batch has been taken in
         assert load_file(tmp_path / "mining.safetensors")["seen_items"] % 3 == 0  # whole batches alone
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
-    assert files(tmp_path) == uninterrupted
+    assert contents(tmp_path) == uninterrupted
 
 
 def test_what_dies_goes_on_from_what_was_saved_now_and_then(
@@ -581,7 +573,7 @@ def test_what_dies_goes_on_from_what_was_saved_now_and_then(
     data.read.clear()
     study.mine(k=3)
     assert data.read[:5] == [0, 1, 9, 10, 11]  # the first two for the dry run
-    assert files(tmp_path) == uninterrupted
+    assert contents(tmp_path) == uninterrupted
 
 
 def test_another_unfinished_state_is_not_taken_up(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
@@ -591,7 +583,7 @@ def test_another_unfinished_state_is_not_taken_up(tmp_path: Path, uninterrupted:
     with pytest.raises(KeyboardInterrupt):
         study.mine("0", k=3)
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
-    assert files(tmp_path) == uninterrupted
+    assert contents(tmp_path) == uninterrupted
 
 
 # projecting goes on, too
@@ -628,7 +620,7 @@ def test_interrupted_projecting_goes_on_to_the_same_bytes(
     monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", at_once)  # all layers together, and in groups
     shutil.copytree(mined, tmp_path / "whole")
     Study(tmp_path / "whole", model(), tiled(photographs, model())).project(rule=("deconvnet", "guided"))
-    whole = files(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     assert {name.split("/")[1] for name in whole if name.startswith("projections/")} == {"deconvnet", "guided"}
     for stops in ([0], [1], [3, 1, 2], [4, 0, 4]):
         stopped[:] = stops
@@ -642,7 +634,7 @@ def test_interrupted_projecting_goes_on_to_the_same_bytes(
             except KeyboardInterrupt:
                 interrupts += 1
                 assert not litter(path)
-        assert interrupts >= 1 and files(path) == whole, stops
+        assert interrupts >= 1 and contents(path) == whole, stops
 
 
 def test_what_is_projected_already_is_not_projected_again(
@@ -708,7 +700,7 @@ def test_a_killed_projection_goes_on(mined: Path, photographs: Path, tmp_path: P
             masks = load_file(path / "unfinished/projections/deconvnet/done.safetensors")
             assert sum(int(mask.sum()) for mask in masks.values()) > 0
         subprocess.run([*command, str(path), *arguments], check=True, stdout=subprocess.DEVNULL)
-        found[name] = files(path)
+        found[name] = contents(path)
     assert found["whole"] == found["killed"] == found["interrupted"]
 
 
@@ -778,7 +770,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_rest_can_be_done_later(
         study.draw_filters()
 
     everything(tmp_path / "whole")
-    whole = files(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     room = 0
     while True:
         path = tmp_path / str(room)
@@ -791,13 +783,13 @@ def test_a_full_disk_leaves_nothing_half_written_and_the_rest_can_be_done_later(
         if disk.room >= 0:
             break
         assert not path.exists() or not litter(path)
-        for name, content in files(path).items():
+        for name, content in contents(path).items():
             unfinished = name.startswith("unfinished/") or name in ("study.json", "mining.safetensors")
             assert content == whole.get(name) or unfinished, (room, name)
         if (path / "study.json").exists():
             Study.open(path)
         everything(path)
-        assert files(path) == whole, room
+        assert contents(path) == whole, room
         room += 1
     assert room >= 15
 
@@ -810,16 +802,16 @@ def test_a_full_disk_while_saving_unfinished_work_keeps_the_older_state(
     data.stop = 5
     with pytest.raises(KeyboardInterrupt):
         study.mine(k=3)
-    before = files(tmp_path)
+    before = contents(tmp_path)
     monkeypatch.setattr(unfinished_module, "SAVE_EVERY", 0.0)
     study = Study(tmp_path, model(), Interrupted(), batch_size=3)
     with monkeypatch.context() as patch:
         FullDisk(patch, 0)
         with pytest.raises(OSError, match="No space left"):
             study.mine(k=3)
-    assert files(tmp_path) == before and not litter(tmp_path)
+    assert contents(tmp_path) == before and not litter(tmp_path)
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
-    assert files(tmp_path) == uninterrupted
+    assert contents(tmp_path) == uninterrupted
 
 
 # what it refuses
@@ -832,7 +824,7 @@ def copy(done: Study, tmp_path: Path) -> Path:
 
 
 def test_results_of_others_are_not_mixed(copy: Path, photographs: Path) -> None:
-    before = files(copy)
+    before = contents(copy)
     of = model()
     with pytest.raises(InterpretError, match=r"study holds results of other weights \(model 'small'\): choose another"):
         Study(copy, model(1), tiled(photographs, model(1)))
@@ -855,7 +847,7 @@ def test_results_of_others_are_not_mixed(copy: Path, photographs: Path) -> None:
         study.project(rule="decon")  # type: ignore[arg-type]
     with pytest.raises(InterpretError, match="overlap must be one of"):
         study.project(overlap="../other")  # type: ignore[arg-type]
-    assert files(copy) == before
+    assert contents(copy) == before
 
 
 def test_images_of_another_size_are_other_inputs(tmp_path: Path) -> None:
@@ -870,7 +862,7 @@ def test_a_changed_photograph_is_other_data(photographs: Path, tmp_path: Path) -
     shutil.copytree(photographs, root)
     study = begin(tmp_path / "study", root)
     study.mine("0", k=1)
-    picture(99, 48, 48).save(root / "bee" / "9.png")
+    noise(48, 48, seed=99).save(root / "bee" / "9.png")
     with pytest.raises(InterpretError, match="other data"):
         begin(tmp_path / "study", root)
 
@@ -883,10 +875,10 @@ def test_hits_of_another_network_are_not_projected(tmp_path: Path) -> None:
         mined, other = (nn.Sequential(*network()[:5]) for _ in range(2))
         Study(path, mined, images).mine(k=3)
         vars(other[0]).update(change)
-        before = files(path)
+        before = contents(path)
         with pytest.raises(InterpretError, match="project with the model and data that were mined"):
             Study(path, other, images).project()
-        assert files(path) == before and not litter(path)
+        assert contents(path) == before and not litter(path)
 
 
 @pytest.mark.parametrize("k", [0, -1])
@@ -910,7 +902,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
             Study(path, network(), torch.rand(2, 3, SIDE, SIDE))
         with pytest.raises(InterpretError, match=r"is no study: it has no study\.json"):
             Study.open(path)
-    assert files(tmp_path) == {"thesis/chapter.txt": b"1"}
+    assert contents(tmp_path) == {"thesis/chapter.txt": b"1"}
     (tmp_path / "empty").mkdir()
     Study(tmp_path / "empty", network(), torch.rand(2, 3, SIDE, SIDE)).mine("0", k=1)
     assert Study.open(tmp_path / "empty").mined_layers == ["0"]
@@ -919,11 +911,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"[]", b"null", b'{"format": 2}', b'{"format": 1}'])
 def test_a_damaged_description_is_said(copy: Path, photographs: Path, content: bytes) -> None:
     (copy / "study.json").write_bytes(content)
-    before = files(copy)
+    before = contents(copy)
     for begin_or_open in (Study.open, lambda path: begin(path, photographs)):
         with pytest.raises(InterpretError, match=r"study\.json (is damaged|has another format|has format 2, and this)"):
             begin_or_open(copy)
-    assert files(copy) == before
+    assert contents(copy) == before
 
 
 def test_images_none_of_which_decodes_are_refused(tmp_path: Path) -> None:

@@ -12,34 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from helpers.fields import Linearised, check, outputs_of, places, positive, support
+from helpers.fields import CONVOLVED, Calls, Linearised, check, outputs_of, places, positive, sees, support
 from interpret import project, trace
 from interpret.backprop.rules import BackwardRule, Rule
 from interpret.network.layers import first_outputs
 from interpret.tracing.receptive_field import ReceptiveField
-from interpret.tracing.tracing import Layer
 
 # ---- single operations -----------------------------------------------------------------------------------------------
-
-
-class Calls(nn.Module):
-    """A convolution, then a function, then an identity whose output is looked at."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.end = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.function(self.conv(x)))
-
-
-def sees(function: Callable[[Tensor], Tensor], side: tuple[int, int] = (12, 16)) -> Layer:
-    return trace(Calls(function), (3, *side))["end"]
-
-
-conv = ReceptiveField((3, 3), (1, 1), (-1, -1))
 
 
 def gate(x: Tensor) -> Tensor:
@@ -76,13 +55,13 @@ def in_place(x: Tensor) -> Tensor:
 def test_gates_are_held_constant(function: Callable[[Tensor], Tensor]) -> None:
     layer = sees(function)
     assert layer.receptive_field is None and not layer.croppable
-    assert layer.local_field == conv and layer.axes == (-2, -1)
+    assert layer.local_field == CONVOLVED and layer.axes == (-2, -1)
 
 
 def test_gates_that_see_a_window_widen_only_the_receptive_field() -> None:
     layer = sees(lambda x: x * F.avg_pool2d(x, 5, 1, 2).mean(1, keepdim=True).sigmoid())
     assert layer.receptive_field == ReceptiveField((7, 7), (1, 1), (-3, -3)) and layer.croppable
-    assert layer.local_field == conv
+    assert layer.local_field == CONVOLVED
 
 
 @pytest.mark.parametrize(
@@ -109,8 +88,8 @@ def test_a_gate_alone_is_global() -> None:
 
 
 def test_a_layer_that_gets_no_signal_keeps_its_receptive_field() -> None:
-    assert sees(lambda x: (x > 0).float()).local_field == conv
-    assert sees(lambda x: x.detach()).local_field == conv
+    assert sees(lambda x: (x > 0).float()).local_field == CONVOLVED
+    assert sees(lambda x: x.detach()).local_field == CONVOLVED
 
 
 def test_what_a_network_keeps_of_its_forward_pass_holds_no_graph() -> None:
@@ -132,7 +111,7 @@ def test_what_a_network_keeps_of_its_forward_pass_holds_no_graph() -> None:
 
 def test_a_network_that_cannot_run_under_a_rule_is_still_traced() -> None:
     traced = trace(Calls(lambda x: torch.from_numpy((x * gate(x)).numpy())), (3, 12, 16))
-    assert not traced.has_signal and traced["conv"].local_field == conv and traced["end"].local_field is None
+    assert not traced.has_signal and traced["conv"].local_field == CONVOLVED and traced["end"].local_field is None
     assert trace(Calls(torch.relu), (3, 12, 16)).has_signal
 
 

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision import models
 
-from helpers.fields import Linearised, check, outputs_of, places, positive, support
+from helpers.fields import CONVOLVED, Calls, Linearised, check, outputs_of, places, positive, sees, support
 from interpret import trace
 from interpret.network.layers import first_outputs
 from interpret.support.errors import InterpretError
 from interpret.tracing.receptive_field import ReceptiveField
-from interpret.tracing.tracing import Layer
 
 # ---- networks of torchvision -----------------------------------------------------------------------------------------
 
@@ -282,26 +281,6 @@ def test_croppable_layers_can_be_computed_on_a_crop(network: nn.Module, side: tu
 # ---- single operations, functional and in place ----------------------------------------------------------------------
 
 
-class Calls(nn.Module):
-    """A convolution, then a function, then an identity whose output is looked at."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.end = nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.function(self.conv(x)))
-
-
-def sees(function: Callable[[Tensor], Tensor], side: tuple[int, int] = (12, 16)) -> Layer:
-    return trace(Calls(function), (3, *side))["end"]
-
-
-conv = ReceptiveField((3, 3), (1, 1), (-1, -1))
-
-
 def inplace(x: Tensor) -> Tensor:
     x += 1
     x.mul_(2).clamp_(min=0)
@@ -341,7 +320,7 @@ def inplace(x: Tensor) -> Tensor:
 )
 def test_pointwise_and_layout(function: Callable[[Tensor], Tensor]) -> None:
     layer = sees(function)
-    assert layer.receptive_field == layer.local_field == conv and layer.axes == (-2, -1)
+    assert layer.receptive_field == layer.local_field == CONVOLVED and layer.axes == (-2, -1)
 
 
 @pytest.mark.parametrize(
@@ -421,8 +400,8 @@ def test_the_same_operation_on_other_arguments_is_another() -> None:
     for _ in range(2):  # the second time from what is known
         assert sees(lambda x: x[:, :, 1:]).receptive_field == ReceptiveField((3, 3), (1, 1), (0, -1))
         assert sees(lambda x: x[:, :, 2:]).receptive_field == ReceptiveField((3, 3), (1, 1), (1, -1))
-        assert sees(lambda x: x[:, [0, 2]]).receptive_field == conv
-        assert sees(lambda x: x[:, np.array([2, 0])]).receptive_field == conv
+        assert sees(lambda x: x[:, [0, 2]]).receptive_field == CONVOLVED
+        assert sees(lambda x: x[:, np.array([2, 0])]).receptive_field == CONVOLVED
         assert sees(lambda x: x[True].squeeze(0)).output_shape == (4, 12, 16)
         assert sees(lambda x: x.index_select(2, torch.tensor([0, 2, 4]))).receptive_field == ReceptiveField(
             (3, 3), (2, 1), (-1, -1)
@@ -434,7 +413,7 @@ def test_the_same_operation_on_other_arguments_is_another() -> None:
 
 def test_channels_last_keeps_its_axes() -> None:
     layer = sees(lambda x: x.permute(0, 2, 3, 1))
-    assert layer.receptive_field == conv and layer.axes == (-3, -2) and layer.output_shape == (12, 16, 4)
+    assert layer.receptive_field == CONVOLVED and layer.axes == (-3, -2) and layer.output_shape == (12, 16, 4)
     turned = sees(lambda x: F.max_pool2d(x.transpose(2, 3), (2, 1)))  # the picture on its side: pools along x
     assert turned.receptive_field == ReceptiveField((3, 4), (1, 2), (-1, -1)) and turned.axes == (-1, -2)
 
@@ -451,7 +430,7 @@ def test_reflecting_padding_needs_a_window_that_covers_it() -> None:
 def test_what_cannot_be_computed_on_a_crop() -> None:
     fixed = sees(lambda x: x.view(1, 2, 2, 12, 16).flatten(1, 2))
     free = sees(lambda x: x.view(1, 2, 2, *x.shape[2:]).flatten(1, 2))
-    assert fixed.receptive_field == free.receptive_field == conv
+    assert fixed.receptive_field == free.receptive_field == CONVOLVED
     assert free.croppable and not fixed.croppable
     assert not sees(lambda x: F.adaptive_max_pool2d(x, (6, 4))).croppable
     assert sees(lambda x: F.adaptive_max_pool2d(x, (6, 4))).receptive_field == ReceptiveField((4, 6), (2, 4), (-1, -1))
@@ -463,7 +442,7 @@ def test_what_cannot_be_computed_on_a_crop() -> None:
 
 def test_positions_count_from_zero() -> None:
     with pytest.raises(InterpretError, match=r"must not be negative, but is \(-1, 0\)"):
-        conv.window((-1, 0))
+        CONVOLVED.window((-1, 0))
 
 
 def all_of(names: str) -> Iterator[str]:
@@ -475,6 +454,6 @@ def all_of(names: str) -> Iterator[str]:
 )
 def test_every_rectifier_in_every_form(name: str) -> None:
     function = getattr(F, name)
-    assert sees(function).receptive_field == conv
+    assert sees(function).receptive_field == CONVOLVED
     if name in ("relu", "relu6", "leaky_relu", "elu", "selu", "celu", "silu", "mish", "hardswish", "hardtanh"):
-        assert sees(lambda x: function(x, inplace=True)).receptive_field == conv
+        assert sees(lambda x: function(x, inplace=True)).receptive_field == CONVOLVED

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 import warnings
 from itertools import product
 from typing import Any
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from interpret import cli
+from helpers.commands import command
 from interpret.loading.loading import load
 from interpret.support.errors import InterpretError
 from interpret.tracing.conv_arithmetic import size_formula
@@ -193,19 +192,10 @@ def test_an_unknown_format_is_one_sentence() -> None:
         summarise(nn.Sequential(nn.Conv2d(1, 1, 1)), (1, 2, 2), "html")  # type: ignore[arg-type]
 
 
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["interpret", "summary", *arguments])
-    try:
-        cli.main()
-    except SystemExit as ending:
-        return int(ending.code or 0)
-    return 0
-
-
 def test_the_command_writes_json_and_says_where_weights_come_from_beside_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "nin", "--format", "json") == 0  # no warning: they are errors in tests
+    command(monkeypatch, "summary", "nin", "--format", "json")  # no warning: they are errors in tests
     written = capsys.readouterr()
     assert json.loads(written.out)["params"] == 7_595_176
     assert written.err == "nin: random weights (seed 0): this network has learnt nothing\n"
@@ -215,7 +205,7 @@ def test_the_command_writes_json_and_says_where_weights_come_from_beside_it(
 def test_the_command_refuses_another_format_in_one_sentence(
     format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command(monkeypatch, "lenet", "--format", format) == 2
+    command(monkeypatch, "summary", "lenet", "--format", format, status=2)
     written = capsys.readouterr()
     assert written.out == "" and written.err.count("\n") == 1 and f"unknown --format '{format}'" in written.err
 

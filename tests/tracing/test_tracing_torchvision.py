@@ -8,7 +8,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models.regnet import BlockParams
 
-from interpret.tracing.tracing import trace as tracing
+from interpret.tracing import tracing
 
 # vit_* and swin_* are transformers: past the patch embedding they have no convolution. maxvit_t is a hybrid and stays.
 NETWORKS = [name for name in models.list_models(module=models) if not name.startswith(("vit_", "swin_"))]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.files import contents
 from interpret.images import datasets
 from interpret.images.datasets import Dataset, load_dataset
 from interpret.loading.loading import load
@@ -90,18 +91,14 @@ def changed(folder: Path, old: str, new: str) -> Path:
     return folder
 
 
-def written(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_training_writes_weights_kept_epochs_and_card(folder: Path) -> None:
     result = train(folder)
-    assert sorted(written(folder)) == [
+    assert sorted(contents(folder)) == [
         "card.md", "epochs/01.safetensors", "epochs/03.safetensors", "epochs/04.safetensors",
         "interpret.sha256", "model.py", "recipe.toml", "weights.safetensors",
     ]  # fmt: skip
     assert not (folder / ".unfinished").exists()
-    assert set(read_manifest(folder) or {}) == {name for name in written(folder) if name.endswith("safetensors")}
+    assert set(read_manifest(folder) or {}) == {name for name in contents(folder) if name.endswith("safetensors")}
     assert (folder / "epochs/04.safetensors").read_bytes() == (folder / "weights.safetensors").read_bytes()
     assert [epoch.number for epoch in result.epochs] == [1, 2, 3, 4]
     assert result.epochs[-1].train.loss < result.epochs[0].train.loss
@@ -138,7 +135,7 @@ def test_the_same_recipe_gives_the_same_bytes_whatever_torch_s_generators_do(tmp
     torch.manual_seed(2)
     state = torch.get_rng_state()
     train(model_folder(tmp_path / "b"))
-    assert written(tmp_path / "a") == written(tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert torch.equal(torch.get_rng_state(), state)
     assert not torch.are_deterministic_algorithms_enabled()
 
@@ -190,7 +187,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         assert not (parts / "weights.safetensors").exists() and not (parts / "card.md").exists()
         assert (parts / ".unfinished").exists() == (complete > 0)
     result = train(parts)
-    assert written(parts) == written(whole)
+    assert contents(parts) == contents(whole)
     assert [epoch.number for epoch in result.epochs] == [1, 2, 3, 4]
 
 
@@ -221,7 +218,7 @@ def test_a_killed_training_goes_on(folder: Path, tmp_path: Path, monkeypatch: py
     assert process.returncode == -signal.SIGKILL
     assert not (folder / "weights.safetensors").exists()
     train(folder)
-    assert written(folder) == written(whole)
+    assert contents(folder) == contents(whole)
 
 
 def test_resume_false_starts_again(folder: Path, interrupt_at_batch: list[int]) -> None:
@@ -277,12 +274,12 @@ def test_an_interrupted_training_of_another_recipe_is_not_continued(
 
 def test_older_results_stay_until_training_is_complete(folder: Path, interrupt_at_batch: list[int]) -> None:
     train(folder)
-    before = written(folder)
+    before = contents(folder)
     changed(folder, "seed = 7", "seed = 8")
     interrupt_at_batch.append(20 + 13)
     with pytest.raises(KeyboardInterrupt):
         train(folder)
-    after = written(folder)
+    after = contents(folder)
     assert all(after[name] == content for name, content in before.items() if name != "recipe.toml")
     changed(folder, "keep = [1, 3, 4]", "keep = [2]")
     train(folder, resume=False)
@@ -301,11 +298,11 @@ def test_epochs_override_keeps_those_up_to_there(folder: Path) -> None:
 
 def test_out_becomes_a_model_folder_and_the_source_stays(folder: Path, tmp_path: Path) -> None:
     (folder / "card.md").write_text("# Mine\n")
-    before = written(folder)
+    before = contents(folder)
     out = tmp_path / "deep" / "out"
     assert train(folder, epochs=1, out=out).folder == out
-    assert written(folder) == before
-    assert sorted(written(out)) == [
+    assert contents(folder) == before
+    assert sorted(contents(out)) == [
         "card.md",
         "epochs/01.safetensors",
         "interpret.sha256",
@@ -328,7 +325,7 @@ def test_out_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Pat
         train(folder, epochs=1, out=out)
     with pytest.raises(InterpretError, match="cannot be written"):
         train(folder, epochs=1, out=out / "thesis.txt")
-    assert written(out) == {"thesis.txt": b"mine"}
+    assert contents(out) == {"thesis.txt": b"mine"}
 
 
 def test_a_folder_that_cannot_be_written_names_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -403,7 +400,7 @@ def test_a_recipe_that_does_not_hold(folder: Path, old: str, new: str, sentence:
     with pytest.raises(InterpretError, match=sentence) as error:
         train(folder)
     assert "\n" not in str(error.value)
-    assert sorted(written(folder)) == ["model.py", "recipe.toml"]
+    assert sorted(contents(folder)) == ["model.py", "recipe.toml"]
 
 
 def test_what_is_no_model_folder(folder: Path) -> None:
