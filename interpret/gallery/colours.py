@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -28,7 +29,22 @@ GREYISH = 0.04
 HUE_COUNTS = 0.25
 """The share from which on a colour with a hue comes before black, grey and white."""
 BITS = 5
-"""Of each channel that are looked at: colours within an eighth of 256 are one."""
+"""How many bits of each channel decide the name: colours that agree in them have the same one."""
+
+
+@dataclass(frozen=True)
+class Colour:
+    """The colour that a reader would name in a unit's pictures."""
+
+    place: int
+    """Which of `COLOURS`."""
+    share: float
+    """Its share of what carried the excitation, 0 to 1; 0 where that is not known."""
+
+    @property
+    def name(self) -> str:
+        """The colour's name."""
+        return COLOURS[self.place]
 
 
 def oklab(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -142,3 +158,14 @@ def main_colour(shares: NDArray[np.float64]) -> int:
     """
     hues = np.where(np.isin(COLOURS, ("black", "grey", "white")), 0, shares)
     return int(hues.argmax() if hues.max() >= HUE_COUNTS else shares.argmax())
+
+
+def colour_of(patches: NDArray[np.uint8], projections: NDArray[np.uint8] | None = None) -> Colour:
+    """Return the colour of patches [n, h, w, 3], weighted by their projections as in `colour_shares`.
+
+    >>> colour_of(np.full((1, 4, 4, 3), [255, 0, 0], np.uint8)).name
+    'red'
+    """
+    shares = colour_shares(patches, projections)
+    place = main_colour(shares)
+    return Colour(place, float(shares[place]))

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
+
+from interpret.study.views.pictures import Picture
 
 FIELD_SIDE = 44.0
 """Side of the drawing of a receptive field, in CSS pixels."""
@@ -226,3 +230,13 @@ def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) 
         return "M" + " ".join(points) if points else ""
 
     return CurveDrawing(path(layer), "" if unit is None else path(unit), float(values[0]), float(values[-1]), top)
+
+
+@cache
+def svg_image(picture: Picture) -> Markup:
+    """Return a picture as an element of an SVG on a page two folders down.
+
+    >>> svg_image(Picture("samples/3.webp", 32, 24))
+    Markup('<image href="../../samples/3.webp" width="32" height="24"/>')
+    """
+    return Markup(f'<image href="../../{picture.href}" width="{picture.width}" height="{picture.height}"/>')

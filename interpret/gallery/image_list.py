@@ -1,4 +1,4 @@
-"""The list of images: which it has, where each is found, and the one picture that a page of it shows tiles of."""
+"""The list of images: its pages, the address of each image, and the one picture of tiles that a page shows."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from interpret.gallery.pages import NetworkView, Picture, Source
+from interpret.figures.tile_grid import TileGrid
+from interpret.gallery.network_page import NetworkPage
+from interpret.gallery.sources import Source
+from interpret.study.views.pictures import Picture
 
-TO_A_PAGE = 240
+IMAGES_PER_PAGE = 240
 """How many images a page of the list shows."""
 COLUMNS = 16
 """Tiles in a row of its picture."""
-TILE = 128
+LARGEST_TILE = 128
 """Largest side of a tile, in pixels."""
-QUALITY = 50
-"""That of its picture as WebP: tiles are small, and there are many."""
+WEBP_QUALITY = 50
+"""Of its picture: tiles are small, and there are many."""
 
 
 def list_href(page: int) -> str:
@@ -38,7 +43,9 @@ def addresses(listed: Sequence[int], paged: set[int]) -> dict[int, str]:
     {3: 'images/3.html', 4: 'images/index.html#image-4'}
     """
     return {
-        number: f"images/{number}.html" if number in paged else f"{list_href(place // TO_A_PAGE + 1)}#image-{number}"
+        number: f"images/{number}.html"
+        if number in paged
+        else f"{list_href(place // IMAGES_PER_PAGE + 1)}#image-{number}"
         for place, number in enumerate(listed)
     }
 
@@ -80,36 +87,41 @@ class ListPage:
         return list_href(self.number + 1) if self.number < self.last else None
 
 
-def list_pages(network: NetworkView, hits: Mapping[int, Sequence[Any]]) -> Iterator[ListPage]:
+def list_pages(network: NetworkPage, hits: Mapping[int, Sequence[Any]]) -> Iterator[ListPage]:
     """Yield the pages of the list of images; `hits` says of which units' hits each is one."""
     numbers = list(network.addresses)
-    starts = range(0, len(numbers), TO_A_PAGE)
+    starts = range(0, len(numbers), IMAGES_PER_PAGE)
     for place, start in enumerate(starts):
-        sources = [network.source(number) for number in numbers[start : start + TO_A_PAGE]]
+        sources = [network.source(number) for number in numbers[start : start + IMAGES_PER_PAGE]]
         files = [network.study.path / one.picture.path if one.picture else None for one in sources]
-        side, sheet = _sheet(sources, files)
-        entries = []
+        grid = _grid(sources)
+        side, entries = grid.width, []
         for j, source in enumerate(sources):
-            row, column = divmod(j, COLUMNS)
-            view = f"{column * side} {row * side} {side} {side}" if source.picture else ""
+            top, left = grid.corner(j)
+            view = f"{left} {top} {side} {side}" if source.picture else ""
             entries.append(Entry(source, view, () if source.number in network.paged else hits.get(source.number, ())))
         picture, content = None, BytesIO()
         if side:
-            sheet.save(content, "WEBP", quality=QUALITY, method=6)
+            sheet = Image.fromarray(grid.join(_tiles(files, side)))
+            sheet.save(content, "WEBP", quality=WEBP_QUALITY, method=6)
             picture = Picture(str(Path(list_href(place + 1)).with_suffix(".webp")), *sheet.size)
         yield ListPage(place + 1, len(starts), entries, picture, content.getvalue())
 
 
-def _sheet(sources: Sequence[Source], files: Sequence[Path | None]) -> tuple[int, Image.Image]:
-    """Return the side of a tile and the central squares of pictures in a grid; a side of 0 where there is none."""
-    side = min(TILE, max((min(one.picture.width, one.picture.height) for one in sources if one.picture), default=0))
-    sheet = Image.new("RGB", (min(COLUMNS, len(sources)) * side, -(-len(sources) // COLUMNS) * side), (128, 128, 128))
-    for j, file in enumerate(files):
+def _grid(sources: Sequence[Source]) -> TileGrid:
+    """Return where images lie in the picture of a page; tiles of side 0 where none has a picture."""
+    side = max((min(one.picture.width, one.picture.height) for one in sources if one.picture), default=0)
+    columns = min(COLUMNS, len(sources))
+    return TileGrid(-(-len(sources) // columns), columns, min(LARGEST_TILE, side), min(LARGEST_TILE, side))
+
+
+def _tiles(files: Sequence[Path | None], side: int) -> NDArray[np.uint8]:
+    """Return the central squares of pictures [n, side, side, 3], grey where there is no file."""
+    tiles = np.full((len(files), side, side, 3), 128, np.uint8)
+    for tile, file in zip(tiles, files, strict=True):
         if file is None:
             continue
         with Image.open(file) as picture:
             picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is not decoded in full
-            tile = ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS)
-        row, column = divmod(j, COLUMNS)
-        sheet.paste(tile, (column * side, row * side))
-    return side, sheet
+            tile[...] = np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS))
+    return tiles

@@ -13,14 +13,20 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from interpret.gallery import cards
+from interpret.gallery.class_page import ClassPages
 from interpret.gallery.classes import Classes
+from interpret.gallery.correlation import correlate
+from interpret.gallery.drawings import svg_image
 from interpret.gallery.findings import Finding, findings
-from interpret.gallery.image_list import addresses
-from interpret.gallery.pages import LayerView, NetworkView, Picture
-from interpret.gallery.relations import correlate
-from interpret.gallery.searching import SearchIndex
-from interpret.gallery.subjects import Subjects
+from interpret.gallery.image_list import addresses, list_pages
+from interpret.gallery.image_page import ImagePages
+from interpret.gallery.layer_page import LayerPage
+from interpret.gallery.network_page import NetworkPage
+from interpret.gallery.search_index import SearchIndex
+from interpret.gallery.unit_page import read_unit
+from interpret.gallery.units_by_class import UnitsByClass
 from interpret.study.reader import MOST_SOURCES_PREDICTED, StudyReader
+from interpret.study.views.pictures import Picture
 from interpret.support import numbers
 from interpret.support.errors import InterpretError
 from interpret.support.html import breakable, json_in_html
@@ -77,7 +83,7 @@ def write_gallery(
         study = StudyReader(study)
     out = Path(out).resolve()
     check_target(out)
-    network = NetworkView(study, context)
+    network = NetworkPage(study, context)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")
     with updating(out) as folder:
@@ -105,7 +111,7 @@ def check_target(out: str | os.PathLike[str]) -> None:
 class _Writer:
     """Writes the pages of one study into a folder that is still empty."""
 
-    def __init__(self, network: NetworkView, folder: Path, older: Path) -> None:
+    def __init__(self, network: NetworkPage, folder: Path, older: Path) -> None:
         self.network, self.folder, self.older = network, folder, older
         self.templates = Environment(
             loader=PackageLoader("interpret.gallery"),
@@ -116,9 +122,15 @@ class _Writer:
         )
         for name in ("value", "count", "compact", "share", "product", "pixels", "signed"):
             self.templates.filters[name] = getattr(numbers, name)
-        self.templates.filters |= {"counted": counted, "breakable": breakable, "json_in_html": json_in_html}
+        self.templates.filters |= {
+            "counted": counted,
+            "breakable": breakable,
+            "json_in_html": json_in_html,
+            "svg_image": svg_image,
+        }
         self.found: list[Finding] = []
-        self.subjects = Subjects(network)
+        self.image_pages = ImagePages(network)
+        self.class_pages = ClassPages(network)
         self.classes = Classes([], [], [])
         self.templates.globals.update(network=network, version=__version__, found=self.found)
         self.made: set[Path] = set()
@@ -132,7 +144,7 @@ class _Writer:
             self._picture(layer.filters)
         self.found += findings(network.study, network.context)
         self._correlate()
-        self._choose_subjects()
+        self._choose_pages()
         with progress(network.unit_count, "writing the gallery", unit="unit") as bar:
             for place, layer in enumerate(network.mined_layers):
                 before = network.mined_layers[place - 1] if place else None
@@ -142,14 +154,14 @@ class _Writer:
         pictures += [sample.picture for sample in network.samples.values()]
         for picture in dict.fromkeys(pictures):
             self._picture(picture)
-        self._subject_pages()
+        self._image_and_class_pages()
         for finding in self.found:
             self._bytes(finding.path, finding.picture)
         card = cards.parse_card(network.model["card"] or "")
         self._page("index.html", "network.html", root="", card=card)
         for page, template in zip(_PAGES[1:], ("guide", "findings", "compare", "favourites"), strict=True):
             self._page(page, f"{template}.html", root="")
-        for path, text in self.index.scripts(self.found):
+        for path, text in self.search_index.scripts(self.found):
             self._text(path, text)
         self._text(MARKER, json.dumps(self._marker(), indent=1, sort_keys=True) + "\n")
 
@@ -180,30 +192,31 @@ class _Writer:
             maxima[layer.name] = layer.data.sample_maxima if same else np.zeros((len(sample), layer.unit_count), "f4")
             layer.forget()
         with progress(self.network.unit_count, "comparing units", unit="unit") as bar:
-            self.network.within, self.network.across = correlate(maxima, step=bar.update)
+            self.network.correlates_inside, self.network.correlates_outside = correlate(maxima, step=bar.update)
 
-    def _choose_subjects(self) -> None:
-        """Find out which images and classes have pages.
+    def _choose_pages(self) -> None:
+        """Choose which images and classes have pages.
 
         Images: all, or of more than `EVERY_PAGE` those of the sample, and those that excite many units; others have
         an entry in the list, and of more than `MOST_SOURCES_PREDICTED` none. Classes: those of the labels, and those
-        that the network answers.
+        that the network predicts.
         """
         network, labelled = self.network, 0
-        answered: set[int] = set()
+        predicted: set[int] = set()
         hits = np.zeros(max(network.sources, default=0) + 1, np.int64)
         for layer in network.mined_layers:
             sources = layer.data.sources[layer.data.images >= 0]
             hits += np.bincount(sources, minlength=len(hits))[: len(hits)]
             if layer.data.class_means is not None:
                 labelled = max(labelled, len(layer.data.class_means))
-            answered |= set(range(len(layer.answers)))
+            predicted |= set(range(len(layer.output_classes)))
             layer.forget()
-        answered |= {source.likeliest[0].answer for source in network.sources.values() if source.likeliest}
-        labels = [network.class_name(label) or "" for label in range(labelled)]
-        self.classes = Classes(labels, network.answers, answered)
+        predicted |= {source.predictions[0].output for source in network.sources.values() if source.predictions}
+        labels = [network.label_name(label) or "" for label in range(labelled)]
+        self.classes = Classes(labels, network.class_names, predicted)
         self.templates.globals["classes"] = self.classes
-        self.index = SearchIndex(network, self.classes)
+        self.units_by_class = UnitsByClass(network, self.classes)
+        self.search_index = SearchIndex(network, self.classes, self.units_by_class)
         if network.context:
             few = network.source_count <= EVERY_PAGE
             network.paged |= {sample.source.number for sample in network.samples.values()}
@@ -212,7 +225,7 @@ class _Writer:
             network.addresses |= addresses(sorted(listed), network.paged)
             self.shown = network.paged | set(np.flatnonzero(hits).tolist())
 
-    def _layer(self, layer: LayerView, before: LayerView | None, after: LayerView | None, bar: Any) -> None:
+    def _layer(self, layer: LayerPage, before: LayerPage | None, after: LayerPage | None, bar: Any) -> None:
         self._picture(layer.filters)
         own = [finding for finding in self.found if finding.name == layer.name]
         self._page(
@@ -224,11 +237,11 @@ class _Writer:
             after=after,
             own=own,
         )
-        self.subjects.take(layer)
-        self.index.take(layer)
+        for collector in (self.image_pages, self.class_pages, self.units_by_class, self.search_index):
+            collector.add_layer(layer)
         template = self.templates.get_template("unit.html")
         for index in range(layer.unit_count):
-            unit = layer.unit_page(index)
+            unit = read_unit(self.network, layer, index)
             for column in unit.columns:
                 self._picture(column.sprite)
             for drawn in (unit.strip, unit.occlusion):
@@ -239,22 +252,22 @@ class _Writer:
             bar.update()
         layer.forget()
 
-    def _subject_pages(self) -> None:
+    def _image_and_class_pages(self) -> None:
         network = self.network
         with progress(len(network.paged), "writing images", unit="page") as bar:
             template = self.templates.get_template("image.html")
-            for image in self.subjects.images():
+            for image in self.image_pages.pages():
                 self._text(image.source.href, template.render(root="../", image=image))
                 bar.update()
         with progress(len(network.addresses), "listing images", unit="image") as bar:
-            for listed in self.subjects.image_list():
+            for listed in list_pages(network, self.image_pages.hits):
                 self._page(
                     listed.href, "images.html", root="../", page=listed, limit=MOST_SOURCES_PREDICTED, many=MANY_HITS
                 )
                 if listed.picture is not None:
                     self._bytes(listed.picture.path, listed.content)
                 bar.update(len(listed.entries))
-        for page in self.subjects.classes(self.classes, self.index):
+        for page in self.class_pages.pages(self.classes, self.units_by_class):
             for source in page.sources:
                 self._picture(source.picture)
             self._page(page.entry.href, "class.html", root="../", page=page)

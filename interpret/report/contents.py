@@ -8,9 +8,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from interpret.figures.style import only_house_style
-from interpret.gallery.pages import LayerView, NetworkView, Picture, UnitLine
 from interpret.results.plotting import plot
 from interpret.study.reader import StudyReader
+from interpret.study.views.layer import LayerView
+from interpret.study.views.network import NetworkView
+from interpret.study.views.pictures import Picture
+from interpret.study.views.units import Unit
 from interpret.support import numbers
 from interpret.support.progress import progress
 from interpret.support.wording import count as counted
@@ -56,7 +59,7 @@ class Report:
 
     def __init__(self, study: StudyReader) -> None:
         self.study = study
-        self.network = NetworkView(study)
+        self.network = NetworkView(study, LayerView)
         self.name = str(self.network.model["name"])
         self.results: list[tuple[str, str]] = study.drawable_results()
 
@@ -115,9 +118,9 @@ class Report:
             for layer in self.network.layers
         ]
 
-    def units(self, layer: LayerView) -> list[UnitLine]:
+    def units(self, layer: LayerView) -> list[Unit]:
         """Return a layer's strongest units, of those that have pictures."""
-        return [unit for unit in layer.liveliest if unit.patches][:UNITS]
+        return [unit for unit in layer.strongest_units if unit.patches][:UNITS]
 
     @property
     def shown_layers(self) -> list[LayerView]:

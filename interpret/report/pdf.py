@@ -224,14 +224,14 @@ def _units(pages: _Pages, report: Report) -> None:
         for column, unit in enumerate(units):
             x = column * (wide + gap)
             room = int((wide - 0.55) / (7 / 72 * 0.565))
-            pages.write(f"{unit.index}  {_short(unit.answer, room)}" if unit.answer else str(unit.index), 7, x)
+            pages.write(
+                f"{unit.index}  {_short(unit.output_class, room)}" if unit.output_class else str(unit.index), 7, x
+            )
             pages.write(numbers.value(unit.value), 7, x + wide, color=QUIET, ha="right")
             pages.y += 0.15
             for place, picture in enumerate(_present([unit.patches, unit.projections])):
                 tiles = _open(report.read(picture))
-                pages.picture(
-                    tiles, x + place * (side + 0.04), side, height, layer.columns, -(-layer.k // layer.columns)
-                )
+                pages.picture(tiles, x + place * (side + 0.04), side, height, layer.grid.columns, layer.grid.rows)
             pages.y -= 0.15
         pages.y += height + 0.17
 

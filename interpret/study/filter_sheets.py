@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PIL import Image
 from torch import nn
 
-from interpret.analyses.filters.compute import filter_sheet
+from interpret.analyses.filters.compute import tiled_filter_sheet
+from interpret.study.filter_tiles import write_filter_sheet
 from interpret.support.files import replacing
 
 if TYPE_CHECKING:
@@ -26,4 +26,4 @@ def draw_filter_sheets(study: Study, every: bool) -> None:
             continue
         study.write_info()
         with replacing(study.filter_sheet(name)) as new:
-            Image.fromarray(filter_sheet(model, name)).save(new, "PNG")
+            write_filter_sheet(new, *tiled_filter_sheet(model, name))

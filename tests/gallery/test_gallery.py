@@ -18,8 +18,9 @@ from helpers.files import contents
 from helpers.gallery_study import EACH_TYPE, EVIL_CLASS, LAYERS, NAMES, make_study
 from helpers.pages import STORAGE_OFF, Page, opened, pages
 from interpret.gallery import write_gallery, writer
-from interpret.gallery.pages import NetworkView
 from interpret.study.study import Study
+from interpret.study.views.layer import LayerView
+from interpret.study.views.network import NetworkView
 from interpret.support.errors import InterpretError
 from interpret.support.files import layer_path
 
@@ -80,7 +81,7 @@ def test_network_page_tells_the_facts(gallery: Path) -> None:
 
 def test_multiply_adds_count_nested_layers_once(study: Path) -> None:
     # features.0 and features.1 lie inside features
-    assert NetworkView(Study.open(study)).macs == 4 * 12_345
+    assert NetworkView(Study.open(study), LayerView).macs == 4 * 12_345
 
 
 def test_unit_page_tells_the_facts(study: Path, gallery: Path) -> None:

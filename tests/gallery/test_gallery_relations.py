@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from interpret.gallery.correlation import LEAST, correlate
 from interpret.gallery.rails import lay_rails
-from interpret.gallery.relations import LEAST, correlate, select
+from interpret.gallery.selectivity import measure_selectivity
 from interpret.study.study import Study
 
 
@@ -52,7 +53,7 @@ def test_selectivity_is_that_of_the_definition(seed: int, classes: int, units: i
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(classes, units)).astype(np.float32)
     means[rng.integers(classes)] = np.nan  # a class without images
-    found = select(means)
+    found = measure_selectivity(means)
     for unit in range(units):
         rectified = {label: max(float(mean), 0.0) for label, mean in enumerate(means[:, unit]) if not np.isnan(mean)}
         best = max(rectified, key=lambda label: rectified[label])

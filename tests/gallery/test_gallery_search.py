@@ -23,7 +23,7 @@ from helpers.gallery_study import CLASSES, LAYERS, NAMES
 from helpers.pages import Page, crawl, opened
 from interpret.gallery import write_gallery
 from interpret.gallery.colours import COLOURS, colour_shares, name_colours, oklab
-from interpret.gallery.searching import strongest_of_each
+from interpret.gallery.units_by_class import strongest_of_each
 from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
@@ -103,7 +103,7 @@ def test_of_very_many_images_those_of_hits_and_of_the_sample_are_predicted(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "MOST_SOURCES_PREDICTED", 5)
-    monkeypatch.setattr("interpret.gallery.pages.MOST_SOURCES_PREDICTED", 5)
+    monkeypatch.setattr("interpret.gallery.network_page.MOST_SOURCES_PREDICTED", 5)
     monkeypatch.setattr("interpret.gallery.writer.MOST_SOURCES_PREDICTED", 5)
     model = classifier()
     begun = Study(tmp_path / "study", model, open_images(folder, model))
@@ -140,7 +140,7 @@ def listing(coloured: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Its gallery, as one of very many images would be: a page for each that excites three units or more."""
     monkeypatch.setattr("interpret.gallery.writer.EVERY_PAGE", 10)
     monkeypatch.setattr("interpret.gallery.writer.MANY_HITS", 3)
-    monkeypatch.setattr("interpret.gallery.image_list.TO_A_PAGE", 25)
+    monkeypatch.setattr("interpret.gallery.image_list.IMAGES_PER_PAGE", 25)
     return write_gallery(coloured, tmp_path / "gallery").parent
 
 

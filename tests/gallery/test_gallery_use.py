@@ -30,7 +30,7 @@ from helpers.gallery_study import CLASSES, EACH_TYPE, EVIL_CLASS, LAYERS, NAMES,
 from helpers.pages import STORAGE_OFF, Page, opened, pages
 from interpret.analyses.evolution.result import Evolution
 from interpret.analyses.invariance.result import InvarianceCurves
-from interpret.gallery import image_list, subjects, write_gallery
+from interpret.gallery import image_list, image_page, write_gallery
 from interpret.results import Result
 from interpret.study.study import Study
 from interpret.support import numbers
@@ -167,8 +167,8 @@ def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: P
     samples.pop(next(item for item, record in samples.items() if record["source"] == 2))
     (copy / "samples.json").write_text(json.dumps(samples))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(subjects, "FIRST", 2)
-        patched.setattr(subjects, "LISTED", 4)
+        patched.setattr(image_page, "FIRST_UNITS", 2)
+        patched.setattr(image_page, "MOST_UNITS", 4)
         out = write_gallery(copy, tmp_path / "gallery").parent
     data = Study.open(copy).mined("features.0")
     count = int((data.sources == 2).any(1).sum())
@@ -185,7 +185,7 @@ def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: P
 
 
 def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_list, "TO_A_PAGE", 5)
+    monkeypatch.setattr(image_list, "IMAGES_PER_PAGE", 5)
     out = write_gallery(study, tmp_path / "gallery").parent
     assert "images/index.html" in set(Page(out / "index.html").links)
     assert "index.html" in set(Page(out / "images" / "0.html").links)
@@ -206,7 +206,7 @@ def test_index_of_images_lists_each_once(study: Path, tmp_path: Path, monkeypatc
 
 
 def test_class_page_shows_the_units_that_prefer_it(study: Path, gallery: Path) -> None:
-    from interpret.gallery.relations import select
+    from interpret.gallery.selectivity import measure_selectivity
 
     for label, name in enumerate(CLASSES):
         page = Page(gallery / "classes" / f"{label}.html")
@@ -214,7 +214,7 @@ def test_class_page_shows_the_units_that_prefer_it(study: Path, gallery: Path) -
         for layer, _, _, _, _, mined in LAYERS:
             if not mined:
                 continue
-            found = select(Study.open(study).mined(layer).class_means)
+            found = measure_selectivity(Study.open(study).mined(layer).class_means)
             for unit in np.flatnonzero(found.classes == label).tolist():
                 prefix = f"../layers/{layer_path(layer).replace('%', '%25')}"
                 assert f"{prefix}/{unit}.html" in set(page.links)
@@ -734,9 +734,9 @@ def test_sheet_filters_and_sorts_by_every_number(browser: Any, gallery: Path, st
         page.locator("[data-filter=density]").select_option("any")
         page.get_by_text("Density", exact=True).last.click()
         assert shown(page) == np.argsort(data.density, kind="stable").tolist()
-        from interpret.gallery.relations import select
+        from interpret.gallery.selectivity import measure_selectivity
 
-        found = select(data.class_means)
+        found = measure_selectivity(data.class_means)
         page.get_by_text("Selective", exact=True).click()
         order = page.evaluate(
             "[...document.querySelectorAll('.sheet .unit')].map(u => Number(u.dataset.selectivity ?? -1))"

@@ -17,6 +17,7 @@ from interpret.figures.lettering import fit, height_of, width_of
 from interpret.figures.panels import WHOLE_LINE, Panel, lay_out, width_in_inches
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import in_style, look, points
+from interpret.figures.tile_grid import TileGrid
 from interpret.network.model import Model, as_model
 from interpret.network.weights import kind_of, named_layers, weight_of
 from interpret.network.wrappers import refuse_without_numbers
@@ -82,19 +83,34 @@ def filter_sheet(
     Where a filter has many grey slices, each row is a filter and each column an input channel, the first `limit` of
     both; what is not connected is hatched. Arguments, order and errors are those of `filter_images` and `plot_filters`.
     """
-    grid = _arranged(_find_kernels(as_model(model), layer), scale, channel, limit)
-    height, width = grid.tiles.shape[1:3]
+    return tiled_filter_sheet(model, layer, scale, channel, limit)[0]
+
+
+def tiled_filter_sheet(
+    model: Model | nn.Module,
+    layer: str | None = None,
+    scale: Scale = "filter",
+    channel: int | None = None,
+    limit: int = 32,
+) -> tuple[NDArray[np.uint8], TileGrid | None]:
+    """Return the picture of `filter_sheet`, and where its tiles are if it has one for each unit, in their order.
+
+    >>> tiled_filter_sheet(nn.Sequential(nn.Conv2d(3, 64, 11)))[1]
+    TileGrid(rows=4, columns=16, height=44, width=44, gap=4)
+    >>> tiled_filter_sheet(nn.Sequential(nn.Conv2d(2, 4, 3)))[1]  # a tile for each unit and input channel
+    """
+    found = _arranged(_find_kernels(as_model(model), layer), scale, channel, limit)
+    height, width = found.tiles.shape[1:3]
     zoom = max(1, round(_SHEET_TILE / max(height, width)))
-    tiles = grid.tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
-    pitch = height * zoom + _SHEET_GAP, width * zoom + _SHEET_GAP
-    sheet = np.full((grid.rows * pitch[0] - _SHEET_GAP, grid.columns * pitch[1] - _SHEET_GAP, 3), 255, np.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // grid.columns * pitch[0], place % grid.columns * pitch[1]
-        sheet[top : top + height * zoom, left : left + width * zoom] = _hatched(tile) if grid.absent[place] else tile
-    return sheet
+    grid = TileGrid(found.rows, found.columns, height * zoom, width * zoom, _SHEET_GAP)
+    tiles = found.tiles.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    for place in np.flatnonzero(found.absent):
+        tiles[place] = _hatched(tiles[place])
+    return grid.join(tiles, background=255), None if found.table else grid
 
 
 _SHEET_TILE, _SHEET_GAP = 44, 4
+"""Pixels of the longer side of a tile, about, and between tiles."""
 
 
 def _hatched(tile: NDArray[np.uint8]) -> NDArray[np.uint8]:

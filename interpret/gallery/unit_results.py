@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Occluded:
     """How large the square was."""
 
 
-class Analyses:
+class UnitResults:
     """The results of invariance probes, of the training's evolution and of occlusion, by layer and unit."""
 
     def __init__(self, study: StudyReader) -> None:
@@ -80,6 +81,13 @@ class Analyses:
             self._of_layers = [
                 {layer: np.nanmean(curves, 0) for layer, curves in probe.relative.items()} for probe in self._probes
             ]
+
+    def movement_of(self, layer: str, unit_count: int) -> list[float | None] | None:
+        """Return how far each unit of a layer moves; None where no probe measured so many units of it."""
+        found = self.movement.get(layer)
+        if found is None or len(found) != unit_count:
+            return None
+        return [value if math.isfinite(value) else None for value in found.tolist()]
 
     def curves(self, layer: str, unit: int | None = None) -> list[Curve]:
         """Return a unit's curves, each beside its layer's, or without a unit the layer's alone."""

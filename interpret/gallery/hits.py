@@ -1,0 +1,54 @@
+"""A unit's hits: its strongest examples, each with its source picture and the place in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from interpret.gallery.drawings import BoxDrawing, draw_box
+from interpret.gallery.layer_page import LayerPage
+from interpret.gallery.network_page import NetworkPage
+from interpret.gallery.sources import Source
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One of the strongest examples of a unit."""
+
+    rank: int
+    value: float
+    position: tuple[int, int] | None
+    """Row and column in the layer's output; None for a layer without positions."""
+    image: int
+    label: int
+    """What it is labelled; −1 where it is not."""
+    label_name: str | None
+    source: Source
+    box: BoxDrawing
+    view: str
+    """The part of the unit's sprites that is the hit's tile, as the viewBox of an SVG."""
+
+
+def hits_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Hit]:
+    """Return a unit's hits, the strongest first."""
+    data = layer.data
+    hits = []
+    for j in np.flatnonzero(data.images[unit] >= 0).tolist():
+        source = network.source(int(data.sources[unit, j]))
+        row, column = data.positions[unit, j].tolist()
+        label = int(data.labels[unit, j])
+        hits.append(
+            Hit(
+                rank=j + 1,
+                value=float(data.values[unit, j]),
+                position=(row, column) if layer.positioned else None,
+                image=int(data.images[unit, j]),
+                label=label,
+                label_name=network.label_name(label),
+                source=source,
+                box=draw_box(data.boxes[unit, j].tolist(), *source.size),
+                view=layer.tile_views[j],
+            )
+        )
+    return hits

@@ -1,0 +1,142 @@
+"""The network of a study as the gallery's pages show it: its layers, images, predictions and other results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from interpret.gallery.correlation import Correlates
+from interpret.gallery.layer_list import Row, list_rows
+from interpret.gallery.layer_page import LayerPage
+from interpret.gallery.sources import (
+    Prediction,
+    Sample,
+    Source,
+    label_name,
+    read_samples,
+    read_sources,
+    top_predictions,
+)
+from interpret.gallery.unit_results import Curve, UnitResults
+from interpret.network.readings import in_words
+from interpret.study.reader import MOST_SOURCES_PREDICTED, UNPREDICTED, StudyReader
+from interpret.study.views.network import NetworkView
+
+
+class NetworkPage(NetworkView[LayerPage]):
+    """A whole study as the gallery's templates read it.
+
+    Without `context`, whole images stay out: sources, the sample's inputs, and patches that are whole inputs.
+    """
+
+    def __init__(self, study: StudyReader, context: bool = True) -> None:
+        super().__init__(study, LayerPage, context)
+        self.unit_results = UnitResults(study)
+        self.correlates_inside: Mapping[str, Correlates] = {}
+        self.correlates_outside: Mapping[str, Correlates] = {}
+        """For each mined layer, the units of other layers that its units correlate with: set by the writer."""
+        self.paged: set[int] = set()
+        """The sources that have a page of their own: set by the writer."""
+        self.addresses: dict[int, str] = {}
+        """Where each source of the list is found, in the list's order: set by the writer."""
+        self._places = {record["name"]: place for place, record in enumerate(study.layers)}
+
+    @property
+    def gated(self) -> bool:
+        """Whether units are shown that lie behind a gate."""
+        return any(layer.gated for layer in self.mined_layers)
+
+    @property
+    def pictured(self) -> bool:
+        """Whether pictures of any unit have been made."""
+        return any(layer.pictured for layer in self.mined_layers)
+
+    @cached_property
+    def traced_at(self) -> dict[int, LayerPage]:
+        """The mined layers by their place among all traced layers."""
+        return {self._places[layer.name]: layer for layer in self.mined_layers}
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """The list of layers."""
+        return list_rows(self.layers, self.study.flow())
+
+    # its classes and predictions
+
+    def label_name(self, label: int) -> str | None:
+        """Return what the data calls a label."""
+        return label_name(self.data["classes"] or (), label)
+
+    @cached_property
+    def predicted(self) -> dict[int, tuple[Prediction, ...]]:
+        """What the network predicts for the source images, by number."""
+        found = self.predictions
+        if found is None:
+            return {}
+        rows = zip(found.sources.tolist(), found.top.tolist(), found.probabilities.tolist(), strict=True)
+        return {number: top_predictions(found.classes, outputs, shares) for number, outputs, shares in rows}
+
+    @property
+    def reading(self) -> str:
+        """How the network's outputs became the probabilities of its predictions, as a sentence."""
+        return "" if self.predictions is None else in_words(self.predictions.outputs, self.predictions.part)
+
+    @property
+    def unpredicted(self) -> str:
+        """Why the images have no predictions, as a sentence; empty where they have."""
+        if self.predicted:
+            return ""
+        why = self.settings.get(UNPREDICTED)
+        return f"There are no predictions: {why}." if why else "The network’s predictions were not computed."
+
+    @cached_property
+    def accuracy(self) -> tuple[float, int] | None:
+        """The share of the sample's labelled images whose most probable class is the label, and how many these are."""
+        correct = [
+            sample.predictions[0].name == sample.label
+            for sample in self.samples.values()
+            if sample.label is not None and sample.predictions
+        ]
+        same_names = self.model["classes"] == self.data["classes"]
+        return (sum(correct) / len(correct), len(correct)) if correct and same_names else None
+
+    # its images
+
+    @property
+    def every_image(self) -> bool:
+        """Whether there are so few images that all are listed."""
+        return self.source_count <= MOST_SOURCES_PREDICTED
+
+    @cached_property
+    def sources(self) -> dict[int, Source]:
+        """The pictures that have hits or are in the sample, by number."""
+        return read_sources(self.study, self.predicted, self.addresses, self.context)
+
+    def source(self, number: int) -> Source:
+        """Return one of the source pictures."""
+        return self.sources[number]
+
+    @cached_property
+    def samples(self) -> dict[int, Sample]:
+        """The inputs of the sample by item; none without context."""
+        if not self.context:
+            return {}
+        labels, outputs = self.data["classes"] or (), self.model["classes"] or ()
+        return read_samples(self.study, self.sources, labels, outputs)
+
+    # what is known of a layer only with all of the study
+
+    def preferred(self, layer: LayerPage) -> list[tuple[int, str]]:
+        """Return the classes that a layer's units prefer, with their names."""
+        if layer.selectivity is None:
+            return []
+        found = set(layer.selectivity.classes.tolist()) - {-1}
+        return [(label, self.label_name(label) or "") for label in sorted(found)]
+
+    def movement(self, layer: LayerPage) -> list[float | None] | None:
+        """Return how far each unit of a layer moves as images are transformed; None where that was not measured."""
+        return self.unit_results.movement_of(layer.name, layer.unit_count)
+
+    def curves(self, layer: LayerPage) -> list[Curve]:
+        """Return how far a layer moves as images are transformed."""
+        return self.unit_results.curves(layer.name)
