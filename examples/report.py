@@ -1,8 +1,8 @@
-"""A report of a small network, as HTML and as PDF: units, methods side by side, and their sanity check.
+"""A report of a small network as HTML and PDF: units, attribution methods side by side, and their sanity check.
 
     python examples/report.py
 
-It trains nothing: the network is the shipped LeNet, over 5,000 digits.
+The network is the shipped LeNet, the data 5,000 digits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import interpret
 from interpret.cli.answers import in_one_sentence
 
 METHODS = ("gradient", "smoothgrad", "gradcam", "guided", "deconvnet")
-"""For the sanity check."""
+"""Methods of the sanity check."""
 
 
 def main() -> None:
@@ -31,11 +31,11 @@ def main() -> None:
     study.project()
     study.draw_filters()
 
-    some = torch.stack([digits[item][0] for item in (600, 1100, 1700, 3600)])  # one, two, three and seven
-    few = {"points": 20, "samples": 10, "passes": 100}  # less than by default, and enough for pictures of 28 pixels
-    study.keep(interpret.compare_methods(model, some, **few))
-    study.keep(interpret.compare_methods(model, some, layer="conv2", target=9, **few), "conv2")
-    study.keep(interpret.sanity_check(model, some, METHODS, **few))
+    images = torch.stack([digits[item][0] for item in (600, 1100, 1700, 3600)])  # one, two, three and seven
+    effort = {"points": 20, "samples": 10, "passes": 100}  # less than by default; enough for 28 × 28 pixels
+    study.keep(interpret.compare_methods(model, images, **effort))
+    study.keep(interpret.compare_methods(model, images, layer="conv2", target=9, **effort), "conv2")
+    study.keep(interpret.sanity_check(model, images, METHODS, **effort))
     for name in ("report.html", "report.pdf"):
         print(f"Open {interpret.write_report(study, folder / name)}")
 

@@ -2,13 +2,13 @@
 
     python examples/papers/antialiased_pooling.py [--epochs 6] [--images 4000] [--out antialiased.png]
 
-Max-pooling with a stride takes a dense maximum and then drops every other position, without the blur that sampling
-asks for. Zhang puts the blur back, as a convolution with fixed weights. Here the same network is trained on the same
-digits with either, and both are moved diagonally, pixel by pixel.
+Strided max-pooling takes a dense maximum and then subsamples it without the low-pass filter that sampling requires.
+Zhang adds the filter, as a convolution with fixed weights. This script trains the same network with either pooling on
+the same digits, and probes both with diagonal shifts, pixel by pixel.
 
-What is measured: the equivariance error after each pooling, which for max-pooling is high at the shifts between its
-strides and low at their multiples, and how consistent the answers are over all pairs of shifts. What error is left at
-the multiples comes in over the border: with the padding, and for BlurPool with the reflection that it blurs there.
+It measures the equivariance error after each pooling layer, which for max-pooling is low at multiples of the stride and
+high between them, and the consistency of predictions over all pairs of shifts. The remaining error at multiples of the
+stride comes from the border: from the padding and, for BlurPool, from the reflection.
 
 Source: Zhang, "Making convolutional networks shift-invariant again", 2019, section 3.2 (max-pooling), section 4
 (consistency) and figure 5 (equivariance layer by layer). The paper measures on CIFAR-10 and ImageNet.
@@ -34,11 +34,11 @@ from interpret.figures.style import CATEGORIES, figure_grid, in_style
 
 SHIFTS = np.arange(-8, 9.0)
 POOLINGS = ("2", "5")
-"""The layers that downsample: positions 2 and 4 pixels apart."""
+"""The pooling layers, with strides of 2 and 4 pixels in the input."""
 
 
 class BlurPool(nn.Module):
-    """Blur with the binomial filter [1, 2, 1] along both axes, and take every other position."""
+    """Blur with the binomial filter [1, 2, 1] along both axes, with stride 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,30 +58,30 @@ NETWORKS = {
 }
 
 
-class Measured(NamedTuple):
+class Measurements(NamedTuple):
     accuracy: dict[str, float]
     probes: dict[str, interpret.InvarianceCurves]
 
 
-def measure(images: int = 4000, epochs: int = 6, probed: int = 200) -> Measured:
-    """Train both networks on so many digits, and move so many others."""
+def measure(images: int = 4000, epochs: int = 6, probed: int = 200) -> Measurements:
+    """Train both networks on `images` digits and probe them with `probed` held-out digits."""
     training, held_out = digits()
     training = Digits(training.images[:images], training.labels[:images])
     accuracy, probes = {}, {}
     for name, build in NETWORKS.items():
         network = train(build, training, epochs)
         with torch.inference_mode():
-            right = network(held_out.images).argmax(1) == held_out.labels
-        accuracy[name] = float(right.double().mean())
-        moved, labels = held_out.images[:probed], held_out.labels[:probed]
+            correct = network(held_out.images).argmax(1) == held_out.labels
+        accuracy[name] = float(correct.double().mean())
+        shifted, labels = held_out.images[:probed], held_out.labels[:probed]
         probes[name] = interpret.probe(
-            network, moved, "translation", SHIFTS, [*POOLINGS, "9"], labels, direction="diagonal", fill="black"
+            network, shifted, "translation", SHIFTS, [*POOLINGS, "9"], labels, direction="diagonal", fill="black"
         )
-    return Measured(accuracy, probes)
+    return Measurements(accuracy, probes)
 
 
-def numbers(curves: interpret.InvarianceCurves) -> dict[str, float]:
-    """Return the mean equivariance error after each pooling, at its strides and between, and how steady outputs are."""
+def statistics(curves: interpret.InvarianceCurves) -> dict[str, float]:
+    """Return the mean equivariance error at and between multiples of the stride, and the stability of the outputs."""
     found = {}
     for layer, stride in zip(POOLINGS, (2, 4), strict=True):
         error = curves.equivariance[layer].mean(0)
@@ -93,20 +93,20 @@ def numbers(curves: interpret.InvarianceCurves) -> dict[str, float]:
     near = np.abs(curves.values) <= 3
     same = curves.top[:, near, None] == curves.top[:, None, near]
     found["consistency up to 3 pixels"] = float(same[:, ~np.eye(near.sum(), dtype=bool)].mean())
-    found["deviation of the true label's probability"] = float(curves.deviations.mean())
+    found["deviation of the true-label probability"] = float(curves.deviations.mean())
     return found
 
 
 @in_style
-def plot(measured: Measured) -> Figure:
-    """Draw the equivariance error of both poolings and the probability of the true label against the shift."""
+def plot(measured: Measurements) -> Figure:
+    """Plot the equivariance error of both poolings and the probability of the true label against the shift."""
     figure, axes = figure_grid(1, 3, (7.2, 2.3))
     for colour, (name, curves) in zip(CATEGORIES, measured.probes.items(), strict=False):
         style = {"color": colour, "label": name, "marker": "o", "markersize": 2.5}
         for panel, layer in enumerate(POOLINGS):
             axes[0, panel].plot(curves.values, curves.equivariance[layer].mean(0), **style)
         axes[0, 2].plot(curves.values, curves.probabilities.mean(0), **style)
-    titles = ("after the first pooling", "after the second pooling", "true label")
+    titles = ("after the first pooling layer", "after the second pooling layer", "true label")
     for panel, title in zip(axes[0], titles, strict=True):
         panel.set_title(title)
         panel.set(xlabel=curves.axis, ylim=(0, None), xticks=np.arange(-8, 9, 4))
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="antialiased_pooling.png")
     chosen = parser.parse_args(arguments)
     measured = measure(chosen.images, chosen.epochs, chosen.probed)
-    found = {name: numbers(curves) for name, curves in measured.probes.items()}
+    found = {name: statistics(curves) for name, curves in measured.probes.items()}
     print(f"{'':44}" + "".join(f"{name:>20}" for name in found))
     print(f"{'accuracy on 1,000 held-out digits':44}" + "".join(f"{a:20.3f}" for a in measured.accuracy.values()))
     for row in next(iter(found.values())):

@@ -2,8 +2,8 @@
 
     python examples/papers/canziani_figure1_2.py --out figures
 
-All of torchvision's classifiers with the accuracy that torchvision publishes; operations and parameters are counted
-here and held against the published ones. Nothing is downloaded.
+All classifiers of torchvision with their published accuracy. Operations and parameters are counted here and compared
+with the published numbers. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from interpret.results.plotting import plot
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="torchvision's networks; without any: all")
+    parser.add_argument("names", nargs="*", help="torchvision networks; default: all")
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for figure1.png and figure2.png")
     arguments = parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""What LeNet makes of one digit, layer by layer: the picture that every lecture on convolutional networks shows.
+"""LeNet's feature maps of one digit, layer by layer.
 
     python examples/papers/feature_maps.py
     python examples/papers/feature_maps.py squeezenet1_1 path/to/picture.jpg --layers 'features.0,features.2,features.5'
 
-Going down, maps get smaller and more: edges of the digit, then pieces of strokes somewhere in it, then ten numbers, the
-largest of which is the answer.
+With depth, maps get smaller and more numerous: edges of the digit, then pieces of strokes, then ten logits, the largest
+of which is the prediction.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LAYERS = "conv1,pool1,conv2,pool2,fc1,fc2"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="lenet")
-    parser.add_argument("picture", nargs="?", help="default: one of the digits")
-    parser.add_argument("--item", type=int, default=1234, help="which digit, 0 to 4999")
-    parser.add_argument("--layers", help=f"default: {LAYERS} of lenet, otherwise every convolution and linear layer")
+    parser.add_argument("picture", nargs="?", help="an image file; default: one of the digits")
+    parser.add_argument("--item", type=int, default=1234, help="number of the digit, 0 to 4999")
+    parser.add_argument("--layers", help=f"default: {LAYERS} of lenet, otherwise all convolutional and linear layers")
     parser.add_argument("--out", default="feature_maps.png")
     arguments = parser.parse_args()
 
@@ -47,7 +47,7 @@ def main() -> None:
         print(f"{layer}: {len(maps)} units, {size}; {np.mean(maps > 0):.0%} of the activations are above zero")
     last = next(reversed(found.maps.values()))
     if last.ndim == 1 and model.classes is not None and len(last) == len(model.classes):
-        print(f"The largest output is that of {model.classes[int(last.argmax())]}.")
+        print(f"The largest output is {model.classes[int(last.argmax())]}.")
     print(found.reading)
     print(f"Open {arguments.out}")
 

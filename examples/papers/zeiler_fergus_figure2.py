@@ -1,10 +1,10 @@
-"""Top patches and their deconvnet projections of a layer, as in Zeiler & Fergus (2014), Figure 2.
+"""Top-activating patches of a layer and their deconvnet projections, as in Zeiler & Fergus (2014), Figure 2.
 
     python examples/papers/zeiler_fergus_figure2.py squeezenet1_1 photographs features.6.expand3x3 --units 8
     python examples/papers/zeiler_fergus_figure2.py lenet digits conv2 --units 8
 
-For each unit, the nine images that excite it most, of nine different photographs, strongest first: above, what in each
-of them it answers to, projected down to the pixels; below, the window of the image that it sees.
+For each unit, the figure shows its nine top-activating image patches, from nine different photographs, strongest first:
+above, the projections of the activations to pixels; below, the patches, cropped to the receptive field.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from interpret.figures.saving import write_figure
 from interpret.figures.style import WIDTH, figure_grid, in_style, points, show
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
 
-APART = 0.14
-"""Inches between two groups of nine: several times what lies between two of their pictures."""
-WITHIN = 0.03
-"""Of a picture's side, between two of a group."""
+GROUP_GAP = 0.14
+"""Gap between two groups of nine images, in inches: several times that within a group."""
+IMAGE_GAP = 0.03
+"""Gap between two images of a group, as a fraction of their side."""
 
 
 def main() -> None:
@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("layer")
-    parser.add_argument("--units", type=int, default=8, help="how many, those with the strongest activations")
-    parser.add_argument("--width", type=float, default=WIDTH, help="of the figure, in inches")
+    parser.add_argument("--units", type=int, default=8, help="number of units, those with the highest activations")
+    parser.add_argument("--width", type=float, default=WIDTH, help="figure width, in inches")
     parser.add_argument("--out", default="figure2.png")
     arguments = parser.parse_args()
 
@@ -53,7 +53,7 @@ def main() -> None:
 
     found = mined[arguments.layer]
     units = np.argsort(-found.maximum, kind="stable")[: arguments.units].tolist()
-    title = f"{model.name}, {arguments.layer}: deconvnet projections of the strongest hits above their patches"
+    title = f"{model.name}, {arguments.layer}: deconvnet projections of the top-activating patches, above the patches"
     write_figure(draw(title, units, tiles, arguments.width), arguments.out)
     for unit in units:
         values = found.values[unit]
@@ -65,17 +65,17 @@ def main() -> None:
 def draw(
     title: str, units: list[int], tiles: dict[str, dict[tuple[int, int], NDArray[np.uint8]]], width: float
 ) -> Figure:
-    """Draw each unit's nine projections above its nine patches, the groups of nine well apart from each other."""
+    """Draw each unit's nine projections above its nine patches."""
     title = fit(title, width - 0.2, points("figure.title"), lines=3)
     words = height_of(title, points("figure.title")) + height_of("unit", points("axes.title"))
     figure, axes = figure_grid(2, len(units), (width, 2 * width / len(units) + words + 0.1))
-    figure.get_layout_engine().set(w_pad=APART / 2, h_pad=APART / 2, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=GROUP_GAP / 2, h_pad=GROUP_GAP / 2, wspace=0, hspace=0)
     for column, unit in enumerate(units):
         for row, kind in enumerate(tiles):
-            nine = np.full((9, *tiles[kind][unit, 0].shape), 255, np.uint8)  # white where there are fewer
+            nine = np.full((9, *tiles[kind][unit, 0].shape), 255, np.uint8)  # white if there are fewer than nine
             for rank in range(9):
                 nine[rank] = tiles[kind].get((unit, rank), nine[rank])
-            grid = mosaic(nine.reshape(3, 3, *nine.shape[1:]), gap=WITHIN)[0]
+            grid = mosaic(nine.reshape(3, 3, *nine.shape[1:]), gap=IMAGE_GAP)[0]
             show(axes[row, column], grid, f"unit {unit}" if row == 0 else "", interpolation="nearest")
     figure.suptitle(title)
     return figure

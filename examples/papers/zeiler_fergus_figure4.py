@@ -1,13 +1,13 @@
-"""How a network's features grow during training, as in Zeiler & Fergus (2014), Figure 4.
+"""Evolution of features during training, as in Zeiler & Fergus (2014), Figure 4.
 
     python examples/papers/zeiler_fergus_figure4.py
     python examples/papers/zeiler_fergus_figure4.py emoji_alexnet emoji --layers 'conv*'      # in colour; see its card
     python examples/papers/zeiler_fergus_figure4.py my-model-folder path/to/training/images --units 8
 
-Each row is a unit, each column a kept epoch: its single strongest activation over all training images, projected down
-by the deconvnet. The paper concludes that "the lower layers of the model can be seen to converge within a few epochs"
-and that "the upper layers only develop after a considerable number of epochs": the curve below the pictures measures
-it, and the last lines that this prints say what it came to.
+Each row is a unit, each column a saved epoch: the unit's highest activation over all training images, projected to
+pixels by the deconvnet. The paper concludes that "the lower layers of the model can be seen to converge within a few
+epochs" and that "the upper layers only develop after a considerable number of epochs": the curve below the images
+measures this, and the script prints the numbers.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from interpret.results.plotting import plot
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", nargs="?", default="lenet", help="a model folder that keeps epochs")
+    parser.add_argument("model", nargs="?", default="lenet", help="a model folder with saved epochs")
     parser.add_argument("data", nargs="?", help="default: the 4,000 digits that lenet was trained on")
-    parser.add_argument("--layers", help="default: every convolution and linear layer")
-    parser.add_argument("--units", type=int, default=6, help="how many of each layer, drawn at random")
+    parser.add_argument("--layers", help="default: all convolutional and linear layers")
+    parser.add_argument("--units", type=int, default=6, help="number of random units per layer")
     parser.add_argument("--out", default="figure4.png")
     arguments = parser.parse_args()
 
@@ -45,8 +45,9 @@ def main() -> None:
     for layer in evolution.layers:
         moved, jumps = 100 * evolution.movement[layer], evolution.jumps[layer]
         print(
-            f"{layer}: features move {moved[0]:.1f} % of their norm per epoch at first and {moved[-1]:.2f} % at last; "
-            f"the strongest image changed in {jumps.sum()} of {jumps[:, 1:].size} steps"
+            f"{layer}: features change by {moved[0]:.1f} % of their norm per epoch at first, "
+            f"by {moved[-1]:.2f} % at last; "
+            f"the top-activating image changed in {jumps.sum()} of {jumps[:, 1:].size} steps"
         )
     print(f"Open {arguments.out}")
 

@@ -2,15 +2,15 @@
 
     python examples/papers/zeiler_fergus_figure5.py [--every 1] [--out figure5.png]
 
-The network is SqueezeNet 1.1 with its ImageNet weights; the photographs come with the demo packages. They are single
-objects that the network knows, and their labels were given by eye. Each is resized to a short side of 360 pixels, of
-which the network sees 227, so that what comes into the picture as it moves is the photograph's own surroundings.
+The network is SqueezeNet 1.1 with ImageNet weights; the photographs come with the demo packages. Each shows a single
+object of an ImageNet class; the labels were assigned by hand. Photographs are resized to a short side of 360 pixels and
+the network sees a crop of 227, so a transformed crop is filled with the photograph's own surroundings.
 
-The paper's claims, and what is measured of each:
+The paper's claims, and how each is measured:
 
 1. "Small transformations have a dramatic effect in the first layer of the model, but a lesser impact at the top feature
-   layer": the distance at a small transformation, first layer beside last.
-2. "being quasi-linear for translation & scaling": how well a straight line through 0 fits the last layer's distances.
+   layer": the distance at a small transformation, in the first and the last layer.
+2. "being quasi-linear for translation & scaling": R² of a line through 0, fitted to the last layer's distances.
 3. "The network output is stable to translations and scalings. In general, the output is not invariant to rotation": the
    probability of the true label over all values.
 """
@@ -36,52 +36,52 @@ PHOTOGRAPHS = {
 }
 SHORT_SIDE = 360
 LAYERS = "features.0,*.squeeze,*.expand1x1,*.expand3x3,classifier.1,classifier.3"
-"""All convolutions, and at the top the average over positions, which is what the paper's fully connected layers do."""
+"""All convolutions, and the global average pooling, in place of the paper's fully connected layers."""
 VALUES = {
     "translation": np.arange(-60, 61, 2.0),
     "scale": np.arange(50, 91) / 50,
     "rotation": np.arange(0, 351, 10.0),
 }
 SMALL = {"translation": 6, "scale": 1.1, "rotation": 20}
-"""Small transformations, for the first claim."""
+"""The small transformations of the first claim."""
 
 
 def probe(every: int = 1) -> list[interpret.InvarianceCurves]:
-    """Probe the five photographs with every so manieth value of each transform, the identity and `SMALL`."""
+    """Probe the five photographs at every n-th value of each transform, at the identity and at `SMALL`."""
     model = interpret.load("squeezenet1_1")
     model.preprocess = replace(model.preprocess, resize=SHORT_SIDE)
     images = interpret.open_images("photographs", model, crops="center")
-    place = {images.source_name(source): source for source in range(len(images))}
-    items = [place[name] for name in PHOTOGRAPHS]
+    numbers = {images.source_name(source): source for source in range(len(images))}
+    items = [numbers[name] for name in PHOTOGRAPHS]
     labels = [model.classes.index(name) for name in PHOTOGRAPHS.values()]
     probes = []
     for transform, values in VALUES.items():
         identity = 1 if transform == "scale" else 0
-        asked = np.unique([*values[::every], identity, SMALL[transform]])
-        probes.append(interpret.probe(model, images, transform, asked, LAYERS, labels, items=items))
+        probed = np.unique([*values[::every], identity, SMALL[transform]])
+        probes.append(interpret.probe(model, images, transform, probed, LAYERS, labels, items=items))
     return probes
 
 
 def claims(curves: interpret.InvarianceCurves) -> dict[str, float]:
-    """Return what a probe says of the paper's claims."""
+    """Return the measurements for the paper's claims."""
     first, last = (curves.relative[layer].mean(0) for layer in (curves.layers[0], curves.layers[-1]))
     small = int(np.flatnonzero(curves.values == SMALL[curves.transform])[0])
     found = {"first layer, small": first[small], "last layer, small": last[small]}
     if curves.transform != "rotation":
         strength = np.abs(curves.values - curves.identity)
         line = strength * (strength @ last) / (strength @ strength)  # least squares, through 0
-        found["straightness, R²"] = 1 - np.sum((last - line) ** 2) / np.sum((last - last.mean()) ** 2)
+        found["linearity, R²"] = 1 - np.sum((last - line) ** 2) / np.sum((last - last.mean()) ** 2)
     return found | {
         "probability at identity": curves.probabilities[:, curves.values == curves.identity].mean(),
         "mean probability": curves.probabilities.mean(),
-        "least probability": curves.probabilities.min(1).mean(),
+        "lowest probability": curves.probabilities.min(1).mean(),
         "consistency": curves.consistency.mean(),
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--every", type=int, default=1, help="take every so manieth value only")
+    parser.add_argument("--every", type=int, default=1, help="probe every n-th value only")
     parser.add_argument("--out", default="figure5.png")
     chosen = parser.parse_args(arguments)
     probes = probe(chosen.every)

@@ -1,4 +1,4 @@
-"""What a network loses where a square is hidden, as in Zeiler & Fergus (2014), Figure 7.
+"""Sensitivity to occlusion, as in Zeiler & Fergus (2014), Figure 7.
 
 python examples/papers/zeiler_fergus_figure7.py squeezenet1_1 photographs --images 5 60 210
 python examples/papers/zeiler_fergus_figure7.py lenet digits --size 7 --stride 2
@@ -21,10 +21,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="squeezenet1_1")
     parser.add_argument("data", nargs="?", default="photographs")
-    parser.add_argument("--images", type=int, nargs="+", help="which sources, from 0; default: three of other classes")
-    parser.add_argument("--layer", help="whose strongest feature map is followed; default: the last below the answer")
-    parser.add_argument("--size", type=int, default=32, help="side of the occluder, in pixels")
-    parser.add_argument("--stride", type=int, default=16, help="its step, in pixels")
+    parser.add_argument(
+        "--images", type=int, nargs="+", help="numbers of the images, from 0; default: three of different classes"
+    )
+    parser.add_argument("--layer", help="the layer of the feature map to follow; default: the last hidden convolution")
+    parser.add_argument("--size", type=int, default=32, help="side of the occluder in pixels")
+    parser.add_argument("--stride", type=int, default=16, help="step of the occluder in pixels")
     parser.add_argument("--out", default="figure7.png")
     arguments = parser.parse_args()
 
@@ -45,18 +47,18 @@ def main() -> None:
     )
     write_figure(interpret.plot_occlusion(occlusion), arguments.out)
     for row, label in enumerate(occlusion.labels.tolist()):
-        lost = occlusion.clean_probabilities[row] - occlusion.probabilities[row].min()
+        clean = occlusion.clean_probabilities[row]
+        lost = clean - occlusion.probabilities[row].min()
         print(
-            f"{occlusion.class_name(label)}: probability {occlusion.clean_probabilities[row]:.2f}, at the worst place "
-            f"{lost:.2f} less; the feature map's sum falls to "
-            f"{occlusion.activations[row].min() / occlusion.clean_activations[row]:.0%}"
+            f"{occlusion.class_name(label)}: probability {clean:.2f}, reduced by up to {lost:.2f}; "
+            f"the feature map's sum falls to {occlusion.activations[row].min() / occlusion.clean_activations[row]:.0%}"
         )
     print(occlusion.reading)
     print(f"Open {arguments.out}")
 
 
 def hidden_layer(model: interpret.Model) -> str:
-    """Return the last convolution that still has more than the classes' maps."""
+    """Return the last convolution whose number of maps is not the number of classes."""
     layers = interpret.trace(model).values()
     convolutions = [layer for layer in layers if layer.kind == "Conv2d"]
     hidden = [layer.name for layer in convolutions if layer.output_shape[0] != len(model.classes or ())]

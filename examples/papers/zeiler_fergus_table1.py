@@ -1,17 +1,18 @@
-"""Whether a network knows eyes and mouths as such, as in Zeiler & Fergus (2014), Table 1.
+"""Correspondence of eyes and mouths in different faces, as in Zeiler & Fergus (2014), Table 1.
 
     npm pack emoji-datasource-google@16.0.0 && tar xf emoji-datasource-google-16.0.0.tgz
     python examples/papers/zeiler_fergus_table1.py package
 
-The first line gets Google's emoji drawings (Apache-2.0) with npm.
+The first line downloads Google's emoji drawings (Apache-2.0) with npm.
 
-The paper masks eyes and noses of five dogs. These are the faces of emoji, whose eyes and mouths lie at known places.
-Each face is put at a random place of a white picture, so that a part lies elsewhere in each, and masked in the mean
-colour: the eye on the left, the one on the right, the mouth, and beside each of them boxes of the same size at random
-places of the face. Low Δ means that the features change alike in different faces.
+The paper masks eyes and noses of five dogs. This script masks parts of emoji faces, whose eyes and mouths have known
+positions. Each face is placed at a random position in a white image. Then the left eye, the right eye, the mouth and,
+as a control, boxes of the same size at random positions on the face are filled with the mean colour. A low Δ means that
+masking changes the features of different faces in the same way.
 
-With SqueezeNet, all three parts come out well below random boxes, as in the paper. But so do boxes at one random place
-for all faces, which the paper does not look at: its table alone does not tell a part from a place on the face.
+With SqueezeNet, all three parts have a much lower Δ than random boxes, as in the paper. But so do boxes at one random
+position that is the same for all faces. The paper lacks this control: its table alone does not distinguish a part from
+a position on the face.
 """
 
 from __future__ import annotations
@@ -33,27 +34,27 @@ from interpret.support.errors import InterpretError
 
 FACES = """1f600 1f603 1f604 1f601 1f606 1f642 1f60a 1f617 1f619 1f610 1f611 1f612 1f62c 1f635 1f615 1fae4 1f61f 1f641
 2639-fe0f 1f62e 1f62f 1f626 1f627 1f629 1f62b 1f60b""".split()
-"""Code points of faces that look straight ahead and have both eyes and a mouth in the usual places."""
+"""Code points of faces that look straight ahead, with both eyes and a mouth at the usual positions."""
 SIDE = 64
 FACE = (2, 2, 61, 62)
-"""Top, left, bottom and right of the face in its picture of 64 × 64 pixels."""
+"""Top, left, bottom and right of the face in its 64 × 64 image."""
 PARTS = {"eye on the left": (17, 13, 35, 31), "eye on the right": (17, 33, 35, 51), "mouth": (35, 13, 53, 51)}
 LAYERS = "features.0,features.2,features.5,features.8,features.12,classifier.3"
-"""Of SqueezeNet: the first convolution, the three poolings, the last fire module, and the mean over all positions."""
+"""SqueezeNet's first convolution, its three pooling layers, its last fire module and its global average pooling."""
 
 
 def read_faces(path: Path, names: list[str]) -> NDArray[np.uint8]:
-    """Return emoji on white, uint8 [n, 64, 64, 3], from the package's folder, its folder of pictures, or its sheet."""
+    """Return emoji on white, uint8 [n, 64, 64, 3], from the package's folder, its folder of images, or its sheet."""
     if path.is_file():
         sheet = Image.open(path).convert("RGBA")
         listed = next(
             (folder / "emoji.json" for folder in path.resolve().parents if (folder / "emoji.json").exists()), None
         )
         if listed is None:
-            raise InterpretError(f"sheet {str(path)!r} needs the package's emoji.json in one of the folders above it")
-        where = {one["image"].removesuffix(".png"): one for one in json.loads(listed.read_text("utf-8"))}
+            raise InterpretError(f"sheet {str(path)!r} needs the package's emoji.json in a parent folder")
+        entries = {one["image"].removesuffix(".png"): one for one in json.loads(listed.read_text("utf-8"))}
         pitch = SIDE + 2
-        corners = [(where[name]["sheet_x"] * pitch + 1, where[name]["sheet_y"] * pitch + 1) for name in names]
+        corners = [(entries[name]["sheet_x"] * pitch + 1, entries[name]["sheet_y"] * pitch + 1) for name in names]
         pictures = [sheet.crop((x, y, x + SIDE, y + SIDE)) for x, y in corners]
     else:
         folder = next((one for one in (path / "img/google/64", path) if (one / f"{names[0]}.png").exists()), None)
@@ -69,7 +70,7 @@ def read_faces(path: Path, names: list[str]) -> NDArray[np.uint8]:
 def place(
     faces: NDArray[np.uint8], size: tuple[int, int], share: float, seed: int
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
-    """Put each face, a share of the picture high, at a random place, and return boxes of face and parts with it."""
+    """Return images with each face at a random position, `share` of the image high, and the boxes of face and parts."""
     generator = np.random.default_rng(seed)
     side = round(share * min(size))
     corners = np.floor(generator.random((len(faces), 2)) * (np.array(size) - side + 1)).astype(int)
@@ -85,10 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("emoji", type=Path, help="the unpacked package, its folder img/google/64, or its sheet 64.png")
     parser.add_argument("--model", default="squeezenet1_1")
-    parser.add_argument("--layers", help=f"default: {LAYERS} of squeezenet1_1, otherwise every convolution")
-    parser.add_argument("--faces", type=int, default=len(FACES))
-    parser.add_argument("--draws", type=int, default=5, help="random places")
-    parser.add_argument("--share", type=float, default=0.8, help="of the picture's height, that a face has")
+    parser.add_argument("--layers", help=f"default: {LAYERS} of squeezenet1_1, otherwise all convolutions")
+    parser.add_argument("--faces", type=int, default=len(FACES), help="number of faces")
+    parser.add_argument("--draws", type=int, default=5, help="number of random positions")
+    parser.add_argument("--share", type=float, default=0.8, help="height of a face as a fraction of the image height")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="table1.png")
     arguments = parser.parse_args()
@@ -111,7 +112,7 @@ def main() -> None:
             f"{part} {gain:+.3f} ± {error:.3f}"
             for part, gain, error in zip(found.parts, found.gains[layer][0], found.gain_errors[layer][0], strict=True)
         )
-        print(f"{layer}: random minus part: {gains}")
+        print(f"{layer}: Δ of random boxes minus Δ of the part: {gains}")
     print(found.reading)
     print(f"Open {arguments.out}")
 

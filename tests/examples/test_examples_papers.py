@@ -59,7 +59,7 @@ def test_lower_layers_settle_before_upper_ones(example: Example) -> None:
     printed = example("zeiler_fergus_figure4", "--units", 2)
     moves = {
         layer: (float(first), float(last))
-        for layer, first, last in numbers(r"(\w+): features move ([\d.]+) % .*? and ([\d.]+) % at last", printed)
+        for layer, first, last in numbers(r"(\w+): features change by ([\d.]+) % .*? by ([\d.]+) % at last", printed)
     }
     assert list(moves) == ["conv1", "conv2", "fc1", "fc2"]
     assert all(last < first / 20 for first, last in moves.values()), "every layer settles"
@@ -178,11 +178,11 @@ def test_what_lenet_sees_in_digits(example: Example) -> None:
     """Krizhevsky et al., Fig. 4, on the digits that LeNet was not trained on."""
     printed = example("krizhevsky_figure4", "--images", 4, "--index", "kept")
     ((known, first, among),) = numbers(
-        r"Of ([\d,]+) test images .* first in ([\d,]+) and among five in ([\d,]+)\.", printed
+        r"Of ([\d,]+) labelled test images, ([\d,]+) are correct \(top 1\) and ([\d,]+) within the top 5\.", printed
     )
     assert known == "1,000" and int(first) == 992, "the accuracy that LeNet's card states"
     assert int(among.replace(",", "")) >= 999
-    ((alike,),) = numbers(r"Of the nearest images, (\d+)% are of the query's class", printed)
+    ((alike,),) = numbers(r"Of the nearest neighbours, (\d+)% have the query's class", printed)
     assert int(alike) >= 95
     assert np.load("kept/relu3/features.npy").shape == (5000, 128)
     axes = example.figures[0].axes
@@ -204,14 +204,14 @@ def test_the_class_of_a_labelled_file_is_marked(example: Example, tmp_path: Path
         picture = Image.fromarray(digits.images[500 * label + 7])
         picture.save(tmp_path / "tests" / f"digit_{number}_{label}.png")
     printed = example("krizhevsky_figure4", "lenet", "digits", "--tests", tmp_path / "tests", "--images", 3)
-    assert "Of 3 test images whose class is known, it comes first in 3 and among five in 3." in printed
+    assert "Of 3 labelled test images, 3 are correct (top 1) and 3 within the top 5." in printed
     titles = {axes.texts[0].get_text() for axes in example.figures[0].axes[:3]}
     assert titles == {"3", "0", "9"}
 
 
 def test_feature_maps_of_a_digit(example: Example) -> None:
     printed = example("feature_maps", "--item", 3777)
-    assert "This is a 7." in printed and "The largest output is that of 7." in printed
+    assert "This is a 7." in printed and "The largest output is 7." in printed
     told = {
         layer: (int(units), size, int(share))
         for layer, units, size, share in numbers(r"(\w+): (\d+) units, ([^;]+); (\d+)% of the act", printed)

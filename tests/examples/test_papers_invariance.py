@@ -37,7 +37,7 @@ def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         assert f"{found['first layer, small']:.3f}" in capsys.readouterr().out or curves is not kept[0]
     translation, scale, rotation = (figure5.claims(curves) for curves in kept)
     assert translation["mean probability"] > scale["mean probability"]
-    assert rotation["least probability"] < 0.8 * translation["probability at identity"]
+    assert rotation["lowest probability"] < 0.8 * translation["probability at identity"]
 
 
 @pytest.mark.slow
@@ -62,8 +62,8 @@ def test_pooling_and_invariance(
         highest = max(probes[name].probabilities.mean() for name in pooling.CONVOLUTIONAL)
         assert probes["perceptron"].probabilities.mean() < highest
     written = capsys.readouterr().out
-    assert written.count("borne out") == 3
-    assert ("not borne out" in written) == (not all(worse.holds.values()))
+    assert written.count("confirmed") == 3
+    assert ("not confirmed" in written) == (not all(worse.holds.values()))
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_antialiased_pooling(
     monkeypatch.setattr(antialiased, "measure", lambda *sizes: kept.append(original(*sizes)) or kept[0])
     antialiased.main(["--images", "2000", "--epochs", "4", "--probed", "60", "--out", str(tmp_path / "figure.png")])
     assert width(tmp_path / "figure.png") == 1440
-    plain, blurred = (antialiased.numbers(curves) for curves in kept[0].probes.values())
+    plain, blurred = (antialiased.statistics(curves) for curves in kept[0].probes.values())
     for stride in (2, 4):
         between = f"error between multiples of {stride} pixels"
         assert plain[between] > 1.5 * plain[f"error at multiples of {stride} pixels"]  # the teeth of the saw
