@@ -154,14 +154,21 @@ def test_spread_of_few_images_leaves_places_empty(tmp_path: Path) -> None:
     assert sorted(set(spread["items"][0, 4].tolist()) - {-1}) == [0, 1, 2]
 
 
-def test_spread_and_connections_are_computed_once(begun: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spread_and_connections_are_computed_once(
+    begun: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr("interpret.tracing.connectivity.trace_flow", never)
+    monkeypatch.setattr("interpret.study.connections.trace_flow", never)
     monkeypatch.setattr("interpret.study.activation_range.run_and_locate", never)
     begun.find_activation_range_examples()
     begun.connect()
+    other = Study(tmp_path / "study", begun.model, begun.data)
+    other.mine(k=3)
+    for compute in (other.find_activation_range_examples, other.connect):
+        with pytest.raises(AssertionError, match="computed again"):
+            compute()
 
 
 def test_connections_point_to_the_layers_of_the_study(begun: Study) -> None:

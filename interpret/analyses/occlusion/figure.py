@@ -67,8 +67,13 @@ def plot_occlusion(
 ) -> Figure | Axes:
     """Draw an occlusion experiment as Zeiler & Fergus 2014, Fig. 7: a row for each image, five columns.
 
-    >>> plot_occlusion  # doctest: +ELLIPSIS
-    <function plot_occlusion at ...>
+    >>> import torch
+    >>> from interpret import occlude
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5)).eval()
+    >>> occlusion = occlude(network, torch.rand(2, 3, 8, 8), size=4, stride=2)
+    >>> figure = plot_occlusion(occlusion, ["image", "probability"], width=3.3)
+    >>> float(figure.get_size_inches()[0])
+    3.3
 
     The maps show, at the place of the occluder's centre, what was measured with it there.
 
