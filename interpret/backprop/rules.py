@@ -21,6 +21,7 @@ from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
 from interpret.network.modes import constant_parameters
+from interpret.network.operations import Backward, is_in_place, operation_name, operation_of
 from interpret.network.pointwise import Pedigree, Pending, rectifier_slope, slope_of
 from interpret.network.torch_internals import (
     base_of,
@@ -37,54 +38,6 @@ OVERLAPS = ("add", "overwrite")
 
 Rule = Literal["deconvnet", "guided", "gradient"]
 Overlap = Literal["add", "overwrite"]
-
-# Operations by name, without the underscores of the in-place and operator forms.
-RECTIFIERS = frozenset(
-    "relu relu6 leaky_relu prelu rrelu elu selu celu silu gelu mish softplus hardswish threshold".split()
-)
-CLAMPS = frozenset("clamp clamp_min clamp_max clip hardtanh".split())
-SQUASHING = frozenset("tanh sigmoid hardsigmoid log_sigmoid softsign softmax log_softmax".split())
-MAX_POOLS = frozenset(
-    f"{kind}max_pool{dimensions}d{form}"
-    for kind in ("", "adaptive_")
-    for dimensions in (1, 2, 3)
-    for form in ("", "_with_indices")
-)
-MAXIMA = frozenset("max amax maximum".split())
-PRODUCTS = frozenset("mul multiply".split())
-QUOTIENTS = frozenset("div divide true_divide".split())
-# linear in whichever one of their arguments carries the signal
-BILINEAR = frozenset(
-    """convolution conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear bilinear
-    matmul rmatmul mm mv bmm addmm addmv baddbmm addcmul einsum tensordot""".split()
-)
-# linear, and a gate that passes through them stays a gate
-RESHAPING = frozenset(
-    """view view_as reshape reshape_as flatten unflatten squeeze unsqueeze permute transpose swapaxes swapdims movedim
-    moveaxis t expand expand_as broadcast_to repeat repeat_interleave tile getitem select narrow contiguous clone
-    interpolate upsample""".split()
-)
-CASTS = frozenset("to type type_as".split())
-LINEAR = (
-    RESHAPING
-    | CASTS
-    | frozenset(
-        """add radd sub rsub subtract neg negative positive mean sum cumsum avg_pool1d avg_pool2d avg_pool3d
-        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d dropout dropout1d dropout2d dropout3d
-        alpha_dropout feature_alpha_dropout cat concat concatenate stack hstack vstack dstack index_select gather
-        take_along_dim chunk split split_with_sizes tensor_split unbind ravel diagonal tril triu broadcast_tensors
-        float double half bfloat16 cuda cpu pad pixel_shuffle pixel_unshuffle channel_shuffle
-        native_channel_shuffle roll flip fliplr flipud rot90 fold unfold max_unpool1d max_unpool2d max_unpool3d
-        setitem index_add index_copy scatter scatter_add zero fill copy detach requires_grad""".split()
-    )
-)
-# questions about a tensor, not operations on what it holds
-QUESTIONS = frozenset(
-    """get set size dim ndimension numel nelement stride storage_offset element_size is_contiguous is_floating_point
-    is_complex is_signed is_same_size is_inference get_device data_ptr len repr format has_names zeros_like
-    ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full new_tensor hash
-    register_hook retain_grad backward grad result_type""".split()
-)
 
 
 class UncoveredOperation(UserWarning):
@@ -240,109 +193,108 @@ class BackwardRule(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
-        name = getattr(func, "__name__", repr(func)).partition(".")[0].strip("_")
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
         if not torch.is_grad_enabled() or (not signals and not self._pedigree.knows((args, kwargs))):
             return func(*args, **kwargs)
         if self.rule == "gradient":
-            return self._run(name, func, args, kwargs)
+            return self._run(func, args, kwargs)
         self.check(signals)
-        result = self._pass(name, func, args, kwargs, signals)
+        result = self._pass(func, args, kwargs, signals)
         for value in tensors_in((args, kwargs, result)):
             _mark(value, "seen")
         return result
 
-    def _pass(
-        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
-    ) -> Any:
+    def _pass(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]) -> Any:
         """Run one operation as the rule reads it, by itself or as the end of a rectifier that is written out."""
-        if name in QUESTIONS:
-            return self._run(name, func, args, kwargs)
-        pasts = self._pedigree.pasts(name, func, args, kwargs)
+        backward = operation_of(func).backward
+        if backward is Backward.QUERY:
+            return self._run(func, args, kwargs)
+        pasts = self._pedigree.pasts(func, args, kwargs)
         pending = [one for one in self._pedigree.pending((args, kwargs)) if not one.reported]
-        for past in [] if name in RECTIFIERS | CLAMPS else pasts:
-            slope = rectifier_slope(name, past, bool(pending))
+        for past in [] if backward in (Backward.RECTIFIER, Backward.CLAMP) else pasts:
+            slope = rectifier_slope(func, past, bool(pending))
             if slope is not None:
                 for one in pending:
                     one.taken_up = True
-                written = args[0] if _is_in_place(func) and args[0] is not past.source else None
+                written = args[0] if is_in_place(func) and args[0] is not past.source else None
                 result = _Rectify.apply(past.source, self.rule, func, args, kwargs, (past.function, slope), written)
                 self._pedigree.note(result, pasts)
                 return result
-        result, covered = self._pass_by_itself(name, func, args, kwargs, signals)
+        result, covered = self._pass_by_itself(func, args, kwargs, signals)
         if pasts:
             if not covered:
-                pending.append(self._wait(name))
+                pending.append(self._wait(operation_name(func)))
             self._pedigree.note(result, pasts, pending)
             return result
         for one in pending:
             self._report_pending(one)
         if not covered:
-            self._report(name)
+            self._report(operation_name(func))
         return result
 
     def _pass_by_itself(
-        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> tuple[Any, bool]:
         """Run one operation, and return its result and whether the rule has a reading for it."""
         if not signals:  # of a mask, which carries none
             return func(*args, **kwargs), True
-        operands = _operands(args, kwargs)
+        operation, operands = operation_of(func), _operands(args, kwargs)
+        backward = operation.backward
         # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
         plain = len(signals) == 1 and bool(operands) and operands[0] is signals[0]
         rectifies = (
-            (plain and name in RECTIFIERS)
-            or (plain and name in CLAMPS and _lower_bound(name, args, kwargs) >= 0)
-            or (name in MAXIMA and _is_rectifying_maximum(operands))
+            (plain and backward is Backward.RECTIFIER)
+            or (plain and backward is Backward.CLAMP and _lower_bound(func, args, kwargs) >= 0)
+            or (backward is Backward.MAXIMUM and _is_rectifying_maximum(operands))
         )
         if rectifies:
             return _Rectify.apply(signals[0], self.rule, func, args, kwargs), True
-        if plain and func in _SCALES:
+        if plain and backward is Backward.NORMALISATION:
             return _normalise_by_constants(signals[0], func, args, kwargs), True
-        if name in PRODUCTS or name in QUOTIENTS:
-            return self._hold_gate(name, func, args, kwargs, signals)
-        result = self._run(name, func, args, kwargs)
-        if (name in RESHAPING and _is_gate(signals[0])) or (plain and name in SQUASHING | CLAMPS):
+        if backward in (Backward.PRODUCT, Backward.QUOTIENT):
+            return self._hold_gate(func, args, kwargs, signals)
+        result = self._run(func, args, kwargs)
+        makes_gate = plain and backward in (Backward.SLOPE, Backward.CLAMP)
+        if makes_gate or (backward is Backward.SHAPE and _is_gate(signals[0])):
             _mark(result, "gate")
-        elif name in CASTS:
+        elif backward is Backward.CAST:
             # not to integers; a constant may also have been cast to the signal's type
             return result, not isinstance(result, Tensor) or not operands[0].requires_grad or result.requires_grad
         else:
             return result, (
-                name in LINEAR
-                or name in MAX_POOLS
-                or (name in BILINEAR and len(signals) == 1)
-                or (name in MAXIMA and _is_choice(operands))
+                backward is Backward.MAX_POOL
+                or (operation.is_linear and (backward is not Backward.BILINEAR or len(signals) == 1))
+                or (backward is Backward.MAXIMUM and _is_choice(operands))
             )
         return result, True
 
-    def _run(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    def _run(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation through which the signal passes as through its gradient."""
-        if name in MAX_POOLS:
-            return self._pool(name, func, args, kwargs)
+        if operation_of(func).backward is Backward.MAX_POOL:
+            return self._pool(func, args, kwargs)
         return convolve(func, args, kwargs) if func is torch.conv2d else func(*args, **kwargs)
 
-    def _pool(self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    def _pool(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         if self.overlap == "add":
             return func(*args, **kwargs)
-        x = _operands(args, kwargs)[0]
+        name, x = operation_name(func), _operands(args, kwargs)[0]
         kwargs.pop("input", None)
         with_switches = kwargs.pop("return_indices", False) or name.endswith("_with_indices")
         values, switches = _OverwritingPool.apply(x, name.removesuffix("_with_indices"), args[1:], kwargs)
         return (values, switches) if with_switches else values
 
     def _hold_gate(
-        self, name: str, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
+        self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> tuple[Any, bool]:
         """Multiply or divide two signals with the one that only weighs the other held constant."""
         operands = _operands(args, kwargs)
-        if name in QUOTIENTS:
+        if operation_of(func).backward is Backward.QUOTIENT:
             gates = [1] if operands[0] is signals[0] and not kwargs.get("rounding_mode") else []
         elif len(signals) == 1:  # times a constant
             return func(*args, **kwargs), True
         else:
             gates = [index for index in (0, 1) if _weighs(operands[index], operands[1 - index])]
-            if gates == [0] and func.__name__.endswith("_"):
+            if gates == [0] and is_in_place(func):
                 gates = []  # multiplied in place, a gate keeps its own history
         if len(gates) != 1:
             return func(*args, **kwargs), False
@@ -503,11 +455,6 @@ def _hides_operations(layer: nn.Module) -> bool:
     return isinstance(layer, (torch.jit.ScriptModule, nn.DataParallel)) or is_compiled(layer)
 
 
-def _is_in_place(func: Callable[..., Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    return name.startswith("__i") if name.endswith("__") else name.endswith("_")
-
-
 def _carries_signal(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
@@ -517,8 +464,9 @@ def _operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
     return [*args, *(kwargs[key] for key in ("input", "other") if key in kwargs)][:2]
 
 
-def _lower_bound(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
+def _lower_bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
     """Return below which value a clamp cuts; −inf where it cuts only above."""
+    name = operation_name(func)
     if name == "clamp_max":
         return -torch.inf
     bound = kwargs.get("min", kwargs.get("min_val", args[1] if len(args) > 1 else None))
@@ -643,6 +591,3 @@ _SCALES: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
     F.instance_norm: _instance_norm_scale,
     F.batch_norm: _batch_norm_scale,
 }
-
-NORMALISATIONS = frozenset(_SCALES)
-"""The functions whose statistics are held constant."""

@@ -14,6 +14,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from interpret.network.forward import call_network
 from interpret.network.layers import tensors_in
 from interpret.network.model import Model
+from interpret.network.operations import operation_name, operation_of
 from interpret.network.readings import READINGS
 from interpret.network.torch_internals import TorchDispatchMode
 from interpret.support.errors import InterpretError, unknown
@@ -23,21 +24,11 @@ Outputs = Literal["softmax", "sigmoid", "probabilities", "log-probabilities"]
 NAMES = ("logits", "out", "output", "outputs", "scores", "predictions")
 """What the scores are called among several outputs, the likeliest first."""
 
-# operators by their names in aten, without the underscores of the internal and in-place forms
-_SIGMOIDS = frozenset("sigmoid special_expit hardsigmoid".split())
-_LOG_SIGMOIDS = frozenset("log_sigmoid log_sigmoid_forward".split())
-_SOFTMAXES = frozenset("softmax special_softmax safe_softmax".split())
-_LOG_SOFTMAXES = frozenset("log_softmax special_log_softmax".split())
 _MADE_AS = {
-    **dict.fromkeys(_SIGMOIDS | _SOFTMAXES, "probabilities"),
-    **dict.fromkeys(_LOG_SIGMOIDS | _LOG_SOFTMAXES, "log-probabilities"),
+    **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), "probabilities"),
+    **dict.fromkeys(("log_sigmoid", "log_softmax"), "log-probabilities"),
 }
-_ARRANGING = frozenset(
-    """view unsafe_view reshape flatten unflatten squeeze unsqueeze clone contiguous to to_copy detach alias select
-    slice expand permute transpose t cat concat concatenate stack index index_select narrow movedim float
-    double""".split()
-)
-"""Operators whose results are what their arguments are, arranged in another way."""
+"""What operations make, by their names in the table of operations."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +198,8 @@ class _Watching(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__.strip("_")
-        made = _MADE_AS.get(name)
-        if made is None and name in _ARRANGING:
+        made = _MADE_AS.get(operation_name(func))
+        if made is None and operation_of(func).keeps_values:
             kinds = {self._made.get(tensor) for tensor in tensors_in(args)}
             made = kinds.pop() if len(kinds) == 1 else None
         for tensor in tensors_in(result):

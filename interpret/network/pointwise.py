@@ -16,37 +16,13 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.network.layers import tensors_in
+from interpret.network.operations import Backward, Grid, Operation, operation_of
 from interpret.network.torch_internals import version_of
 
 MOST_STEPS = 64
 """How many operations a function is followed through."""
 FAR = 32.0
 """Where a rectifier shows what it does to large values."""
-
-# Operations by name, without the underscores of the in-place and operator forms.
-_MULTIPLES = frozenset("neg negative positive to type type_as float double half bfloat16 clone contiguous".split())
-_PRODUCTS = frozenset("mul rmul multiply".split())
-_QUOTIENTS = frozenset("div divide truediv true_divide".split())
-_MAXIMA = frozenset("max maximum".split())
-_CHOICES = frozenset("where masked_fill".split())
-_OF_ONE = frozenset(
-    """relu relu6 leaky_relu prelu elu selu celu silu gelu mish softplus hardswish threshold clamp clamp_min clamp_max
-    clip hardtanh tanh sigmoid hardsigmoid logsigmoid log_sigmoid softsign""".split()
-)
-"""Functions of their first argument, whatever the shapes of the others."""
-_OF_SEVERAL = (
-    _MULTIPLES
-    | _PRODUCTS
-    | _QUOTIENTS
-    | _MAXIMA
-    | _CHOICES
-    | frozenset(
-        """add radd sub rsub subtract rdiv rtruediv reciprocal pow rpow square sqrt rsqrt exp exp2 expm1 log log1p abs
-        absolute sign sgn erf erfc atan arctan min minimum gt lt ge le greater less greater_equal less_equal
-        heaviside logical_not invert bitwise_not special_erf special_erfc special_expit special_exp2 special_expm1
-        special_log1p""".split()
-    )
-)
 
 
 @dataclass(eq=False)
@@ -87,9 +63,9 @@ class Pedigree:
 
     >>> pedigree, x = Pedigree(), torch.ones(2, requires_grad=True)
     >>> gate = torch.sigmoid(x)
-    >>> pedigree.note(gate, pedigree.pasts("sigmoid", torch.sigmoid, (x,), {}))
-    >>> (past,) = pedigree.pasts("mul", torch.mul, (x, gate), {})
-    >>> past.source is x, past.function(torch.zeros(2)), rectifier_slope("mul", past)
+    >>> pedigree.note(gate, pedigree.pasts(torch.sigmoid, (x,), {}))
+    >>> (past,) = pedigree.pasts(torch.mul, (x, gate), {})
+    >>> past.source is x, past.function(torch.zeros(2)), rectifier_slope(torch.mul, past)
     (True, tensor([0., 0.]), tensor(1.))
     """
 
@@ -111,19 +87,18 @@ class Pedigree:
             kept = [past for past in pasts if past.source is not result]  # which is written over
             self._made[result] = _Made(version_of(result), kept, list(pending))
 
-    def pasts(
-        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> list[Past]:
+    def pasts(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Past]:
         """Return how the result of an operation will have been made, the nearest source first; of none, nothing."""
-        if (name not in _OF_ONE and name not in _OF_SEVERAL) or "out" in kwargs:
+        operation = operation_of(func)
+        if not operation.in_rectifiers or "out" in kwargs:
             return []
         places: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         tensors = {place: value for place, value in places.items() if isinstance(value, Tensor)}
-        if name in ("max", "min") and len(tensors) < 2:  # over positions
+        if operation.grid is Grid.EXTREMUM and len(tensors) < 2:  # over positions
             return []
         ways = {place: list(self._ways(tensor)) for place, tensor in tensors.items()}
         carriers = {place: found for place, found in ways.items() if found}
-        if not carriers or (name in _OF_ONE and len(carriers) > 1):
+        if not carriers or (_is_of_first(operation) and len(carriers) > 1):
             return []
         first, *others = carriers.values()
         found = []
@@ -131,12 +106,12 @@ class Pedigree:
             shared = [next((one for one in other if one.source is way.source), None) for other in others]
             chosen = [way, *(one for one in shared if one is not None)]
             steps = 1 + sum(one.steps for one in chosen)
-            if len(chosen) < len(carriers) or steps > MOST_STEPS or not _fits(name, way.source, tensors, carriers):
+            if len(chosen) < len(carriers) or steps > MOST_STEPS or not _fits(operation, way.source, tensors, carriers):
                 continue
             parts = dict(zip(carriers, (one.function for one in chosen), strict=True))
             constants = {place: value for place, value in places.items() if place not in parts}
             function = partial(_apply, func, len(args), constants, parts)
-            multiple = len(chosen) == 1 and way.multiple and _is_multiple(name, next(iter(carriers)))
+            multiple = len(chosen) == 1 and way.multiple and _is_multiple(operation, next(iter(carriers)))
             of = tuple(one.multiple for one in chosen)
             found.append(Past(way.source, way.version, function, multiple, steps, of))
         return found
@@ -154,25 +129,25 @@ class Pedigree:
             yield from (past for past in made.pasts if version_of(past.source) == past.version)
 
 
-def rectifier_slope(name: str, past: Past, pending: bool = False) -> Tensor | None:
+def rectifier_slope(func: Callable[..., Any], past: Past, pending: bool = False) -> Tensor | None:
     """Return the slope at large values of the rectifier that an operation makes of its source; None if it makes none.
 
     A rectifier lets large values pass, and negative ones less.
 
     >>> x = torch.ones(2, requires_grad=True)
-    >>> (past,) = Pedigree().pasts("mul", torch.mul, (x, x), {})
-    >>> rectifier_slope("mul", past) is None
+    >>> (past,) = Pedigree().pasts(torch.mul, (x, x), {})
+    >>> rectifier_slope(torch.mul, past) is None
     True
 
     That is asked of the source times a function of it, over a function of it, of the larger of two multiples, and of a
     choice by its sign; of other operations where something in them has no reading of its own.
     """
     by_structure = {
-        **dict.fromkeys(_PRODUCTS, sorted(past.of) == [False, True]),
-        **dict.fromkeys(_QUOTIENTS, past.of == (True, False)),
-        **dict.fromkeys(_MAXIMA, past.of == (True, True)),
-        **dict.fromkeys(_CHOICES, len(past.of) > 1),
-    }.get(name, False)
+        Backward.PRODUCT: sorted(past.of) == [False, True],
+        Backward.QUOTIENT: past.of == (True, False),
+        Backward.MAXIMUM: past.of == (True, True),
+        Backward.CHOICE: len(past.of) > 1,
+    }.get(operation_of(func).backward or Backward.QUERY, False)
     if not (pending or by_structure):
         return None
     if past.source.is_meta:  # which has no values
@@ -207,11 +182,16 @@ def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return slope
 
 
-def _fits(name: str, source: Tensor, tensors: Mapping[Any, Tensor], carriers: Mapping[Any, Any]) -> bool:
+def _is_of_first(operation: Operation) -> bool:
+    """Whether it is a function of the first operand's elements; other operands are its parameters."""
+    return operation.grid is Grid.ELEMENTWISE or operation.backward is Backward.CLAMP
+
+
+def _fits(operation: Operation, source: Tensor, tensors: Mapping[Any, Tensor], carriers: Mapping[Any, Any]) -> bool:
     """Whether an operation works position by position, on tensors of the shape of the source or spread over it."""
     if any(tensors[place].shape != source.shape for place in carriers):
         return False
-    if name in _OF_ONE:
+    if _is_of_first(operation):
         return next(iter(carriers)) in (0, "input")
     try:
         return torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values())) == source.shape
@@ -219,9 +199,11 @@ def _fits(name: str, source: Tensor, tensors: Mapping[Any, Tensor], carriers: Ma
         return False
 
 
-def _is_multiple(name: str, place: Any) -> bool:
+def _is_multiple(operation: Operation, place: Any) -> bool:
     """Whether an operation on one operand and constants, at this place, is a multiplication with a constant."""
-    return name in _MULTIPLES | _PRODUCTS or (name in _QUOTIENTS and place in (0, "input", "self"))
+    if operation.backward is Backward.QUOTIENT:
+        return place in (0, "input", "self")
+    return operation.backward is Backward.PRODUCT or (operation.is_linear and operation.grid is not Grid.BROADCAST)
 
 
 def _apply(

@@ -1,8 +1,7 @@
 """What this package uses of torch that torch does not publish: all of it, in one place.
 
-`tests/test_torch_internals.py` states what each function here has to return, and fails if a version of torch changes
-that; it also fails if another file uses a private name of torch. The tested versions are those that `pyproject.toml`
-allows.
+`tests/network/test_torch_internals.py` states what each function here has to return, and fails if a version of torch
+changes that; it also fails if another file uses a private name of torch. `pyproject.toml` allows the versions tested.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from interpret.network.forward import call_network
 from interpret.network.layers import WITH_UNITS, tensors_in
 from interpret.network.model import Model, as_model
+from interpret.network.operations import Grid, operation_name, operation_of
 from interpret.network.weights import has_layers, kind_of, named_layers, weight_of
 from interpret.support.progress import progress
 
@@ -26,13 +27,6 @@ Units = dict[str, "NDArray[np.int64]"]
 
 INPUT = ""
 """The node that stands for the image."""
-
-_MIXING = frozenset(
-    "conv1d conv2d conv3d conv_transpose2d linear matmul bmm mm addmm baddbmm einsum bilinear "
-    "scaled_dot_product_attention multi_head_attention_forward permute transpose movedim swapaxes swapdims t "
-    "__matmul__ __rmatmul__ pixel_shuffle pixel_unshuffle channel_shuffle roll flip gather index_select".split()
-)
-"""Functions after which a channel is no longer the unit that it was, whatever the shapes say."""
 
 
 @dataclass
@@ -131,10 +125,9 @@ class _Tracker(TorchFunctionMode):
         result = func(*args, **kwargs)
         results = list(tensors_in(result))
         if operands and results:
-            name = getattr(func, "__name__", "")
-            nodes = self._nodes(name, [state for _, _, state in operands])
+            nodes = self._nodes(operation_name(func), [state for _, _, state in operands])
             for place, tensor in enumerate(results):
-                units = _units(name, args, kwargs, operands, results, place)
+                units = _units(func, args, kwargs, operands, results, place)
                 self._known[tensor] = _State(nodes, units)
         return result
 
@@ -144,8 +137,7 @@ class _Tracker(TorchFunctionMode):
         if len({state.nodes for state in states}) == 1 or self._inside:
             return states[0].nodes if len({state.nodes for state in states}) == 1 else tuple(met)
         self._joins += 1
-        kind = name.strip("_").removeprefix("i").removeprefix("r") if name.startswith("__") else name.strip("_")
-        self.flow.nodes.append(Node(f"join {self._joins}", kind, met, join=True))
+        self.flow.nodes.append(Node(f"join {self._joins}", name, met, join=True))
         return (f"join {self._joins}",)
 
     @contextmanager
@@ -196,7 +188,7 @@ class _Tracker(TorchFunctionMode):
 
 
 def _units(
-    name: str,
+    func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     operands: list[tuple[Tensor, tuple[int, ...], _State]],
@@ -204,15 +196,13 @@ def _units(
     place: int,
 ) -> Units:
     """Return the units in the channels of a function's result."""
-    shape = tuple(results[place].shape)
-    if name in _MIXING or len(shape) < 2:
+    name, operation, shape = operation_name(func), operation_of(func), tuple(results[place].shape)
+    if operation.mixes_units or len(shape) < 2:
         return {}
-    if name in ("cat", "concat", "concatenate"):
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else 0)
-        if dim in (1, 1 - len(shape)):
-            return _side_by_side(tensors_in(args[0] if args else kwargs["tensors"]), operands)
-    if name in ("chunk", "split", "tensor_split", "unbind"):
-        dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    dim = kwargs.get("dim", args[operation.dim] if len(args) > operation.dim else 0)
+    if operation.grid is Grid.CONCATENATE and name != "stack" and dim in (1, 1 - len(shape)):
+        return _side_by_side(tensors_in(args[0] if args else kwargs["tensors"]), operands)
+    if operation.grid is Grid.SPLIT:
         if dim not in (1, 1 - len(shape)) or name == "unbind":
             return {}
         start = sum(int(one.shape[1]) for one in results[:place])
@@ -227,7 +217,7 @@ def _units(
             repeats = math.prod(own[2:])
         else:
             return {}
-        if name == "__getitem__" and len(own) != len(shape):
+        if name == "getitem" and len(own) != len(shape):
             return {}
         for layer, units in state.units.items():
             arriving = np.repeat(units, repeats)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from interpret.backprop.rules import NORMALISATIONS
 from interpret.network.layers import tensors_in
-from interpret.network.torch_internals import BASE_PROPERTY, is_view, storage_id
+from interpret.network.operations import PROPERTY, Backward, Grid, Operation, operation_name, operation_of
+from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
 
 Pair = tuple[int, int]
@@ -153,15 +153,18 @@ class FieldTracker(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__self__", None) in _QUESTIONS:  # of which there are many
-            return func(*args, **kwargs)
+        operation = operation_of(func)
+        if operation is PROPERTY:  # networks ask for many
+            answer = func(*args, **kwargs)
+            if not isinstance(answer, Tensor) or answer in self._sights:
+                return answer
         operands = [
             Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor))
             for tensor in tensors_in([args, kwargs])
         ]
         result = func(*args, **kwargs)
-        call = Call(func, args, kwargs, operands, list(tensors_in(result)))
-        if call.name in _WRITING:
+        call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)))
+        if operation.grid is Grid.WRITE:
             self._write(operands[0].tensor, self._after(call)[0])
         if not call.results:
             return result
@@ -212,57 +215,41 @@ class Operand(NamedTuple):
 class Call(NamedTuple):
     """One operation as it ran."""
 
+    operation: Operation
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     operands: list[Operand]
     results: list[Tensor]
 
-    @property
-    def name(self) -> str:
-        """The operation's name without what marks it as in-place, private, reversed or a property."""
-        name = getattr(self.func, "__name__", "")
-        if name in ("__get__", "__set__"):
-            written = "set " if name == "__set__" else ""
-            name = written + getattr(getattr(self.func, "__self__", None), "__name__", "")
-        name = name.strip("_")
-        return _OPERATORS.get(name, name)
-
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return one argument, given by position or by name."""
         return self.args[position] if position < len(self.args) else self.kwargs.get(name, default)
-
-
-_OPERATORS = {
-    prefix + name: name
-    for name in ("add", "sub", "mul", "div", "truediv", "floordiv", "pow", "mod", "and", "or", "xor", "matmul")
-    for prefix in "ir"
-}
 
 
 def _after(call: Call) -> list[Sees]:
     """Return what each of the results sees."""
     count = max(1, len(call.results))
     seen = {operand.sees for operand in call.operands}
-    if seen <= {NOTHING} or call.name in _SHAPE_ONLY:
+    if seen <= {NOTHING} or call.operation.grid is Grid.NEW:
         return [NOTHING] * count
     if EVERYTHING in seen or call.kwargs.get("out") is not None:
         return [EVERYTHING] * count
-    if call.name in _LAYOUT:
+    if call.operation.grid in _LAYOUT:
         return _rearranged(call)
-    rule = _RULES.get(call.name)
-    return [rule(call) if rule else EVERYTHING] * count
+    follow = _FOLLOW.get(call.operation.grid)
+    return [follow(call) if follow else EVERYTHING] * count
 
 
 def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
     """Return from where the signal comes to each of the results; `full` is what they see."""
     operands = [operand._replace(sees=operand.local) for operand in call.operands]
-    if call.func in NORMALISATIONS:
+    if call.operation.backward is Backward.NORMALISATION:
         return [_pointwise(call._replace(operands=operands))] * len(full)
     if operands == call.operands:
         return full
-    places = () if call.name.endswith("_as") else call.operands[1:]
-    if call.name in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
+    places = () if _is_shaped_as_another(call) else call.operands[1:]
+    if call.operation.grid in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
         return [EVERYTHING] * len(full)  # a constant to the signal, but each image moves the elements elsewhere
     return _after(call._replace(operands=operands))
 
@@ -346,10 +333,11 @@ def _concatenated(call: Call) -> Sees:
     dim = call.argument(1, "dim", 0)
     shape = call.results[0].shape
     dim = dim if dim < 0 else dim - len(shape)
-    joined = _joined(call.operands, _without(shape, dim) if call.name == "stack" else shape)
+    stacked = operation_name(call.func) == "stack"
+    joined = _joined(call.operands, _without(shape, dim) if stacked else shape)
     if not isinstance(joined, View):
         return EVERYTHING
-    if call.name == "stack":
+    if stacked:
         y, x = (axis if axis > dim else axis - 1 for axis in joined.axes)
         return replace(joined, axes=(y, x))
     return EVERYTHING if dim in joined.axes else joined
@@ -359,29 +347,25 @@ def _without(shape: tuple[int, ...], dim: int) -> tuple[int, ...]:
     return tuple(size for d, size in enumerate(shape) if d != dim + len(shape))
 
 
-def _along(position: int) -> Callable[[Call], Sees]:
-    """The rule of operations along one or several dimensions, such as softmax or a mean over channels."""
-
-    def rule(call: Call) -> Sees:
-        dims = call.argument(position, "dim")
-        first = call.operands[0]
-        if dims is None or isinstance(dims, bool) or not isinstance(first.sees, View):
-            return EVERYTHING
-        rank = len(first.shape)
-        dims = {dim if dim < 0 else dim - rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])}
-        if not dims or dims & set(first.sees.axes):
-            return EVERYTHING
-        if call.results[0].ndim == rank:
-            return _pointwise(call)
-        y, x = (axis + sum(dim > axis for dim in dims) for axis in first.sees.axes)
-        return replace(first.sees, axes=(y, x))
-
-    return rule
+def _along(call: Call) -> Sees:
+    """Operations along one or several dimensions, such as softmax or a mean over channels."""
+    dims = call.argument(call.operation.dim, "dim")
+    first = call.operands[0]
+    if dims is None or isinstance(dims, bool) or not isinstance(first.sees, View):
+        return EVERYTHING
+    rank = len(first.shape)
+    dims = {dim if dim < 0 else dim - rank for dim in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    if not dims or dims & set(first.sees.axes):
+        return EVERYTHING
+    if call.results[0].ndim == rank:
+        return _pointwise(call)
+    y, x = (axis + sum(dim > axis for dim in dims) for axis in first.sees.axes)
+    return replace(first.sees, axes=(y, x))
 
 
 def _extremum(call: Call) -> Sees:
     """`max` and `min`: of two tensors, or along a dimension."""
-    return _together(call) if len(call.operands) > 1 else _along(1)(call)
+    return _together(call) if len(call.operands) > 1 else _along(call)
 
 
 def _layer_norm(call: Call) -> Sees:
@@ -504,7 +488,7 @@ def _rearranged(call: Call) -> list[Sees]:
     """Operations that move elements about: done again on the elements' coordinates, which then tell where they went."""
     first, *others = call.operands
     count = max(1, len(call.results))
-    if call.name.endswith("_as"):  # of the second operand, the shape alone
+    if _is_shaped_as_another(call):  # of the second operand, the shape alone
         others = []
         if first.sees is NOTHING:
             return [NOTHING] * count
@@ -516,6 +500,10 @@ def _rearranged(call: Call) -> list[Sees]:
     except (RuntimeError, IndexError, ValueError, TypeError):
         return [EVERYTHING] * count
     return [_evenly(first, move) for move in moves]
+
+
+def _is_shaped_as_another(call: Call) -> bool:
+    return operation_name(call.func).endswith("_as")
 
 
 class _Move(NamedTuple):
@@ -627,73 +615,26 @@ def _settled(found: tuple[int | None, int | None], before: Pair, shape: Sequence
     return y, x
 
 
-# ---- which rule for which operation ----------------------------------------------------------------------------------
+# ---- which function for which operation ---------------------------------------------------------------------------
 
-_QUESTIONS = {
-    Tensor.shape,
-    Tensor.grad_fn,
-    Tensor.requires_grad,
-    BASE_PROPERTY,
-    Tensor.is_leaf,
-    Tensor.device,
-    Tensor.dtype,
-}
-_WRITING = {"setitem", "set", "set data", "set real", "set imag"}
+_LAYOUT = (Grid.LAYOUT, Grid.SPLIT)
 
-_SHAPE_ONLY = set(
-    "zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty new_full".split()
-)
-
-_LAYOUT = set(
-    """
-    permute transpose swapaxes swapdims movedim moveaxis mT T t adjoint
-    view view_as reshape reshape_as flatten unflatten squeeze unsqueeze
-    expand expand_as broadcast_to repeat tile repeat_interleave channel_shuffle native_channel_shuffle
-    chunk split split_with_sizes tensor_split unsafe_chunk unsafe_split unbind getitem select narrow index_select
-    pixel_unshuffle
-    """.split()
-)
-
-_ELEMENTWISE = """
-    abs absolute neg negative positive sign exp exp2 expm1 log log1p log2 log10 sqrt rsqrt square reciprocal
-    sin cos tan asin acos atan sinh cosh tanh erf erfc sigmoid logit round floor ceil trunc frac nan_to_num
-    relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish softplus softsign softshrink hardshrink tanhshrink
-    hardtanh hardsigmoid hardswish logsigmoid threshold
-    dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout
-    clone contiguous detach alias type float double half bfloat16 cpu cuda requires_grad data
-    isnan isinf isfinite logical_not bitwise_not
-""".split()
-
-_BROADCAST = """
-    add sub subtract mul multiply div divide true_divide truediv floor_divide floordiv remainder fmod mod
-    pow float_power addcmul addcdiv lerp where maximum minimum fmax fmin clamp clip clamp_min clamp_max
-    masked_fill copy eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or and or xor
-    atan2 hypot heaviside
-""".split()
-
-_RULES: dict[str, Callable[[Call], Sees]] = {
-    **dict.fromkeys(_ELEMENTWISE, _pointwise),
-    **dict.fromkeys(_BROADCAST, _together),
-    **dict.fromkeys(("to", "type_as"), _converted),
-    "local_response_norm": _across_channels,
-    **dict.fromkeys(("batch_norm", "instance_norm"), _normalised),
-    **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _concatenated),
-    **dict.fromkeys(("linear", "matmul"), _linear),
-    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
-    **dict.fromkeys(
-        """
-        softmax log_softmax softmin cumsum glu sum mean amax amin prod std var argmax argmin logsumexp any all
-        median sort argsort
-        """.split(),
-        _along(1),
-    ),
-    **dict.fromkeys(("norm", "normalize"), _along(2)),
-    **dict.fromkeys(("max", "min"), _extremum),
-    "conv2d": _convolution,
-    "conv_transpose2d": _transposed_convolution,
-    **dict.fromkeys(("max_pool2d", "max_pool2d_with_indices"), _max_pool),
-    "avg_pool2d": _average_pool,
-    "lp_pool2d": _power_pool,
-    **dict.fromkeys(("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices"), _adaptive_pool),
-    "pad": _padded,
+_FOLLOW: dict[Grid | None, Callable[[Call], Sees]] = {
+    Grid.ELEMENTWISE: _pointwise,
+    Grid.BROADCAST: _together,
+    Grid.CONVERT: _converted,
+    Grid.STATISTICS: _normalised,
+    Grid.CHANNELS: _across_channels,
+    Grid.LAST_DIMENSION: _linear,
+    Grid.TRAILING: _layer_norm,
+    Grid.ALONG: _along,
+    Grid.EXTREMUM: _extremum,
+    Grid.CONCATENATE: _concatenated,
+    Grid.PAD: _padded,
+    Grid.CONVOLUTION: _convolution,
+    Grid.TRANSPOSED_CONVOLUTION: _transposed_convolution,
+    Grid.MAX_POOL: _max_pool,
+    Grid.AVERAGE_POOL: _average_pool,
+    Grid.POWER_POOL: _power_pool,
+    Grid.ADAPTIVE_POOL: _adaptive_pool,
 }

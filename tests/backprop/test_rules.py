@@ -26,9 +26,10 @@ from torchvision.models.regnet import BlockParams
 
 from helpers.deconvnet import forward_with_switches, literal_deconvnet, unpool
 from helpers.tensors import normal, seeded
-from interpret.backprop.rules import CLAMPS, RECTIFIERS, RULES, BackwardRule, UncoveredOperation
+from interpret.backprop.rules import RULES, BackwardRule, UncoveredOperation
 from interpret.network.layers import StopForward, first_outputs
 from interpret.network.modes import frozen
+from interpret.network.operations import Backward, names_of
 from interpret.network.pointwise import slope_of
 from interpret.support.errors import InterpretError
 
@@ -516,8 +517,8 @@ SQUASHING_CLAMP_FORMS: dict[str, list[Form]] = {
 
 
 def test_no_rectifier_lacks_a_test() -> None:
-    assert set(RECTIFIER_FORMS) == RECTIFIERS
-    assert set(CLAMP_FORMS) | set(SQUASHING_CLAMP_FORMS) == CLAMPS
+    assert set(RECTIFIER_FORMS) == names_of(Backward.RECTIFIER)
+    assert set(CLAMP_FORMS) | set(SQUASHING_CLAMP_FORMS) == names_of(Backward.CLAMP)
 
 
 def each_form(forms: dict[str, list[Form]]) -> list[Any]:

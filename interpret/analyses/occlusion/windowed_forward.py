@@ -17,18 +17,11 @@ from torch import Tensor
 
 from interpret.backprop.windowed_convolution import pair
 from interpret.network.layers import tensors_in
+from interpret.network.operations import is_in_place, operation_name, operation_of
 from interpret.network.torch_internals import NO_TORCH_FUNCTION, operator_arguments, wrapper_tensor
 
 LARGE = 0.75
 """The share of a map from which on all of it is as fast as the window."""
-
-# operations that treat every position alike, by their names in aten without the underscore of the in-place form
-POINTWISE = frozenset(
-    """relu relu6 hardtanh leaky_relu elu celu selu silu gelu mish softplus hardswish hardsigmoid sigmoid tanh
-    threshold clamp clamp_min clamp_max neg exp log sqrt rsqrt reciprocal abs square pow clone
-    _prelu_kernel add sub rsub mul div maximum minimum native_batch_norm _native_batch_norm_legit_no_training
-    _native_batch_norm_legit cudnn_batch_norm miopen_batch_norm _to_copy""".split()
-)
 
 Box = tuple[int, int]
 """(first, size) along one axis"""
@@ -114,8 +107,7 @@ class Windowed(Tensor):
         args, kwargs = _opened(args), _opened(kwargs or {})
         if not any(map(_is, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)
-        name = func.overloadpacket.__name__
-        rule = _RULES.get(name) or (_pointwise if name in POINTWISE or name.rstrip("_") in POINTWISE else None)
+        rule = _RULES.get(operation_name(func)) or (_pointwise if operation_of(func).is_local else None)
         result = NotImplemented if rule is None else rule(func, args, kwargs)
         if result is not NotImplemented:
             return result
@@ -176,10 +168,10 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     windowed = [value for value in args if isinstance(value, Windowed)]
     others = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and not _is(value)]
     # in place, only the first argument changes, and only where it is one of these
-    in_place = func.overloadpacket.__name__.endswith("_") and not func.overloadpacket.__name__.startswith("_")
-    if (in_place and not _is(args[0])) or any(_is(value) for value in kwargs.values()):
+    in_place = is_in_place(func)
+    if (in_place and not _is(args[0])) or any(_is(value) for value in kwargs.values()) or _makes_view(func):
         return NotImplemented
-    normalises = "batch_norm" in func.overloadpacket.__name__
+    normalises = operation_name(func) == "batch_norm"
     if normalises and _argument(func, args, "training"):  # by what stands in the images
         return NotImplemented
     if not normalises and not all(_is_alike_everywhere(value) for value in others):
@@ -202,6 +194,12 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _is(value: Any) -> bool:
     return isinstance(value, Windowed)
+
+
+def _makes_view(func: Any) -> bool:
+    """Whether an operator returns a view of an operand."""
+    aliases = (argument.alias_info for argument in operator_arguments(func))
+    return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _argument(func: Any, args: tuple[Any, ...], name: str) -> Any:
