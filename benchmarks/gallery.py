@@ -1,11 +1,11 @@
-"""What a gallery of many units costs to write, to keep and to open, in headless Chromium from disk.
+"""Time and size of writing a gallery of many units, and time of opening it from disk in headless Chromium.
 
     python benchmarks/gallery.py [--units 100000] [--keep FOLDER] [--sizes]
 
-The study is synthetic, its pictures are real: tiles cut from the 230 photographs of the demo packages, and beside them
-signals of about the weight of a deconvnet's. Sprites come from a pool of a few thousand and are hard links, so that the
-disk holds each but once; bytes per unit count every one. Times in the browser are from the start of a navigation until
-all pictures in view are decoded.
+The study is synthetic. Its patches are cut from the 230 demo photographs; its projections are edges of these patches,
+which compress about as well as a deconvnet's. Sprites are hard links to a pool of two thousand, so that the disk
+stores each only once; bytes per unit count each link. Browser times run from the start of a navigation until all
+visible images are decoded.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ K, SIDE, SAMPLE, CLASSES, WIDEST = 9, 64, 256, 20, 2048
 FLAGS = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync".split()
 
 
-# ---- a study without a network ---------------------------------------------------------------------------------------
+# ---- a synthetic study ---------------------------------------------------------------------------------------
 
 
 def photographs() -> list[Image.Image]:
@@ -53,7 +53,7 @@ def photographs() -> list[Image.Image]:
 
 
 def tiles(rng: np.random.Generator, pictures: list[Image.Image], side: int) -> np.ndarray:
-    """Return nine patches [9, side, side, 3], each from a photograph and a scale of its own."""
+    """Return nine patches [9, side, side, 3], each from a different photograph, at random scales."""
     cut = []
     for choice in rng.choice(len(pictures), K, replace=False).tolist():
         picture = pictures[choice]
@@ -64,7 +64,7 @@ def tiles(rng: np.random.Generator, pictures: list[Image.Image], side: int) -> n
 
 
 def signals(rng: np.random.Generator, patches: np.ndarray) -> np.ndarray:
-    """Return what a projection of the patches might look like: their edges about one place, on mid-grey."""
+    """Return synthetic projections of the patches: their edges around a random point, on mid-grey."""
     values = patches.astype(np.float32)
     edges = (
         values - (np.roll(values, 2, 1) + np.roll(values, -2, 1) + np.roll(values, 2, 2) + np.roll(values, -2, 2)) / 4
@@ -90,15 +90,15 @@ def encode(picture: np.ndarray, form: str = "WEBP", quality: int = 80) -> bytes:
 
 
 def make_study(path: Path, units: int, pool: int = 2000) -> list[int]:
-    """Write a study of so many units in layers of up to 2,048, and return the layers' widths."""
+    """Write a study of `units` units in layers of up to 2,048, and return the layer widths."""
     rng = np.random.default_rng(0)
     pictures = photographs()
     path.mkdir(parents=True)
 
-    def sprites(one: int) -> tuple[bytes, bytes]:
-        own = np.random.default_rng(one)
-        patches = tiles(own, pictures, SIDE)
-        return encode(sheet(patches)), encode(sheet(signals(own, patches)))
+    def sprites(seed: int) -> tuple[bytes, bytes]:
+        rng = np.random.default_rng(seed)
+        patches = tiles(rng, pictures, SIDE)
+        return encode(sheet(patches)), encode(sheet(signals(rng, patches)))
 
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         made = list(workers.map(sprites, range(min(pool, units))))
@@ -107,7 +107,7 @@ def make_study(path: Path, units: int, pool: int = 2000) -> list[int]:
         for kind, content in zip(("patches", "projections"), pair, strict=True):
             (path / "pool" / f"{kind}{number}").write_bytes(content)
 
-    widths = [WIDEST] if units > WIDEST else []  # one layer for the sheet, the others as in a usual network
+    widths = [WIDEST] if units > WIDEST else []  # one wide layer, to time its sheet; the others as in a typical network
     while sum(widths) < units:
         widths.insert(len(widths) - 1 if widths else 0, min(64 << min(len(widths) // 12, 4), units - sum(widths)))
     names = [f"stage{j // 12 + 1}.{j % 12}.conv" for j in range(len(widths))]
@@ -133,7 +133,7 @@ def make_study(path: Path, units: int, pool: int = 2000) -> list[int]:
     info = {
         "format": 1,
         "versions": {},
-        "model": {"name": "synthetic", "spec": None, "origin": f"{units:,} made-up units", "weights_hash": "0" * 64}
+        "model": {"name": "synthetic", "spec": None, "origin": f"{units:,} synthetic units", "weights_hash": "0" * 64}
         | {"params": 1, "input_shape": [3, 224, 224], "classes": None, "card": None, "preprocess": None},
         "data": {"name": "photographs", "fingerprint": "0" * 64, "items": 4004, "sources": len(pictures)}
         | {"classes": [f"class {label}" for label in range(CLASSES)], "skipped": {}},
@@ -221,26 +221,25 @@ def save_pictures(path: Path, rng: np.random.Generator, pictures: list[Image.Ima
     (path / "samples.json").write_text(json.dumps(samples))
 
 
-# ---- what is measured ------------------------------------------------------------------------------------------------
+# ---- measurements ------------------------------------------------------------------------------------------------
 
 
-def weigh(gallery: Path, units: int) -> None:
+def print_sizes(gallery: Path, units: int) -> None:
     sizes: dict[str, int] = {}
     for folder, _, files in os.walk(gallery):
         top = Path(folder).relative_to(gallery).parts[:1] or ("",)
         sizes[top[0]] = sizes.get(top[0], 0) + sum((Path(folder) / name).stat().st_size for name in files)
     pictures = sizes["patches"] + sizes["projections"]
     print(
-        f"a unit's pictures {pictures / units / 1024:.1f} KB (aim: 16), "
-        f"its page {sizes['layers'] / units / 1024:.1f} KB"
+        f"per unit: images {pictures / units / 1024:.1f} KB (target: 16), HTML {sizes['layers'] / units / 1024:.1f} KB"
     )
     print(
-        f"the whole {sum(sizes.values()) / 1e6:,.0f} MB: "
+        f"total {sum(sizes.values()) / 1e6:,.0f} MB: "
         + ", ".join(f"{k or 'pages'} {v / 1e6:,.1f}" for k, v in sizes.items())
     )
 
 
-# of a sheet or a list of layers, look at the rows first: asking for what is inside one lays it out
+# in sheets and lists of layers, test the rows first, because measuring an image inside a row lays out the row
 PICTURES = """const inView = (e) => { const r = e.getBoundingClientRect();
         return r.bottom > 0 && r.top < innerHeight && r.width > 0; };
     const rows = '.sheet > li, .layers > li';
@@ -282,10 +281,10 @@ def browse(gallery: Path, widths: list[int], names: list[str], visits: int = 30)
         for _ in range(3):
             loaded.clear()
             first.append(visit("index.html"))
-        asked = sum("patches/" in url or "projections/" in url for url in loaded)
+        requested = sum("patches/" in url or "projections/" in url for url in loaded)
         print(
-            f"first page {statistics.median(first):.0f} ms, at most {max(first):.0f} (aim: 1000); "
-            f"{asked} sprites loaded"
+            f"first page {statistics.median(first):.0f} ms, at most {max(first):.0f} (target: 1000); "
+            f"{requested} sprites loaded"
         )
 
         choice = random.Random(0)
@@ -293,20 +292,20 @@ def browse(gallery: Path, widths: list[int], names: list[str], visits: int = 30)
         for _ in range(visits):
             place = choice.randrange(len(names))
             took.append(visit(f"layers/{names[place]}/{choice.randrange(widths[place])}.html"))
-        print(f"unit page {statistics.median(took):.0f} ms, at most {max(took):.0f} of {visits} (aim: 500)")
+        print(f"unit page {statistics.median(took):.0f} ms, at most {max(took):.0f} of {visits} (target: 500)")
 
         page.goto(f"{gallery.as_uri()}/index.html")
         start = time.perf_counter()
         page.keyboard.press("/")
         page.wait_for_selector("[role=option]")
         opening = 1000 * (time.perf_counter() - start)
-        answers = page.evaluate(
-            """async (questions) => {
+        times = page.evaluate(
+            """async (queries) => {
                 const input = document.querySelector('dialog input');
                 const took = [];
-                for (const question of questions) {
+                for (const query of queries) {
                     const start = performance.now();
-                    input.value = question;
+                    input.value = query;
                     input.dispatchEvent(new Event('input'));
                     await new Promise(requestAnimationFrame);
                     took.push(performance.now() - start);
@@ -316,33 +315,33 @@ def browse(gallery: Path, widths: list[int], names: list[str], visits: int = 30)
             ["s", "stage", "stage2 17", "63", "class 1", "photograph 22", "nothing of that name", "7 conv", "1"],
         )
         print(
-            f"search opens in {opening:.0f} ms, answers in {statistics.median(answers):.0f}, "
-            f"at most {max(answers):.0f} (aim: 100)"
+            f"search opens in {opening:.0f} ms, responds in {statistics.median(times):.0f} ms, "
+            f"at most {max(times):.0f} (target: 100)"
         )
 
         widest = widths.index(max(widths))
         took_sheet = visit(f"layers/{names[widest]}/index.html")
         height = page.evaluate("document.documentElement.scrollHeight")
-        blanks, looks = 0, 0
+        blanks, steps = 0, 0
         page.mouse.move(600, 400)
         for _ in range(0, height, 400):
             page.mouse.wheel(0, 400)
             page.evaluate("new Promise(requestAnimationFrame)")
             blanks += page.evaluate(BLANK)
-            looks += 1
+            steps += 1
             if page.evaluate("scrollY + innerHeight >= document.documentElement.scrollHeight - 2"):
                 break
         print(
             f"sheet of {max(widths):,} units {took_sheet:.0f} ms; "
-            f"{blanks} blank tiles in {looks} looks while scrolling it all"
+            f"{blanks} blank tiles in {steps} steps of scrolling through it"
         )
         browser.close()
 
 
 def compare_sizes(count: int = 40) -> None:
-    """Print what forms and sizes of sprites cost, and how near they come to the original."""
+    """Print the size, the encoding time and the PSNR of sprites by format, quality and side."""
     pictures = photographs()
-    print(f"{'sprite':24} {'patches':>9} {'projections':>12} {'a unit':>9} {'PSNR':>6}")
+    print(f"{'sprite':24} {'patches':>9} {'projections':>12} {'per unit':>9} {'PSNR':>6}")
     for side in (64, 96, 128):
         originals = []
         for one in range(count):
@@ -363,15 +362,15 @@ def compare_sizes(count: int = 40) -> None:
             print(
                 f"{side:3} px {form} {quality:3}          {kilobytes[0]:6.1f} KB {kilobytes[1]:9.1f} KB "
                 f"{sum(kilobytes):6.1f} KB"
-                f" {psnr:6.1f} dB, {each:.0f} ms a unit"
+                f" {psnr:6.1f} dB, {each:.0f} ms per unit"
             )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=100_000)
-    parser.add_argument("--keep", type=Path, help="keep study and gallery here")
-    parser.add_argument("--sizes", action="store_true", help="compare forms and sizes of sprites, and nothing else")
+    parser.add_argument("--keep", type=Path, help="a folder to keep the study and the gallery in")
+    parser.add_argument("--sizes", action="store_true", help="only compare formats and sizes of sprites")
     arguments = parser.parse_args()
     if arguments.sizes:
         compare_sizes()
@@ -383,32 +382,32 @@ def main() -> None:
     names = [layer["name"] for layer in json.loads((study / "study.json").read_text())["layers"]]
     print(f"{sum(widths):,} units in {len(widths)} layers; the study took {time.perf_counter() - start:.0f} s")
 
-    # first without the last layer, then with it: what stays the same must stay untouched
+    # write without the last layer, then with it: unchanged files must not be rewritten
     last = study / "mined" / f"{layer_path(names[-1])}.safetensors"
-    held = last.rename(study / "held")
+    aside = last.rename(study / "aside")
     units = sum(widths[:-1])
     start, busy = time.perf_counter(), time.process_time()
     write_gallery(study, out)
     wall, busy = time.perf_counter() - start, time.process_time() - busy
-    print(f"writing {units:,} units: {wall:.0f} s, {units / wall:.0f} units/s (aim: 300); processor {busy:.0f} s")
-    before = stamps(out)
-    held.rename(last)
+    print(f"writing {units:,} units: {wall:.0f} s, {units / wall:.0f} units/s (target: 300); CPU time {busy:.0f} s")
+    before = file_states(out)
+    aside.rename(last)
     start = time.perf_counter()
     write_gallery(study, out)
-    after = stamps(out)
+    after = file_states(out)
     new = [name for name in after if name not in before]
     changed = [name for name in after if name in before and after[name] != before[name]]
     print(
         f"with one more layer of {widths[-1]:,} units: {time.perf_counter() - start:.0f} s; "
         f"{len(new):,} files new, {len(changed):,} changed, {len(after) - len(new) - len(changed):,} untouched"
     )
-    weigh(out, sum(widths))
+    print_sizes(out, sum(widths))
     browse(out, widths, names)
     if arguments.keep is None:
         shutil.rmtree(folder)
 
 
-def stamps(folder: Path) -> dict[str, tuple[int, int]]:
+def file_states(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
     for place, _, files in os.walk(folder):
         for name in files:

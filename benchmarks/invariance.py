@@ -1,18 +1,18 @@
-"""The invariance probe beside a loop with torchvision's `affine`, one image and one value at a time.
+"""The invariance probe compared with a loop over single images and values with torchvision's `affine`.
 
     python benchmarks/invariance.py [--images 8] [--values 61] [--networks lenet …] [--memory]
 
-Both measure the same: how far every convolution's features, and those of each of its units, are from those of the
-untransformed image, and, of a translation, from these moved by as much; and the probability of a label. Both fill with
-black, so that their numbers can be compared: the last column is the largest difference of a relative distance or a
-probability. The loop's forward passes may use all cores for each operation. It is also run with the network laid out
-channels-last, as the probe lays it out ("…c.-last"), and for the layers' distances and the probability alone
-("…layers"). The rounds take turns, so that a change in the machine's speed meets all.
+Both measure, for every convolution and each of its units, the distance of the features to those of the untransformed
+image and, for translations, to these shifted accordingly (the equivariance error), and the probability of a label.
+Both fill with black, so that their numbers are comparable: "differ" is the largest difference of a relative distance
+or a probability. The loop's forward passes may use all cores for each operation. The loop is also timed with the
+network in channels-last layout, as in the probe ("…c.-last"), and for the layers' distances and the probability alone
+("…layers"). The rounds alternate, so that changes in the machine's speed affect all.
 
-"pass" is the bare forward pass in the probe's batches, laid out channels-last: as every input goes through the network,
-the loop's time over that ("most") is what no probe could exceed.
+"pass" is the bare forward pass in the probe's batches, in channels-last layout. Every input needs a forward pass, so
+the loop's time relative to "pass" is an upper bound for the speed-up ("bound").
 
-`--memory` prints the peak memory of a process that probes few images, and of one that probes ten times as many.
+`--memory` prints the peak memory of a process that probes `--images` images, and of one that probes ten times as many.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from torchvision.transforms import functional as TF
 import interpret
 
 RANGES = {"translation": (-60 / 224, 60 / 224), "scale": (1, 1.8), "rotation": (0, 354)}
-"""The values' ends; of a translation as shares of the side."""
+"""First and last value of each transform; translations as fractions of the side."""
 SHIPPED = ("lenet", "emoji_alexnet")
-"""The project's own, which take 28 × 28 and 64 × 64 pixels."""
+"""Shipped models, for 28 × 28 and 64 × 64 pixels."""
 NETWORKS = (*SHIPPED, "squeezenet1_1", "alexnet", "resnet18", "vgg11")
-"""And torchvision's, with random weights."""
-MORE = 10
-"""How many times as many images for small networks, whose passes take next to nothing."""
+"""The shipped models, and torchvision's with random weights."""
+SHIPPED_FACTOR = 10
+"""The shipped models, whose forward passes are fast, get this many times as many images."""
 
 
 def affine(image: Tensor, transform: str, value: float) -> Tensor:
@@ -65,10 +65,10 @@ def loop(
     values: Any,
     layers_alone: bool = False,
 ) -> dict[str, Any]:
-    """Return relative distances [B, V] of each layer and [C, V] of its units, of moved features as well where they
-    move, and probabilities of class 0."""
+    """Return relative distances [B, V] of each layer and [C, V] of its units, their equivariance errors for
+    translations, and the probabilities of class 0."""
     found: dict[str, Any] = defaultdict(partial(np.zeros, (len(images), len(values))))
-    sums: dict[str, Any] = {}  # [2, C, V] over the images: of a layer's units, distances and norms
+    sums: dict[str, Any] = {}  # layer: [2, C, V], distances and norms of its units, summed over the images
 
     def features(image: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         kept: dict[str, Tensor] = {}
@@ -93,7 +93,7 @@ def loop(
     with torch.inference_mode():
         for b, image in enumerate(images[:, None]):
             before, _ = features(image)
-            norms = {name: of_units(output) for name, output in before.items()}
+            norms = {name: unit_norms(output) for name, output in before.items()}
             for v, value in enumerate(values):
                 after, outputs = features(affine(image, transform, float(value)))
                 found["probability"][b, v] = float(outputs.softmax(1)[0, 0])
@@ -101,26 +101,26 @@ def loop(
                     if layers_alone:
                         found[name][b, v] = (after[name] - before[name]).norm() / norms[name].norm()
                         continue
-                    record(name, b, v, of_units(after[name] - before[name]), norms[name])
+                    record(name, b, v, unit_norms(after[name] - before[name]), norms[name])
                     if transform == "translation":
-                        known, rows = move(before[name], float(value) / stride)
-                        distances = of_units(after[name][:, :, rows] - known)
-                        record(f"{name} moved", b, v, distances, of_units(known))
+                        shifted, rows = shift_down(before[name], float(value) / stride)
+                        distances = unit_norms(after[name][:, :, rows] - shifted)
+                        record(f"{name} moved", b, v, distances, unit_norms(shifted))
     return {**found, **{f"units of {name}": distances / norms for name, (distances, norms) in sums.items()}}
 
 
-def of_units(maps: Tensor) -> Tensor:
+def unit_norms(maps: Tensor) -> Tensor:
     """Return the norms [C] of maps [1, C, H, W]."""
     return torch.linalg.vector_norm(maps[0], dim=(1, 2))
 
 
-def move(maps: Tensor, steps: float) -> tuple[Tensor, slice]:
-    """Return what is known of maps that move down, between positions linearly, and the rows where that lies."""
+def shift_down(maps: Tensor, steps: float) -> tuple[Tensor, slice]:
+    """Shift maps down by linear interpolation; return the rows that stay inside, and where they lie."""
     whole = math.floor(steps)
     height = maps.shape[2]
-    if share := steps - whole:
-        maps = torch.lerp(maps[:, :, 1:], maps[:, :, :-1], share)
-    first = whole + height - maps.shape[2]  # between positions there is one row less
+    if fraction := steps - whole:
+        maps = torch.lerp(maps[:, :, 1:], maps[:, :, :-1], fraction)
+    first = whole + height - maps.shape[2]  # interpolation loses one row
     low, high = max(0, first), min(height, whole + height)
     return maps[:, :, low - first : high - first], slice(low, high)
 
@@ -141,13 +141,13 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def smooth_images(count: int, channels: int = 3, side: int = 224) -> Tensor:
-    """Return random pictures with as much in the low frequencies as photographs have."""
+    """Return smooth random images, with mostly low frequencies, as photographs have."""
     noise = torch.randn(count, channels, 15, 15, generator=torch.Generator().manual_seed(0))
     return nn.functional.interpolate(noise, (side, side), mode="bicubic")
 
 
 def bare_pass(module: nn.Module, images: Tensor, inputs: int) -> None:
-    """Run so many inputs through the network, in batches of as many as 8 images of 224 × 224 pixels."""
+    """Run the network on `inputs` images, in batches of as many pixels as 8 images of 224 × 224."""
     size = 8 * 224 * 224 // images[0, 0].numel()
     batch = images.repeat(-(-size // len(images)), 1, 1, 1)[:size].contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -157,8 +157,8 @@ def bare_pass(module: nn.Module, images: Tensor, inputs: int) -> None:
 
 def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
     threads = torch.get_num_threads()
-    print(f"{images_of_each} images, {count} values, {threads} threads; milliseconds for one input")
-    names = ("loop", "…c.-last", "…layers", "probe", "pass", "times", "…c.-last", "…layers", "most", "differ")
+    print(f"{images_of_each} images, {count} values, {threads} threads; milliseconds per input")
+    names = ("loop", "…c.-last", "…layers", "probe", "pass", "ratio", "…c.-last", "…layers", "bound", "differ")
     print(f"{'network':14} {'transform':12} " + " ".join(f"{name:>8}" for name in names))
     for network in networks:
         torch.manual_seed(0)
@@ -166,7 +166,7 @@ def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
             model = interpret.load(network)
             assert model.preprocess is not None
             channels, side = len(model.preprocess.channels), model.preprocess.size[0]
-            module, images = model.module.eval(), smooth_images(MORE * images_of_each, channels, side)
+            module, images = model.module.eval(), smooth_images(SHIPPED_FACTOR * images_of_each, channels, side)
         else:
             module = torchvision.models.get_model(network, weights=None).eval()
             images = smooth_images(images_of_each)
@@ -182,16 +182,16 @@ def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
             values = (values * images.shape[-1]).round() if transform == "translation" else values
             spent = dict.fromkeys(("loop", "last", "layers", "probe", "pass"), 0.0)
             differ = 0.0
-            for some in images.split(-(-len(images) // 2)):
-                here = (module, strides, some, transform, values)
-                took, ours = seconds(partial(probed, *here))
+            for half in images.split(-(-len(images) // 2)):
+                settings = (module, strides, half, transform, values)
+                took, ours = seconds(partial(probed, *settings))
                 spent["probe"] += took
-                took, theirs = seconds(partial(loop, *here))
+                took, theirs = seconds(partial(loop, *settings))
                 spent["loop"] += took
-                spent["layers"] += seconds(partial(loop, *here, layers_alone=True))[0]
+                spent["layers"] += seconds(partial(loop, *settings, layers_alone=True))[0]
                 module.to(memory_format=torch.channels_last)
-                spent["last"] += seconds(partial(loop, *here))[0]
-                spent["pass"] += seconds(partial(bare_pass, module, some, len(some) * count))[0]
+                spent["last"] += seconds(partial(loop, *settings))[0]
+                spent["pass"] += seconds(partial(bare_pass, module, half, len(half) * count))[0]
                 module.to(memory_format=torch.contiguous_format)
                 assert set(ours) == set(theirs)
                 differ = max(differ, *(float(np.nanmax(np.abs(ours[name] - theirs[name]))) for name in theirs))
@@ -205,7 +205,7 @@ def compare(networks: Iterable[str], images_of_each: int, count: int) -> None:
 
 
 def peak_memory(count: int, values: int) -> float:
-    """Return the peak memory in MB of a process that probes so many images."""
+    """Return the peak memory in MB of a process that probes `count` images."""
     command = [sys.executable, __file__, "--measure", str(count), "--values", str(values)]
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -232,7 +232,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--values", type=int, default=61)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--memory", action="store_true", help="peak memory of --images and of ten times as many")
+    parser.add_argument(
+        "--memory", action="store_true", help="print the peak memory for --images and for ten times as many"
+    )
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

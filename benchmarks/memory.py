@@ -1,4 +1,4 @@
-"""Peak memory of mining 1,000 and 10,000 images of 224 × 224 pixels, each in a process of its own.
+"""Peak memory of mining 1,000 and 10,000 images of 224 × 224 pixels, each in a separate process.
 
 python benchmarks/memory.py
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 from interpret import mine
 
 
-class MadeUp(torch.utils.data.Dataset[Tensor]):
-    """Images that are made as they are asked for, so that they take no memory themselves."""
+class GeneratedImages(torch.utils.data.Dataset[Tensor]):
+    """Random images, generated on access so that they take no memory."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -36,7 +36,7 @@ def main() -> None:
     measured = parser.parse_args().measure
     if measured:
         torch.manual_seed(0)
-        mine(torchvision.models.squeezenet1_1(weights=None), MadeUp(measured))
+        mine(torchvision.models.squeezenet1_1(weights=None), GeneratedImages(measured))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         return
     peaks = {}
@@ -44,7 +44,7 @@ def main() -> None:
         peaks[count] = float(
             subprocess.run([sys.executable, __file__, "--measure", str(count)], capture_output=True, check=True).stdout
         )
-        print(f"{count:6} images: {peaks[count]:7.0f} MiB at the peak", flush=True)
+        print(f"{count:6} images: peak {peaks[count]:7.0f} MiB", flush=True)
     print(f"ratio {peaks[10000] / peaks[1000]:.3f}")
 
 

@@ -1,11 +1,11 @@
-"""What mining costs over the bare forward pass, and beside zennit-crp's feature visualisation.
+"""The time of mining relative to a bare forward pass and to zennit-crp's feature visualisation.
 
     python benchmarks/mining.py [--images 2048] [--batch-sizes 8 32] [--peer]
 
-The same module, in inference mode and channels-last, runs the same batches from memory; bare pass and mining take
-turns batch by batch, so that a change in the machine's speed meets both. The first images cost more, since most of
-them enter the hits: "later" is the ratio over the second half. "mine()" is the ratio of the whole call, which runs
-batches side by side, to the same bare loop. Batches of 8 are what `mine` takes of such images unless asked otherwise.
+The same module runs the same batches from memory, in inference mode and channels-last. Bare pass and mining alternate
+batch by batch, so that changes in the machine's speed affect both. Mining the first images takes longer, because most
+of them enter the top-k: "later" is the ratio for the second half. "mine()" is the time of the whole call, which runs
+batches in parallel, relative to a loop of bare passes. 8 is the default batch size of `mine` for these images.
 `--peer` needs `pip install zennit-crp`.
 """
 
@@ -31,7 +31,7 @@ from interpret.network.model import as_model
 
 
 def bare_and_mined(module: nn.Module, images: Tensor, size: int) -> tuple[list[float], list[float]]:
-    """Return seconds of each batch's bare forward pass and of mining all convolutional layers."""
+    """Return the seconds of each batch's bare forward pass, and of mining all convolutional layers."""
     convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     miner = Miner(as_model(module), open_images(images, module), convolutions, k=9)
     labels = torch.full((size,), -1)
@@ -66,7 +66,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def whole_call(module: nn.Module, images: Tensor, size: int, rounds: int = 2) -> float:
-    """Return the time of `mine` over that of a loop of bare forward passes."""
+    """Return the time of `mine` relative to a loop of bare forward passes."""
     convolutions = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
 
     def loop() -> None:
@@ -82,7 +82,7 @@ def whole_call(module: nn.Module, images: Tensor, size: int, rounds: int = 2) ->
 
 
 def peer(module: nn.Module, images: Tensor, size: int) -> float:
-    """Return seconds that zennit-crp takes for the same layers; it needs gradients, hence its own pass."""
+    """Return the seconds that zennit-crp takes for the same layers, in its own pass, which needs gradients."""
     from crp.attribution import CondAttribution
     from crp.concepts import ChannelConcept
     from crp.visualization import FeatureVisualization
@@ -106,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--peer", action="store_true", help="beside zennit-crp, on 64 images")
+    parser.add_argument("--peer", action="store_true", help="also time zennit-crp, on 64 images")
     arguments = parser.parse_args()
     images = torch.randn(arguments.images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     titles = (
@@ -119,13 +119,13 @@ def main() -> None:
         for size in arguments.batch_sizes:
             bare, mined = bare_and_mined(module, images, size)
             count, half = len(bare) * size, len(bare) // 2
-            beside = ""
+            peer_speed = ""
             if arguments.peer and name == "resnet18":
-                beside = f" {64 / peer(module, images[:64], size):16.1f}"
+                peer_speed = f" {64 / peer(module, images[:64], size):16.1f}"
             speeds = f"{count / sum(bare):10.1f} {count / sum(mined):11.1f}"
             ratios = f"{sum(mined) / sum(bare):6.3f} {sum(mined[half:]) / sum(bare[half:]):6.3f}"
             ratios += f" {whole_call(module, images, size):6.3f}"
-            print(f"{name:16} {size:5} {speeds} {ratios}{beside}", flush=True)
+            print(f"{name:16} {size:5} {speeds} {ratios}{peer_speed}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Occlusion beside captum's at its best batch size: the same values, a 32-pixel square in steps of 16.
+"""Occlusion compared with captum at its best batch size: a 32-pixel square with stride 16, and the same values.
 
 python benchmarks/occlusion.py
 python benchmarks/occlusion.py vgg16 resnet18 --batches 8 32
@@ -28,8 +28,8 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def operations_in_windows(network: torch.nn.Module, image: torch.Tensor) -> float:
-    """Return the share of the activations of all layers that an occluder in the middle of the image changes."""
+def changed_fraction(network: torch.nn.Module, image: torch.Tensor) -> float:
+    """Return the fraction of all convolutions' activations that an occluder in the middle of the image changes."""
     changed = whole = 0
 
     def hook(_layer: Any, _inputs: Any, output: torch.Tensor) -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32], help="captum's batch sizes to try")
     arguments = parser.parse_args()
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    print(f"{'network':16} {'changed':>8} {'captum':>9} {'at batch':>9} {'here':>9} {'ratio':>6} {'difference':>11}")
+    print(f"{'network':16} {'changed':>8} {'captum':>9} {'batch':>9} {'interpret':>9} {'ratio':>6} {'difference':>11}")
     for name in arguments.networks:
         torch.manual_seed(0)
         network = getattr(torchvision.models, name)(weights=None).eval()
@@ -68,11 +68,11 @@ def main() -> None:
                     )
                 )
         best = min(captum_times, key=lambda batch: captum_times[batch])
-        occlude(network, image, [7], 32, 112, feature_map=False)  # warm
+        occlude(network, image, [7], 32, 112, feature_map=False)  # warm up
         seconds, found = timed(lambda network=network: occlude(network, image, [7], 32, 16, feature_map=False))
         difference = float(np.abs(found.attributions() - expected[:, 0].numpy()).max())
         print(
-            f"{name:16} {operations_in_windows(network, image):8.0%} {captum_times[best]:7.2f} s {best:9} "
+            f"{name:16} {changed_fraction(network, image):8.0%} {captum_times[best]:7.2f} s {best:9} "
             f"{seconds:7.2f} s {captum_times[best] / seconds:5.1f}× {difference:11.1e}",
             flush=True,
         )

@@ -1,10 +1,10 @@
-"""Projecting 32 neurons of each VGG-16 layer, beside captum's NeuronDeconvolution, one call a neuron.
+"""Projecting 32 neurons of each VGG-16 layer, compared with captum's NeuronDeconvolution, one call per neuron.
 
     python benchmarks/projection.py [--neurons 32]
 
-Times are milliseconds a neuron, each of an image of its own, and all of one image, for which captum's call costs the
-same. Both give the same values, which is checked to the rounding of the convolutions. captum is timed on a few neurons
-(`--peer-neurons`), since each call costs the same.
+Times are milliseconds per neuron, first for neurons of different images, then for neurons of one image, for which
+captum takes as long. The last column is the largest difference of the values, which should be at the rounding of the
+convolutions. captum is timed on a few neurons (`--peer-neurons`), since each call takes the same time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=32)
     parser.add_argument("--peer-neurons", type=int, default=4)
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")  # captum warns at every call that it sets hooks
+    warnings.simplefilter("ignore")  # captum warns on every call that it sets hooks
     torch.manual_seed(0)
     module = torchvision.models.vgg16(weights=None).eval()
     images = torch.randn(arguments.neurons, 3, 224, 224)
@@ -53,13 +53,13 @@ def main() -> None:
 
         peer = NeuronDeconvolution(module, module.get_submodule(layer))
         start = time.perf_counter()
-        answers = [
+        signals = [
             peer.attribute(images[i : i + 1], (int(channels[i]), *positions[i].tolist()))
             for i in range(arguments.peer_neurons)
         ]
         theirs = (time.perf_counter() - start) / arguments.peer_neurons
 
-        expected = torch.cat(answers).detach()
+        expected = torch.cat(signals).detach()
         largest = expected.abs().max()
         difference = (projections.full((224, 224))[: len(expected)] - expected).abs().max() / largest
         difference = difference.maximum((of_one.full((224, 224))[0] - expected[0]).abs().max() / largest)

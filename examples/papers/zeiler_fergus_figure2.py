@@ -53,7 +53,7 @@ def main() -> None:
 
     found = mined[arguments.layer]
     units = np.argsort(-found.maximum, kind="stable")[: arguments.units].tolist()
-    title = f"{model.name}, {arguments.layer}: deconvnet projections of the top-activating patches, above the patches"
+    title = f"{model.name}, {arguments.layer}: deconvnet projections (above) of the top-activating patches (below)"
     write_figure(draw(title, units, tiles, arguments.width), arguments.out)
     for unit in units:
         values = found.values[unit]
