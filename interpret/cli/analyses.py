@@ -1,4 +1,4 @@
-"""The verbs of the other analyses: each draws a figure, and a study keeps its result."""
+"""The subcommands of single analyses: each draws a figure, and a study keeps its result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from interpret.cli.options import (
     Workers,
 )
 from interpret.cli.reading import read_names, read_queries, read_rule, read_target, read_values, read_whole_numbers
-from interpret.cli.subjects import find_device, open_pictures, open_subject, spread, worker_count
+from interpret.cli.subjects import evenly_spread_items, find_device, open_pictures, open_subject, worker_count
 
 
 def probe(
@@ -53,14 +53,14 @@ def probe(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Indices of classes with commas, one an image, or 'predicted': what the network says of the "
+            help="Indices of classes with commas, one an image, or 'predicted': the network's class for the "
             "untransformed image. Default: those of the images."
         ),
     ] = None,
     images: ImageCount = "5",
     fill: Annotated[
         str | None,
-        typer.Option(help="What comes into the picture: context (the larger photograph), reflect, edge, mean, black."),
+        typer.Option(help="What fills uncovered pixels: context (the larger photograph), reflect, edge, mean, black."),
     ] = None,
     out: Picture = Path("invariance.png"),
     study: StudyFolder = None,
@@ -70,9 +70,9 @@ def probe(
     device: Device = None,
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
-    seed: Annotated[int, typer.Option(help="Chooses the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
 ) -> None:
-    """Measure how far features move as images are moved, scaled, turned or lit otherwise.
+    """Measure how far features move as images are shifted, scaled, rotated or lit differently.
 
     Zeiler & Fergus 2014, figure 5. MODEL may also be a study's folder, which keeps the results.
     """
@@ -88,12 +88,12 @@ def probe(
         raise InterpretError("--transform is empty: name at least one")
     for name in names:
         named_transform(name)
-    asked = None if values is None else read_values(values)
-    if asked is not None and len(names) > 1:
+    chosen_values = None if values is None else read_values(values)
+    if chosen_values is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
-    told = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
+    label_indices = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
     subject = open_subject(model, data, study, weights, crops, device, workers, outputs=outputs)
-    items = spread(subject.images, images)
+    items = evenly_spread_items(subject.images, images)
     kept_in = subject.unfinished("probe")
     found = []
     for name in names:
@@ -101,9 +101,9 @@ def probe(
             subject.model,
             subject.images,
             name,
-            asked,
+            chosen_values,
             layers,
-            told,
+            label_indices,
             direction=direction if name == "translation" else None,  # type: ignore[arg-type]
             fill=fill,  # type: ignore[arg-type]
             items=items,
@@ -130,7 +130,8 @@ def occlude(
     stride: Annotated[int, typer.Option(help="Its step, in pixels.")] = 16,
     fill: Annotated[str, typer.Option(help="'grey', or 'mean': each image's own mean colour.")] = "grey",
     layer: Annotated[
-        str | None, typer.Option(help="Whose strongest feature map is followed. Default: the last convolution.")
+        str | None,
+        typer.Option(help="The layer whose strongest feature map is measured. Default: the last convolution."),
     ] = None,
     labels: Annotated[
         str | None,
@@ -146,7 +147,7 @@ def occlude(
     device: Device = None,
     batch_size: BatchSize = 32,
 ) -> None:
-    """Hide parts of images and measure what the network makes of the rest.
+    """Hide parts of images and measure how the network's answer changes.
 
     Zeiler & Fergus 2014, figure 7. MODEL may also be a study's folder, which keeps the result.
     """
@@ -156,20 +157,20 @@ def occlude(
     from interpret.images.batches import read_items
 
     check_figure_path(out, "--out")
-    told = None if labels is None else read_whole_numbers(labels, "--labels")
+    label_indices = None if labels is None else read_whole_numbers(labels, "--labels")
     subject = open_subject(model, data, study, weights, crops, device, outputs=outputs)
-    items = spread(subject.images, images)
-    if items is not None and told is None:
-        # one example of a class is enough
+    items = evenly_spread_items(subject.images, images)
+    if items is not None and label_indices is None:
+        # one example of each class is enough
         items = different_classes(subject.model, subject.images, len(items), device=find_device(device))
     chosen = read_items(subject.images, items or range(len(subject.images)))
-    if told is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
-        told = chosen.labels.tolist()
+    if label_indices is None and int(chosen.labels.min()) >= 0 and subject.images.classes == subject.model.classes:
+        label_indices = chosen.labels.tolist()
     kept_in = subject.unfinished("occlude")
     found = run(
         subject.model,
         chosen.images,
-        told,
+        label_indices,
         size,
         stride,
         layer=layer,
@@ -190,7 +191,7 @@ def evolve(
         str | None, typer.Option(help="A folder with one file an epoch. Default: the model folder's own epochs.")
     ] = None,
     layers: Layers = None,
-    units: Annotated[int, typer.Option(help="How many of each layer, drawn at random.")] = 6,
+    units: Annotated[int, typer.Option(help="Number of units of each layer, drawn at random.")] = 6,
     rule: RuleName = "deconvnet",
     out: Picture = Path("evolution.png"),
     study: StudyFolder = None,
@@ -206,7 +207,7 @@ def evolve(
 
     check_figure_path(out, "--out")
     chosen = read_rule(rule)
-    # with checkpoints, the model's own weights play no part
+    # with checkpoints, the model's own weights are not used
     subject = open_subject(
         model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None
     )
@@ -234,8 +235,10 @@ def neighbours(
         str | None,
         typer.Option(help="A folder of images, or items of the data by number, with commas. Default: 8 items."),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Whose features. Default: the last hidden layer.")] = None,
-    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 6,
+    layer: Annotated[
+        str | None, typer.Option(help="The layer whose features are compared. Default: the last hidden layer.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Number of neighbours.")] = 6,
     metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
     average: Annotated[bool, typer.Option("--average", help="Average features over positions.")] = False,
     out: Picture = Path("neighbours.png"),
@@ -246,7 +249,7 @@ def neighbours(
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
 ) -> None:
-    """Find the images that a network finds most like others; a study keeps the features for the next search."""
+    """Find the most similar images by a network's features; a study keeps the features for the next search."""
     from interpret.analyses.neighbours.compute import find_neighbours
     from interpret.figures.saving import check_figure_path
 
@@ -278,7 +281,7 @@ def attribute(
     count: ImageCount = "4",
     weights: Weights = None,
 ) -> None:
-    """Show what speaks for a class or a unit, by ten methods side by side.
+    """Show the evidence for a class or a unit, by ten attribution methods side by side.
 
     MODEL may also be a study's folder, which keeps the result.
     """
@@ -300,11 +303,11 @@ def sanity(
     target: Target = None,
     layer: Hidden = None,
     steps: Annotated[int, typer.Option(help="Steps from the trained network to one of random weights.")] = 10,
-    seed: Annotated[int, typer.Option(help="Draws the random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
     count: ImageCount = "4",
     weights: Weights = None,
 ) -> None:
-    """Check whether maps change when the network's layers are randomised from the top down.
+    """Check whether attribution maps change when the layers are randomised from the top down.
 
     MODEL may also be a study's folder, which keeps the result.
     """

@@ -1,4 +1,4 @@
-"""What the command prints: the answer, or the one sentence of a mistake."""
+"""Print the command's output, and errors as one sentence."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
-"""The exit status, as shells have it."""
-OF_EXAMPLES = ("scipy", "mlxtend")
-"""Packages that examples import themselves."""
+"""The exit status after Ctrl-C, as shells use it."""
+EXAMPLE_PACKAGES = ("scipy", "mlxtend")
+"""Packages that the examples import."""
 
 
 def say(text: str) -> None:
+    """Print a line of output."""
     print(text)
 
 
 def say_skipped(images: Any) -> None:
-    """Say how many files of the data were no images, and which is the first, if there are any."""
+    """Print how many files of the data could not be read, and name the first one."""
     if getattr(images, "skipped", None):
         count, (file, reason) = len(images.skipped), next(iter(images.skipped.items()))
         others = f" and {count - 1} more" if count > 1 else ""
@@ -29,15 +30,16 @@ def say_skipped(images: Any) -> None:
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:
+    """Print an error and exit."""
     print(f"interpret: {sentence}", file=sys.stderr)
     sys.exit(status)
 
 
 @contextmanager
 def in_one_sentence() -> Iterator[None]:
-    """End the program with one sentence and a status where its user made a mistake, or the system refuses.
+    """Print errors of input and system as one sentence, and exit.
 
-    A warning is a sentence, too, and is said once, without the line of code that warns.
+    Each warning is printed once, without the line of code that raises it.
     """
     before = warnings.showwarning
     said = set()
@@ -70,7 +72,7 @@ def in_one_sentence() -> Iterator[None]:
             fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             fail("the memory is full: take fewer images at a time with --batch-size, fewer --layers, or smaller images")
-        if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in OF_EXAMPLES:
+        if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
         raise
     finally:

@@ -1,4 +1,4 @@
-"""The `interpret` command: each verb works on a study folder and says at the end what to open."""
+"""The `interpret` command: each subcommand works on a study folder and names the file to open at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ app = typer.Typer(
     epilog="A MODEL is a shipped name (lenet, lenet5, emoji_alexnet, squeezenet1_1, efficientnet_lite0 …), "
     "torchvision:NAME, timm:NAME, a model folder, or file.py:function. "
     "DATA is a folder of images, or photographs, digits, fashion-mnist or emoji.",
-    rich_markup_mode=None,  # by which "[demo]" is text
+    rich_markup_mode=None,  # otherwise "[demo]" would be markup
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -42,8 +42,8 @@ for verb in (
     app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(verb)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         from interpret.support.version import __version__
 
         say(f"interpret {__version__}")
@@ -53,22 +53,24 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which it is.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command: a user's mistake is one sentence and exit status 2."""
+    """Run the command; invalid input ends it with one sentence and exit status 2."""
     with in_one_sentence():
         try:
-            if app(standalone_mode=False, prog_name="interpret") == INTERRUPTED:  # typer makes this of it, or an Abort
+            if (
+                app(standalone_mode=False, prog_name="interpret") == INTERRUPTED
+            ):  # typer returns this status, or raises Abort
                 raise KeyboardInterrupt
         except typer.Abort:
             raise KeyboardInterrupt from None
         except Exception as error:
-            if hasattr(error, "format_message"):  # a mistake in the command line itself
+            if hasattr(error, "format_message"):  # an invalid command line
                 error.show()  # type: ignore[attr-defined]
                 sys.exit(2)
             raise

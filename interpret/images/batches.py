@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from interpret.images.folder import UnreadableImage
 from interpret.images.sources import Images
 from interpret.support.errors import InterpretError
-from interpret.support.interrupts import deaf_to_interrupts, interrupts_held
+from interpret.support.interrupts import interrupts_delayed, interrupts_ignored
 
 
 class Batch(NamedTuple):
@@ -63,13 +63,13 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         collate_fn=_collate,
         generator=torch.Generator(),  # of its own: it draws a seed for the workers
     )
-    with deaf_to_interrupts() if workers else nullcontext():
+    with interrupts_ignored() if workers else nullcontext():
         arriving = iter(loader)
     read = 0
     try:
         while True:
             # so that none tears a batch that a worker is handing over
-            with interrupts_held() if workers else nullcontext():
+            with interrupts_delayed() if workers else nullcontext():
                 batch, errors = next(arriving, (None, None))
             if errors is None:
                 break

@@ -1,4 +1,4 @@
-"""Weights in files: read without running any code in them, and put into a network that they fit."""
+"""Read weights from files without running code in them, and load them into a network."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from interpret.support.errors import InterpretError, unknown
 State = Mapping[str, Tensor]
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""The keys under which training scripts put the weights beside their optimiser and epoch."""
+"""The usual keys of weights in a training script's checkpoint."""
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-"""How the names of checkpoint files end."""
+"""The suffixes of checkpoint files."""
 
 NO_HEAD = "no-head"
-"""What follows a file of weights whose head is left out."""
+"""The suffix of `weights` that leaves out the head of a file."""
 
 
 def split_weights(weights: str | os.PathLike[str]) -> tuple[Path, str, bool]:
-    """Return the file that weights name, the key of the state dict in it, and whether its head is left out.
+    """Split `weights` into the file, the key of a state dict in it, and whether its head is left out.
 
     >>> file, key, without_head = split_weights("last.ckpt:ema:no-head")
     >>> file.name, key, without_head
@@ -51,7 +51,7 @@ def split_weights(weights: str | os.PathLike[str]) -> tuple[Path, str, bool]:
 
 
 def read_state(path: str | os.PathLike[str], module: nn.Module | None = None, key: str = "") -> State:
-    """Return the tensors of a checkpoint by name: a `.safetensors` file, or what `torch.save` wrote.
+    """Return the tensors of a checkpoint by name, from a `.safetensors` file or a file of `torch.save`.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "last.pth"
@@ -59,28 +59,28 @@ def read_state(path: str | os.PathLike[str], module: nn.Module | None = None, ke
     >>> read_state(path)["weight"]
     tensor([0., 0.])
 
-    The weights may stand under a key, such as `{"state_dict": …}`, beside an optimiser and an epoch. Of several such
-    state dicts it is the only one that fits. Code in a file is never run.
+    The weights may be under a key, such as `{"state_dict": …}`, beside an optimiser and an epoch. Of several state
+    dicts, the only one that fits the network is returned. Code in a file is never run.
 
     Args:
         path: the file.
-        module: the network that they are for; None: the first of the usual keys.
-        key: which of several, by its key, such as "ema" or "ema.module".
+        module: the network to fit; None: the state dict under the first usual key is returned.
+        key: the key of the state dict, such as "ema" or "ema.module".
 
     Raises:
-        InterpretError: a file that is missing, damaged or no checkpoint, or that holds anything but tensors; several
-            state dicts that fit, with their keys.
+        InterpretError: a file that is missing, damaged or not a checkpoint, or that holds other objects than tensors;
+            several state dicts that fit, with their keys.
     """
     path = Path(path)
     try:
-        what = _mistaken(path)
+        what = _reason_not_weights(path)
         if what:
             raise InterpretError(f"weights {str(path)!r} {what}")
         if path.suffix == ".safetensors":
-            return _chosen(load_file(path), path, module, key)
+            return _choose_state(load_file(path), path, module, key)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of archives that the next line refuses anyway
-            return _chosen(torch.load(path, map_location="cpu", weights_only=True), path, module, key)
+            warnings.simplefilter("ignore")  # about archives that the next line refuses
+            return _choose_state(torch.load(path, map_location="cpu", weights_only=True), path, module, key)
     except InterpretError:
         raise
     except pickle.UnpicklingError:
@@ -96,8 +96,8 @@ def read_state(path: str | os.PathLike[str], module: nn.Module | None = None, ke
         ) from None
 
 
-def _mistaken(path: Path) -> str:
-    """Say what a file is that was taken for weights by mistake; "" of any other."""
+def _reason_not_weights(path: Path) -> str:
+    """Return why a file cannot be weights, as the end of a sentence; "" if it may be."""
     if path.is_dir():
         return "are a folder: give the file in it that holds the weights"
     with path.open("rb") as file:
@@ -108,10 +108,10 @@ def _mistaken(path: Path) -> str:
     if begin.startswith(b"version https://git-lfs"):
         return "are a Git LFS pointer and not the weights themselves: run git lfs pull in the folder"
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return "are a web page and not the weights: the link led elsewhere, so download the file itself"
+        return "are a web page and not the weights: the link leads to another page, so download the file itself"
     if begin.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
-            return "break off before their end: download or save them again"
+            return "are truncated: download or save them again"
         with zipfile.ZipFile(path) as archive:
             if any("/code/" in name for name in archive.namelist()):
                 return "are a scripted network and not a state_dict: save the state_dict() of the network itself"
@@ -121,12 +121,12 @@ def _mistaken(path: Path) -> str:
             header = json.loads(file.read(8 + size)[8:]) if size < path.stat().st_size else {}
         ends = [one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"]
         if not header or 8 + size + max(ends, default=0) > path.stat().st_size:
-            return "break off before their end: download or save them again"
+            return "are truncated: download or save them again"
     return ""
 
 
 def _states(content: Any, depth: int = 2) -> dict[str, State]:
-    """Return the state dicts in a checkpoint by key; what holds tensors alone is one itself, with the key ""."""
+    """Return the state dicts in a checkpoint by key; a mapping of tensors alone has the key ""."""
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         return {}
     if content and all(isinstance(value, Tensor) for value in content.values()):
@@ -137,8 +137,8 @@ def _states(content: Any, depth: int = 2) -> dict[str, State]:
     return {f"{name}.{key}".rstrip("."): state for name, inner in found.items() for key, state in inner.items()}
 
 
-def _chosen(content: Any, path: Path, module: nn.Module | None, key: str) -> State:
-    """Return the state dict of a checkpoint that is meant."""
+def _choose_state(content: Any, path: Path, module: nn.Module | None, key: str) -> State:
+    """Return the state dict under a key, or the one that fits a network."""
     states = _states(content)
     if key:
         inside = [name for name in states if name == key or name.startswith(f"{key}.")]
@@ -166,7 +166,7 @@ def _chosen(content: Any, path: Path, module: nn.Module | None, key: str) -> Sta
 
 
 def _prefixes(state: State, module: nn.Module) -> tuple[dict[str, int], list[str]]:
-    """Return how many of the network's names each prefix gives, and the prefixes that give all of them."""
+    """Return how many of the network's names follow each prefix, and the prefixes that all of them follow."""
     own = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
     given: dict[str, int] = {"": 0}
     for name in state:
@@ -179,7 +179,7 @@ def _prefixes(state: State, module: nn.Module) -> tuple[dict[str, int], list[str
 
 
 def list_epochs(folder: str | os.PathLike[str]) -> dict[int, Path]:
-    """Return the checkpoints in a folder by epoch, ascending: the last number in each file's name.
+    """Return the checkpoints in a folder by epoch, the last number in each file's name, in ascending order.
 
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
@@ -188,14 +188,14 @@ def list_epochs(folder: str | os.PathLike[str]) -> dict[int, Path]:
     >>> [(epoch, path.name) for epoch, path in list_epochs(folder).items()]
     [(2, 'epoch_2.pth'), (10, 'epoch_10.pth')]
 
-    Files that are no checkpoints by their ending, or have no number, are left out.
+    Files without the suffix of a checkpoint or without a number are left out.
 
     Raises:
-        InterpretError: a folder that is missing or holds none, or two files of one epoch.
+        InterpretError: a folder that is missing or has no such file, or two files of one epoch.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InterpretError(f"checkpoints {str(folder)!r} are no folder: give the folder that holds one file an epoch")
+        raise InterpretError(f"checkpoints {str(folder)!r} are not a folder: give one that holds a file for each epoch")
     found: dict[int, Path] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix in ENDINGS):
         numbers = re.findall(r"\d+", path.stem)
@@ -216,18 +216,18 @@ def list_epochs(folder: str | os.PathLike[str]) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def with_plain_names(state: State, module: nn.Module) -> State:
-    """Return weights by the names that the network has, without what is put before them and what is beside them.
+def with_network_names(state: State, module: nn.Module) -> State:
+    """Return weights by the network's names, without a prefix and without tensors of other modules.
 
-    >>> list(with_plain_names({"net.module.weight": torch.zeros(1, 1)}, nn.Linear(1, 1, bias=False)))
+    >>> list(with_network_names({"net.module.weight": torch.zeros(1, 1)}, nn.Linear(1, 1, bias=False)))
     ['weight']
 
-    `DataParallel` and `torch.compile` put something before every name, and so do trainers that hold the network
-    (`model.`, `net.`, `backbone.`): what is left out is what makes all of the network's names appear, or else most of
-    them, with all that does not begin with it. So is `n_averaged`, which counts how often weights were averaged.
+    `DataParallel`, `torch.compile` and training modules put a prefix before every name (`module.`, `model.`,
+    `backbone.`). The prefix that all of the network's names follow is removed, or else the one that most of them
+    follow, and tensors without the prefix are left out. `n_averaged`, the counter of averaged models, is left out too.
 
     Raises:
-        InterpretError: several parts that fit, such as a student and its teacher.
+        InterpretError: several prefixes fit, such as those of a student and its teacher.
     """
     own = module.state_dict()
     if "n_averaged" in state and "n_averaged" not in own:
@@ -241,7 +241,7 @@ def with_plain_names(state: State, module: nn.Module) -> State:
         )
     if fitting:
         return state if "" in fitting else _without(state, fitting[0])
-    while state and not any(name in own for name in state):  # they do not fit, so that an error will tell their names
+    while state and not any(name in own for name in state):  # nothing fits: shorten the names for the error
         first = next(iter(state)).partition(".")[0] + "."
         if not all(name.startswith(first) for name in state):
             break
@@ -252,7 +252,7 @@ def with_plain_names(state: State, module: nn.Module) -> State:
 
 
 def _without(state: State, prefix: str, but: str = "") -> State:
-    """Return what begins with a prefix, without it."""
+    """Return the tensors whose names begin with a prefix, by their names without it."""
     plain: OrderedDict[str, Tensor] = OrderedDict(
         (name.removeprefix(prefix), tensor) for name, tensor in state.items() if name.startswith(prefix) and name != but
     )
@@ -264,15 +264,15 @@ def _without(state: State, prefix: str, but: str = "") -> State:
 
 
 def without_head(state: State, module: nn.Module) -> tuple[State, list[str]]:
-    """Return weights whose head is the network's own, where the classes are others, and the layers that this is.
+    """Replace the head in weights for other classes by the network's own; return also the names of its layers.
 
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
     >>> state = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 10)).state_dict()
     >>> without_head(state, network)[1]
     ['1']
 
-    The head is each layer whose tensors differ from the network's in their first dimension alone, which counts the
-    classes; and the last layer with weights, where the file has none for it.
+    The head is each layer whose tensors differ from the network's in their first dimension alone, the number of
+    classes, and the last layer with weights if the file has none for it.
     """
     own = module.state_dict()
     shaped = {name for name in own if name in state and own[name].shape != state[name].shape}
@@ -297,7 +297,7 @@ def _in_any(name: str, layers: Sequence[str]) -> bool:
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:
-    """Put tensors into a network, all of them and no others.
+    """Load tensors into a network, which must be exactly those that it has.
 
     >>> load_state(nn.Linear(2, 1), {"weight": torch.zeros(1, 3), "scale": torch.ones(1)}, "weights 'a.pth'")
     Traceback (most recent call last):
@@ -308,15 +308,15 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
 
     Args:
         module: changed in place.
-        state: by the names of `module.state_dict()`.
-        source: what the error calls them.
+        state: the tensors by the names of `module.state_dict()`.
+        source: the name of the weights in an error.
 
     Raises:
-        InterpretError: tensors that are missing, left over or of another shape: the first of each, and how many.
+        InterpretError: tensors that are missing, unexpected or of another shape, with their number and first names.
     """
     if versions_of(state) is None:
         state = OrderedDict(state)
-        # some networks (MNASNet) refuse weights that do not tell their version: take it to be the present one
+        # some networks (MNASNet) refuse weights without a version: assume the current one
         keep_versions(state, {"": (versions_of(module.state_dict()) or {}).get("", {})})
     try:
         module.load_state_dict(state)
@@ -325,31 +325,32 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
 
 
 def _differences(module: nn.Module, state: State) -> str:
+    """Return how tensors differ from those of a network, for an error."""
     own = module.state_dict()
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in own]
     reshaped = [
-        f"{name} is {_by(state[name])}, should be {_by(own[name])}"
+        f"{name} is {_shape_text(state[name])}, should be {_shape_text(own[name])}"
         for name in own
         if name in state and own[name].shape != state[name].shape
     ]
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-    return ", ".join(f"{len(names)} {kind} ({_first(names)})" for kind, names in kinds if names)
+    return ", ".join(f"{len(names)} {kind} ({_first_names(names)})" for kind, names in kinds if names)
 
 
-def _by(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "a single number"
 
 
-def _first(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 @contextmanager
-def tensors_only() -> Iterator[None]:
-    """Make every `torch.load` refuse code, also in libraries that would ask for it.
+def only_tensors_loaded() -> Iterator[None]:
+    """Make every `torch.load` refuse code, even where a library asks for it.
 
-    >>> with tensors_only():
+    >>> with only_tensors_loaded():
     ...     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"]
     '1'
     """

@@ -1,4 +1,4 @@
-"""Models in files: folders of the form that the shipped ones have, and functions in Python files."""
+"""Load models from model folders and from functions in Python files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shipped_models() -> Path:
 
 
 def model_folder(spec: str | os.PathLike[str]) -> Path | None:
-    """Return the folder of a shipped model or of one's own, where its card is; None for any other model.
+    """Return the folder of a model, shipped or the user's own; None for any other model.
 
     >>> model_folder("lenet").name
     'lenet'
@@ -42,10 +42,10 @@ def model_folder(spec: str | os.PathLike[str]) -> Path | None:
 
 
 def folder_source(folder: Path) -> Source:
-    """Return where the network of a model folder comes from.
+    """Return the source of a model folder's network.
 
-    Where the recipe says `untrained = true` and there is no `weights.safetensors`, its weights are random, which a
-    warning says.
+    If the recipe says `untrained = true` and there is no `weights.safetensors`, the weights are random, and a warning
+    says so.
 
     >>> folder_source(shipped_models() / "lenet").preprocess.size
     (28, 28)
@@ -53,7 +53,7 @@ def folder_source(folder: Path) -> Source:
     'random weights (seed 0): this network has learnt nothing'
 
     Raises:
-        InterpretError: a recipe whose tables `[input]` and `[model]` do not hold.
+        InterpretError: a recipe with invalid tables `[input]` or `[model]`.
     """
     fresh = partial(build_from_file, folder / "model.py", "build")
     weights = folder / "weights.safetensors"
@@ -62,7 +62,7 @@ def folder_source(folder: Path) -> Source:
         if table.untrained and not weights.exists():
             warn(
                 f"model folder {folder.name!r} is an architecture without weights: these are random, and it has learnt "
-                "nothing; give weights=... (--weights) a file, or 'random' to say that this is meant"
+                "nothing; give weights=... (--weights) a file, or 'random' if that is intended"
             )
             return fresh()
         if not weights.exists():
@@ -86,7 +86,7 @@ def folder_source(folder: Path) -> Source:
 
 
 def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
-    """Read what a recipe says about the input and the network; its other tables are for training."""
+    """Read a recipe's tables on the input and the network; the others are for training."""
     if not recipe.exists():
         return None, ModelTable()
     try:
@@ -101,7 +101,7 @@ def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
 
 
 def file_source(path: Path, function: str) -> Source:
-    """Return where the network that a function of a Python file makes comes from.
+    """Return the source of a network that a function in a Python file makes.
 
     >>> file_source(shipped_models() / "lenet/model.py", "build").origin
     'as build() in model.py makes it'
@@ -112,21 +112,21 @@ def file_source(path: Path, function: str) -> Source:
 
 
 def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | Model:
-    """Return what a function of a Python file returns, called without arguments.
+    """Call a function in a Python file without arguments, and return the network that it makes.
 
     >>> type(build_from_file(shipped_models() / "lenet/model.py", "build")).__name__
     'LeNet'
 
-    The file may import its neighbours.
+    The file may import modules from its folder.
 
     Raises:
-        InterpretError: a file that is missing or raises an error, a function that is not there, raises an error or
-            returns something else than an `nn.Module` or a `Model`.
+        InterpretError: a file that is missing or raises an error; a function that is missing, raises an error or
+            returns anything but an `nn.Module` or a `Model`.
     """
     path = Path(path)
     if not path.is_file():
         raise InterpretError(f"model file {str(path)!r} does not exist")
-    # registered under a name of its own, because dataclasses and the like look their module up
+    # registered under a unique name, because dataclasses look up their module
     module = ModuleType(f"interpret_model_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module

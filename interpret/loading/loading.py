@@ -1,4 +1,4 @@
-"""Loading: from what a user names to a network that can be fed."""
+"""Load a model from a spec: a name, a folder, a function in a file, or a network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from interpret.loading.checkpoints import (
     load_state,
     read_state,
     split_weights,
-    with_plain_names,
+    with_network_names,
     without_head,
 )
 from interpret.loading.folders import file_source, folder_source, model_folder, shipped_models
@@ -34,7 +34,7 @@ from interpret.network.weights import copied
 from interpret.support.errors import InterpretError, unknown
 
 RANDOM = ("random", "none")
-"""What to pass as `weights` for a network that has learnt nothing."""
+"""The values of `weights` for newly drawn weights."""
 
 
 def load(
@@ -47,7 +47,7 @@ def load(
     varying: bool | None = None,
     ignore_head: bool = False,
 ) -> Model:
-    """Load a network, ready to be fed and in evaluation mode.
+    """Load a network in evaluation mode, with its preprocessing and classes.
 
     >>> model = load("torchvision:resnet18", weights="random")
     >>> model.name, model.input_shape, model.classes[281], model.origin
@@ -62,30 +62,31 @@ def load(
             - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the
               tables `[input]` (the fields of `Preprocess`) and `[model]` (`classes`);
             - `"path/to/file.py:function"`, a function without arguments that returns an `nn.Module` or a `Model`;
-            - an `nn.Module` or a `Model`. It stays as trained, and is copied only to get `weights`.
-        weights: None: the network's own, as above; `"random"`: newly drawn, the same ones each time; the name of
+            - an `nn.Module` or a `Model`. It keeps its weights; with `weights`, a copy of it gets them.
+        weights: None: the network's own, as above; `"random"`: newly drawn, the same every time; the name of
             torchvision weights, such as `"IMAGENET1K_V1"`; or a local file of weights (see `read_state`), which
-            replace all of the network's: `"last.ckpt"`, or `"last.ckpt:ema"` where it holds several state dicts. What
-            stands before all names (`module.`, `model.`, `backbone.`) is left out where that makes them fit.
-        preprocess: how pictures become its input, instead of what is known of that.
-        classes: what its outputs stand for, instead of what is known of that.
-        outputs: how its outputs become probabilities, "softmax", "sigmoid" (one score a label, or one for two classes),
-            "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.network.answers`.
-        call: how the network is called on images [B, C, H, W], where it takes more than these or is not called as a
-            whole: a function of the network and the images, such as
-            `lambda network, images: network(images, mask.expand(len(images), -1))`; it calls the network that it is
-            given. Then every analysis takes it as one that takes images alone.
-        varying: True lets analyses go on though the network's answers vary by chance or with the other images of a
-            batch, which they refuse otherwise; None: what the model says.
-        ignore_head: True leaves out the file's head, if it is of another number of classes: the network keeps its own,
-            random one, and what comes before it is as trained. The same as `"last.ckpt:no-head"`.
+            replace all of the network's: `"last.ckpt"`, or `"last.ckpt:ema"` if it holds several state dicts. A prefix
+            of all names (`module.`, `model.`, `backbone.`) is removed if the names fit without it.
+        preprocess: how pictures become the network's input; None: as the source says.
+        classes: the names of the outputs; None: as the source says.
+        outputs: how outputs become probabilities: "softmax", "sigmoid" (one score for each label, or one for two
+            classes), "probabilities" (unchanged) or "log-probabilities"; None: found from their values, see
+            `interpret.network.answers`.
+        call: how to call the network on images [B, C, H, W], if it takes other arguments or is not called as a whole: a
+            function of the network and the images, such as
+            `lambda network, images: network(images, mask.expand(len(images), -1))`. It must call the network that it
+            is given.
+        varying: True: analyses accept a network whose answers vary by chance or with the other images of a batch, which
+            they refuse otherwise; None: what the model says.
+        ignore_head: True: the head in the file is ignored if its number of classes differs; the network keeps its own
+            random head. The same as `"last.ckpt:no-head"`.
 
     Returns:
         A model whose `origin` says where its weights come from.
 
     Raises:
-        InterpretError: an unknown name, with near ones; weights that cannot be downloaded or read, or do not fit;
-            a package that is not installed; a file that raises an error of its own.
+        InterpretError: an unknown name, with similar ones; weights that cannot be downloaded or read, or do not fit;
+            a package that is not installed; a model file that raises an error.
     """
     if preprocess is not None and not isinstance(preprocess, Preprocess):
         raise InterpretError(f"preprocess must be a Preprocess, not a {type(preprocess).__name__}")
@@ -139,12 +140,12 @@ def _load(spec: str, weights: str | None) -> Model:
 def _with_weights(
     model: Model, weights: str, known: Sequence[str] = (), adapt: Callable[[State], State] = lambda state: state
 ) -> Model:
-    """Load a file into a model's module, and say where its weights come from."""
+    """Return a model whose module has the weights of a file, and whose origin names the file."""
     path, key, ignore_head = split_weights(weights)
     if not path.exists():
         others = f"neither a file nor one of {', '.join(known)}: give one of these" if known else "no file: give one"
         raise InterpretError(f"weights {weights!r} are {others}")
-    state = adapt(with_plain_names(read_state(path, model.module, key), model.module))
+    state = adapt(with_network_names(read_state(path, model.module, key), model.module))
     heads: list[str] = []
     if ignore_head:
         state, heads = without_head(state, model.module)
@@ -157,20 +158,20 @@ def _with_weights(
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Draw the same random numbers each time, and leave the generator as it was."""
+    """Seed the random generator, and restore its state at the end."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)
         yield
 
 
 def find_source(spec: str, weights: str | None = None) -> Source:
-    """Return where a network that is given by name comes from.
+    """Return the source of a network that is given by name.
 
     >>> find_source("squeezenet1_1").origin
     'ImageNet weights of the package ndf 0.1.4'
 
     Raises:
-        InterpretError: a name that means nothing, with those that come near.
+        InterpretError: an unknown name, with similar ones.
     """
     library, _, name = spec.partition(":")
     if library == "torchvision":
@@ -204,25 +205,25 @@ SUPPORTED = "give a PyTorch network, as torchvision:NAME, timm:NAME, a model fol
 
 
 def _unsupported(spec: str) -> InterpretError | None:
-    """Return why a model cannot be loaded that is of a kind which others load; None where it is not."""
+    """Return the error for a model of a kind that is not supported; None for another model."""
     path, (kind, colon, name) = Path(spec).expanduser(), spec.partition(":")
     if "://" in spec:
-        return InterpretError(f"model {spec!r} is a web address, and none is loaded from there: {SUPPORTED}")
-    # of "onnx:net.onnx", too, and of what a file is called with a function or version behind it
+        return InterpretError(f"model {spec!r} is a web address, from which models are not loaded: {SUPPORTED}")
+    # also of "onnx:net.onnx"
     for what, endings in OTHER_FORMATS.items():
         if path.suffix.lower() in endings:
             return InterpretError(f"model {spec!r} is {what}, which is not supported: {SUPPORTED}")
-    if colon and len(kind) > 1 and Path(kind).suffix != ".py":  # one letter is a drive
+    if colon and len(kind) > 1 and Path(kind).suffix != ".py":  # one letter is a drive of Windows
         near = get_close_matches(kind.lower(), LIBRARIES, n=1)
         if near:
             return InterpretError(f"unknown model {spec!r}: did you mean {f'{near[0]}:{name}'!r}?")
         return InterpretError(f"models of the kind {kind + ':'!r} are not supported: {SUPPORTED}")
     if path.suffix.lower() in WEIGHTS:
         return InterpretError(
-            f"{spec!r} is a file of weights, no model: name the network, and pass the file as weights"
+            f"{spec!r} is a file of weights, not a model: name the network, and pass the file as weights"
         )
     if "/" in spec and not path.exists():
-        return InterpretError(f"model {spec!r} is no folder here, and no model is fetched by such a name: {SUPPORTED}")
+        return InterpretError(f"model {spec!r} is not a folder, and no model is downloaded by such a name: {SUPPORTED}")
     return None
 
 
@@ -231,11 +232,11 @@ def _unknown_model(spec: str) -> InterpretError:
     if (unsupported := _unsupported(spec)) is not None:
         return unsupported
     if path.is_dir():
-        return InterpretError(f"{spec!r} is no model folder: it has no model.py")
+        return InterpretError(f"{spec!r} is not a model folder: it has no model.py")
     if path.suffix == ".py":
         return InterpretError(f"model {spec!r} does not name a function: write {spec}:build")
     if path.is_file():
-        return InterpretError(f"{spec!r} is a file, no model: name the network, and pass the file as weights")
+        return InterpretError(f"{spec!r} is a file, not a model: name the network, and pass the file as weights")
     full_names = {name: f"torchvision:{name}" for name in torchvision_names()}
     full_names.update((name, name) for name in _local_names())
     near = [full_names[name] for name in get_close_matches(spec, full_names)]
@@ -252,7 +253,7 @@ def _local_names() -> list[str]:
 
 
 def known_models() -> list[str]:
-    """Return the models that `load` knows by name: shipped, from packages, and torchvision's classifiers.
+    """Return the names that `load` knows: shipped models, those from packages, and torchvision's classifiers.
 
     >>> [name for name in known_models() if "squeezenet" in name]
     ['squeezenet1_1', 'torchvision:squeezenet1_0', 'torchvision:squeezenet1_1']

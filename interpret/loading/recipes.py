@@ -1,4 +1,4 @@
-"""Recipes: what a model folder's `recipe.toml` says about its network, its input and its training."""
+"""Read a model folder's `recipe.toml`: its network, its input and its training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Table = TypeVar("Table", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class ModelTable:
-    """Table `[model]`: what the network is called, and what its outputs stand for."""
+    """Table `[model]`: the network's title and the names of its outputs."""
 
     title: str = ""
     classes: tuple[str, ...] = ()
     classes_of: Literal["", "imagenet"] = ""
-    """Whose classes they are, where they are too many to list."""
+    """The known set of classes, instead of a list."""
     untrained: bool = False
-    """Whether the folder is an architecture that comes without weights, and is loaded with random ones."""
+    """Whether the folder is an architecture without weights, which is loaded with random ones."""
 
     def __post_init__(self) -> None:
         if self.classes and self.classes_of:
@@ -39,13 +39,13 @@ class ModelTable:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What the outputs stand for; empty where the recipe does not say it."""
+        """The names of the outputs; empty if the recipe does not name them."""
         return imagenet_classes() if self.classes_of == "imagenet" else self.classes
 
 
 @dataclass(frozen=True)
 class DataTable:
-    """Table `[data]`: what to train on, by the name that `load_dataset` takes."""
+    """Table `[data]`: the data set to train on, by its name for `load_dataset`."""
 
     name: str
 
@@ -56,16 +56,16 @@ class DataTable:
 
 @dataclass(frozen=True)
 class AugmentTable:
-    """Table `[augment]`: how far a training image is moved, turned and scaled at random, each evenly both ways."""
+    """Table `[augment]`: the ranges of random shifts, rotations and scales, uniform in both directions."""
 
     translate: int = 0
     """Pixels of the input, along each axis."""
     rotate: float = 0.0
     """Degrees."""
     scale: float = 0.0
-    """Share of its size: 0.1 is from 0.9 to 1.1."""
+    """Relative to the size: 0.1 is from 0.9 to 1.1."""
     fill: int = 0
-    """Grey level of what that uncovers, 0 (black) to 255 (white)."""
+    """Grey level of uncovered pixels, 0 (black) to 255 (white)."""
 
     def __post_init__(self) -> None:
         if min(self.translate, self.rotate) < 0 or not 0 <= self.scale < 1:
@@ -78,21 +78,21 @@ class AugmentTable:
 
 @dataclass(frozen=True)
 class TrainTable:
-    """Table `[train]`: the optimiser, its schedule, and which epochs are kept."""
+    """Table `[train]`: the optimiser, its schedule, and the epochs to keep."""
 
     lr: float
     batch_size: int
     epochs: int
     optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.0
-    """Of "sgd" alone."""
+    """For "sgd" alone."""
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    """How the learning rate falls: not at all, to zero along a half cosine, or tenfold after each of `steps`."""
+    """The learning rate: constant, falling to zero along a half cosine, or divided by ten after each of `steps`."""
     steps: tuple[int, ...] = ()
-    """Epochs, of "step" alone."""
+    """Epochs, for "step" alone."""
     keep: tuple[int, ...] = ()
-    """Epochs whose weights are kept beside the last."""
+    """Epochs whose weights are kept, beside the final ones."""
     seed: int = 0
     loss: Literal["cross_entropy", "map"] = "cross_entropy"
     """"map" is the maximum a posteriori criterion of LeCun et al. 1998, for outputs that are minus a distance."""
@@ -124,7 +124,7 @@ class TrainTable:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model folder's `recipe.toml`: one field a table."""
+    """A model folder's `recipe.toml`, one field for each table."""
 
     input: Preprocess
     data: DataTable
@@ -136,7 +136,7 @@ class Recipe:
         if self.augment.translate > min(self.input.size):
             raise InterpretError(
                 f"[augment] translate of {self.augment.translate} pixels moves an input of {self.input.size} out of "
-                "itself: lower it"
+                "view: lower it"
             )
 
 
@@ -160,8 +160,8 @@ def read_recipe(path: str | Path) -> Recipe:
     10
 
     Raises:
-        InterpretError: a file that is missing or is not TOML; a table or key that there is not, or is missing; a
-            value of the wrong type or out of its range.
+        InterpretError: a file that is missing or is not TOML; a table or key that is unknown or missing; a value of
+            the wrong type or out of range.
     """
     path = Path(path)
     try:
@@ -184,7 +184,7 @@ def read_recipe(path: str | Path) -> Recipe:
 
 
 def parse_table(kind: type[Table], name: str, values: Mapping[str, Any]) -> Table:
-    """Return a TOML table as the dataclass `kind`, every key and type checked.
+    """Return a TOML table as the dataclass `kind`, after checking every key and type.
 
     >>> parse_table(AugmentTable, "augment", {"rotate": 10})
     AugmentTable(translate=0, rotate=10.0, scale=0.0, fill=0)
@@ -202,7 +202,7 @@ def parse_table(kind: type[Table], name: str, values: Mapping[str, Any]) -> Tabl
 
 
 def _checked(kind: Any, value: object, where: str) -> Any:
-    """Return a TOML value as the annotated type, or say what it should have been."""
+    """Return a TOML value as the annotated type, or raise an error that says what it should be."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise unknown(where, value, get_args(kind))

@@ -1,4 +1,4 @@
-"""What every kind of model that can be loaded says of itself."""
+"""The description of a model that can be loaded, whatever it is loaded from."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 
 SEED = 0
-"""Of weights that are drawn at random."""
+"""The seed of random weights."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A network that can be had with new weights or with those it was trained to.
+    """A network that can be made with new weights or with trained ones.
 
-    >>> Source("line", lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 1), "thin air").fresh_origin
+    >>> Source("line", lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 1), "nowhere").fresh_origin
     'random weights (seed 0): this network has learnt nothing'
     """
 
     name: str
     fresh: Callable[[], nn.Module | Model]
-    """Makes it with newly drawn weights."""
+    """Makes the network with newly drawn weights."""
     trained: Callable[[], nn.Module | Model]
-    """Makes it with its own weights."""
+    """Makes the network with its trained weights."""
     origin: str
-    """Where those come from."""
+    """Where the trained weights come from."""
     fresh_origin: str = f"random weights (seed {SEED}): this network has learnt nothing"
     preprocess: Preprocess | None = None
     classes: tuple[str, ...] | None = None
     weights: tuple[str, ...] = ()
-    """Names of its own weights, where it has several."""
+    """The names of its trained weights, if there are several."""
     card: str | None = None
-    """What a reader is told of it, in Markdown."""
+    """The model card, in Markdown."""
     adapt: Callable[[State], State] = lambda state: state
-    """Brings a checkpoint from elsewhere to the names that the module has."""
+    """Renames the tensors of a published checkpoint to the module's names."""

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, with the weights that these libraries download."""
+"""Load networks of torchvision and timm, with the weights that these libraries download."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from interpret.images.imagenet import class_names
-from interpret.loading.checkpoints import State, tensors_only
+from interpret.loading.checkpoints import State, only_tensors_loaded
 from interpret.loading.sources import Source
 from interpret.network.preprocess import Preprocess
 from interpret.network.torch_internals import keep_versions, versions_of
@@ -20,7 +20,7 @@ from interpret.support.errors import InterpretError, unknown
 
 
 def torchvision_names() -> list[str]:
-    """Return torchvision's classifiers.
+    """Return the names of torchvision's classifiers.
 
     >>> "resnet18" in torchvision_names()
     True
@@ -29,17 +29,17 @@ def torchvision_names() -> list[str]:
 
 
 def torchvision_source(name: str, weights: str | None = None) -> Source:
-    """Return where a network of torchvision comes from.
+    """Return the source of a network of torchvision.
 
     >>> torchvision_source("resnet50").origin
     "torchvision's weights IMAGENET1K_V2"
 
     Args:
         name: one of `torchvision_names()`.
-        weights: by torchvision's name, as preprocessing depends on it; otherwise its default ones.
+        weights: torchvision's name of the weights, on which the preprocessing depends; otherwise the default ones.
 
     Raises:
-        InterpretError: an unknown name, with near ones.
+        InterpretError: an unknown name, with similar ones.
     """
     if name not in torchvision_names():
         raise unknown("torchvision model", name, torchvision_names())
@@ -48,13 +48,13 @@ def torchvision_source(name: str, weights: str | None = None) -> Source:
     chosen = choices[weights] if weights in choices.__members__ else choices.DEFAULT
     fresh, trained = partial(build, weights=None), partial(build, weights=chosen)
     if name in ("googlenet", "inception_v3"):
-        # Their auxiliary classifiers run in training only. Their own way to draw weights takes a minute. And they
-        # normalise their input once more, which the weights that torchvision publishes count on.
+        # Their auxiliary classifiers run in training only, their own initialisation takes a minute, and torchvision's
+        # published weights need the networks to normalise their input a second time.
         trained = partial(trained, aux_logits=False)
         fresh = partial(fresh, aux_logits=False, init_weights=False, transform_input=True)
     transform = chosen.transforms()
     if name.startswith("vit_"):
-        # its position embedding is as large as the input that these weights were trained on
+        # the size of the position embedding depends on the input on which these weights were trained
         fresh = partial(fresh, image_size=transform.crop_size[0])
     return Source(
         name,
@@ -64,15 +64,15 @@ def torchvision_source(name: str, weights: str | None = None) -> Source:
         preprocess=Preprocess.from_torchvision(transform),
         classes=tuple(chosen.meta["categories"]),
         weights=tuple(choices.__members__),
-        adapt=_with_present_names,
+        adapt=_with_current_names,
     )
 
 
-def _with_present_names(state: State) -> State:
-    """Return weights that torchvision published by the names that its networks have today.
+def _with_current_names(state: State) -> State:
+    """Return torchvision's published weights by the current names of its networks.
 
-    DenseNet's were saved when a module might be called `norm.1`; GoogLeNet's and Inception's with the auxiliary
-    classifiers, which are left out here.
+    DenseNet's were saved when a module could have the name `norm.1`. GoogLeNet's and Inception's contain the auxiliary
+    classifiers, which are left out.
     """
     renamed: OrderedDict[str, Tensor] = OrderedDict()
     for name, tensor in state.items():
@@ -86,17 +86,17 @@ def _with_present_names(state: State) -> State:
 
 
 def timm_source(name: str, weights: str | None = None) -> Source:
-    """Return where a network of timm comes from.
+    """Return the source of a network of timm.
 
     >>> timm_source("resnet18", weights="random").preprocess.size
     (224, 224)
 
     Args:
-        name: timm's, with or without the tag of its weights: `resnet18.a1_in1k`.
-        weights: None where its own are wanted.
+        name: timm's name, with or without the tag of the weights: `resnet18.a1_in1k`.
+        weights: None: timm's weights are needed.
 
     Raises:
-        InterpretError: timm is not installed, an unknown name, with near ones, or one without weights.
+        InterpretError: timm is not installed, the name is unknown, or timm has no weights for it.
     """
     try:
         import timm
@@ -122,7 +122,7 @@ def timm_source(name: str, weights: str | None = None) -> Source:
 
 
 def _timm_preprocess(config: dict[str, Any]) -> Preprocess | None:
-    """Return what timm's evaluation transform does; None where it takes neither grey nor colour."""
+    """Return the preprocessing of timm's evaluation transform; None for inputs of other than 1 or 3 channels."""
     count, height, width = config["input_size"]
     if count not in (1, 3):
         return None
@@ -140,9 +140,9 @@ def _timm_preprocess(config: dict[str, Any]) -> Preprocess | None:
 
 def _downloaded(spec: str, make: Callable[[], nn.Module]) -> nn.Module:
     try:
-        with tensors_only():
+        with only_tensors_loaded():
             return make()
-    except Exception as error:  # each library and each proxy fails in its own way
+    except Exception as error:  # libraries and proxies raise many types of error
         reason = str(getattr(error, "reason", "")) or str(error).strip().partition("\n")[0] or type(error).__name__
         raise InterpretError(
             f"the weights of {spec!r} could not be downloaded or read ({reason}): pass weights='random', or the path "

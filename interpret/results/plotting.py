@@ -1,4 +1,4 @@
-"""Figures of results, in one style: any result that a study keeps can be drawn."""
+"""Draw results of any kind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plot(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw a result as a matplotlib figure, whatever kind it is.
+    """Draw a result of any kind as a matplotlib figure.
 
     >>> import numpy as np
     >>> from interpret.analyses.invariance.result import InvarianceCurves
@@ -48,13 +48,13 @@ def plot(
     Traceback (most recent call last):
     interpret.support.errors.InterpretError: unknown panel 'distances': the figure has 'first', 'layers'
 
-    Save it with `plot(result).savefig("figure.pdf")`, which embeds real fonts; the sentence that tells how to read it
-    is `result.reading`. The user's own settings of matplotlib (`plt.style.use`, `rcParams`) take effect in fonts, sizes
-    and colours; what they leave at matplotlib's defaults is drawn in the style of this project.
+    Save it with `plot(result).savefig("figure.pdf")`, which embeds fonts; `result.reading` is a sentence on how to read
+    it. Your settings of matplotlib (`plt.style.use`, `rcParams`) take effect on fonts, sizes and colours; settings at
+    matplotlib's defaults are those of this project.
 
     Args:
-        result: what an analysis returned.
-        panels: the parts of the figure to draw, one or several by name; None: those that it has by default.
+        result: the result of an analysis.
+        panels: the parts of the figure to draw, one or several by name; None: the default ones.
 
             - predictions: images by number, "0", "1" …; neighbours: queries, likewise
             - feature-maps: "input", and layers by name
@@ -72,8 +72,8 @@ def plot(
         width: inches, at least 2; the height follows. None: the width of the user's `figure.figsize` where it is not
             matplotlib's default, and otherwise 7.2, two columns of a paper; one column is 3.3.
         figsize: width and height in inches instead.
-        ax: axes of one's own, into which one panel is drawn, with its legend where that leaves a third of their height.
-            Their figure is saved as matplotlib is set: `plt.rcParams["pdf.fonttype"] = 42` embeds real fonts.
+        ax: your own axes, into which one panel is drawn, with its legend if that leaves a third of their height. Their
+            figure is saved by matplotlib's settings: `plt.rcParams["pdf.fonttype"] = 42` embeds fonts.
 
     Returns:
         The figure, or `ax` where that is given.
@@ -82,6 +82,6 @@ def plot(
         InterpretError: an unknown panel, several of them for one `ax`, and a width that is too small.
     """
     asked = {"panels": panels, "width": width, "figsize": figsize, "ax": ax}
-    # a class of one's own may define a plot that takes none of them
+    # a user's class may define a plot without these arguments
     drawn: Figure | Axes = result.plot(**{argument: value for argument, value in asked.items() if value is not None})  # type: ignore[arg-type]
     return drawn

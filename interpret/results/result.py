@@ -1,4 +1,4 @@
-"""What all results have in common: a line to print, a figure, a table, and a file."""
+"""The base class of all results: a line to print, a figure, a table, and a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Result:
-    """A data class of arrays, of mappings from names to such, and of settings that JSON can hold.
+    """A data class of arrays, mappings from names to arrays, and settings that JSON can hold.
 
     >>> import tempfile
     >>> @dataclasses.dataclass(repr=False, eq=False)
@@ -78,12 +78,12 @@ class Result:
 
     @property
     def title(self) -> str:
-        """What the result is, in a few words."""
+        """The title, a few words."""
         raise NotImplementedError(f"{type(self).__name__} must define title")
 
     @property
     def reading(self) -> str:
-        """The sentence that tells how to read the figure, and on what it is measured."""
+        """A sentence on how to read the figure, and on what it is measured."""
         raise NotImplementedError(f"{type(self).__name__} must define reading")
 
     @property
@@ -134,7 +134,7 @@ class Result:
         return screen_picture(self.plot())
 
     def to_dataframe(self) -> DataFrame:
-        """Return the numbers as a pandas table; what its rows are is said by `columns`.
+        """Return the numbers as a pandas table; see `columns` for its rows.
 
         Raises:
             InterpretError: pandas is not installed.
@@ -156,7 +156,7 @@ class Result:
         arrays: dict[str, Any] = {}
         mappings: dict[str, list[str]] = {}
         settings: dict[str, Any] = {}
-        for name, value in self._kept().items():
+        for name, value in self._stored_fields().items():
             if _is_array(value):
                 arrays[name] = value
             elif isinstance(value, dict) and value and all(map(_is_array, value.values())):
@@ -179,10 +179,10 @@ class Result:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a result that `save` or a study wrote; `Result.load` finds out which kind it is.
+        """Read a result that `save` or a study wrote; `Result.load` reads any kind.
 
         Raises:
-            InterpretError: there is no such file, or it holds none of interpret's results, or one of another kind.
+            InterpretError: the file does not exist, holds no result, or one of another kind or a newer format.
         """
         try:
             with safe_open(path, "np") as stored:
@@ -205,16 +205,16 @@ class Result:
         values = header["settings"] | {key: value for key, value in arrays.items() if "/" not in key}
         for name, keys in header["mappings"].items():
             values[name] = {key: arrays[f"{name}/{key}"] for key in keys}
-        return made._of(values)
+        return made._from_stored(values)
 
-    def _kept(self) -> dict[str, Any]:
-        """Return what `save` keeps, by name."""
+    def _stored_fields(self) -> dict[str, Any]:
+        """Return the fields that `save` writes, by name."""
         kept = (field for field in dataclasses.fields(self) if field.metadata.get("kept", True))  # type: ignore[arg-type]
         return {field.name: getattr(self, field.name) for field in kept}
 
     @classmethod
-    def _of(cls, kept: dict[str, Any]) -> Self:
-        """Return the result that `_kept` tells all of."""
+    def _from_stored(cls, kept: dict[str, Any]) -> Self:
+        """Return the result with these stored fields."""
         return cls(**kept)
 
 
@@ -240,7 +240,7 @@ def refuse_newer(path: str | os.PathLike[str], header: dict[str, Any], made: typ
 
 
 def crossed(**axes: Any) -> dict[str, NDArray[Any]]:
-    """Return every combination of the axes' values as columns, the last axis running fastest.
+    """Return all combinations of the axes' values as columns; the last axis varies fastest.
 
     >>> {name: column.tolist() for name, column in crossed(unit=[0, 1], rank=[0, 1]).items()}
     {'unit': [0, 0, 1, 1], 'rank': [0, 1, 0, 1]}
@@ -251,7 +251,7 @@ def crossed(**axes: Any) -> dict[str, NDArray[Any]]:
 
 
 def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Return tables of the same columns one below the other.
+    """Return tables of the same columns as one, below each other.
 
     >>> stacked([{"unit": [0, 1]}, {"unit": [7]}])
     {'unit': array([0, 1, 7])}
@@ -260,16 +260,17 @@ def stacked(parts: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[Any]]:
 
 
 def _is_array(value: object) -> bool:
-    """Whether a value is an array, or a tensor, for which torch need not be imported."""
+    """Return whether a value is an array or a tensor, without importing torch."""
     return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "torch"
 
 
 def _type_of(tensor: Any) -> str:
+    """Return the name of a tensor's type."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _as_numpy(value: Any) -> NDArray[Any]:
-    """Return an array, or a tensor's values as one: bfloat16, which NumPy does not know, as the bits that it has."""
+    """Return an array, or a tensor as one; bfloat16, which NumPy does not have, becomes int16 with the same bits."""
     if isinstance(value, np.ndarray):
         return value
     import torch
@@ -279,6 +280,7 @@ def _as_numpy(value: Any) -> NDArray[Any]:
 
 
 def _as_tensor(dtype: str, array: NDArray[Any]) -> Any:
+    """Return an array as the tensor from which `_as_numpy` made it."""
     import torch
 
     tensor = torch.from_numpy(array)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interpret.support.errors import InterpretError
-from interpret.support.files import taken_over, write_text
+from interpret.support.files import any_file, write_text
 
 FORMAT = 1
 """The version of the format of study.json."""
@@ -39,4 +39,4 @@ def read_study_file(path: Path) -> dict[str, Any]:
 
 def write_study_file(path: Path, info: dict[str, Any]) -> None:
     """Write study.json of a study's folder, over the one that was read."""
-    write_text(path / "study.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n", taken_over)
+    write_text(path / "study.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n", any_file)

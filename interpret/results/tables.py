@@ -1,4 +1,4 @@
-"""Results that are tables: as text to print, and as HTML for notebooks, light ones and dark ones."""
+"""Format tables as text to print, and as HTML for notebooks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 TILE = 40
-"""Height of a picture in a line, in pixels of the screen."""
+"""The height of a picture in a row, in pixels on the screen."""
 _CELL = "padding:.25em .8em;white-space:nowrap;text-align:{};vertical-align:middle;border:0"
 _LINE = "border-top:1px solid rgba(128,128,128,.3)"
 
 
 MOST_LINES = 60
-"""Lines that are printed; a notebook lists all."""
+"""The most rows that are printed; a notebook shows all."""
 
 
 def as_text(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return lines of aligned columns, the first one left and the others right; the middle of a long table is left out.
+    """Return a table as text: the first column left-aligned, the others right; the middle of a long table left out.
 
     >>> print(as_text(["layer", "units"], [["conv1", "6"], ["conv2", "16"]]))
     layer  units
@@ -40,11 +40,11 @@ def as_text(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 def as_html(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", words: int = 1) -> str:
-    """Return a table under a title, its first columns left, as words are, and the others right.
+    """Return a table with a title as HTML: the first columns left-aligned, the others right.
 
     >>> "conv&lt;1&gt;</td>" in as_html("Layers", ["layer", "units"], [["conv<1>", "6"]])
     True
@@ -76,7 +76,7 @@ def as_html(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], 
 
 
 def pictures(tiles: Sequence[NDArray[np.uint8]]) -> Markup:
-    """Return pictures [h, w, 3] side by side, each as high as a line of the table.
+    """Return pictures [h, w, 3] side by side as HTML, each as high as a row.
 
     >>> pictures([np.zeros((2, 2, 3), np.uint8)]).count("<img")
     1

@@ -24,7 +24,7 @@ from interpret.network.answers import NoScores, Reading, find_reading, scores_of
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
 from interpret.network.model import Model
-from interpret.support.files import replacing, taken_over, write_text
+from interpret.support.files import any_file, replacing, write_text
 from interpret.support.progress import progress
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _keep_samples(
             continue
         with replacing(study.sample_picture(item)) as new:
             new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
-    write_text(study.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n", taken_over)
+    write_text(study.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n", any_file)
 
 
 def _boxes_in_input(study: Study, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from interpret.images.folder import UnreadableImage
 from interpret.study.reader import LARGEST_SOURCE_PICTURE
-from interpret.support.files import replacing, taken_over, write_text
+from interpret.support.files import any_file, replacing, write_text
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -42,4 +42,4 @@ def keep_source_pictures(study: Study, labels: Mapping[int, int]) -> None:
             picture.save(new, "JPEG", quality=85, optimize=True)
     if missing:
         listed = {str(source): known[source] for source in sorted(known)}
-        write_text(study.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", taken_over)
+        write_text(study.path / "sources.json", json.dumps(listed, ensure_ascii=False, indent=0) + "\n", any_file)

@@ -1,4 +1,4 @@
-"""The error that a user can mend, and the sentence that tells how."""
+"""The error for invalid input, and warnings at the caller's line."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from types import FrameType
 
 DECORATORS = ("contextlib", "torch")
-"""Packages whose functions stand around decorated ones, such as those under `torch.no_grad()`."""
+"""Packages of decorators, such as `torch.no_grad()`, whose wrappers come between a caller and this package."""
 
 
 class InterpretError(ValueError):
-    """A mistake that its user can mend: one sentence naming the argument, its value and the remedy.
+    """Invalid input, with the remedy: one sentence that names the argument, its value and what to do.
 
     The command prints it without a traceback and exits with status 2.
 
@@ -25,7 +25,7 @@ class InterpretError(ValueError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
-    """Return the error for a name that is not among those known, with the nearest ones.
+    """Return the error for an unknown name, with the most similar known names.
 
     >>> print(unknown("layer", "feature.3", ["features.0", "features.3"]))
     unknown layer 'feature.3': did you mean 'features.3' or 'features.0'?
@@ -43,7 +43,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
 
 
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called this package, however many of its functions lie between.
+    """Warn at the line that called this package, from any depth of calls inside it.
 
     >>> with warnings.catch_warnings(record=True) as said:
     ...     warnings.simplefilter("always")
@@ -51,8 +51,8 @@ def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     >>> print(said[0].message)
     3 files were left aside
     """
-    # of the frames that call each other, the outermost of this package: between two of them may lie some of torch's;
-    # about it may lie the wrapper of a decorator
+    # Find the outermost frame of this package in the call stack. Frames of torch may lie between two of its frames, and
+    # the wrapper of a decorator directly outside the outermost one.
     frame: FrameType | None = sys._getframe()
     level = depth = 1
     while frame is not None:

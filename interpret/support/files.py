@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, and nothing is lost that somebody else wrote."""
+"""Write files atomically, and never over files that this program did not write."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from urllib.parse import quote
 from interpret.support.errors import InterpretError
 
 Ours = Callable[[Path], bool]
-"""Tells whether this program wrote the file that stands at a path, so that it may be replaced."""
+"""Returns whether the existing file at a path may be replaced, as this program wrote it."""
 
 
 def never(path: Path) -> bool:
-    """No file may stand there."""
+    """Allow no existing file."""
     return False
 
 
-def taken_over(path: Path) -> bool:
-    """Whatever file stands there: it has been read, and what it holds is written again."""
+def any_file(path: Path) -> bool:
+    """Allow any existing file, because its content was read and is written again."""
     return True
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], ours: Ours = never) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place, whole, when the block ends without an error.
+    """Yield a temporary path that replaces `path` when the block ends without an error.
 
-    What the block makes there may be a file or a folder; an error or an interrupt leaves all as it was. Only a file
-    can be replaced, and only one that is `ours`. Of a link, it is what the link points to.
+    The block makes a file or a folder there; an error or an interrupt leaves everything as it was. Only a file can be
+    replaced, and only one that is `ours`. If `path` is a link, the file that it points to is replaced.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "answer.txt") as new:
@@ -41,7 +41,7 @@ def replacing(path: str | os.PathLike[str], ours: Ours = never) -> Iterator[Path
     '42'
 
     Raises:
-        InterpretError: a folder, or a file that is not `ours`, stands at `path`, or a file where a folder should be.
+        InterpretError: a folder, or a file that is not `ours`, is at `path`, or a file where a folder is needed.
     """
     path = Path(os.path.realpath(path))
     check_place(path, ours)
@@ -57,12 +57,12 @@ def replacing(path: str | os.PathLike[str], ours: Ours = never) -> Iterator[Path
 
 
 def check_place(path: str | os.PathLike[str], ours: Ours = never) -> None:
-    """Refuse a place for a file where something stands that may not be replaced.
+    """Refuse a path for a file if something that may not be replaced is there.
 
     >>> check_place("there-is-no-such-folder/file.txt")
 
     Raises:
-        InterpretError: a folder, or a file that is not `ours`, stands there, or a file where a folder should be.
+        InterpretError: a folder, or a file that is not `ours`, is there, or a file where a folder is needed.
     """
     path = Path(os.path.realpath(path))
     if not os.path.lexists(path):
@@ -79,7 +79,7 @@ def check_place(path: str | os.PathLike[str], ours: Ours = never) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str, ours: Ours = never) -> None:
-    """Write `text` to `path` as UTF-8, whole or not at all; a file name in it that is not UTF-8 shows question marks.
+    """Write `text` to `path` as UTF-8, atomically; characters that UTF-8 cannot encode become question marks.
 
     >>> target = Path(tempfile.mkdtemp()) / "note.txt"
     >>> write_text(target, "π")
@@ -91,7 +91,7 @@ def write_text(path: str | os.PathLike[str], text: str, ours: Ours = never) -> N
 
 
 def discard(folder: Path, files: Iterable[str]) -> None:
-    """Remove these files, and the folders that are empty then; whatever else there is stays."""
+    """Remove these files and the folders that are empty then, and nothing else."""
     for path in files:
         with suppress(FileNotFoundError):
             (folder / path).unlink()
@@ -101,7 +101,7 @@ def discard(folder: Path, files: Iterable[str]) -> None:
 
 
 def layer_path(name: str) -> str:
-    """Return a layer's name as the name of a file on any system.
+    """Return a layer's name as a file name that is valid on every system.
 
     >>> layer_path("features.3/a b")
     'features.3%2Fa%20b'

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when it would tear something: held back, or not heard at all."""
+"""Ignore or delay Ctrl-C while an interrupt would leave something half done."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C, and have the processes that start now ignore it for good: the main one ends them."""
+def interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C in this block, and for good in processes that start in it, which the main process ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -22,12 +22,12 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def interrupts_held(second_too: bool = False) -> Iterator[None]:
-    """Let a first Ctrl-C wait for the end of the block; a second one does not wait unless it shall, too.
+def interrupts_delayed(second_too: bool = False) -> Iterator[None]:
+    """Delay a first Ctrl-C until the end of the block, and a second one too if `second_too`.
 
     >>> done = []
     >>> try:
-    ...     with interrupts_held():
+    ...     with interrupts_delayed():
     ...         signal.raise_signal(signal.SIGINT)
     ...         done.append("the block")
     ... except KeyboardInterrupt:
@@ -39,11 +39,11 @@ def interrupts_held(second_too: bool = False) -> Iterator[None]:
         yield
         return
     previous = signal.getsignal(signal.SIGINT)
-    came = False
+    interrupted = False
 
     def hold(number: int, frame: object) -> None:
-        nonlocal came
-        came = True
+        nonlocal interrupted
+        interrupted = True
         if not second_too:
             signal.signal(signal.SIGINT, previous)
 
@@ -52,5 +52,5 @@ def interrupts_held(second_too: bool = False) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-    if came:
+    if interrupted:
         signal.raise_signal(signal.SIGINT)

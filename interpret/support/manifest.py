@@ -1,4 +1,4 @@
-"""A folder whose files are this program's: a list of them lies in it, and no other file is replaced or removed."""
+"""Update folders of files that this program wrote: a list in the folder names them, and no other file is touched."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from pathlib import Path, PurePosixPath
 
 from interpret.support.errors import InterpretError
 from interpret.support.files import check_place, discard, replacing
-from interpret.support.interrupts import interrupts_held
+from interpret.support.interrupts import interrupts_delayed
 
 MANIFEST = "interpret.sha256"
 HEADER = f"# Written by interpret, which replaces no other files here. To check them: sha256sum --check {MANIFEST}\n"
 WORKSPACE = ".interpret-"
-"""How the name of a folder begins in which new content waits until it is whole."""
+"""The prefix of the temporary folder in which new content is made."""
 PLAN = "plan.json"
-"""In a workspace, once content changes places: what was in the folder, and what is to be."""
+"""A file in the temporary folder during an exchange: the names in the folder before it, and those to exchange."""
 
 
 @contextmanager
 def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iterator[Path]:
-    """Yield a new folder whose content takes the place, as a whole, of what this program wrote into `folder` earlier.
+    """Yield a new folder whose content replaces, as a whole, what this program wrote into `folder` earlier.
 
-    The folder itself stays the same one, which a shell or a server may be in. An error or an interrupt leaves all as
-    it was, and what a computer that fails in the midst of it leaves is set right the next time.
+    The folder itself is kept, as a shell or a server may be working in it. An error or an interrupt leaves everything
+    as it was. If the computer fails during the exchange, the next call restores the old content.
 
     >>> folder = Path(tempfile.mkdtemp(), "pages")
     >>> for text in ("first", "second"):
@@ -47,7 +47,7 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
 
     Args:
         folder: where; it need not exist.
-        among_others: whether other files may be in the folder, which stay there.
+        among_others: whether the folder may hold other files, which are kept.
 
     Raises:
         InterpretError: what `check_folder` refuses.
@@ -66,8 +66,8 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
         coming = listing(new)
         if read_manifest(folder) != coming or not _linked(folder / MANIFEST, new / MANIFEST):
             write_manifest(new, coming)
-        _refuse_foreign(folder, coming, _tops(coming) if among_others else None)
-        _exchange(folder, workspace, {*_tops(coming), *_tops(read_manifest(folder) or {}), MANIFEST})
+        _refuse_foreign(folder, coming, _top_names(coming) if among_others else None)
+        _exchange(folder, workspace, {*_top_names(coming), *_top_names(read_manifest(folder) or {}), MANIFEST})
     finally:
         shutil.rmtree(new, ignore_errors=True)
         with suppress(OSError):
@@ -77,14 +77,14 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
 def check_folder(
     folder: str | os.PathLike[str], names: Collection[str] | None = None, *, thorough: bool = False
 ) -> None:
-    """Refuse a folder to write into that holds what this program did not write.
+    """Refuse to write into a folder that holds files that this program did not write.
 
     >>> check_folder("there-is-no-such-folder")
 
     Args:
         folder: where; it need not exist.
-        names: what is to be written there, among other files; None: all that it holds.
-        thorough: whether to read all files, to find those that have been changed since.
+        names: the names to write, beside other files; None: all files must be this program's.
+        thorough: whether to read all files, to find those that have changed since.
 
     Raises:
         InterpretError: a file instead of a folder; a first file, link or folder that this program did not write.
@@ -105,7 +105,7 @@ def check_folder(
 
 
 def _linked(old: Path, new: Path) -> bool:
-    """Let a file stand in a second place, and return whether the file system does so."""
+    """Make a hard link to a file, and return whether the file system supports it."""
     try:
         os.link(old, new)
     except OSError:
@@ -114,7 +114,7 @@ def _linked(old: Path, new: Path) -> bool:
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in a folder, by its path there."""
+    """Return the SHA-256 of each file in a folder, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return {
@@ -124,18 +124,20 @@ def listing(folder: Path) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the list of files, with their SHA-256, into a folder."""
     lines = "".join(f"{files[path]}  {path}\n" for path in sorted(files))
     with replacing(folder / MANIFEST, is_manifest) as new:
         new.write_text(HEADER + lines, encoding="utf-8", newline="\n")
 
 
 def read_manifest(folder: Path) -> dict[str, str] | None:
-    """Return what is listed in a folder; None where nothing is."""
+    """Return the listed files of a folder with their SHA-256; None without a list."""
     file = folder / MANIFEST
     if file.is_symlink() or not file.is_file() or not is_manifest(file):
         return None
@@ -145,17 +147,18 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
 
 
 def is_manifest(file: Path) -> bool:
+    """Return whether a file is a list that this program wrote."""
     with file.open("rb") as opened:
         return opened.read(len(HEADER)) == HEADER.encode()
 
 
 def is_listed(path: Path, folder: Path) -> bool:
-    """Return whether a file is as this program wrote it into a folder."""
+    """Return whether a file is listed in a folder and unchanged."""
     return (read_manifest(folder) or {}).get(path.relative_to(folder).as_posix()) == digest(path)
 
 
 def _unlisted(folder: Path, known: Mapping[str, str], among: Collection[str] | None = None) -> Iterator[Path]:
-    """Yield what is in a folder, or there under some names alone, and not listed: files, links, and empty folders."""
+    """Yield files, links and empty folders that are not listed; with `among`, of these top-level names alone."""
     folders = {str(parent) for path in known for parent in PurePosixPath(path).parents}
 
     def visit(at: Path, inside: str) -> Iterator[Path]:
@@ -182,10 +185,10 @@ def _refuse_unlisted(folder: Path, known: Mapping[str, str], among: Collection[s
 
 
 def _refuse_foreign(folder: Path, coming: Mapping[str, str], names: Collection[str] | None) -> None:
-    """Refuse to lose anything by what is coming: what is not listed, or is not as it was written."""
+    """Refuse to replace files that are not listed or have changed."""
     known = read_manifest(folder) or {}
-    # others may be there, but not in the way
-    _refuse_unlisted(folder, known, None if names is None else {*names, *_tops(known), MANIFEST})
+    # other files may be in the folder, but not under the names to write
+    _refuse_unlisted(folder, known, None if names is None else {*names, *_top_names(known), MANIFEST})
     there = [path for path in known if os.path.lexists(folder / path)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, found in zip(there, pool.map(digest, [folder / path for path in there]), strict=True):
@@ -196,16 +199,16 @@ def _refuse_foreign(folder: Path, coming: Mapping[str, str], names: Collection[s
                 )
 
 
-def _tops(paths: Mapping[str, str]) -> set[str]:
+def _top_names(paths: Mapping[str, str]) -> set[str]:
     return {PurePosixPath(path).parts[0] for path in paths}
 
 
 def _exchange(folder: Path, workspace: Path, names: set[str]) -> None:
-    """Put what is new into a folder in the place of what it held under these names, and remove that."""
+    """Move the new content into a folder, in exchange for what it held under these names, and remove the old."""
     new, old = workspace / "new", workspace / "old"
     listed = read_manifest(folder) or {}
     before = sorted(name for name in names if os.path.lexists(folder / name))
-    with interrupts_held(second_too=True):
+    with interrupts_delayed(second_too=True):
         old.mkdir()
         (workspace / PLAN).write_text(json.dumps({"before": before, "names": sorted(names)}), encoding="utf-8")
         try:
@@ -220,14 +223,14 @@ def _exchange(folder: Path, workspace: Path, names: set[str]) -> None:
         (workspace / PLAN).unlink()
         discard(old, [*listed, MANIFEST])
         for path in [path for path in old.rglob("*") if path.is_symlink() or not path.is_dir()]:
-            back = folder / path.relative_to(old)  # what came in between
+            back = folder / path.relative_to(old)  # a file that appeared meanwhile
             back.parent.mkdir(parents=True, exist_ok=True)
             path.rename(back)
         discard(old, [])
 
 
 def _undo(folder: Path, workspace: Path) -> None:
-    """Put everything back that has changed places; what was to be new is removed."""
+    """Move the old content back into the folder, and remove the new."""
     plan = json.loads((workspace / PLAN).read_text("utf-8"))
     new, old = workspace / "new", workspace / "old"
     new.mkdir(exist_ok=True)

@@ -136,13 +136,13 @@ ALSO_IN = {
     ],
     "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
 }
-"""Old names of modules that are now several: which others, beside the new one, hold what the old one did."""
+"""Old names of modules that were split: the modules beside the new one that hold the rest of their content."""
 
 _PACKAGE = "interpret."
 
 
 class _OldNames(MetaPathFinder, Loader):
-    """Imports the module of the new name in place of one that Python has not found by its old name."""
+    """Import the module of the new name when an old name is not found."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         old = name.removeprefix(_PACKAGE)
@@ -158,13 +158,13 @@ class _OldNames(MetaPathFinder, Loader):
 
 
 class _Alias(ModuleType):
-    """A module of an old name, whose attributes are those of the module of the new name and of those beside it."""
+    """A module of an old name, with the attributes of the module of the new name and of those beside it."""
 
     def __init__(self, name: str, new: ModuleType, beside: Sequence[str] = ()) -> None:
         super().__init__(name, new.__doc__)
         package = new.__name__.rpartition(".")[0]
         self.__dict__["_modules"] = [new.__name__, *(f"{package}.{one}" for one in beside)]
-        self.__path__: list[str] = []  # old names below it are found as well
+        self.__path__: list[str] = []  # so that old names below it are found as well
 
     def __getattr__(self, name: str) -> Any:
         for module in map(import_module, self.__dict__["_modules"]):
@@ -185,7 +185,7 @@ def _warn(old: str, new: str) -> None:
 
 
 def old_attributes(package: str, new: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that has the name of a module which is now inside it."""
+    """Return the `__getattr__` of a package that has the name of a module of an earlier version."""
 
     def attribute(name: str) -> Any:
         if name.startswith("__") or not hasattr(module := import_module(new), name):
@@ -197,6 +197,6 @@ def old_attributes(package: str, new: str) -> Callable[[str], Any]:
 
 
 def find_old_names() -> None:
-    """Let Python find modules by their old names, after it has looked everywhere else."""
+    """Let Python find modules by their old names, after all other finders."""
     if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
         sys.meta_path.append(_OldNames())

@@ -1,4 +1,4 @@
-"""The stamp in a figure or a report, by which this program knows later that it wrote the file, and all of it."""
+"""The stamp in a figure or a report, which shows later that this program wrote the file and nobody changed it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ KINDS = ("png", "gif", "svg", "pdf", "html")
 
 
 def stamped(content: bytes, kind: str) -> bytes:
-    """Return a file's content with a stamp, which no viewer shows.
+    """Return a file's content with a stamp that viewers do not show.
 
     >>> stamped(b"<p>Hi</p>", "html")[:36]
     b'<p>Hi</p>\\n<!-- written by interpret,'
@@ -20,7 +20,7 @@ def stamped(content: bytes, kind: str) -> bytes:
 
 
 def is_stamped(path: Path) -> bool:
-    """Return whether a file is as this program wrote it.
+    """Return whether a file is unchanged since this program wrote it.
 
     >>> import tempfile
     >>> page = Path(tempfile.mkdtemp(), "page.html")
@@ -41,14 +41,14 @@ def is_stamped(path: Path) -> bool:
 
 
 def _place(content: bytes, kind: str) -> int:
-    """Return where a stamp ends: before what has to be the last in a file."""
+    """Return where a stamp ends: before the part that must be last in a file of this kind."""
     if kind == "pdf":
         return max(0, content.rfind(b"startxref"))
     return len(content) - {"png": 12, "gif": 1}.get(kind, 0)
 
 
 def _stamp(content: bytes, kind: str) -> bytes:
-    """Return the stamp of a content: as long for any other."""
+    """Return the stamp of a content; its length is the same for every content."""
     note = b"written by interpret, sha256 without this note " + hashlib.sha256(content).hexdigest().encode()
     if kind == "pdf":
         return b"% " + note + b"\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def count(number: int, noun: str) -> str:
-    """Return a number of things in words.
+    """Return a number with its noun, in the plural if it is not one.
 
     >>> count(1, "image"), count(1234, "image")
     ('1 image', '1,234 images')

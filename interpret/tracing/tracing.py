@@ -132,11 +132,11 @@ class Trace(Result, dict[str, Layer]):
     def _repr_html_(self) -> str:
         return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.", words=2)
 
-    def _kept(self) -> dict[str, Any]:
+    def _stored_fields(self) -> dict[str, Any]:
         return vars(self) | {"layers": [asdict(layer) for layer in self.values()]}
 
     @classmethod
-    def _of(cls, kept: dict[str, Any]) -> Self:
+    def _from_stored(cls, kept: dict[str, Any]) -> Self:
         layers = [_untold(told) for told in kept.pop("layers")]
         traced = cls((layer.name, layer) for layer in layers)
         for name, value in kept.items():

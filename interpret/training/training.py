@@ -1,4 +1,4 @@
-"""Training a model folder as its recipe says, to the same bytes every time."""
+"""Train a model folder by its recipe, to the same bytes every time."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from interpret.network.forward import call_network
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown
-from interpret.support.files import discard, replacing, taken_over, write_text
+from interpret.support.files import any_file, discard, replacing, write_text
 from interpret.support.manifest import check_folder, read_manifest, updating
 from interpret.support.progress import progress
 
-OF_THE_MODEL = ("model.py", "recipe.toml")
-"""What a model folder has before it is trained."""
+REQUIRED_FILES = ("model.py", "recipe.toml")
+"""The files that a model folder must have before it is trained."""
 
 UNFINISHED = ".unfinished"
-"""The folder inside a model's that holds what an interrupted training needs to go on."""
+"""The folder in a model folder that holds the state of an interrupted training."""
 
-MEASURED = ("<!-- measured:begin -->", "<!-- measured:end -->")
-"""What stands around the accuracy in a model's card."""
+MEASUREMENT_MARKERS = ("<!-- measured:begin -->", "<!-- measured:end -->")
+"""The markers around the accuracy in a model card."""
 
-RUBBISH = 10.0
-"""The constant j of the maximum a posteriori criterion; the paper does not give its own."""
+RUBBISH_DISTANCE = 10.0
+"""The constant j of the maximum a posteriori criterion; the paper does not give its value."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a network does on some images.
+    """The accuracy and loss of a network on some images.
 
     >>> Score(images=1000, correct=985, loss=0.05).accuracy
     0.985
@@ -60,13 +60,13 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """The share that is correct, 0 to 1."""
+        """The fraction of correct answers, 0 to 1."""
         return self.correct / self.images
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to.
+    """The results of one epoch.
 
     >>> Epoch(1, train=Score(4000, 3000, 0.8), held_out=Score(1000, 850, 0.5)).held_out.accuracy
     0.85
@@ -75,24 +75,24 @@ class Epoch:
     number: int
     """From 1."""
     train: Score
-    """Over the epoch's own batches: augmented, and while the weights were changing."""
+    """On the augmented batches of the epoch, while the weights change."""
     held_out: Score
-    """After the epoch, on the images that training never sees."""
+    """After the epoch, on images that are not trained on."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What `train` came to, and where it is."""
+    """The results of `train`, and the folder that holds the weights."""
 
     folder: Path
     """The model folder that holds the weights."""
     epochs: tuple[Epoch, ...]
     train: Score
-    """Of the final weights, on the training images as they are."""
+    """Of the final weights, on the training images without augmentation."""
 
     @property
     def held_out(self) -> Score:
-        """Of the final weights, on the images that training never saw."""
+        """Of the final weights, on images that were not trained on."""
         return self.epochs[-1].held_out
 
 
@@ -105,7 +105,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = True,
 ) -> TrainingResult:
-    """Train a model folder as its `recipe.toml` says, and write its weights and its measured accuracy there.
+    """Train a model folder by its `recipe.toml`, and write the weights and the measured accuracy into it.
 
     >>> result = train("lenet", out="my-lenet")  # doctest: +SKIP
     >>> result.held_out.accuracy  # doctest: +SKIP
@@ -113,33 +113,32 @@ def train(
 
     The folder gets `weights.safetensors`, `epochs/NN.safetensors` for each epoch that the recipe keeps, and in
     `card.md` the accuracy on the training and the held-out images, between the markers `<!-- measured:begin -->`
-    and `<!-- measured:end -->`. They take the place of older ones once training is complete, not before.
+    and `<!-- measured:end -->`. Older files are replaced when training is complete.
 
-    The same recipe, seed, device and number of threads give the same bytes on the same machine, also if training
-    is interrupted: called again, it goes on after the last complete epoch. Torch's own random generators are left
-    as they were.
+    The same recipe, seed, device and number of threads give the same bytes on the same machine. After an interrupt,
+    the next call continues after the last complete epoch, with the same result. The states of torch's random
+    generators are restored.
 
     Args:
         folder: a folder with `model.py`, whose `build()` returns the network, and `recipe.toml`; or the name of a
             shipped model.
-        epochs: how many, instead of the recipe's; of the epochs to keep, those up to here are kept.
-        seed: instead of the recipe's.
-        device: where to compute; None: the processor.
-        out: another folder to write to, which becomes a model folder of its own.
-        resume: whether to go on with a training that was interrupted, or to start again.
+        epochs: the number of epochs, instead of the recipe's; of the epochs to keep, those up to it are kept.
+        seed: the seed, instead of the recipe's.
+        device: where the network runs; None: the processor.
+        out: another folder to write, which becomes a complete model folder.
+        resume: whether to continue an interrupted training, or to start again.
 
     Raises:
-        InterpretError: a recipe that does not hold, data that is not installed, a network that does not fit the
-            data, a folder that may not be written, an interrupted training by another recipe, a loss that is not
-            finite.
+        InterpretError: an invalid recipe, data that is not installed, a network that does not fit the data, a folder
+            that cannot be written, an interrupted training by another recipe, a loss that is not finite.
     """
     source = _source(folder)
-    recipe = _overridden(read_recipe(source / "recipe.toml"), epochs, seed)
+    recipe = _with_overrides(read_recipe(source / "recipe.toml"), epochs, seed)
     target = source if out is None else Path(out)
     _check_target(target, source)
     unfinished = target / UNFINISHED
     if not resume:
-        _forget(unfinished)
+        _remove_unfinished(unfinished)
 
     run = _Run(source, recipe, torch.device("cpu" if device is None else device))
     run.restore(unfinished / "state.pt")
@@ -160,7 +159,7 @@ def train(
         while len(run.epochs) < total:
             number = run.train_epoch(report)
             if number in recipe.train.keep:
-                write_weights(unfinished / _kept(number), run.module)
+                write_weights(unfinished / _epoch_file(number), run.module)
             run.save(unfinished / "state.pt")
         result = TrainingResult(target, tuple(run.epochs), run.score(run.training_items))
 
@@ -169,7 +168,7 @@ def train(
 
 
 class _Run:
-    """A training where it stands: the network, its optimiser, and what each epoch so far came to."""
+    """The state of a training: the network, its optimiser, and the results of each epoch so far."""
 
     def __init__(self, source: Path, recipe: Recipe, device: torch.device) -> None:
         self.recipe = recipe
@@ -182,7 +181,7 @@ class _Run:
         with seeded(recipe.train.seed, 0, device):
             network = build_from_file(source / "model.py", "build")
         self.module = (network.module if isinstance(network, Model) else network).to(device)
-        # a network that was built under torch.set_default_dtype(torch.float64) takes no other inputs
+        # float64 for a network that was built under torch.set_default_dtype(torch.float64)
         self.dtype = next(self.module.parameters()).dtype
         self.optimizer = OPTIMIZERS[recipe.train.optimizer](self.module, recipe.train)
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train)
@@ -211,7 +210,7 @@ class _Run:
             )
 
     def train_epoch(self, report: Callable[[float, float], None]) -> int:
-        """Train one more epoch, tell the loss and accuracy so far after each batch, and return its number."""
+        """Train one more epoch, report the loss and accuracy so far after each batch, and return its number."""
         number = len(self.epochs) + 1
         loss_sum, correct, seen = 0.0, 0, 0
         self.module.train()
@@ -237,7 +236,7 @@ class _Run:
 
     @torch.inference_mode()
     def score(self, items: np.ndarray) -> Score:
-        """Measure the network as it stands on items of the data set, not augmented."""
+        """Measure the current network on items of the data set, without augmentation."""
         loss_sum, correct = 0.0, 0
         self.module.eval()
         for start in range(0, len(items), 500):
@@ -253,7 +252,7 @@ class _Run:
         return torch.stack(images).to(self.dtype), torch.from_numpy(self.dataset.labels[items]).to(self.device)
 
     def save(self, path: Path) -> None:
-        """Write what `restore` needs to go on from here."""
+        """Write the state for `restore`."""
         state = io.BytesIO()
         torch.save(
             {
@@ -265,11 +264,11 @@ class _Run:
             },
             state,
         )
-        with replacing(path, taken_over) as new:
+        with replacing(path, any_file) as new:
             new.write_bytes(state.getbuffer())
 
     def restore(self, path: Path) -> None:
-        """Go on from where `save` was called last, if ever it was."""
+        """Continue from the last state that `save` wrote, if there is one."""
         if not path.exists():
             return
         remedy = "delete that folder to start again"
@@ -286,14 +285,14 @@ class _Run:
 
 
 def map_criterion(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the maximum a posteriori criterion of outputs that are minus a distance, averaged over the images.
+    """Return the maximum a posteriori criterion of outputs that are negative distances, averaged over the images.
 
     >>> map_criterion(torch.tensor([[-1.0, -30.0]]), torch.tensor([0])).item() < 0.001
     True
 
-    With a distance y_i to each class i, D the right one, it is y_D + log(e^-j + sum_i e^-y_i): cross-entropy over
-    the classes and one more, "rubbish", that lies at the constant distance j = 10 from everything. So the right
-    class has to be near, not only nearer than the others.
+    With a distance y_i to each class i and the right class D, it is y_D + log(e^-j + sum_i e^-y_i): the cross-entropy
+    over the classes and one more, "rubbish", at the constant distance j = 10 from every image. So the distance to the
+    right class must be small, and not only smaller than the others.
 
     Args:
         outputs: [B, classes].
@@ -301,7 +300,7 @@ def map_criterion(outputs: Tensor, labels: Tensor) -> Tensor:
 
     Source: LeCun et al. 1998, section II.C, equation 9.
     """
-    return F.cross_entropy(F.pad(outputs, (0, 1), value=-RUBBISH), labels)
+    return F.cross_entropy(F.pad(outputs, (0, 1), value=-RUBBISH_DISTANCE), labels)
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": F.cross_entropy, "map": map_criterion}
@@ -321,7 +320,7 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainTable], lr_scheduler.
 
 
 def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Return what moves, turns and scales one input at random; what it uncovers is black, or as grey as the table says.
+    """Return a transform that shifts, rotates and scales an input at random, and fills uncovered pixels with a grey.
 
     >>> move = augmentation(AugmentTable(translate=2), Preprocess((28, 28), channels="L"))
     >>> move(torch.ones(1, 28, 28)).shape
@@ -342,7 +341,7 @@ def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tenso
 
 @contextmanager
 def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
-    """Give torch's generators a state of this seed and stage for a while, and their own state back afterwards.
+    """Seed torch's random generators by a seed and a stage, and restore their states at the end.
 
     >>> with seeded(1998, 1, torch.device("cpu")):
     ...     first = torch.rand(3)
@@ -357,7 +356,7 @@ def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Have torch choose algorithms that give the same bits every time, and warn where it has none."""
+    """Make torch use deterministic algorithms, and warn of operations that have none."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has none
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -368,17 +367,18 @@ def deterministic_algorithms() -> Iterator[None]:
 
 
 def _source(folder: str | os.PathLike[str]) -> Path:
-    """Return the model folder that is meant, once it is certain that it is one."""
+    """Return the model folder by name or path, after checking that it is one."""
     source = model_folder(folder) or Path(folder)
     if not source.is_dir():
         raise unknown("model folder", folder, sorted(path.parent.name for path in shipped_models().glob("*/model.py")))
-    for name in OF_THE_MODEL:
+    for name in REQUIRED_FILES:
         if not (source / name).is_file():
-            raise InterpretError(f"{str(folder)!r} has no {name}: a model folder has {' and '.join(OF_THE_MODEL)}")
+            raise InterpretError(f"{str(folder)!r} has no {name}: a model folder has {' and '.join(REQUIRED_FILES)}")
     return source
 
 
-def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
+def _with_overrides(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
+    """Return a recipe with another number of epochs and another seed."""
     table = recipe.train
     if epochs is not None:
         table = replace(table, epochs=epochs, keep=tuple(epoch for epoch in table.keep if epoch <= epochs))
@@ -388,10 +388,10 @@ def _overridden(recipe: Recipe, epochs: int | None, seed: int | None) -> Recipe:
 
 
 def _check_target(target: Path, source: Path) -> None:
-    """Make sure, before the work, that its result may be written to a folder."""
+    """Refuse a folder to which the result could not be written."""
     remedy = "name another folder with out=... (--out on the command line)"
     if target.resolve().is_relative_to(Path(__file__).parents[1]):
-        raise InterpretError(f"{str(target)!r} belongs to the installed package, which stays as it is: {remedy}")
+        raise InterpretError(f"{str(target)!r} belongs to the installed package, which is never changed: {remedy}")
     nearest = next(folder for folder in (target, *target.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise InterpretError(f"{str(target)!r} cannot be written: {remedy}")
@@ -399,37 +399,38 @@ def _check_target(target: Path, source: Path) -> None:
         return
     check_folder(target, ("weights.safetensors", "epochs"), thorough=True)
     held = {path.name for path in target.iterdir()} - {UNFINISHED}
-    same = all(name in held and (target / name).read_bytes() == (source / name).read_bytes() for name in OF_THE_MODEL)
+    same = all(name in held and (target / name).read_bytes() == (source / name).read_bytes() for name in REQUIRED_FILES)
     if held and not same:
         raise InterpretError(f"{str(target)!r} holds something else than a training of {str(source)!r}: {remedy}")
 
 
-def _forget(unfinished: Path) -> None:
-    """Remove what an interrupted training keeps."""
+def _remove_unfinished(unfinished: Path) -> None:
+    """Remove the state of an interrupted training."""
     kept = [path.relative_to(unfinished).as_posix() for path in unfinished.glob("epochs/[0-9]*.safetensors")]
     discard(unfinished, ["state.pt", *kept])
 
 
 def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
-    """Put a complete training in the place of what the folder held before."""
+    """Replace the folder's earlier files by those of the complete training."""
     target = result.folder
     card = target / "card.md" if (target / "card.md").exists() else source / "card.md"
     text = card.read_text(encoding="utf-8") if card.exists() else f"# {run.recipe.model.title or target.name}\n"
     with updating(target, among_others=True) as new:
         (new / "epochs").mkdir(parents=True)
-        for name in OF_THE_MODEL:
+        for name in REQUIRED_FILES:
             if name in (read_manifest(target) or {}) or not (target / name).exists():
                 shutil.copyfile(source / name, new / name)
         for number in run.recipe.train.keep:
-            shutil.copy(target / UNFINISHED / _kept(number), new / _kept(number))
+            shutil.copy(target / UNFINISHED / _epoch_file(number), new / _epoch_file(number))
         if not run.recipe.train.keep:
             (new / "epochs").rmdir()
         write_weights(new / "weights.safetensors", run.module)
-    write_text(target / "card.md", with_measurement(text, _measurement(run, result)), taken_over)
-    _forget(target / UNFINISHED)
+    write_text(target / "card.md", with_measurement(text, _measurement(run, result)), any_file)
+    _remove_unfinished(target / UNFINISHED)
 
 
 def _measurement(run: _Run, result: TrainingResult) -> str:
+    """Return the measured accuracy as Markdown."""
     table, data = run.recipe.train, run.dataset
     rows = [
         f"| {name} | {score.images:,} | {score.correct:,} | {score.accuracy:.2%} |"
@@ -448,7 +449,7 @@ def _measurement(run: _Run, result: TrainingResult) -> str:
 
 
 def with_measurement(card: str, measurement: str) -> str:
-    """Return a model's card with this between its markers, which it gets at its end if it has none.
+    """Return a model card with a measurement between its markers, which are added at its end if it has none.
 
     >>> print(with_measurement("# LeNet", "99 %"))
     # LeNet
@@ -458,7 +459,7 @@ def with_measurement(card: str, measurement: str) -> str:
     <!-- measured:end -->
     <BLANKLINE>
     """
-    begin, end = MEASURED
+    begin, end = MEASUREMENT_MARKERS
     block = f"{begin}\n{measurement}\n{end}"
     before, found, rest = card.rpartition(begin)
     _, closed, after = rest.partition(end)
@@ -467,12 +468,12 @@ def with_measurement(card: str, measurement: str) -> str:
     return f"{card.rstrip()}\n\n{block}\n".lstrip()
 
 
-def _kept(epoch: int) -> str:
+def _epoch_file(epoch: int) -> str:
     return f"epochs/{epoch:02d}.safetensors"
 
 
 def write_weights(path: Path, module: nn.Module) -> None:
     """Write a module's parameters and buffers as safetensors."""
     content = save({name: tensor.contiguous() for name, tensor in module.state_dict().items()})
-    with replacing(path, taken_over) as new:
+    with replacing(path, any_file) as new:
         new.write_bytes(content)

@@ -20,7 +20,7 @@ import interpret
 from helpers.commands import refused, run_apart
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
-from interpret.cli.subjects import lasting
+from interpret.cli.subjects import absolute_spec
 from interpret.images.picture_images import FileImages
 from interpret.loading.folders import shipped_models
 from interpret.study.study import Study
@@ -99,9 +99,9 @@ def test_a_study_is_reopened_from_any_folder(pictures: Path, tmp_path: Path, mon
     assert finished.returncode == 0, finished.stderr
     monkeypatch.chdir(pictures)
     assert run_apart("project", tmp_path / "len-study").returncode == 0
-    assert lasting("net.py:build") == f"{pictures / 'net.py'}:build"
-    assert lasting("lenet", ["lenet"]) == "lenet"
-    assert lasting("00.png", ["lenet"]) == str(pictures / "00.png")
+    assert absolute_spec("net.py:build") == f"{pictures / 'net.py'}:build"
+    assert absolute_spec("lenet", ["lenet"]) == "lenet"
+    assert absolute_spec("00.png", ["lenet"]) == str(pictures / "00.png")
 
 
 @pytest.mark.slow
@@ -373,13 +373,13 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["gallery", "torchvison:resnet18", "{pictures}"], "did you mean 'torchvision:resnet18'"),
         (["gallery", "keras:resnet", "{pictures}"], "models of the kind 'keras:' are not supported: give a PyTorch"),
         (["gallery", "hf:microsoft/resnet-50", "{pictures}"], "models of the kind 'hf:' are not supported"),
-        (["gallery", "microsoft/resnet-50", "{pictures}"], "no model is fetched by such a name"),
+        (["gallery", "microsoft/resnet-50", "{pictures}"], "no model is downloaded by such a name"),
         (["gallery", "onnx:net.onnx", "{pictures}"], "is an ONNX model, which is not supported: give a PyTorch"),
         (["gallery", "{tmp}/empty.h5", "{pictures}"], "is a Keras model, which is not supported"),
         (["gallery", "net.keras", "{pictures}"], "is a Keras model, which is not supported"),
         (["gallery", "net.tflite", "{pictures}"], "is a TensorFlow model, which is not supported"),
         (["gallery", "https://example.org/net.pth", "{pictures}"], "is a web address"),
-        (["gallery", "net.pth", "{pictures}"], "is a file of weights, no model: name the network"),
+        (["gallery", "net.pth", "{pictures}"], "is a file of weights, not a model: name the network"),
         (["gallery", "lenet", "{pictures}", "--rule", "deconvnet,guide"], "did you mean 'guided'"),
         (["gallery", "lenet", "{pictures}", "--rule", ","], "--rule is empty"),
         (["evolve", "lenet", "{pictures}", "--rule", "deconvnet,guided"], "--rule must be one here"),
@@ -390,7 +390,7 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["evolve", "lenet", "{pictures}", "--out", "{tmp}/x.bmp"], ".png, .svg or .pdf"),
         (["evolve", "lenet"], "'lenet' is no study's folder: give the images, too, as DATA"),
         (["evolve", "lenet5", "{pictures}"], "model folder 'lenet5' keeps no epochs"),
-        (["evolve", "squeezenet1_1", "{pictures}"], "checkpoints 'squeezenet1_1' are no folder: give the folder"),
+        (["evolve", "squeezenet1_1", "{pictures}"], "checkpoints 'squeezenet1_1' are not a folder: give one"),
         (
             ["evolve", "torchvision:resnet18", "{pictures}", "--checkpoints", "{tmp}/empty"],
             "hold no file with an epoch",

@@ -92,7 +92,7 @@ def test_squeezenet_from_another_file_is_refused(tmp_path, monkeypatch) -> None:
     weights.parent.mkdir(parents=True)
     weights.write_bytes(pickle.dumps(Malicious(tmp_path / "ran")))
     monkeypatch.setattr(packages, "_package", lambda *_: tmp_path)
-    with pytest.raises(InterpretError, match=r"needs the weights of ndf 0.1.4, and the file there is another one"):
+    with pytest.raises(InterpretError, match=r"needs the weights of ndf 0.1.4, and the installed file is another one"):
         load("squeezenet1_1")
     assert not (tmp_path / "ran").exists()
 
@@ -199,7 +199,7 @@ def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path) -> None:
         b"\x80\x04\x8c\x0dnumpy.testing\x8c\x06os.foo\x93.",
     ]
     for attack in attacks:
-        with pytest.raises(InterpretError, match="is not admitted: arrays only"):
+        with pytest.raises(InterpretError, match="is not allowed: arrays only"):
             packages.read_arrays(attack)
     with pytest.raises(InterpretError):
         packages.read_arrays(b"nonsense")
@@ -559,10 +559,10 @@ def test_weights_that_are_none(tmp_path) -> None:
         ("empty.pth", "are an empty file: download or save them again"),
         ("stackless.pth", "damaged or no checkpoint"),
         ("noise.safetensors", "damaged or no checkpoint"),
-        ("cut.pth", "break off before their end: download or save them again"),
-        ("cut.safetensors", "break off before their end: download or save them again"),
+        ("cut.pth", "are truncated: download or save them again"),
+        ("cut.safetensors", "are truncated: download or save them again"),
         ("pointer.bin", "are a Git LFS pointer and not the weights themselves: run git lfs pull"),
-        ("page.pth", "are a web page and not the weights: the link led elsewhere"),
+        ("page.pth", "are a web page and not the weights: the link leads to another page"),
         ("script.pt", r"are a scripted network and not a state_dict: save the state_dict\(\)"),
         ("list.pth", r"hold no state_dict: save"),
         ("number.pth", r"hold no state_dict: save"),
@@ -621,7 +621,7 @@ def test_a_model_folder_that_is_not_whole(tmp_path) -> None:
     with pytest.raises(InterpretError, match=r"does not say what its input looks like"):
         _ = bare.input_shape
     (folder / "model.py").unlink()
-    with pytest.raises(InterpretError, match=r"mine' is no model folder: it has no model.py"):
+    with pytest.raises(InterpretError, match=r"mine' is not a model folder: it has no model.py"):
         load(folder)
 
 
@@ -775,9 +775,9 @@ def test_files_that_are_no_models(tmp_path) -> None:
     torch.save({}, tmp_path / "w.pth")
     with pytest.raises(InterpretError, match=r"does not name a function: write .*net.py:build"):
         load(tmp_path / "net.py")
-    with pytest.raises(InterpretError, match=r"is a file of weights, no model: name the network"):
+    with pytest.raises(InterpretError, match=r"is a file of weights, not a model: name the network"):
         load(tmp_path / "w.pth")
-    with pytest.raises(InterpretError, match=r"is no model folder: it has no model.py"):
+    with pytest.raises(InterpretError, match=r"is not a model folder: it has no model.py"):
         load(tmp_path)
 
 

@@ -275,7 +275,7 @@ def test_commands_refuse(
         (("attribute", "lenet", "digits", "--target", "seven"), "unknown class 'seven'"),
         (("sanity", "lenet", "digits", "--methods", "gradients"), "did you mean 'gradient'"),
         (("attribute", "lenet"), "'lenet' is no study's folder: give the images, too, as IMAGES"),
-        (("attribute", folder), "was not begun by this command"),
+        (("attribute", folder), "was not made by this command"),
         (("report", tmp_path), "is no study"),
     ]:
         monkeypatch.chdir(tmp_path)

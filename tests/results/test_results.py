@@ -48,7 +48,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping):
         return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, Result):
-        return type(one) is type(other) and same(one._kept(), other._kept())
+        return type(one) is type(other) and same(one._stored_fields(), other._stored_fields())
     return type(one) is type(other) and bool(one == other)
 
 

@@ -30,8 +30,8 @@ from interpret.network.layers import first_outputs, select_layers, units_first
 from interpret.network.model import Model, as_model, hash_weights
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
-from interpret.support.files import never, replacing, taken_over, write_text
-from interpret.support.interrupts import interrupts_held
+from interpret.support.files import any_file, never, replacing, write_text
+from interpret.support.interrupts import interrupts_delayed
 from interpret.support.progress import progress
 
 # the package
@@ -157,7 +157,7 @@ def test_the_new_takes_the_place_of_the_old_as_a_whole(tmp_path: Path, old: str,
     if old != "nothing":
         target.parent.mkdir()
         KINDS[old](target, "old")
-    with replacing(target, taken_over) as temporary:
+    with replacing(target, any_file) as temporary:
         before = content(target)
         KINDS[new](temporary, "new")
         assert content(target) == before
@@ -173,9 +173,9 @@ def test_only_a_file_of_ours_is_replaced_and_never_a_folder(tmp_path: Path) -> N
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, ours, new in [
-        ("file", never, "file"), ("file", never, "folder"), ("file", taken_over, "folder"),
-        ("folder", taken_over, "file"), ("folder", taken_over, "folder"), ("empty", taken_over, "file"),
-        ("pipe", taken_over, "file"), ("file/below", never, "file"),
+        ("file", never, "file"), ("file", never, "folder"), ("file", any_file, "folder"),
+        ("folder", any_file, "file"), ("folder", any_file, "folder"), ("empty", any_file, "file"),
+        ("pipe", any_file, "file"), ("file/below", never, "file"),
     ]:  # fmt: skip
         said = pytest.raises(InterpretError, match=name.split("/")[0])
         with said, replacing(tmp_path / name, ours) as made:
@@ -196,7 +196,7 @@ def test_an_error_leaves_the_old_and_no_litter(tmp_path: Path, old: str, new: st
     target = tmp_path / "target"
     KINDS[old](target, "old")
     before = content(tmp_path)
-    with pytest.raises(type(error)), replacing(target, taken_over) as temporary:
+    with pytest.raises(type(error)), replacing(target, any_file) as temporary:
         KINDS[new](temporary, "ne")
         raise error
     assert content(tmp_path) == before
@@ -206,7 +206,7 @@ def test_a_block_that_makes_nothing_leaves_the_old(tmp_path: Path) -> None:
     for old in ("nothing", "file"):
         KINDS[old](tmp_path / old, "old")
         before = content(tmp_path)
-        with pytest.raises(FileNotFoundError), replacing(tmp_path / old, taken_over):
+        with pytest.raises(FileNotFoundError), replacing(tmp_path / old, any_file):
             pass
         assert content(tmp_path) == before
 
@@ -221,7 +221,7 @@ def test_of_a_link_what_it_points_to_is_replaced_if_it_is_ours(tmp_path: Path) -
             make_file(temporary, "new")
     assert content(tmp_path / "file") == "old" and content(tmp_path / "folder") == {"inside": "old"}
     for name, to in (("to a file", "file"), ("to nothing", "gone")):
-        with replacing(tmp_path / name, taken_over) as temporary:
+        with replacing(tmp_path / name, any_file) as temporary:
             make_file(temporary, "new")
         assert (tmp_path / name).is_symlink() and content(tmp_path / to) == "new"
 
@@ -445,7 +445,7 @@ def test_a_module_is_a_model_of_its_class() -> None:
 @pytest.mark.parametrize("second_too", [False, True])
 def test_a_second_interrupt_waits_only_where_nothing_may_tear(second_too: bool) -> None:
     before, done = signal.getsignal(signal.SIGINT), []
-    with pytest.raises(KeyboardInterrupt), interrupts_held(second_too):
+    with pytest.raises(KeyboardInterrupt), interrupts_delayed(second_too):
         for count in (1, 2):
             signal.raise_signal(signal.SIGINT)
             done.append(count)

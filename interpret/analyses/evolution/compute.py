@@ -27,7 +27,7 @@ from interpret.images.folder import UnreadableImage
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
-from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_plain_names
+from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_network_names
 from interpret.loading.folders import model_folder
 from interpret.loading.loading import load
 from interpret.network.forward import collect_outputs
@@ -187,7 +187,7 @@ def _load_epoch(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> N
             read_state(checkpoint, network.module),
             f"the weights of epoch {epoch} in {Path(checkpoint).name!r}",
         )
-    load_state(network.module, with_plain_names(state, network.module), source)
+    load_state(network.module, with_network_names(state, network.module), source)
 
 
 # ---- run -------------------------------------------------------------------------------------------------------------

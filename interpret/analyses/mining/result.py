@@ -407,7 +407,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
             self.subject.tiles = strongest_patches(*self.subject.both(), self.layers, TILES)
         return self.subject.tiles
 
-    def _kept(self) -> dict[str, Any]:
+    def _stored_fields(self) -> dict[str, Any]:
         names = [f.name for f in fields(MinedLayer) if f.name not in ("name", "subject", "sample_images")]
         arrays = {
             key: {name: value for name, layer in self.layers.items() if (value := getattr(layer, key)) is not None}
@@ -417,7 +417,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         return arrays | own | {"order": list(self.layers), "fingerprint": self.subject.known_fingerprint}
 
     @classmethod
-    def _of(cls, kept: dict[str, Any]) -> Self:
+    def _from_stored(cls, kept: dict[str, Any]) -> Self:
         order, subject = kept.pop("order"), Subject(fingerprint=kept.pop("fingerprint"))
         own = {key: kept.pop(key) for key in ("sample_images", "skipped", "model", "data")}
         layers = {

@@ -175,7 +175,7 @@ class Unit(Result):
             raise InterpretError(f"{self.title} has no hits, and no {what}: choose another unit")
         return *self.mined.subject.both(), self.mined
 
-    def _kept(self) -> dict[str, Any]:
+    def _stored_fields(self) -> dict[str, Any]:
         if self._subject is not None and len(self.values):
             _ = self.patches  # so that it can be looked at wherever it is read
-        return super()._kept()
+        return super()._stored_fields()
