@@ -134,6 +134,7 @@ ALSO_IN = {
         "tensor_images",
         "tiling",
     ],
+    "neighbours": ["feature_index", "search"],
     "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
 }
 """Old names of modules that were split: the modules beside the new one that hold the rest of their content."""

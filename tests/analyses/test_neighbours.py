@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import interpret
-from interpret.analyses.neighbours import compute as neighbours
-from interpret.analyses.neighbours.compute import find_neighbours, index_features, nearest
+from interpret.analyses.neighbours import feature_index, search
+from interpret.analyses.neighbours.compute import find_neighbours
+from interpret.analyses.neighbours.feature_index import index_features
 from interpret.analyses.neighbours.figure import plot_krizhevsky_figure4
 from interpret.analyses.neighbours.result import Neighbours
+from interpret.analyses.neighbours.search import nearest
 from interpret.network.model import Model, as_model
 from interpret.network.preprocess import Preprocess
 from interpret.results.plotting import plot
@@ -78,12 +80,12 @@ def test_the_search_is_brute_force(data: st.DataObject, metric: Any, block: int)
     if most < 1:
         return
     k = data.draw(st.integers(1, most))
-    before = neighbours.BLOCK, neighbours.QUERIES_AT_ONCE
-    neighbours.BLOCK, neighbours.QUERIES_AT_ONCE = block, block
+    before = search.BLOCK_BYTES, search.DISTANCES_AT_ONCE
+    search.BLOCK_BYTES, search.DISTANCES_AT_ONCE = block, block
     try:
         rows, distances = nearest(features, queries, k, metric, np.array(sources), np.array(excluded))
     finally:
-        neighbours.BLOCK, neighbours.QUERIES_AT_ONCE = before
+        search.BLOCK_BYTES, search.DISTANCES_AT_ONCE = before
     for number in range(3):
         expected = brute_force(features, queries[number], k, metric, sources, excluded[number])
         assert distances[number] == pytest.approx([distance for distance, _ in expected], abs=1e-12)
@@ -208,11 +210,11 @@ def test_an_index_is_kept_mapped_and_used_again(tmp_path: Path, monkeypatch: pyt
     def never(*_: object) -> Any:
         raise AssertionError("the index is there")
 
-    monkeypatch.setattr(neighbours, "_features", never)
+    monkeypatch.setattr(feature_index, "_features", never)
     again = find_neighbours(model, [0, 8], folder, k=4, index=study.path / "features")
     for one in (kept, again):
         assert np.array_equal(one.items, in_memory.items) and np.array_equal(one.distances, in_memory.distances)
-    opened = neighbours.index_features(model, interpret.open_images(folder, model), "4", folder=study.path / "features")
+    opened = index_features(model, interpret.open_images(folder, model), "4", folder=study.path / "features")
     assert isinstance(opened.features, np.memmap)
     study.keep(kept, "4")
     loaded = study.result("neighbours", "4")
