@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import interpret
-from interpret.analyses.projection.compute import project_hits
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.cli.answers import in_one_sentence
 from interpret.figures.lettering import fit, height_of
 from interpret.figures.pictures import mosaic

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from interpret.analyses.mining.batch_maxima import strongest_places
 from interpret.analyses.mining.result import MinedLayer
-from interpret.analyses.projection.compute import Crop
+from interpret.analyses.projection.crop import Crop
 from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.images.batches import Batch, first_images

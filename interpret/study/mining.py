@@ -12,7 +12,7 @@ import torch
 from interpret.analyses.mining.compute import mine_remaining
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import MinedLayer, mined_file
-from interpret.analyses.projection.compute import Crop
+from interpret.analyses.projection.crop import Crop
 from interpret.execution.resume import Unfinished
 from interpret.network.layers import select_layers
 from interpret.study.source_pictures import keep_source_pictures

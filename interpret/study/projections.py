@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from interpret.analyses.mining.result import MinedLayer
-from interpret.analyses.projection.compute import HitBatch, project_hits
+from interpret.analyses.projection.hit_projection import HitBatch, project_hits
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.resume import Unfinished
 from interpret.network.layers import select_layers

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.analyses.projection.compute import HitBatch
+from interpret.analyses.projection.hit_projection import HitBatch
 from interpret.images.display import contrast, inputs_to_bytes, sheet, shrink, to_bytes, webp
 from interpret.network.model import Model
 from interpret.network.pixel_scale import PixelScale

@@ -134,6 +134,7 @@ ALSO_IN = {
         "tensor_images",
         "tiling",
     ],
+    "projection": ["crop", "hit_projection", "hits", "signals"],
     "neighbours": ["feature_index", "search"],
     "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
 }

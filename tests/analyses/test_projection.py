@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from helpers.deconvnet import forward_with_switches, literal_deconvnet
 from helpers.tensors import normal, seeded
 from interpret.analyses.mining.compute import mine
-from interpret.analyses.projection import compute as projection
-from interpret.analyses.projection.compute import Crop, Projections, project, project_hits
+from interpret.analyses.projection import hit_groups
+from interpret.analyses.projection.compute import Projections, project
+from interpret.analyses.projection.crop import Crop
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import BackwardRule, Rule, UncoveredOperation
 from interpret.execution import parallel
 from interpret.support.errors import InterpretError
@@ -675,7 +677,7 @@ def test_mined_hits_are_projected_as_one_by_one(
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # so many batches run side by side
     if pixels is not None:  # so that every batch is cut short somewhere
         monkeypatch.setattr(parallel, "PIXELS_AT_ONCE", pixels)
-        monkeypatch.setattr(projection, "POOL", pool)
+        monkeypatch.setattr(hit_groups, "IMAGES_TO_SORT", pool)
     network, images = small(), normal(7, 3, 20, 16)
     mined = mine(network, images, ["0", "1", "2", "3", "4", "6", "7", "8"], k=3)
     found = gather(project_hits(network, images, mined, rule=rule))

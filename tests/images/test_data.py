@@ -38,7 +38,7 @@ from torchvision.transforms import v2
 from helpers.files import noise
 from helpers.packages import needs_photographs
 from interpret.analyses.mining.compute import mine
-from interpret.analyses.projection.compute import project_hits
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.cli.answers import say_skipped
 from interpret.images import opening, picture_images
 from interpret.images.batches import batches

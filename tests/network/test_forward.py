@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import interpret
-from interpret.analyses.projection.compute import project_hits
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.network.forward import call_network
 from interpret.support.errors import InterpretError
 

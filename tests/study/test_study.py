@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from helpers.files import contents, noise
 from interpret.analyses.mining.compute import mine, prepared_to_mine
 from interpret.analyses.mining.miner import Miner
-from interpret.analyses.projection import compute as projection_module
+from interpret.analyses.projection import hit_projection as projection_module
 from interpret.analyses.projection.compute import project
 from interpret.execution import resume as unfinished_module
 from interpret.images.display import contrast, to_bytes

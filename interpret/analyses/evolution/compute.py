@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interpret.analyses.evolution.result import Evolution
 from interpret.analyses.mining.compute import mine
 from interpret.analyses.mining.result import Mined, MinedLayer
-from interpret.analyses.projection.compute import project_hits
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import prepared

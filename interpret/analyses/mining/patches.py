@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.result import MinedLayer
-from interpret.analyses.projection.compute import locate_hits, project_hits
+from interpret.analyses.projection.hit_projection import project_hits
+from interpret.analyses.projection.hits import locate_hits
 from interpret.backprop.rules import Rule
 from interpret.images.display import inputs_to_bytes, shrink
 from interpret.images.opening import open_images
@@ -35,7 +36,7 @@ def cut_patches(
     They come by units and of a unit by ranks; places that are not filled are left out. The data is read once.
 
     Args:
-        model, data, mined, layers: as for `interpret.analyses.projection.compute.project_hits`.
+        model, data, mined, layers: as for `interpret.analyses.projection.hit_projection.project_hits`.
 
     Raises:
         InterpretError: a layer that was not mined, or hits that the network or the data cannot have.

@@ -17,7 +17,8 @@ from interpret.analyses.mining.compute import mine
 from interpret.analyses.occlusion.occluder import Occluder
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.occlusion.windowed_forward import Windowed
-from interpret.analyses.projection.compute import project, project_hits
+from interpret.analyses.projection.compute import project
+from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.execution.execution import prepared

@@ -1,0 +1,232 @@
+"""Projecting mined hits: the data is read once, and hits run together."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.projection.crop import Crop
+from interpret.analyses.projection.hit_groups import HitGroup, plan_hits
+from interpret.analyses.projection.hits import Hits, locate_hits
+from interpret.analyses.projection.signals import (
+    SignalSettings,
+    forward_under_rule,
+    neuron_index,
+    seed_signal,
+    signals_of_batch,
+)
+from interpret.backprop.rules import Overlap, Rule
+from interpret.execution.execution import Execution, prepared
+from interpret.execution.parallel import images_at_once
+from interpret.images.batches import first_images
+from interpret.images.several_inputs import open_together
+from interpret.network.model import Model, as_model
+from interpret.support.errors import InterpretError
+from interpret.support.progress import progress
+
+
+@dataclass
+class HitBatch:
+    """Projections of n hits of one layer, as `project_hits` yields them."""
+
+    layer: str
+    units: NDArray[np.int64]
+    """[n] the hits' units."""
+    ranks: NDArray[np.int64]
+    """[n] which of the unit's hits each one is; 0 is the strongest."""
+    projections: Tensor
+    """[n, C, h, w] the signal in the window from which it comes."""
+    patches: Tensor
+    """[n, C, h, w] the same window of the network's input."""
+
+
+@torch.inference_mode(False)
+def project_hits(
+    model: Model | nn.Module,
+    data: Any,
+    mined: Mapping[str, Any],
+    layers: str | Iterable[str] | None = None,
+    rule: Rule = "deconvnet",
+    *,
+    overlap: Overlap = "add",
+    strict: bool = False,
+    device: str | torch.device | None = None,
+    done: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Iterator[HitBatch]:
+    """Project all mined hits of some layers, and yield them in batches as they come.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
+    >>> images = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    >>> from interpret import mine
+    >>> mined = mine(network, images, k=2)
+    >>> batches = list(project_hits(network, images, mined))
+    >>> sorted((batch.layer, len(batch.units), tuple(batch.projections.shape[1:])) for batch in batches)
+    [('0', 8, (1, 3, 3)), ('2', 4, (1, 5, 5))]
+
+    Each projection is that of `project` in the layer's local field; of the rule "gradient", what passes through a gate
+    may lie outside, and is cut off. The data is read once, in its order. Layers whose neurons see only a part
+    of the image run on parts, many hits together; for the others an image's forward pass runs once for all its hits.
+
+    Args:
+        model: the network, the same as was mined.
+        data: the data that was mined.
+        mined: what `mine` returned, or any mapping of layers to values, images and positions.
+        layers: which of the mined layers, by name; None: all.
+        rule, overlap, strict: as for `project`.
+        device: where the network runs; see `interpret`.
+        done: which hits of a layer [C, k] have been projected already. Batches of such alone are left out, and the
+            others come as they would without.
+
+    Raises:
+        InterpretError: a layer that was not mined, or activations that are not those which were mined.
+    """
+    model, images = open_together(as_model(model), data)
+    hits, crops = locate_hits(model, images, mined, layers, overlap)
+    if not len(hits.items):
+        return
+    settings = SignalSettings(rule, "activation", overlap, strict)
+    first = first_images(images)
+    remaining, size = hits.remaining(done or {}), images_at_once(math.prod(first.shape[1:]))
+    plan = [together for together in plan_hits(hits, crops, size) if remaining[together.rows].any()]
+    projected = len(hits.items) - sum(len(together.rows) for together in plan)
+    with (
+        prepared(model, first, device, hits.layers) as run,
+        progress(len(hits.items), f"projecting ({rule})", "hit", initial=projected) as bar,
+    ):
+        try:
+            for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run)):
+                for batch in finished:
+                    bar.update(len(batch.units))
+                    own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
+                    yield replace(batch, projections=own[0], patches=own[1])
+        except _ValueMismatch as error:
+            doubt = images.doubt(error.item)
+            raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
+
+
+_Job = Callable[[nn.Module], list[HitBatch]]
+
+
+def _jobs(
+    images: Any, plan: list[HitGroup], hits: Hits, crops: Mapping[str, Crop], settings: SignalSettings, run: Execution
+) -> Iterator[_Job]:
+    """Read the data once, as far as it is needed, and yield what there is to run as soon as its images are read."""
+    needed = np.zeros(len(hits.items), bool)
+    whole = np.zeros(len(hits.items), bool)
+    for together in plan:
+        needed[together.rows] = True
+        whole[together.rows] = together.whole
+    parts: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
+    coming = deque(plan)
+    for item, rows in hits.by_item():
+        rows = rows[needed[rows]]
+        if len(rows):
+            image = images[item][0]
+        for row in rows[~whole[rows]].tolist():
+            crop = crops[hits.layers[int(hits.layer[row])]]
+            parts[row] = crop.cut(image[None], crop.corners(torch.from_numpy(hits.positions[row : row + 1])))[0]
+        if whole[rows].any():
+            read[item] = image
+        while coming and coming[0].after <= item:
+            together = coming.popleft()
+            if together.whole:
+                inputs = [(read.pop(int(hits.items[own[0]])), own) for own in together.of_images]
+                yield partial(_run_whole, together=inputs, hits=hits, crops=crops, settings=settings, run=run)
+            else:
+                waiting = [(row, parts.pop(row)) for row in together.rows.tolist()]
+                crop = crops[hits.layers[int(hits.layer[waiting[0][0]])]]
+                yield partial(_run_parts, waiting=waiting, hits=hits, crop=crop, settings=settings, run=run)
+
+
+def _run_parts(
+    module: nn.Module,
+    waiting: list[tuple[int, Tensor]],
+    hits: Hits,
+    crop: Crop,
+    settings: SignalSettings,
+    run: Execution,
+) -> list[HitBatch]:
+    """Project hits of one layer on parts of their images."""
+    chosen = hits[np.array([row for row, _ in waiting])]
+    name = chosen.layers[int(chosen.layer[0])]
+    parts = torch.stack([part for _, part in waiting])
+    at = torch.from_numpy(chosen.positions)
+    corners, boxes = crop.corners(at), crop.boxes(at)
+    channels = torch.from_numpy(chosen.units)
+    signal, values = signals_of_batch(module, run.place(parts), name, channels, at - crop.neurons(corners), settings)
+    _check_values(name, chosen, values)
+    windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
+    return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
+
+
+def _run_whole(
+    module: nn.Module,
+    together: list[tuple[Tensor, NDArray[np.int64]]],
+    hits: Hits,
+    crops: Mapping[str, Crop],
+    settings: SignalSettings,
+    run: Execution,
+) -> list[HitBatch]:
+    """Project hits on their whole images: one forward pass an image, one backward pass a hit."""
+    finished: list[HitBatch] = []
+    inputs = torch.stack([image for image, _ in together])
+    layers = np.unique(hits.layer[np.concatenate([rows for _, rows in together])])
+    names = [hits.layers[index] for index in layers]
+    x, outputs = forward_under_rule(module, run.place(inputs), names, settings)
+    for step in range(max(len(rows) for _, rows in together)):
+        members = [(place, rows[step]) for place, (_, rows) in enumerate(together) if step < len(rows)]
+        places = torch.tensor([place for place, _ in members])
+        chosen = hits[np.array([row for _, row in members])]
+        used = [hits.layers[index] for index in np.unique(chosen.layer)]
+        rows_of = {name: np.flatnonzero(chosen.layer == hits.layers.index(name)) for name in used}
+        seeds, values_of = [], {}
+        for name in used:
+            own = torch.from_numpy(rows_of[name])
+            index = neuron_index(
+                outputs[name], places[own], torch.from_numpy(chosen.units)[own], torch.from_numpy(chosen.positions)[own]
+            )
+            seed, values_of[name] = seed_signal(outputs[name], index, settings)
+            seeds.append(seed)
+        (signal,) = torch.autograd.grad([outputs[name] for name in used], x, seeds, retain_graph=True)
+        for name in used:
+            one = chosen[rows_of[name]]
+            _check_values(name, one, values_of[name])
+            boxes = crops[name].boxes(torch.from_numpy(one.positions))
+            at = places[torch.from_numpy(rows_of[name])]
+            origin = torch.zeros_like(boxes[:, :2])
+            windows = (crops[name].window(whole[at], boxes, origin) for whole in (signal, inputs))
+            finished.append(HitBatch(name, one.units, one.ranks, *windows))
+    return finished
+
+
+class _ValueMismatch(InterpretError):  # noqa: N818
+    """A neuron's activation on an item is not the one that was mined."""
+
+    def __init__(self, sentence: str, item: int) -> None:
+        super().__init__(sentence, item)
+        self.item = item
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _check_values(name: str, hits: Hits, values: Tensor) -> None:
+    """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
+    found = values.detach().double().cpu().numpy()
+    if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):
+        worst = int(np.abs(found - hits.values).argmax())
+        raise _ValueMismatch(
+            f"layer {name!r} gives {found[worst]:.4g} on item {hits.items[worst]} where {hits.values[worst]:.4g} was "
+            "mined: project with the model and data that were mined",
+            int(hits.items[worst]),
+        )

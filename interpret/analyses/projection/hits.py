@@ -1,0 +1,126 @@
+"""Mined hits as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from interpret.analyses.projection.crop import Crop
+from interpret.analyses.projection.meta_trace import trace_on_meta
+from interpret.backprop.rules import Overlap
+from interpret.images.sources import Images
+from interpret.network.model import Model
+from interpret.support.errors import InterpretError, unknown
+from interpret.tracing.tracing import Layer, layer_with_units
+
+
+@dataclass
+class Hits:
+    """Hits of several layers as a table, ordered by item."""
+
+    layers: list[str]
+    layer: NDArray[np.int64]
+    """[n] which of the layers."""
+    units: NDArray[np.int64]
+    """[n]"""
+    ranks: NDArray[np.int64]
+    """[n] which of the unit's hits each one is; 0 is the strongest."""
+    items: NDArray[np.int64]
+    """[n] ascending."""
+    positions: NDArray[np.int64]
+    """[n, 2]"""
+    values: NDArray[np.float64]
+    """[n] activations."""
+    scales: NDArray[np.float64]
+    """[n] the largest absolute value of a hit in the layer."""
+
+    @classmethod
+    def of(cls, mined: Mapping[str, Any], names: list[str]) -> Hits:
+        """Return the hits of some mined layers."""
+        none, whole = np.zeros(0), np.zeros(0, np.int64)
+        columns: list[list[NDArray[Any]]] = [[whole, whole, whole, whole, np.zeros((0, 2), np.int64), none, none]]
+        for index, name in enumerate(names):
+            found = mined[name]
+            units, ranks = np.nonzero(found.images >= 0)
+            values = found.values[units, ranks].astype(np.float64)
+            columns.append(
+                [
+                    np.full(len(units), index),
+                    units,
+                    ranks,
+                    found.images[units, ranks],
+                    found.positions[units, ranks],
+                    values,
+                    # of all mined units, even if only some are projected
+                    np.full(len(units), np.abs(found.values[np.isfinite(found.values)]).max(initial=0)),
+                ]
+            )
+        table = cls(names, *(np.concatenate(column) for column in zip(*columns, strict=True)))
+        return table[np.argsort(table.items, kind="stable")]
+
+    def __getitem__(self, rows: Any) -> Hits:
+        return Hits(
+            self.layers,
+            self.layer[rows],
+            self.units[rows],
+            self.ranks[rows],
+            self.items[rows],
+            self.positions[rows],
+            self.values[rows],
+            self.scales[rows],
+        )
+
+    def remaining(self, done: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Mark hits that are not done yet."""
+        remaining = np.ones(len(self.items), bool)
+        for index, name in enumerate(self.layers):
+            if name in done:
+                own = self.layer == index
+                remaining[own] = ~done[name][self.units[own], self.ranks[own]]
+        return remaining
+
+    def by_item(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield each item with the rows of its hits."""
+        starts = np.flatnonzero(np.diff(self.items, prepend=-1))
+        for start, end in zip(starts, np.append(starts[1:], len(self.items)), strict=True):
+            yield int(self.items[start]), np.arange(start, end)
+
+
+def locate_hits(
+    model: Model,
+    images: Images,
+    mined: Mapping[str, Any],
+    layers: str | Iterable[str] | None = None,
+    overlap: Overlap = "add",
+) -> tuple[Hits, dict[str, Crop]]:
+    """Return the mined hits of some layers as a table, and of each layer what its neurons see of an image."""
+    names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
+    for name in names:
+        if name not in mined:
+            raise unknown("mined layer", name, mined)
+    last = max((int(mined[name].images.max()) for name in names), default=-1)
+    if last < 0:
+        return Hits.of(mined, []), {}
+    if last >= len(images):
+        raise InterpretError(f"data has {len(images)} items, and item {last} was mined: project with the same data")
+    shape = tuple(images[last][0].shape)
+    traced = trace_on_meta(model.module, shape)
+    layers_of = {name: layer_with_units(model.module, traced, name) for name in names}
+    for name, layer in layers_of.items():
+        _check_shape(mined[name], layer)
+    crops = {name: Crop.of(layer, shape[1:], overlap) for name, layer in layers_of.items()}
+    return Hits.of(mined, names), crops
+
+
+def _check_shape(found: Any, layer: Layer) -> None:
+    """Refuse hits at neurons that the layer does not have."""
+    units, *size = layer.output_shape if len(layer.output_shape) == 3 else (*layer.output_shape, 1, 1)
+    if len(found.images) != units or bool((found.positions.max((0, 1)) >= size).any()):
+        raise InterpretError(
+            f"layer {layer.name!r} has outputs of shape {layer.output_shape}, and hits of another shape were mined: "
+            "project with the model and data that were mined"
+        )

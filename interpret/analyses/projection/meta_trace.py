@@ -1,0 +1,25 @@
+"""Tracing a network on the meta device, where tensors have shapes and no values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from interpret.network.weights import copied
+from interpret.tracing.tracing import Layer, trace
+
+
+def trace_on_meta(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:
+    """Trace a copy of the network on the meta device, which is fast; the network itself where that fails."""
+    on_meta = {
+        id(tensor): nn.Parameter(tensor.to("meta"), False) if isinstance(tensor, nn.Parameter) else tensor.to("meta")
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    try:
+        traced = trace(copied(module, on_meta), shape)
+    except Exception:  # it needs values or cannot be copied; or it is the user's mistake, which trace explains
+        return trace(module, shape)
+    # on the meta device an empty feature map is no error, and a rule may need values to recognise a rectifier
+    whole = traced.has_signal and all(all(layer.output_shape) for layer in traced.values())
+    return traced if whole else trace(module, shape)
