@@ -113,20 +113,20 @@ def make_study(path: Path, units: int, pool: int = 2000) -> list[int]:
     names = [f"stage{j // 12 + 1}.{j % 12}.conv" for j in range(len(widths))]
     factors = rng.normal(size=(SAMPLE, 12)).astype(np.float32)
     records, nodes, before = [], [], ""
-    for place, (name, width) in enumerate(zip(names, widths, strict=True)):
-        size = min(7 + 6 * place, 224)
+    for index, (name, width) in enumerate(zip(names, widths, strict=True)):
+        size = min(7 + 6 * index, 224)
         records.append(record(name, width, size))
-        save_layer(path, rng, name, place, widths, factors, len(pictures))
+        save_layer(path, rng, name, index, widths, factors, len(pictures))
         nodes.append({"name": name, "kind": "Conv2d", "sources": [before], "join": False})
         before = name
-        if place % 3 == 2:
-            nodes.append({"name": f"join {place}", "kind": "add", "sources": [name, names[place - 2]], "join": True})
-            before = f"join {place}"
+        if index % 3 == 2:
+            nodes.append({"name": f"join {index}", "kind": "add", "sources": [name, names[index - 2]], "join": True})
+            before = f"join {index}"
         for kind in ("patches", "projections"):
             folder = path / ("projections/deconvnet" if kind == "projections" else kind) / layer_path(name)
             folder.mkdir(parents=True)
             for unit in range(width):
-                os.link(path / "pool" / f"{kind}{(place * 97 + unit) % len(made)}", folder / f"{unit:04d}.webp")
+                os.link(path / "pool" / f"{kind}{(index * 97 + unit) % len(made)}", folder / f"{unit:04d}.webp")
     shutil.rmtree(path / "pool")
     save_pictures(path, rng, pictures)
     (path / "flow.json").write_text(json.dumps(nodes))
@@ -159,9 +159,9 @@ def record(name: str, width: int, size: int) -> dict[str, Any]:
 
 
 def save_layer(
-    path: Path, rng: np.random.Generator, name: str, place: int, widths: list[int], factors: np.ndarray, sources: int
+    path: Path, rng: np.random.Generator, name: str, index: int, widths: list[int], factors: np.ndarray, sources: int
 ) -> None:
-    width = widths[place]
+    width = widths[index]
     chosen = np.argsort(rng.random((width, sources)), axis=1)[:, :K]
     low = rng.random((width, K, 2), np.float32) / 2
     maxima = factors @ rng.normal(size=(12, width)).astype(np.float32) + rng.normal(size=(SAMPLE, width)).astype("f4")
@@ -190,11 +190,13 @@ def save_layer(
         "boxes": np.concatenate([low, low + 0.3], axis=3),
     }
     weights: dict[str, np.ndarray] = {"kernels": rng.normal(size=(width, 6, 3, 3)).astype(np.float32)}
-    for way, other in (("in", place - 1), ("out", place + 1)):
-        there = 0 <= other < len(widths)
-        weights[f"{way}_layers"] = np.full((width, 6), other if there else -1)
-        weights[f"{way}_units"] = rng.integers(0, widths[other], (width, 6)) if there else np.full((width, 6), -1)
-        weights[f"{way}_weights"] = rng.normal(size=(width, 6)).astype(np.float32)
+    for direction, other in (("in", index - 1), ("out", index + 1)):
+        exists = 0 <= other < len(widths)
+        weights[f"{direction}_layers"] = np.full((width, 6), other if exists else -1)
+        weights[f"{direction}_units"] = (
+            rng.integers(0, widths[other], (width, 6)) if exists else np.full((width, 6), -1)
+        )
+        weights[f"{direction}_weights"] = rng.normal(size=(width, 6)).astype(np.float32)
     for folder, arrays in (("mined", mined), ("spread", spread), ("connections", weights)):
         (path / folder).mkdir(exist_ok=True)
         save_file(
@@ -290,8 +292,8 @@ def browse(gallery: Path, widths: list[int], names: list[str], visits: int = 30)
         choice = random.Random(0)
         took = []
         for _ in range(visits):
-            place = choice.randrange(len(names))
-            took.append(visit(f"layers/{names[place]}/{choice.randrange(widths[place])}.html"))
+            index = choice.randrange(len(names))
+            took.append(visit(f"layers/{names[index]}/{choice.randrange(widths[index])}.html"))
         print(f"unit page {statistics.median(took):.0f} ms, at most {max(took):.0f} of {visits} (target: 500)")
 
         page.goto(f"{gallery.as_uri()}/index.html")
@@ -409,10 +411,10 @@ def main() -> None:
 
 def file_states(folder: Path) -> dict[str, tuple[int, int]]:
     found = {}
-    for place, _, files in os.walk(folder):
+    for directory, _, files in os.walk(folder):
         for name in files:
-            status = (Path(place) / name).stat()
-            found[f"{place}/{name}"] = status.st_ino, status.st_mtime_ns
+            status = (Path(directory) / name).stat()
+            found[f"{directory}/{name}"] = status.st_ino, status.st_mtime_ns
     return found
 
 

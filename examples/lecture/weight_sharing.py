@@ -56,9 +56,9 @@ def draw(paths: dict[str, float], image: Tensor, terms: Tensor, summed: Tensor, 
     names = ["via $x_1$", "via $x_2$", "sum", "autograd"]
     values = [paths["first"], paths["second"], paths["sum"], paths["autograd"]]
     bars.bar(names, values, color=[CATEGORIES[0], CATEGORIES[1], INK, CATEGORIES[2]], width=0.6)
-    for place, value in enumerate(values):
+    for x, value in enumerate(values):
         up = value >= 0
-        bars.annotate(f"{value:.4f}".replace("-", "−"), (place, value), (0, 2 if up else -2), ha="center",
+        bars.annotate(f"{value:.4f}".replace("-", "−"), (x, value), (0, 2 if up else -2), ha="center",
                       va="bottom" if up else "top", textcoords="offset points", fontsize=6.5)  # fmt: skip
     bars.axhline(0, color=INK, lw=0.5)
     bars.margins(y=0.18)

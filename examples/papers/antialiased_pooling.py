@@ -1,4 +1,4 @@
-"""Max-pooling beside anti-aliased max-pooling (BlurPool), as in Zhang (2019), on digits.
+"""Max-pooling compared with anti-aliased max-pooling (BlurPool), as in Zhang (2019), on digits.
 
     python examples/papers/antialiased_pooling.py [--epochs 6] [--images 4000] [--out antialiased.png]
 

@@ -57,8 +57,8 @@ def main() -> None:
     shown = interpret.predict(
         model,
         tests,
-        [candidates[place] for place in unsure],
-        labels=None if labels is None else [labels[place] for place in unsure],
+        [candidates[index] for index in unsure],
+        labels=None if labels is None else [labels[index] for index in unsure],
     )
     queries = np.linspace(0, len(data) - 1, arguments.images + 2).astype(int)[1:-1].tolist()
     near = interpret.find_neighbours(

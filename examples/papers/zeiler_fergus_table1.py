@@ -67,7 +67,7 @@ def read_faces(path: Path, names: list[str]) -> NDArray[np.uint8]:
     return np.stack([np.asarray(Image.alpha_composite(white, picture).convert("RGB")) for picture in pictures])
 
 
-def place(
+def place_faces(
     faces: NDArray[np.uint8], size: tuple[int, int], share: float, seed: int
 ) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.int64]]]:
     """Return images with each face at a random position, `share` of the image high, and the boxes of face and parts."""
@@ -97,7 +97,7 @@ def main() -> None:
     model = interpret.load(arguments.model)
     assert model.preprocess is not None
     faces = read_faces(arguments.emoji, FACES[: arguments.faces])
-    pictures, boxes = place(faces, model.preprocess.size, arguments.share, arguments.seed)
+    pictures, boxes = place_faces(faces, model.preprocess.size, arguments.share, arguments.seed)
     images = torch.stack([model.preprocess.encode(picture) for picture in pictures])
     parts = {name: boxes[name] for name in PARTS}
     layers = arguments.layers or (LAYERS if arguments.model == "squeezenet1_1" else None)

@@ -38,7 +38,7 @@ class ZFNet(nn.Sequential):
         self.fc8 = nn.Linear(4096, 1000)
         for layer in self:
             if isinstance(layer, nn.Conv2d | nn.Linear):
-                # the paper sets all weights to 0.01, which would keep all units identical: used as the deviation
+                # the paper sets all weights to 0.01, which keeps all units identical: taken as standard deviation
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)
 
