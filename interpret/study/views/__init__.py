@@ -1,1 +1,1 @@
-"""What galleries and reports show of a study: its network, layers, units and pictures, read without torch."""
+"""Views of a study for galleries and reports: its network, layers, units and images, read without torch."""
