@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -202,22 +201,15 @@ def read_arrays(content: bytes) -> Any:
 
 
 def cache_folder() -> Path | None:
-    """Return where this user's converted weights are kept: a folder that need not exist, or None without a home.
+    """Return the folder of cached weights, which need not exist; None where the user has no home.
 
-    It is `interpret-cnn` in the environment variable `XDG_CACHE_HOME`, or where the system keeps caches.
+    It is `interpret-cnn` in the system's folder for caches, or in that of the environment variable `XDG_CACHE_HOME`.
 
     >>> cache_folder().name
     'interpret-cnn'
     """
-    if os.environ.get("XDG_CACHE_HOME"):
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", ""))
-    else:
-        base = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
-    with suppress(RuntimeError):
-        base = base.expanduser()
-    return base / "interpret-cnn" if base.is_absolute() else None
+    folder = user_cache_path("interpret-cnn", appauthor=False, opinion=False)
+    return folder if folder.is_absolute() else None
 
 
 PACKAGED = {
