@@ -41,6 +41,9 @@ UNFINISHED = ".unfinished"
 MEASUREMENT_MARKERS = ("<!-- measured:begin -->", "<!-- measured:end -->")
 """The markers around the accuracy in a model card."""
 
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""The environment variable without which cuBLAS has no deterministic algorithms."""
+
 RUBBISH_DISTANCE = 10.0
 """The constant j of the maximum a posteriori criterion; the paper does not give its value."""
 
@@ -349,8 +352,15 @@ def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
     ...     print(torch.equal(torch.rand(3), first))
     True
     """
+    drawn = int(np.random.SeedSequence((seed, stage)).generate_state(1)[0])
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence((seed, stage)).generate_state(1)[0]))
+        # not torch.manual_seed, which seeds the generators of all devices for good
+        torch.default_generator.manual_seed(drawn)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(drawn)
+        elif device.type == "mps":
+            torch.mps.manual_seed(drawn)
         yield
 
 
@@ -358,12 +368,15 @@ def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
 def deterministic_algorithms() -> Iterator[None]:
     """Make torch use deterministic algorithms, and warn of operations that have none."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS has none
+    is_set = CUBLAS_WORKSPACE in os.environ
+    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if not is_set:
+            del os.environ[CUBLAS_WORKSPACE]
 
 
 def _source(folder: str | os.PathLike[str]) -> Path:

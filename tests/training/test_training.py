@@ -129,14 +129,21 @@ def test_scores_are_those_of_the_written_weights(folder: Path, few: Dataset) -> 
     assert row in (folder / "card.md").read_text().splitlines()
 
 
-def test_the_same_recipe_gives_the_same_bytes_whatever_torch_s_generators_do(tmp_path: Path) -> None:
+def test_the_same_recipe_gives_the_same_bytes_and_leaves_the_process_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    environment = dict(os.environ)
     torch.manual_seed(1)
     train(model_folder(tmp_path / "a"))
     torch.manual_seed(2)
     state = torch.get_rng_state()
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
     train(model_folder(tmp_path / "b"))
+    assert seeded == []  # the generators of devices that it does not run on
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), state) and dict(os.environ) == environment
     assert not torch.are_deterministic_algorithms_enabled()
 
 
