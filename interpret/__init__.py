@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from interpret.analyses.costs.compute import compare_costs
     from interpret.analyses.evolution.compute import evolve
     from interpret.analyses.feature_maps.compute import feature_maps, layer_outputs
-    from interpret.analyses.filters.compute import filter_images, plot_filters
+    from interpret.analyses.filters.compute import filter_images
+    from interpret.analyses.filters.figure import plot_filters
     from interpret.analyses.invariance.compute import probe
     from interpret.analyses.invariance.figure import plot_invariance
     from interpret.analyses.invariance.result import InvarianceCurves
@@ -97,7 +98,7 @@ _HOME = {
     "occlude": "analyses.occlusion.compute",
     "open_images": "images.opening",
     "plot": "results.plotting",
-    "plot_filters": "analyses.filters.compute",
+    "plot_filters": "analyses.filters.figure",
     "plot_invariance": "analyses.invariance.figure",
     "plot_occlusion": "analyses.occlusion.figure",
     "predict": "analyses.predictions.compute",

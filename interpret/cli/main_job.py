@@ -142,7 +142,7 @@ def filters(
     ] = "filter",
 ) -> None:
     """Plot a layer's kernels as pictures."""
-    from interpret.analyses.filters.compute import plot_filters
+    from interpret.analyses.filters.figure import plot_filters
     from interpret.figures.saving import check_figure_path, write_figure
     from interpret.loading.loading import load
 

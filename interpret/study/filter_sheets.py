@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from interpret.analyses.filters.compute import tiled_filter_sheet
+from interpret.analyses.filters.sheet import tiled_filter_sheet
 from interpret.study.filter_tiles import write_filter_sheet
 from interpret.support.files import replacing
 

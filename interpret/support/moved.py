@@ -124,6 +124,7 @@ NEW_NAMES = {
 """Old names below `interpret.`, and the new ones."""
 
 ALSO_IN = {
+    "filters": ["figure", "sheet"],
     "data": [
         "batches",
         "dataset_images",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from helpers.figure_checks import faults
 from helpers.packages import needs_squeezenet
 from interpret import InterpretError, Model, Preprocess, filter_images, load, plot_filters
-from interpret.analyses.filters.compute import filter_sheet
+from interpret.analyses.filters.sheet import filter_sheet
 
 SOBEL = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
 

@@ -35,6 +35,7 @@ HELD = {
         check_items first_images open_images open_inputs read_items sample_by_hash tiles""",
     "neighbours": "FeatureIndex find_neighbours index_features layer_of nearest",
     "projection": "Crop HitBatch Hits locate_hits project project_hits",
+    "filters": "filter_images filter_sheet plot_filters",
     "mining": "DyadicHistogram Miner Statistics TopK mine strongest_places",
 }
 """What modules of the version before held that are several now."""
