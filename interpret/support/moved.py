@@ -124,6 +124,7 @@ NEW_NAMES = {
 """Old names below `interpret.`, and the new ones."""
 
 ALSO_IN = {
+    "attribution": ["cam_layer", "maps", "settings", "target"],
     "filters": ["figure", "sheet"],
     "data": [
         "batches",

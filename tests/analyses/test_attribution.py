@@ -23,7 +23,8 @@ from torch import Tensor, nn
 import interpret
 from helpers.packages import needs_photographs, needs_squeezenet
 from helpers.scripts import run_script
-from interpret.analyses.attribution.compute import Head, attribute, find_aim, find_cam_layer
+from interpret.analyses.attribution.cam_layer import find_cam_layer
+from interpret.analyses.attribution.compute import attribute
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.attribution.similarity import (
     BLUR,
@@ -34,6 +35,7 @@ from interpret.analyses.attribution.similarity import (
     structural_similarity,
 )
 from interpret.analyses.attribution.superpixels import superpixels
+from interpret.analyses.attribution.target import TruncatedModel, find_target
 from interpret.analyses.methods.compute import compare_methods
 from interpret.network.model import Model, as_model
 from interpret.network.preprocess import Preprocess
@@ -378,15 +380,15 @@ def test_grad_cams_layer() -> None:
     def found(spec: str) -> str:
         model = interpret.load(f"torchvision:{spec}", weights="random")
         image = torch.rand(1, 3, 64, 64)
-        head = Head(model.module, None)
-        return find_cam_layer(head, image, find_aim(model, head, image, 0, None))
+        truncated = TruncatedModel(model.module, None)
+        return find_cam_layer(truncated, image, find_target(model, truncated, image, 0, None))
 
     # a residual block's sum; a plain convolution; and the one whose outputs are the classes' own maps
     assert [found(spec) for spec in ("resnet18", "vgg11", "squeezenet1_1")] == ["layer4", "features.18", "classifier.1"]
     network = make()
-    head = Head(network, "conv2")
+    truncated = TruncatedModel(network, "conv2")
     image = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64)
-    assert find_cam_layer(head, image, find_aim(as_model(network), head, image, 0, None)) == "conv1"
+    assert find_cam_layer(truncated, image, find_target(as_model(network), truncated, image, 0, None)) == "conv1"
 
 
 def refused(*given_: Any, **named: Any) -> str:

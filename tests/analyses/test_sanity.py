@@ -15,9 +15,10 @@ from torch import Tensor, nn
 import interpret
 from helpers.packages import needs_photographs, needs_squeezenet
 from helpers.scripts import run_script
-from interpret.analyses.attribution.compute import Head, attribute
+from interpret.analyses.attribution.compute import attribute
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.attribution.similarity import scaled, structural_similarity
+from interpret.analyses.attribution.target import TruncatedModel
 from interpret.analyses.sanity import compute as sanity
 from interpret.analyses.sanity.compute import layers_with_weights, randomise, sanity_check
 from interpret.network.model import Model
@@ -79,9 +80,9 @@ def test_weights_without_an_initialiser_are_permuted() -> None:
 
 def test_layers_come_in_the_order_in_which_they_run(images: Tensor) -> None:
     network = make()
-    assert layers_with_weights(Head(network, None), images[:1]) == ["0", "1", "3", "4", "7"]
-    assert layers_with_weights(Head(network, "4"), images[:1]) == ["0", "1", "3", "4"]
-    assert layers_with_weights(Head(network, "2"), images[:1]) == ["0", "1"]
+    assert layers_with_weights(TruncatedModel(network, None), images[:1]) == ["0", "1", "3", "4", "7"]
+    assert layers_with_weights(TruncatedModel(network, "4"), images[:1]) == ["0", "1", "3", "4"]
+    assert layers_with_weights(TruncatedModel(network, "2"), images[:1]) == ["0", "1"]
 
 
 def test_similarities_literally(images: Tensor) -> None:
@@ -145,14 +146,14 @@ def test_layers_of_one_shape_get_weights_of_their_own(images: Tensor) -> None:
     blocks = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()) for _ in range(3)]
     network = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(3 * 144, 2)).double()
     seen: list[list[tuple[float, ...]]] = []
-    original = sanity.maps_of
+    original = sanity.attribution_maps
 
     def look(*given: Any) -> Any:
         seen.append([tuple(network[block][0].weight.flatten().tolist()) for block in range(3)])  # type: ignore[index]
         return original(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sanity, "maps_of", look)
+        patch.setattr(sanity, "attribution_maps", look)
         one = sanity_check(network, images, ["gradient"], steps=None, seed=0)
         sanity_check(network, images, ["gradient"], steps=None, seed=1)
     assert len(seen) == 2 * len(one.steps)

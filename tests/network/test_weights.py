@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from interpret import filter_images, load, mine, project, sanity_check, summarise, trace
-from interpret.analyses.attribution.compute import Head
+from interpret.analyses.attribution.target import TruncatedModel
 from interpret.analyses.sanity.compute import layers_with_weights, randomise
 from interpret.network.layers import select_layers
 from interpret.network.model import hash_weights
@@ -191,7 +191,7 @@ def test_networks_can_be_copied(kind: str) -> None:
 def test_randomising_changes_what_holds_the_weights(kind: str) -> None:
     module = network(kind)
     images = pictures()
-    assert layers_with_weights(Head(module, None), images) == ["0", "2", "5"]
+    assert layers_with_weights(TruncatedModel(module, None), images) == ["0", "2", "5"]
     for name in ("5", "2", "0"):
         layer = module.get_submodule(name)
         before, sizes = weight_of(layer).clone(), {key: held.shape for key, held in held_by(layer).items()}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import interpret
-from interpret.analyses.attribution.compute import Settings
+from interpret.analyses.attribution.settings import Settings
 from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.support.errors import InterpretError
 

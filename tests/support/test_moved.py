@@ -31,6 +31,7 @@ def test_an_old_name_is_the_module_of_the_new_name(old: str) -> None:
 
 
 HELD = {
+    "attribution": "Settings attribute find_cam_layer",
     "data": """ArrayImages Batch DatasetImages FileImages Images Inputs LeftAside PictureImages TensorImages batches
         check_items first_images open_images open_inputs read_items sample_by_hash tiles""",
     "neighbours": "FeatureIndex find_neighbours index_features layer_of nearest",

@@ -10,20 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.analyses.attribution.compute import (
-    Aim,
-    Head,
-    Method,
-    Settings,
-    Window,
-    chosen_methods,
-    find_aim,
-    maps_of,
-    names_of,
-    take_images,
-    windows_of,
-)
+from interpret.analyses.attribution.compute import own_images
+from interpret.analyses.attribution.maps import attribution_maps
+from interpret.analyses.attribution.settings import Method, Settings, resolve_methods
 from interpret.analyses.attribution.similarity import detail, rank_correlation
+from interpret.analyses.attribution.target import (
+    Target,
+    TruncatedModel,
+    Window,
+    find_target,
+    target_names_of,
+    visible_windows,
+)
 from interpret.analyses.methods.result import MethodComparison
 from interpret.execution.execution import on_device
 from interpret.images.display import inputs_to_bytes
@@ -82,23 +80,26 @@ def compare_methods(
             target.
     """
     model = as_model(model)
-    chosen = chosen_methods(methods)
+    chosen = resolve_methods(methods)
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
-    opened = take_images(model, images, items)
+    opened = own_images(model, images, items)
     images = opened.tensor
     with on_device(model.module, device) as place:
         images = images.to(place)
         check_answers(model, images, layer)
-        head = Head(model.module, layer)
-        aim = find_aim(model, head, images, target, position, how.at_once)
-        rival = _rival(model, head, images, aim, other, how.at_once)
-        windows = windows_of(model, head, images, aim)
+        truncated = TruncatedModel(model.module, layer)
+        resolved = find_target(model, truncated, images, target, position, how.images_per_pass)
+        alternative = _alternative(model, truncated, images, resolved, other, how.images_per_pass)
+        windows = visible_windows(model, truncated, images, resolved)
         with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
             raw, others = (
-                {method: _numpy(maps_of(model, head, images, one, method, how, bar.update)) for method in chosen}
-                for one in (aim, rival)
+                {
+                    method: _numpy(attribution_maps(model, truncated, images, one, method, how, bar.update))
+                    for method in chosen
+                }
+                for one in (resolved, alternative)
             )
     pictures = inputs_to_bytes(images, opened.images.pixel_scale)
     details = np.stack([detail(picture) for picture in pictures])
@@ -108,12 +109,12 @@ def compare_methods(
         pictures=pictures,
         shown=opened.images.pixel_scale.said,
         maps={method: maps.sum(1, dtype=np.float32) for method, maps in raw.items()},
-        targets=aim.channels.cpu().numpy(),
-        others=rival.channels.cpu().numpy(),
-        target_names=names_of(model, layer, aim),
-        other_names=names_of(model, layer, rival),
-        scores=aim.scores.double().cpu().numpy(),
-        other_scores=rival.scores.double().cpu().numpy(),
+        targets=resolved.channels.cpu().numpy(),
+        others=alternative.channels.cpu().numpy(),
+        target_names=target_names_of(model, layer, resolved),
+        other_names=target_names_of(model, layer, alternative),
+        scores=resolved.scores.double().cpu().numpy(),
+        other_scores=alternative.scores.double().cpu().numpy(),
         same_for_other={
             method: _correlations(magnitude(raw[method]), magnitude(others[method]), windows) for method in chosen
         },
@@ -136,19 +137,21 @@ def _correlations(ones: NDArray[Any], others: NDArray[Any], windows: list[Window
     return np.array([rank_correlation(one[window], other[window]) for one, other, window in pairs])
 
 
-def _rival(model: Model, head: Head, images: Tensor, aim: Aim, other: Any, at_once: int) -> Aim:
+def _alternative(
+    model: Model, truncated: TruncatedModel, images: Tensor, resolved: Target, other: Any, batch_size: int
+) -> Target:
     """Return the other target, at the same position."""
     if other is not None:
-        rival = find_aim(model, head, images, other, aim.positions, at_once)
-        if bool((rival.channels == aim.channels).any()):
+        alternative = find_target(model, truncated, images, other, resolved.positions, batch_size)
+        if bool((alternative.channels == resolved.channels).any()):
             raise InterpretError(f"other {other} is the target itself: choose another, or leave it out")
-        return rival
+        return alternative
     with torch.no_grad():
-        output = torch.cat([head(part) for part in images.split(at_once)])
+        output = torch.cat([truncated(part) for part in images.split(batch_size)])
     at = torch.arange(len(images), device=output.device)
-    values = output if aim.positions is None else output[at, :, aim.positions[:, 0], aim.positions[:, 1]]
+    values = output if resolved.positions is None else output[at, :, resolved.positions[:, 0], resolved.positions[:, 1]]
     if values.shape[1] < 2:
-        raise InterpretError(f"{head.name} is a single unit: there is no other to compare its maps with")
+        raise InterpretError(f"{truncated.name} is a single unit: there is no other to compare its maps with")
     values = values.clone()
-    values[at, aim.channels] = -torch.inf
-    return find_aim(model, head, images, values.argmax(1), aim.positions, at_once)
+    values[at, resolved.channels] = -torch.inf
+    return find_target(model, truncated, images, values.argmax(1), resolved.positions, batch_size)

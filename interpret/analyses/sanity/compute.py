@@ -11,21 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interpret.analyses.attribution.compute import (
-    Aim,
-    Head,
-    Method,
-    Settings,
-    Window,
-    chosen_methods,
-    find_aim,
-    find_cam_layer,
-    maps_of,
-    names_of,
-    take_images,
-    windows_of,
-)
+from interpret.analyses.attribution.cam_layer import find_cam_layer
+from interpret.analyses.attribution.compute import own_images
+from interpret.analyses.attribution.maps import attribution_maps
+from interpret.analyses.attribution.settings import Method, Settings, resolve_methods
 from interpret.analyses.attribution.similarity import rank_correlation, scaled, structural_similarity
+from interpret.analyses.attribution.target import (
+    Target,
+    TruncatedModel,
+    Window,
+    find_target,
+    target_names_of,
+    visible_windows,
+)
 from interpret.analyses.methods.compute import magnitude
 from interpret.analyses.sanity.result import SanityCheck
 from interpret.execution.execution import on_device
@@ -102,36 +100,41 @@ def sanity_check(
         InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
     """
     model = as_model(model)
-    chosen = chosen_methods(methods)
+    chosen = resolve_methods(methods)
     if steps is not None and steps < 1:
         raise InterpretError(f"steps must be at least 1, not {steps}")
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
     settings = {name: value for name, value in how.changed().items() if name != "seed"}
-    opened = take_images(model, images, items)
+    opened = own_images(model, images, items)
     images = opened.tensor
     with on_device(model.module, device) as place, _given_back(model.module) as trained:
         images = images.to(place)
         check_answers(model, images, layer)
-        head = Head(model.module, layer)
-        aim = find_aim(model, head, images, target, position, how.at_once)
+        truncated = TruncatedModel(model.module, layer)
+        resolved = find_target(model, truncated, images, target, position, how.images_per_pass)
         if how.cam_layer is None and {"gradcam", "guided_gradcam"} & set(chosen):
-            how = Settings(**vars(how) | {"cam_layer": find_cam_layer(head, images[:1], aim[:1])})
-        from_top = layers_with_weights(head, images[:1])[::-1]
+            how = Settings(**vars(how) | {"cam_layer": find_cam_layer(truncated, images[:1], resolved[:1])})
+        from_top = layers_with_weights(truncated, images[:1])[::-1]
         if not from_top:
-            raise InterpretError(f"{head.name} depends on no weights: there is nothing to randomise")
+            raise InterpretError(f"{truncated.name} depends on no weights: there is nothing to randomise")
         depths = np.unique(np.linspace(0, len(from_top), (steps or len(from_top)) + 1).round().astype(np.int64))
-        windows = windows_of(model, head, images, aim)
+        windows = visible_windows(model, truncated, images, resolved)
         found: list[dict[str, NDArray[np.float64]]] = []
         draws: list[int] = []
         with progress(len(depths) * len(chosen) * len(images), "sanity check", "map") as bar:
             for depth in depths.tolist():
                 draw = draws[-1] if draws else 0
-                draws.append(_randomise_top(head, trained, images, aim, from_top[:depth], how, draw))
+                draws.append(_randomise_top(truncated, trained, images, resolved, from_top[:depth], how, draw))
                 found.append({})
                 for method in chosen:
-                    maps = maps_of(model, head, images, aim, method, how, bar.update).double().cpu().numpy()
+                    maps = (
+                        attribution_maps(model, truncated, images, resolved, method, how, bar.update)
+                        .double()
+                        .cpu()
+                        .numpy()
+                    )
                     if not np.isfinite(maps).all():
                         raise InterpretError(
                             f"the maps of {method!r} are not finite with {depth} layers randomised: leave it out"
@@ -151,7 +154,7 @@ def sanity_check(
         maps={
             method: np.stack([scaled(maps[method][0].sum(0)) for maps in found]).astype(np.float16) for method in chosen
         },
-        target_names=names_of(model, layer, aim),
+        target_names=target_names_of(model, layer, resolved),
         seed=seed,
         draws=np.array(draws),
         settings=settings,
@@ -173,23 +176,29 @@ def _given_back(network: nn.Module) -> Iterator[Trained]:
 
 
 def _randomise_top(
-    head: Head, trained: Trained, images: Tensor, aim: Aim, layers: list[str], how: Settings, draw: int
+    truncated: TruncatedModel,
+    trained: Trained,
+    images: Tensor,
+    resolved: Target,
+    layers: list[str],
+    how: Settings,
+    draw: int,
 ) -> int:
     """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
     answering: dict[int, int] = {}
     for attempt in range(draw, draw + DRAWS):
-        _draw_weights(head, trained, layers, how.seed, attempt)
-        answering[attempt] = _answering(head, images, aim, how.at_once)
+        _draw_weights(truncated, trained, layers, how.seed, attempt)
+        answering[attempt] = _answering(truncated, images, resolved, how.images_per_pass)
         if not layers or answering[attempt] == len(images):
             return attempt
     best = max(answering, key=lambda attempt: answering[attempt])
-    _draw_weights(head, trained, layers, how.seed, best)
+    _draw_weights(truncated, trained, layers, how.seed, best)
     return best
 
 
-def _draw_weights(head: Head, trained: Trained, layers: list[str], seed: int, draw: int) -> None:
+def _draw_weights(truncated: TruncatedModel, trained: Trained, layers: list[str], seed: int, draw: int) -> None:
     for place, name in enumerate(layers):
-        layer = head.network.get_submodule(name)
+        layer = truncated.network.get_submodule(name)
         # what is permuted are the trained weights, not those of the step before
         with torch.no_grad():
             for key, tensor in held_by(layer).items():
@@ -198,14 +207,14 @@ def _draw_weights(head: Head, trained: Trained, layers: list[str], seed: int, dr
         randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
 
 
-def _answering(head: Head, images: Tensor, aim: Aim, at_once: int) -> int:
+def _answering(truncated: TruncatedModel, images: Tensor, resolved: Target, batch_size: int) -> int:
     """Return how many images the target's score has a gradient on."""
     found = 0
-    for start in range(0, len(images), at_once):
-        part = slice(start, start + at_once)
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
         with torch.enable_grad():
             x = images[part].clone().requires_grad_()
-            score = aim[part].of(head(x)).sum()
+            score = resolved[part].of(truncated(x)).sum()
             if not score.requires_grad:
                 return 0
             (gradient,) = torch.autograd.grad(score, x)
@@ -237,22 +246,22 @@ def _structure(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return structural_similarity(scaled(magnitude(one)), scaled(magnitude(other)))
 
 
-def layers_with_weights(head: Head, image: Tensor) -> list[str]:
+def layers_with_weights(truncated: TruncatedModel, image: Tensor) -> list[str]:
     """Return the modules that hold weights themselves, in the order in which they run up to the target.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Conv2d(2, 2, 1)).eval()
-    >>> layers_with_weights(Head(network, None), torch.zeros(1, 1, 4, 4))
+    >>> layers_with_weights(TruncatedModel(network, None), torch.zeros(1, 1, 4, 4))
     ['0', '1', '3']
     """
     names: list[str] = []
     handles = [
         part.register_forward_hook(lambda *_, name=name: names.append(name))
-        for name, part in named_layers(head.network)
+        for name, part in named_layers(truncated.network)
         if any(isinstance(tensor, nn.Parameter) for tensor in held_by(part).values())
     ]
     try:
         with torch.no_grad():
-            head(image)
+            truncated(image)
     finally:
         for handle in handles:
             handle.remove()
