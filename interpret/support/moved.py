@@ -137,6 +137,7 @@ ALSO_IN = {
         "tiling",
     ],
     "projection": ["crop", "hit_projection", "hits", "signals"],
+    "invariance": ["curves", "prober", "surroundings"],
     "neighbours": ["feature_index", "search"],
     "mining": ["batch_maxima", "histogram", "miner", "statistics", "top_k"],
 }

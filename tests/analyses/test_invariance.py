@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 from torchvision.ops import SqueezeExcitation
@@ -320,9 +323,9 @@ def test_identity_is_the_untransformed_image(transform: str, fill: str, seed: in
         assert (curves.distances[name][:, 0] == 0).all()
         assert (curves.distances[name] >= 0).all()
         np.testing.assert_allclose(curves.distances[name], again.distances[name], rtol=1e-9, atol=1e-12)
-    assert curves.probabilities is not None and curves.top is not None and curves.invented is not None
+    assert curves.probabilities is not None and curves.top is not None and curves.filled_fraction is not None
     assert curves.labels is not None and (curves.top[:, 0] == curves.labels).all()
-    assert curves.invented[0] == 0 and ((curves.invented >= 0) & (curves.invented <= 1)).all()
+    assert curves.filled_fraction[0] == 0 and ((curves.filled_fraction >= 0) & (curves.filled_fraction <= 1)).all()
     assert again.consistency is not None and ((again.consistency >= 0) & (again.consistency <= 1)).all()
 
 
@@ -352,7 +355,7 @@ def test_surround_pads_as_numpy_does(height: int, width: int, margins: tuple[int
 @given(seed=st.integers(0, 20), stride=st.sampled_from([1, 2, 3]), steps=st.integers(-2, 2))
 @FEW
 def test_a_network_without_padding_is_equivariant_to_its_stride(seed: int, stride: int, steps: int) -> None:
-    """Where nothing is invented, translation by the stride moves the features and does nothing else to them."""
+    """Without filled pixels, translation by the stride moves the features and does nothing else to them."""
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(stride), nn.Conv2d(3, 2, 2)).double()
     image = torch.zeros(1, 1, 22, 22, dtype=torch.float64)
@@ -431,7 +434,7 @@ def test_translation_with_context_is_cropping_elsewhere(photographs: Path, direc
     for some in (values[:12], values[12:]):  # more would be several jobs, which run in no order
         RECORDED.clear()
         curves = probe(model, images, "translation", [0, *some], direction=direction, items=[item])  # type: ignore[arg-type]
-        assert curves.fill == "context" and curves.invented is not None and (curves.invented == 0).all()
+        assert curves.fill == "context" and curves.filled_fraction is not None and (curves.filled_fraction == 0).all()
         fed = torch.cat([one for one in RECORDED if one.shape[2:] == (30, 40)])[-len(some) :] if some else []
         for value, found in zip(some, fed, strict=True):
             elsewhere = cut._replace(top=cut.top - down * value, left=cut.left - right * value)
@@ -442,8 +445,8 @@ def test_context_beyond_the_photograph_is_counted(photographs: Path) -> None:
     model = Model(Recorder(3), "recorder", PREPROCESS)
     # the photograph is 60 pixels high where the input's 30 begin at 15
     curves = probe(model, photographs, "translation", [-30, -15, 0, 15, 30], items=[0])
-    assert curves.invented is not None
-    np.testing.assert_allclose(curves.invented, [0.5, 0, 0, 0, 0.5])
+    assert curves.filled_fraction is not None
+    np.testing.assert_allclose(curves.filled_fraction, [0.5, 0, 0, 0, 0.5])
     assert "at most 50% of the pixels" in curves.reading
 
 
@@ -871,3 +874,19 @@ def test_plot_of_a_study_without_results(
     study = interpret.Study(tmp_path / "study", network(), uniform(4, 2, H, W))
     study.mine("0", k=1)
     assert "keeps no results to draw" in refused(capsys, monkeypatch, "plot", study.path)
+
+
+def test_a_file_of_version_0_1_0_and_the_old_name_of_the_filled_fraction_are_read(tmp_path: Path) -> None:
+    values = np.array([1.0, 2.0])
+    new = InvarianceCurves("scale", "scale (ratio)", 1.0, values, {"a": np.ones((2, 2))}, {"a": np.ones(2)})
+    new.filled_fraction = np.array([0.0, 0.25])
+    new.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", "np") as stored:
+        arrays = {name.replace("filled_fraction", "invented"): stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        header = json.loads(stored.metadata()["result"])
+    del header["format"]
+    save_file(arrays, tmp_path / "old.safetensors", {"result": json.dumps(header)})
+    old = InvarianceCurves.load(tmp_path / "old.safetensors")
+    np.testing.assert_array_equal(old.filled_fraction, [0, 0.25])
+    with pytest.warns(DeprecationWarning, match="invented is now filled_fraction"):
+        np.testing.assert_array_equal(old.invented, [0, 0.25])

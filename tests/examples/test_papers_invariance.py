@@ -27,7 +27,7 @@ def test_figure5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert [curves.transform for curves in kept] == ["translation", "scale", "rotation"]
     for curves in kept:
         assert curves.names == list(figure5.PHOTOGRAPHS.values())
-        assert curves.fill == "context" and (curves.invented == 0).all()  # the photographs reach far enough
+        assert curves.fill == "context" and (curves.filled_fraction == 0).all()  # the photographs reach far enough
         identity = curves.values == curves.identity
         assert (curves.top[:, identity] == curves.labels[:, None]).all()  # the labels given by eye are the network's
         found = figure5.claims(curves)

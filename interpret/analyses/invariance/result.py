@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class InvarianceCurves(Result):
     kind = "invariance"
     drawn_by = "interpret.analyses.invariance.figure:plot_invariance"
     shows_images = True
+    format_version = 2  # version 1 calls `filled_fraction` "invented"
 
     transform: str
     axis: str
@@ -61,7 +63,7 @@ class InvarianceCurves(Result):
     """Whether the labels are what the network says of the untransformed image, and not the truth."""
     top: NDArray[np.int64] | None = None
     """[B, V] the network's most probable class; None where its output is no row of classes."""
-    invented: Numbers | None = None
+    filled_fraction: Numbers | None = None
     """[V] mean share of the pixels that come from the fill and not from the photograph."""
     items: NDArray[np.int64] | None = None
     """[B] which of the data the images are."""
@@ -93,6 +95,16 @@ class InvarianceCurves(Result):
     def name(self) -> str:
         """What a study calls it: the transform, and which translation it is where it is not the vertical one."""
         return self.transform if self.direction in ("", "vertical") else f"{self.transform}-{self.direction}"
+
+    @property
+    def invented(self) -> Numbers | None:
+        """The old name of `filled_fraction`."""
+        warnings.warn("invented is now filled_fraction: use that name", DeprecationWarning, stacklevel=2)
+        return self.filled_fraction
+
+    @classmethod
+    def _from_stored(cls, kept: dict[str, Any]) -> Self:
+        return cls(**{"filled_fraction" if name == "invented" else name: value for name, value in kept.items()})
 
     @property
     def layers(self) -> list[str]:
@@ -191,8 +203,8 @@ class InvarianceCurves(Result):
             parts += [f"Right: the probability of the {what}{only}.", in_words(self.outputs, self.part)]
         if self.fill:
             parts.append(_FILLS.get(self.fill, self.fill))
-        if self.invented is not None and self.invented.max() > 0:
-            parts.append(f"That is at most {self.invented.max():.0%} of the pixels, at one value.")
+        if self.filled_fraction is not None and self.filled_fraction.max() > 0:
+            parts.append(f"That is at most {self.filled_fraction.max():.0%} of the pixels, at one value.")
         return " ".join(part for part in [*parts, self.shown] if part)
 
     def _area(self, curves: Numbers) -> Numbers:

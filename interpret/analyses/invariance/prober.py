@@ -1,0 +1,118 @@
+"""What is probed: layers at values of a transform."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from interpret.analyses.invariance.feature_distances import Shift
+from interpret.analyses.invariance.transforms import Box, Levels, Scene, Transform, Translation
+from interpret.execution.parallel import images_at_once, most_workers
+from interpret.network.answers import NoScores, Reading, find_reading
+from interpret.network.layers import WITH_UNITS
+from interpret.network.model import Model
+from interpret.network.modes import frozen
+from interpret.support.errors import InterpretError
+from interpret.tracing.tracing import Layer, layer_with_units, select_traced, trace
+
+VALUES_AT_ONCE = 32
+"""How many values form a job. Jobs run side by side, and each runs the untransformed images once more."""
+
+
+class Prober:
+    """What is probed: layers at values of a transform, and in which groups."""
+
+    def __init__(
+        self,
+        model: Model,
+        first: Tensor,
+        change: Transform,
+        values: NDArray[np.float64],
+        layers: str | Iterable[str] | None,
+        levels: Levels,
+        box: Box,
+        items: Sequence[int],
+        seed: int,
+    ) -> None:
+        self.change, self.values, self.levels, self.seed = change, values, levels, seed
+        self.box, self.items = box, items
+        self.size = (first.shape[1], first.shape[2])
+        self.kind: Any = np.float64 if first.dtype == torch.float64 else np.float32
+        traced = trace(model, tuple(first.shape))
+        self.layers = _layers_in_order(model.module, layers, traced)
+        self.strides: dict[str, tuple[int, int]] = {}
+        if isinstance(change, Translation):
+            found = {name: _stride(traced[name], self.size) for name in self.layers}
+            self.strides = {name: stride for name, stride in found.items() if stride is not None}
+        self.reading = find_class_reading(model, first)
+
+    def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
+        """Return how many images form a group, and the columns of the values of each job.
+
+        The images of a group share what a transform computes from a value, and the values of a job share the features
+        of the untransformed images; the more of one, the fewer of the other fit a pass. About twice as many images as
+        values were fastest, on small networks and large ones; but no more than a quarter of a pass, so that the
+        features that are kept take no more memory than the pass.
+        """
+        if batch_size is not None and batch_size < 1:
+            raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+        self.batch_size = batch_size or images_at_once(self.size[0] * self.size[1])
+        moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
+        # Values that move layers by the same part of their strides follow each other, from the finest stride on.
+        strides = sorted(set(self.strides.values()))
+        moving.sort(key=lambda column: [part % 1 for stride in strides for part in self.shift(stride, column)])
+        spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
+        some = min(round(math.sqrt(2 * self.batch_size)), self.batch_size // 4)
+        fair = len(self.items) * len(spans) // most_workers()  # so that each worker has a group
+        group = max(1, min(some, fair), self.batch_size // max(1, len(moving)))
+        return group, [span.astype(int).tolist() for span in spans]
+
+    def scene(self, canvas: Tensor, rows: Iterable[int]) -> Scene:
+        """Return images of the given rows, with what lies around them, as a transform takes them."""
+        corner = (-self.box[0], -self.box[1])
+        items = tuple(self.items[row] for row in rows)
+        return Scene(canvas, corner, self.size, self.levels.to(canvas), items, self.seed)
+
+    def shift(self, stride: tuple[int, int], column: int) -> Shift:
+        """Return by how many positions of a layer of some stride a value moves the image, down and to the right."""
+        assert isinstance(self.change, Translation)
+        down, right = self.change.shift(float(self.values[column]))
+        return down / stride[0], right / stride[1]
+
+
+def _layers_in_order(module: nn.Module, layers: str | Iterable[str] | None, traced: Mapping[str, Layer]) -> list[str]:
+    """Return the layers to probe, in the order of execution."""
+    selected = select_traced(module, traced, layers)
+    for name in selected:
+        if not isinstance(module.get_submodule(name), WITH_UNITS):  # of these it is known where their units are
+            layer_with_units(module, traced, name)
+    return [name for name in traced if name in selected]
+
+
+def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Return how many pixels of the input lie between a layer's positions; None where it has no positions."""
+    if len(layer.output_shape) != 3:
+        return None
+    axes = layer.axes or (-2, -1)
+    positions = layer.output_shape[axes[0]], layer.output_shape[axes[1]]
+    if positions == (1, 1):
+        return None
+    if layer.local_field is not None:
+        return layer.local_field.stride
+    return max(1, round(size[0] / positions[0])), max(1, round(size[1] / positions[1]))
+
+
+def find_class_reading(model: Model, first: Tensor) -> Reading | None:
+    """Return how the network's outputs are read as probabilities; None where they are no row of classes."""
+    parameter = next(model.module.parameters(), first)
+    with frozen(model.module), torch.inference_mode():
+        try:
+            return find_reading(model, first[None].to(parameter.device))
+        except NoScores:
+            return None
