@@ -56,7 +56,7 @@ def in_one_sentence() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         fail(
-            "Interrupted. What a study or a model folder holds is kept, and the same command goes on from there.",
+            "Interrupted. Finished work is kept in the study or model folder; the same command continues from there.",
             INTERRUPTED,
         )
     except BrokenPipeError:
@@ -71,7 +71,7 @@ def in_one_sentence() -> Iterator[None]:
             where = f" {str(error.filename)!r}" if error.filename else ""
             fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            fail("the memory is full: take fewer images at a time with --batch-size, fewer --layers, or smaller images")
+            fail("the memory is full: use a smaller --batch-size, fewer --layers, or smaller images")
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
         raise

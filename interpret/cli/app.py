@@ -12,7 +12,7 @@ from interpret.cli import analyses, main_job, publishing
 from interpret.cli.answers import INTERRUPTED, in_one_sentence, say
 
 app = typer.Typer(
-    help="Look inside convolutional networks: what every unit answers to, as pictures.",
+    help="Look inside convolutional networks: show what activates each unit.",
     epilog="A MODEL is a shipped name (lenet, lenet5, emoji_alexnet, squeezenet1_1, efficientnet_lite0 …), "
     "torchvision:NAME, timm:NAME, a model folder, or file.py:function. "
     "DATA is a folder of images, or photographs, digits, fashion-mnist or emoji.",

@@ -188,7 +188,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     device: Device = None,
 ) -> None:
-    """Train a model by its recipe; an interrupted training goes on where it stopped."""
+    """Train a model by its recipe; an interrupted training continues where it stopped."""
     from interpret.training.training import train as run
 
     result = run(folder, out=out, epochs=epochs, seed=seed, device=find_device(device) or "cpu")

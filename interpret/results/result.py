@@ -108,8 +108,8 @@ class Result:
     ) -> Any:
         """Draw it in a figure of its own, or into given axes, and return that; see `interpret.plot`.
 
-        A class of your own names its drawing function in `drawn_by`, or overrides this method. Either is called with
-        those of these arguments alone that the caller gave, so that it need not take them all.
+        A class of your own names its drawing function in `drawn_by`, or overrides this method. Both get only those
+        arguments that the caller gave, so they need not accept all of them.
 
         Raises:
             InterpretError: the class has no figure.

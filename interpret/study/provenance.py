@@ -86,7 +86,7 @@ def _field_record(field: ReceptiveField | None) -> dict[str, Any] | None:
 
 
 def check_is_new(path: Path) -> None:
-    """Refuse to begin a study in a folder that holds something else.
+    """Refuse to start a study in a folder that holds something else.
 
     Raises:
         InterpretError: the path is a file, or a folder with other content than unfinished work.
@@ -96,7 +96,7 @@ def check_is_new(path: Path) -> None:
 
 
 def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:
-    """Refuse to go on with a study of other weights, inputs, data or precision than those described.
+    """Refuse to continue a study of other weights, inputs, data or precision than those described.
 
     A study of version 0.1.0 keeps no local fields of its layers: they are added.
 
@@ -120,7 +120,7 @@ def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:
             continue
         if local_field(layer) != fields[layer["name"]] and study.is_mined(layer["name"]):
             raise InterpretError(
-                f"{study.path} was begun by an earlier version, whose patches behind gates were the whole image "
+                f"{study.path} was made by an earlier version, whose patches behind gates were the whole image "
                 f"(layer {layer['name']!r}): choose another folder"
             )
         layer["local_field"] = fields[layer["name"]]

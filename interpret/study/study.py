@@ -45,8 +45,8 @@ class Study(StudyReader):
 
     Args:
         path: the folder; made when it does not exist.
-        model: the network, with the same weights as when the study was begun.
-        data: the images, the same as when the study was begun.
+        model: the network; in an existing study, with the weights of its results.
+        data: the images; in an existing study, those of its results.
         batch_size, workers, device, dtype: how the network runs; see `interpret.mine`.
         made_from: how to get the model and the data again, kept in the study as it is.
 
@@ -104,7 +104,7 @@ class Study(StudyReader):
         result.save(self.result_file(result.kind, name))
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
-        """Mine the layers that have not been mined; unfinished mining goes on where it stopped."""
+        """Mine the layers that have not been mined; interrupted mining continues where it stopped."""
         _computing().mine_layers(self, layers, k, seed)
 
     def project(
@@ -116,8 +116,8 @@ class Study(StudyReader):
     ) -> None:
         """Project all hits of the mined layers, by one rule or by several, and cut their patches.
 
-        Layers that have both are skipped, and an interrupted projection goes on where it stopped. A rule's projections
-        with `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
+        Layers that have both are skipped, and an interrupted projection continues where it stopped. Projections with
+        `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
         """
         _computing().project_layers(self, layers, rule, overlap)
 

@@ -57,13 +57,13 @@ def test_every_verb_has_help(verb: str) -> None:
     assert finished.returncode == 0 and f"Usage: interpret {verb} " in finished.stdout
 
 
-def test_help_shows_what_stands_in_brackets() -> None:
+def test_help_shows_text_in_brackets() -> None:
     assert "pip install 'interpret-cnn[demo]'" in " ".join(run_apart("gallery", "--help").stdout.split())
     listed = " ".join(run_apart("--help").stdout.split())
     assert "Mine, project and publish every unit as pages to open in a browser. mine Find" in listed
 
 
-def test_it_says_its_version() -> None:
+def test_version_prints_the_version() -> None:
     finished = run_apart("--version")
     assert (finished.returncode, finished.stdout) == (0, f"interpret {interpret.__version__}\n")
 
@@ -127,7 +127,7 @@ def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -
     assert page.count('name="rule"') == 2  # which one is seen can be chosen
 
 
-def test_a_warning_is_one_sentence_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_is_printed_once_as_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         with in_one_sentence():
@@ -139,7 +139,7 @@ def test_a_warning_is_one_sentence_said_once(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("error", [ENOSPC, EACCES, EROFS])
-def test_what_the_system_refuses_is_one_sentence(
+def test_errors_of_the_system_are_one_sentence(
     error: int, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path, *args: object) -> None:
@@ -179,7 +179,7 @@ def test_a_full_memory_is_one_sentence(capsys: pytest.CaptureFixture[str], monke
         ("train lenet --out", "copy"),
     ],
 )
-def test_nothing_of_others_is_replaced(
+def test_foreign_files_are_not_replaced(
     arguments: str, out: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -206,7 +206,7 @@ def test_nothing_of_others_is_replaced(
 
 
 @pytest.mark.slow
-def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) -> None:
+def test_own_files_are_replaced_unless_they_were_changed(tmp_path: Path) -> None:
     for name in ("filters.png", "filters.svg", "filters.pdf"):
         figure = tmp_path / name
         assert run_apart("filters", "lenet", "--out", figure).returncode == 0
@@ -221,9 +221,7 @@ def test_what_it_wrote_itself_is_replaced_until_it_is_changed(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_gallery_in_the_folder_that_one_is_in(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gallery_in_the_working_directory(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     inode = tmp_path.stat().st_ino
     study = tmp_path.with_name(tmp_path.name + ".a study")
@@ -297,7 +295,7 @@ def test_occlude_keeps_its_result_in_a_study_that_plots_it_again(pictures: Path,
         "neighbours --queries 0,5 -k 3 --batch-size 2",
     ],
 )
-def test_an_interrupted_analysis_goes_on_to_the_same_study(
+def test_an_interrupted_analysis_continues_to_the_same_study(
     arguments: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By someone who presses Ctrl-C after ever more pictures have been read, until none are left."""
@@ -335,7 +333,9 @@ def test_an_interrupted_analysis_goes_on_to_the_same_study(
     patience, attempts = 5.0, 0
     while status := outcome(tmp_path / "study"):
         assert status == 130
-        assert capsys.readouterr().err.strip().splitlines()[-1].startswith("interpret: Interrupted. What a study")
+        assert (
+            capsys.readouterr().err.strip().splitlines()[-1].startswith("interpret: Interrupted. Finished work is kept")
+        )
         kept |= {name for name in files(tmp_path / "study") if "unfinished" in name}
         attempts, patience = attempts + 1, patience + 6
     assert attempts > 1 and (kept or verb == "occlude"), kept
@@ -405,7 +405,7 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["nothing"], "No such command"),
     ],
 )
-def test_mistakes_are_one_sentence(
+def test_invalid_input_is_one_sentence(
     arguments: list[str],
     sentence: str,
     pictures: Path,
@@ -423,7 +423,7 @@ def test_mistakes_are_one_sentence(
     assert sorted(tmp_path.rglob("*")) == before, "something was left on disk"
 
 
-def test_a_folder_with_something_else_is_refused_before_anything_runs(
+def test_a_folder_with_other_content_is_refused_before_anything_runs(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")

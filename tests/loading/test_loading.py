@@ -273,7 +273,7 @@ def test_networks_with_auxiliary_classifiers(name, tmp_path) -> None:
     assert torch.equal(filled.fc.weight, whole.fc.weight) and filled.transform_input
 
 
-def test_densenet_as_it_was_published_long_ago(tmp_path) -> None:
+def test_densenet_with_the_old_names_of_its_weights(tmp_path) -> None:
     state = models.densenet121(weights=None).state_dict()
     old = {}
     for name, tensor in state.items():
@@ -290,7 +290,7 @@ def test_densenet_as_it_was_published_long_ago(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_mnasnet_takes_weights_that_do_not_tell_their_version(suffix, tmp_path) -> None:
+def test_mnasnet_loads_weights_without_a_version(suffix, tmp_path) -> None:
     whole = models.mnasnet0_5(weights=None)
     path = tmp_path / f"a.{suffix}"
     if suffix == "pth":
@@ -324,7 +324,7 @@ def test_the_weights_decide_the_preprocessing(monkeypatch) -> None:
 @pytest.mark.parametrize(
     "error", [urllib.error.URLError("Name or service not known"), ConnectionResetError("cut off"), TimeoutError()]
 )
-def test_offline(error, tmp_path, monkeypatch, capsys) -> None:
+def test_a_failed_download_raises_an_error(error, tmp_path, monkeypatch, capsys) -> None:
     def fail(*args, **options):
         raise error
 
@@ -405,7 +405,7 @@ def test_checkpoints_as_training_scripts_write_them(tmp_path, wrapper, prefix) -
 
 
 @pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "encoder.", "model.net.", "module.encoder_q."])
-def test_whatever_stands_before_the_names_goes_if_they_fit_then(tmp_path, prefix) -> None:
+def test_a_prefix_of_the_names_is_removed_if_they_then_fit(tmp_path, prefix) -> None:
     network = small()
     state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
     state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
@@ -423,7 +423,7 @@ def test_averaged_weights(tmp_path) -> None:
     assert load(write_small(tmp_path), weights=tmp_path / "swa.pth").weights_hash == hash_weights(network)
 
 
-def test_of_a_student_and_its_teacher_one_is_chosen(tmp_path) -> None:
+def test_two_networks_in_a_file_need_a_choice(tmp_path) -> None:
     student, teacher = small(), small()
     with torch.no_grad():
         teacher[0].weight.add_(1)
@@ -439,7 +439,7 @@ def test_of_a_student_and_its_teacher_one_is_chosen(tmp_path) -> None:
         assert model.weights_hash == hash_weights(network) and model.origin == f"weights from the file last.pth, {who}"
 
 
-def test_of_several_state_dicts_the_one_that_fits_or_the_one_that_is_named(tmp_path) -> None:
+def test_of_several_state_dicts_the_fitting_or_the_named_one_is_loaded(tmp_path) -> None:
     plain, ema = small(), small()
     with torch.no_grad():
         ema[0].weight.add_(1)
@@ -484,7 +484,7 @@ def test_a_head_of_other_classes_is_left_out_on_request(tmp_path, kind) -> None:
     assert load("torchvision:resnet18", weights=model.weights).weights_hash == model.weights_hash
 
 
-def test_what_is_no_head_is_not_left_out(tmp_path) -> None:
+def test_only_a_head_can_be_left_out(tmp_path) -> None:
     state = small().state_dict()
     state["0.weight"] = torch.zeros(4, 3, 5, 5)
     torch.save(state, tmp_path / "w.pth")
@@ -492,7 +492,7 @@ def test_what_is_no_head_is_not_left_out(tmp_path) -> None:
         load(write_small(tmp_path), weights=tmp_path / "w.pth", ignore_head=True)
 
 
-def test_a_network_that_really_has_a_part_called_module(tmp_path) -> None:
+def test_a_network_with_a_submodule_named_module(tmp_path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\n"
         "class Wrapper(nn.Module):\n"
@@ -539,7 +539,7 @@ def test_weights_that_do_not_fit(tmp_path) -> None:
     )
 
 
-def test_weights_that_are_none(tmp_path) -> None:
+def test_files_that_are_not_weights(tmp_path) -> None:
     spec = write_small(tmp_path)
     (tmp_path / "noise.pth").write_bytes(os.urandom(100))
     (tmp_path / "empty.pth").write_bytes(b"")
@@ -605,7 +605,7 @@ def test_a_model_folder(tmp_path) -> None:
     assert not (folder / "__pycache__").exists()
 
 
-def test_a_model_folder_that_is_not_whole(tmp_path) -> None:
+def test_an_incomplete_model_folder(tmp_path) -> None:
     folder = model_folder(tmp_path)
     (folder / "weights.safetensors").unlink()
     with pytest.raises(InterpretError, match=r"no weights.safetensors: train it with interpret train, or load it"):
@@ -655,7 +655,7 @@ def test_a_function_in_a_file(tmp_path, monkeypatch) -> None:
     assert load("net.py:tiny_net").weights_hash == model.weights_hash
 
 
-def test_a_checkpoint_for_a_network_in_hand(tmp_path) -> None:
+def test_a_checkpoint_for_a_module(tmp_path) -> None:
     """Two of them for one network: each gets a copy, and the network stays as it is."""
     network = small()
     before = hash_weights(network)
@@ -674,7 +674,7 @@ def test_a_checkpoint_for_a_network_in_hand(tmp_path) -> None:
             load(network, wrong)
 
 
-def test_who_does_not_say_how_a_picture_becomes_its_input_is_told_where_to(tmp_path) -> None:
+def test_a_missing_preprocessing_raises_an_error_that_says_where_to_give_it(tmp_path) -> None:
     """The command has no option for it: the file, or the folder's recipe, is the place."""
     (tmp_path / "images").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "images" / "one.png")
@@ -771,7 +771,7 @@ def test_unknown_specs(spec, words) -> None:
         load(spec)
 
 
-def test_files_that_are_no_models(tmp_path) -> None:
+def test_files_that_are_not_models(tmp_path) -> None:
     write_small(tmp_path)
     torch.save({}, tmp_path / "w.pth")
     with pytest.raises(InterpretError, match=r"does not name a function: write .*net.py:build"):

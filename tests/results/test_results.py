@@ -117,7 +117,7 @@ def test_tables_hold_the_numbers_at_their_places(results: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_comes_back_from_its_file_as_it_was(kind: str, results: dict[str, Any], tmp_path: Path) -> None:
+def test_saving_and_loading_gives_the_same_result(kind: str, results: dict[str, Any], tmp_path: Path) -> None:
     result, file = results[kind], tmp_path / "result.safetensors"
     result.save(file)
     for again in (Result.load(file), type(result).load(file)):
@@ -130,7 +130,7 @@ def test_it_comes_back_from_its_file_as_it_was(kind: str, results: dict[str, Any
         result_class(other).load(file)
 
 
-def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+def test_files_without_a_result_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InterpretError, match="does not exist"):
         Result.load(tmp_path / "nothing.safetensors")
     (tmp_path / "notes.txt").write_text("notes")
@@ -155,7 +155,7 @@ def test_a_notebook_shows_it(kind: str, results: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_draws_itself_into_a_figure_of_a_width_and_into_own_axes(kind: str, results: dict[str, Any]) -> None:
+def test_it_is_drawn_at_a_width_and_into_given_axes(kind: str, results: dict[str, Any]) -> None:
     figure = results[kind].plot(width=3.3)
     assert isinstance(figure, Figure) and round(figure.get_size_inches()[0], 3) == 3.3
     axes = Figure(figsize=(6, 6)).subplots()
@@ -163,7 +163,7 @@ def test_it_draws_itself_into_a_figure_of_a_width_and_into_own_axes(kind: str, r
     assert isinstance(drawn, Axes) and drawn is axes and axes.has_data()
 
 
-def test_without_pandas_the_columns_are_left(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pandas_the_error_names_columns(results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InterpretError, match=r"needs pandas, which is not installed: run pip install pandas"):
         results["mined"].to_dataframe()
@@ -201,7 +201,7 @@ def test_a_units_patches_and_projections_are_those_of_single_calls(
     assert unit.projections(rule) is projections  # found once
 
 
-def test_hits_come_by_their_rank_and_places_that_are_empty_are_left_out(network: nn.Module, images: Tensor) -> None:
+def test_a_unit_has_its_hits_by_rank_without_unfilled_ones(network: nn.Module, images: Tensor) -> None:
     mined = interpret.mine(network, images[:3], k=9)
     unit = mined["0"].unit(1)
     assert len(unit.values) == len(unit.patches) == len(unit.projections()) == 3
@@ -220,7 +220,7 @@ def test_most_active_is_by_the_strongest_activation(network: nn.Module, images: 
     assert layer.most_active.tolist() == strongest.argsort(descending=True).tolist()
 
 
-def test_what_was_read_from_a_file_says_what_it_needs(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+def test_a_loaded_result_says_that_it_needs_model_and_data(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
     mined = interpret.mine(network, images, k=2)
     file = tmp_path / "mined.safetensors"
     mined.save(file)
@@ -237,7 +237,7 @@ def test_what_was_read_from_a_file_says_what_it_needs(network: nn.Module, images
     assert torch.equal(read.attach(network, images)["3"].unit(1).patches, mined["3"].unit(1).patches)
 
 
-def test_a_unit_that_is_saved_keeps_what_it_showed(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+def test_a_saved_unit_keeps_its_pictures(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
     unit = interpret.mine(network, images, k=3)["3"].unit(1)
     guided, picture = unit.projections("guided"), unit._repr_png_()
     unit.save(tmp_path / "unit.safetensors")
@@ -266,7 +266,7 @@ def test_other_weights_are_refused_and_other_images_show_nothing_wrong(network: 
         unit.projections()
 
 
-def test_what_a_study_mined_is_the_same(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
+def test_a_study_gives_the_same_mined_layers(network: nn.Module, images: Tensor, tmp_path: Path) -> None:
     study = Study(tmp_path / "study", network, images)
     study.mine(k=3)
     mined, direct = study.all_mined(), interpret.mine(network, images, k=3)
@@ -283,7 +283,7 @@ def test_what_a_study_mined_is_the_same(network: nn.Module, images: Tensor, tmp_
     assert isinstance(study.result("unit", "favourite"), Unit)
 
 
-def test_the_lines_of_a_network_are_its_layers(network: nn.Module, images: Tensor) -> None:
+def test_mined_prints_a_line_for_each_layer(network: nn.Module, images: Tensor) -> None:
     lines = repr(interpret.mine(network, images)).split("\n")
     assert [line.split()[0] for line in lines[2:]] == ["0", "3", "5"]
     strongest = network[0](images).amax((0, 2, 3))

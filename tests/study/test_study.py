@@ -110,7 +110,7 @@ def litter(folder: Path) -> list[Path]:
 # what it holds
 
 
-def test_it_holds_what_mining_finds(done: Study, photographs: Path) -> None:
+def test_a_study_keeps_the_results_of_mining(done: Study, photographs: Path) -> None:
     of = model()
     data = tiled(photographs, of)
     mined = mine(of, data, k=5, batch_size=4)
@@ -130,7 +130,7 @@ def test_it_holds_what_mining_finds(done: Study, photographs: Path) -> None:
             assert len(set(row.tolist())) == len(row)
 
 
-def test_its_description_says_what_was_done(done: Study) -> None:
+def test_study_json_describes_the_computation(done: Study) -> None:
     info = json.loads((done.path / "study.json").read_text("utf-8"))
     assert info == done.info == Study.open(done.path).info
     assert info["format"] == 1 and info["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -235,7 +235,7 @@ def test_large_windows_are_shrunk_and_keep_their_shape(tmp_path: Path) -> None:
         assert opened.size == (2 * 64, 2 * 6)  # 90 × 9, in 64 × 6.4
 
 
-def test_sources_are_small_upright_and_without_what_the_camera_wrote(tmp_path: Path) -> None:
+def test_source_pictures_are_small_upright_and_without_metadata(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
     exif = Image.Exif()
@@ -281,7 +281,7 @@ class Odd(nn.Module):
         return x
 
 
-def test_layers_may_be_called_anything(tmp_path: Path) -> None:
+def test_layer_names_may_contain_any_character(tmp_path: Path) -> None:
     assert layer_path("a/b") != layer_path("a%2Fb")
     study = Study(tmp_path / "study", Odd(), torch.rand(5, 3, 12, 12))
     study.mine(k=2)
@@ -300,7 +300,7 @@ def test_layers_may_be_called_anything(tmp_path: Path) -> None:
         assert not set(file.name) & set('/\\:*?"<>| ') and file.name.isascii()
 
 
-def test_names_that_are_not_utf8_do_not_stop_it(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8_are_accepted(tmp_path: Path) -> None:
     root = tmp_path / "pictures"
     root.mkdir()
     try:
@@ -314,7 +314,7 @@ def test_names_that_are_not_utf8_do_not_stop_it(tmp_path: Path) -> None:
     assert again.sources()[1]["name"] == "caf?.png" and list(again.info["data"]["skipped"]) == ["broken?.png"]
 
 
-def test_images_need_not_have_the_preprocessings_size(tmp_path: Path) -> None:
+def test_images_may_differ_in_size_from_the_preprocessing(tmp_path: Path) -> None:
     whole = nn.Sequential(nn.Conv2d(3, 2, 5, stride=2))
     study = Study(tmp_path / "study", Model(whole, "any size", Preprocess((SIDE, SIDE))), torch.rand(3, 3, 50, 40))
     study.mine(k=3)
@@ -354,7 +354,7 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", code, done.path], check=True)
 
 
-def test_what_is_not_there_is_said(done: Study) -> None:
+def test_missing_layers_and_results_raise_an_error(done: Study) -> None:
     study = Study.open(done.path)
     with pytest.raises(InterpretError, match="unknown mined layer '1'"):
         study.mined("1")
@@ -368,7 +368,7 @@ def test_what_is_not_there_is_said(done: Study) -> None:
 # going on
 
 
-def test_what_is_done_is_skipped(done: Study, photographs: Path) -> None:
+def test_finished_layers_are_skipped(done: Study, photographs: Path) -> None:
     before = stamps(done.path)
     study = complete(done.path, photographs)
     study.mine(["0", "6"], k=5)
@@ -390,7 +390,7 @@ def test_more_layers_and_rules_are_added(tmp_path: Path, done: Study, photograph
     assert contents(study.path) == contents(done.path)
 
 
-def test_both_readings_of_shared_switches_are_kept(tmp_path: Path) -> None:
+def test_projections_of_both_overlaps_are_kept(tmp_path: Path) -> None:
     study = Study(tmp_path / "study", network(), torch.rand(3, 3, SIDE, SIDE))
     study.mine("3", k=3)
     for _ in range(2):
@@ -399,12 +399,12 @@ def test_both_readings_of_shared_switches_are_kept(tmp_path: Path) -> None:
     assert study.rules("3") == ["deconvnet", "deconvnet-overwrite"]
 
 
-def test_two_studies_of_the_same_are_the_same_bytes(tmp_path: Path, done: Study, photographs: Path) -> None:
+def test_equal_studies_have_equal_bytes(tmp_path: Path, done: Study, photographs: Path) -> None:
     assert contents(complete(tmp_path / "again", photographs).path) == contents(done.path)
     assert contents(complete(tmp_path / "helped", photographs, workers=2).path) == contents(done.path)
 
 
-def test_little_memory_for_tiles_changes_nothing(
+def test_the_limit_of_waiting_tiles_changes_nothing(
     tmp_path: Path, done: Study, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", 1)
@@ -442,7 +442,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stop", [3, 4, 8, 13])
-def test_an_interrupted_study_goes_on_to_the_same_bytes(
+def test_an_interrupted_study_continues_to_the_same_bytes(
     tmp_path: Path, uninterrupted: dict[str, bytes], stop: int
 ) -> None:
     data = Interrupted()
@@ -496,7 +496,7 @@ class Auxiliary(nn.Module):
         return self.head(self.stem(x).relu())  # type: ignore[no-any-return]
 
 
-def test_layers_that_do_not_run_are_neither_mined_nor_missed(tmp_path: Path) -> None:
+def test_layers_that_do_not_run_are_ignored(tmp_path: Path) -> None:
     of, images = Auxiliary(), torch.rand(3, 3, SIDE, SIDE)
     study = Study(tmp_path, of, images)
     study.mine("*e*", k=2)
@@ -539,7 +539,7 @@ class Impatient(nn.Sequential):
 
 
 @pytest.mark.parametrize("batch", [-3, 0, 1, 2, 4])  # from 0 down: in the dry run
-def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
+def test_an_interrupt_keeps_the_finished_batches(
     tmp_path: Path, uninterrupted: dict[str, bytes], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
@@ -559,7 +559,7 @@ def test_an_interrupt_while_batches_run_keeps_what_was_taken_in(
     assert contents(tmp_path) == uninterrupted
 
 
-def test_what_dies_goes_on_from_what_was_saved_now_and_then(
+def test_a_killed_study_continues_from_the_last_saved_state(
     tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unfinished_module, "SAVE_EVERY", 0.0)
@@ -576,7 +576,7 @@ def test_what_dies_goes_on_from_what_was_saved_now_and_then(
     assert contents(tmp_path) == uninterrupted
 
 
-def test_another_unfinished_state_is_not_taken_up(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+def test_an_unfinished_state_of_other_settings_is_ignored(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     data = Interrupted()
     study = Study(tmp_path, model(), data, batch_size=3)
     data.stop = 8
@@ -614,7 +614,7 @@ def mined(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("at_once", [2**30, 60_000])
-def test_interrupted_projecting_goes_on_to_the_same_bytes(
+def test_an_interrupted_projection_continues_to_the_same_bytes(
     mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     monkeypatch.setattr(study_projections, "MOST_WAITING_TILES", at_once)  # all layers together, and in groups
@@ -637,7 +637,7 @@ def test_interrupted_projecting_goes_on_to_the_same_bytes(
         assert interrupts >= 1 and contents(path) == whole, stops
 
 
-def test_what_is_projected_already_is_not_projected_again(
+def test_finished_projections_are_not_repeated(
     mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(mined, tmp_path / "study")
@@ -666,11 +666,11 @@ def test_what_is_projected_already_is_not_projected_again(
 
 
 @pytest.mark.slow
-def test_a_killed_projection_goes_on(mined: Path, photographs: Path, tmp_path: Path) -> None:
+def test_a_killed_projection_continues(mined: Path, photographs: Path, tmp_path: Path) -> None:
     """By a kill that nothing can be done about, and by a real Ctrl-C."""
     code = (
         "import sys, time\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]\n"
         "from test_study import *\n"
         "from interpret.execution import resume as unfinished\n"
         "from interpret.study import tiles\n"
@@ -705,7 +705,7 @@ def test_a_killed_projection_goes_on(mined: Path, photographs: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["mine.txt", "0.patches.npy", "done.safetensors"])
-def test_files_of_others_are_not_taken_for_unfinished_projections(
+def test_foreign_files_in_the_folder_of_unfinished_projections_are_refused(
     mined: Path, photographs: Path, tmp_path: Path, name: str
 ) -> None:
     shutil.copytree(mined, tmp_path / "study")
@@ -718,7 +718,7 @@ def test_files_of_others_are_not_taken_for_unfinished_projections(
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x08\0\0\0\0\0\0\0no json!", save({"mine": np.ones(2)})])
-def test_what_is_no_unfinished_state_is_not_replaced(tmp_path: Path, content: bytes) -> None:
+def test_a_foreign_file_at_the_place_of_the_unfinished_state_is_not_replaced(tmp_path: Path, content: bytes) -> None:
     study = Study(tmp_path / "study", model(), Interrupted(), batch_size=3)
     study.path.mkdir()
     (study.path / "study.json").write_text(json.dumps(study.info))
@@ -756,7 +756,7 @@ class FullDisk:
 
 
 @pytest.mark.slow
-def test_a_full_disk_leaves_nothing_half_written_and_the_rest_can_be_done_later(
+def test_after_a_full_disk_nothing_is_half_written_and_work_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -823,7 +823,7 @@ def copy(done: Study, tmp_path: Path) -> Path:
     return tmp_path / "study"
 
 
-def test_results_of_others_are_not_mixed(copy: Path, photographs: Path) -> None:
+def test_results_of_other_weights_data_or_precision_are_refused(copy: Path, photographs: Path) -> None:
     before = contents(copy)
     of = model()
     with pytest.raises(InterpretError, match=r"study holds results of other weights \(model 'small'\): choose another"):
@@ -882,7 +882,7 @@ def test_hits_of_another_network_are_not_projected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_a_mistake_leaves_nothing(tmp_path: Path, k: int) -> None:
+def test_invalid_input_writes_nothing(tmp_path: Path, k: int) -> None:
     study = Study(tmp_path / "study", network(), torch.rand(3, 3, SIDE, SIDE))
     with pytest.raises(InterpretError, match=f"k must be at least 1, not {k}"):
         study.mine(k=k)
@@ -894,7 +894,7 @@ def test_a_mistake_leaves_nothing(tmp_path: Path, k: int) -> None:
     assert not (tmp_path / "study" / "mined").exists() and not litter(tmp_path)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_content_is_refused_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("1")
     for path in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt"):
@@ -909,7 +909,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"[]", b"null", b'{"format": 2}', b'{"format": 1}'])
-def test_a_damaged_description_is_said(copy: Path, photographs: Path, content: bytes) -> None:
+def test_a_damaged_study_json_raises_an_error(copy: Path, photographs: Path, content: bytes) -> None:
     (copy / "study.json").write_bytes(content)
     before = contents(copy)
     for begin_or_open in (Study.open, lambda path: begin(path, photographs)):
@@ -918,7 +918,7 @@ def test_a_damaged_description_is_said(copy: Path, photographs: Path, content: b
     assert contents(copy) == before
 
 
-def test_images_none_of_which_decodes_are_refused(tmp_path: Path) -> None:
+def test_data_without_a_readable_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for index in range(3):
         (tmp_path / "pictures" / f"{index}.png").write_bytes(b"no picture")

@@ -80,7 +80,7 @@ def test_no_function_hides_a_module_of_its_name() -> None:
     assert not modules & set(interpret.__all__)
 
 
-def test_progress_is_quiet_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(3, "counting") as bar:
         for _ in range(3):
             bar.update()
@@ -90,7 +90,7 @@ def test_progress_is_quiet_where_nobody_watches(capsys: pytest.CaptureFixture[st
 # errors
 
 
-def test_unknown_names_come_with_near_ones() -> None:
+def test_unknown_names_come_with_similar_ones() -> None:
     layers = [f"features.{index}" for index in range(20)]
     assert str(unknown("layer", "feature.3", layers)).startswith("unknown layer 'feature.3': did you mean 'features.3'")
     assert str(unknown("layer", "xyz", layers)).endswith("features.10, features.11, …")
@@ -99,7 +99,7 @@ def test_unknown_names_come_with_near_ones() -> None:
     assert str(unknown("layer", "one", iter(["ones"]))) == "unknown layer 'one': did you mean 'ones'?"
 
 
-def test_errors_are_value_errors_that_cross_processes() -> None:
+def test_errors_are_value_errors_that_can_be_pickled() -> None:
     error = pickle.loads(pickle.dumps(InterpretError("k must be at least 1")))
     assert isinstance(error, ValueError) and str(error) == "k must be at least 1"
 
@@ -151,7 +151,7 @@ KINDS: dict[str, Callable[[Path, str], None]] = {
 
 
 @pytest.mark.parametrize(("old", "new"), [("nothing", "file"), ("nothing", "folder"), ("file", "file")])
-def test_the_new_takes_the_place_of_the_old_as_a_whole(tmp_path: Path, old: str, new: str) -> None:
+def test_replacing_is_atomic(tmp_path: Path, old: str, new: str) -> None:
     target, alike = tmp_path / "deep" / "target", tmp_path / "alike"
     KINDS[new](alike, "new")
     if old != "nothing":
@@ -167,7 +167,7 @@ def test_the_new_takes_the_place_of_the_old_as_a_whole(tmp_path: Path, old: str,
     assert [file.name for file in target.parent.iterdir()] == ["target"]
 
 
-def test_only_a_file_of_ours_is_replaced_and_never_a_folder(tmp_path: Path) -> None:
+def test_only_own_files_are_replaced_and_never_a_folder(tmp_path: Path) -> None:
     make_file(tmp_path / "file", "old")
     make_folder(tmp_path / "folder", "old")
     (tmp_path / "empty").mkdir()
@@ -192,7 +192,9 @@ def test_only_a_file_of_ours_is_replaced_and_never_a_folder(tmp_path: Path) -> N
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), SystemExit()])
 @pytest.mark.parametrize("new", ["file", "folder"])
 @pytest.mark.parametrize("old", ["nothing", "file"])
-def test_an_error_leaves_the_old_and_no_litter(tmp_path: Path, old: str, new: str, error: BaseException) -> None:
+def test_after_an_error_the_old_file_is_there_and_no_temporary_one(
+    tmp_path: Path, old: str, new: str, error: BaseException
+) -> None:
     target = tmp_path / "target"
     KINDS[old](target, "old")
     before = content(tmp_path)
@@ -202,7 +204,7 @@ def test_an_error_leaves_the_old_and_no_litter(tmp_path: Path, old: str, new: st
     assert content(tmp_path) == before
 
 
-def test_a_block_that_makes_nothing_leaves_the_old(tmp_path: Path) -> None:
+def test_a_block_that_writes_nothing_keeps_the_old_file(tmp_path: Path) -> None:
     for old in ("nothing", "file"):
         KINDS[old](tmp_path / old, "old")
         before = content(tmp_path)
@@ -211,7 +213,7 @@ def test_a_block_that_makes_nothing_leaves_the_old(tmp_path: Path) -> None:
         assert content(tmp_path) == before
 
 
-def test_of_a_link_what_it_points_to_is_replaced_if_it_is_ours(tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_replaced_if_it_is_an_own_file(tmp_path: Path) -> None:
     make_file(tmp_path / "file", "old")
     make_folder(tmp_path / "folder", "old")
     for name, to in (("to a file", "file"), ("to a folder", "folder"), ("to nothing", "gone")):
@@ -322,7 +324,7 @@ class Subclass(nn.Conv2d):
     pass
 
 
-def test_convolutions_of_ones_own_have_units() -> None:
+def test_user_defined_convolutions_have_units() -> None:
     normed = parametrizations.weight_norm(nn.Conv2d(2, 2, 3))
     network = nn.Sequential(Functional(), nn.BatchNorm2d(2), Subclass(2, 2, 3), normed, nn.Conv1d(2, 2, 3))
     assert select_layers(network) == select_layers(network, "*") == ["0", "2", "3"]
@@ -330,7 +332,7 @@ def test_convolutions_of_ones_own_have_units() -> None:
     assert list(interpret.mine(network[:2], images)) == ["0"]
 
 
-def test_what_only_passes_on_is_not_shown_twice() -> None:
+def test_wrappers_are_not_shown_twice() -> None:
     network = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()), nn.Identity(), nn.Dropout(), nn.Tanh())
     assert select_layers(network, "*") == ["0.0", "0.1", "3"]
     assert select_layers(network, "0") == ["0"] and select_layers(network, "1,*") == ["0.0", "0.1", "1", "3"]
@@ -354,7 +356,7 @@ def test_outputs_come_first_come_raw_and_come_once() -> None:
     assert not any(layer._forward_hooks for layer in network.modules())
 
 
-def test_the_pass_ends_where_it_may() -> None:
+def test_the_forward_pass_ends_after_the_last_layer() -> None:
     network, ran = Nested(), []
     network.head.register_forward_hook(lambda *_: ran.append("head"))
     with first_outputs(network, ["body.0", "body.1"], lambda name, _: ran.append(name), stop=True):
@@ -443,7 +445,7 @@ def test_a_module_is_a_model_of_its_class() -> None:
 
 
 @pytest.mark.parametrize("second_too", [False, True])
-def test_a_second_interrupt_waits_only_where_nothing_may_tear(second_too: bool) -> None:
+def test_a_second_interrupt_is_delayed_on_request_alone(second_too: bool) -> None:
     before, done = signal.getsignal(signal.SIGINT), []
     with pytest.raises(KeyboardInterrupt), interrupts_delayed(second_too):
         for count in (1, 2):

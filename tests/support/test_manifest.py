@@ -50,7 +50,7 @@ def pages(folder: Path) -> dict[str, Any]:
     return {name: text.decode() for name, text in content(folder).items() if name != MANIFEST}  # type: ignore[union-attr]
 
 
-def test_the_new_takes_the_place_of_the_old_in_the_same_folder(tmp_path: Path) -> None:
+def test_new_content_replaces_the_old_in_the_same_folder(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "folder"
     write(folder, OLD)
     assert pages(folder) == OLD
@@ -63,7 +63,7 @@ def test_the_new_takes_the_place_of_the_old_in_the_same_folder(tmp_path: Path) -
     assert pages(folder) == OLD
 
 
-def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_working_directory_can_be_updated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -75,7 +75,7 @@ def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert pages(folder) == OLD
 
 
-def test_the_list_is_one_that_others_check(tmp_path: Path) -> None:
+def test_sha256sum_checks_the_list(tmp_path: Path) -> None:
     write(tmp_path / "folder", {**OLD, "layers/odd%2F name/0.html": "π"})
     if shutil.which("sha256sum"):
         command = ["sha256sum", "--check", "--strict", MANIFEST]
@@ -105,7 +105,7 @@ def file(text: str) -> Callable[[Path], None]:
         (MANIFEST, lambda path: path.unlink(), "style.css' was not written"),
     ],
 )  # fmt: skip
-def test_what_is_not_as_it_was_written_is_refused_and_named(
+def test_changed_files_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, put: Callable[[Path], Any], named: str
 ) -> None:
     folder = tmp_path / "folder"
@@ -120,14 +120,14 @@ def test_what_is_not_as_it_was_written_is_refused_and_named(
     assert content(tmp_path) == before
 
 
-def test_what_changed_to_just_what_is_coming_is_no_loss(tmp_path: Path) -> None:
+def test_a_file_that_changed_to_the_new_content_is_accepted(tmp_path: Path) -> None:
     write(tmp_path, OLD)
     (tmp_path / "index.html").write_text("new")
     write(tmp_path, NEW)
     assert pages(tmp_path) == NEW
 
 
-def test_what_comes_while_the_new_is_made_is_refused(tmp_path: Path) -> None:
+def test_files_that_appear_during_the_update_are_refused(tmp_path: Path) -> None:
     write(tmp_path, OLD)
     with pytest.raises(InterpretError, match="late"), updating(tmp_path) as new:
         make(new, NEW)
@@ -135,7 +135,7 @@ def test_what_comes_while_the_new_is_made_is_refused(tmp_path: Path) -> None:
     assert pages(tmp_path) == OLD | {"layers/late": "x"}
 
 
-def test_others_may_be_there_but_not_in_the_way(tmp_path: Path) -> None:
+def test_other_files_may_be_there_under_other_names(tmp_path: Path) -> None:
     make(tmp_path, {"model.py": "mine", "data/1.png": "mine"})
     write(tmp_path, OLD, among_others=True)
     write(tmp_path, NEW, among_others=True)
@@ -148,7 +148,7 @@ def test_others_may_be_there_but_not_in_the_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("step", range(1, 14))
-def test_an_interrupt_between_two_steps_leaves_the_old_or_the_new(
+def test_an_interrupt_leaves_the_old_or_the_new_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, late: bool
 ) -> None:
     write(tmp_path / "folder", OLD)
@@ -198,7 +198,7 @@ with updating(sys.argv[1]) as new:
 """
 
 
-def test_what_a_power_cut_tears_is_set_right_the_next_time(tmp_path: Path) -> None:
+def test_the_next_call_repairs_the_folder_after_a_power_cut(tmp_path: Path) -> None:
     names = ["index.html", "layers/conv1/0.html", "images/0.html"]
     for steps in (0, 1, 3, 5, 20):
         folder = tmp_path / str(steps)

@@ -43,7 +43,7 @@ HELD = {
 
 
 @pytest.mark.parametrize("old, name", [(old, name) for old, names in HELD.items() for name in names.split()])
-def test_a_module_that_is_now_several_gives_what_it_held(old: str, name: str) -> None:
+def test_a_split_module_has_its_content_by_the_old_name(old: str, name: str) -> None:
     sys.modules.pop(f"interpret.{old}", None)
     with pytest.warns(DeprecationWarning, match="is now"):
         module = import_module(f"interpret.{old}")
@@ -53,7 +53,7 @@ def test_a_module_that_is_now_several_gives_what_it_held(old: str, name: str) ->
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_a_room_of_an_old_name_gives_what_the_module_held(package: str) -> None:
+def test_a_package_with_the_name_of_an_old_module_has_its_content(package: str) -> None:
     room, new = import_module(f"interpret.{package}"), import_module(f"interpret.{PACKAGES[package]}")
     name = next(
         name for name, value in vars(new).items() if getattr(value, "__module__", "") == new.__name__ and name[0] != "_"
@@ -64,7 +64,7 @@ def test_a_room_of_an_old_name_gives_what_the_module_held(package: str) -> None:
         _ = room.nothing
 
 
-def test_a_users_script_of_the_version_before_runs_and_is_told() -> None:
+def test_a_script_for_the_earlier_version_runs_with_warnings() -> None:
     script = """
 import interpret
 import interpret.plots.style

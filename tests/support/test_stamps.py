@@ -50,7 +50,7 @@ def test_every_change_of_a_stamped_file_is_seen(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["png", "gif"])
-def test_a_stamped_picture_shows_the_same(kind: str) -> None:
+def test_a_stamp_does_not_change_the_picture(kind: str) -> None:
     plain, whole = (Image.open(BytesIO(one)) for one in (content(kind), stamped(content(kind), kind)))
     assert getattr(plain, "n_frames", 1) == getattr(whole, "n_frames", 1)
     for frame in range(getattr(plain, "n_frames", 1)):

@@ -205,7 +205,9 @@ THREADS_THEN_TRAIN = (
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Dataset) -> None:
+def test_a_killed_training_continues(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: Dataset
+) -> None:
     # the other process has its few images from files of Fashion-MNIST's form
     for part, chosen in (("train", ~few.held_out), ("t10k", few.held_out)):
         for kind, values in (("images-idx3", few.images[chosen]), ("labels-idx1", few.labels[chosen])):
@@ -238,9 +240,7 @@ def test_resume_false_starts_again(folder: Path, interrupt_at_batch: list[int]) 
     assert len(train(folder, resume=False).epochs) == 4
 
 
-def test_what_others_wrote_into_a_model_folder_stays(
-    folder: Path, tmp_path: Path, interrupt_at_batch: list[int]
-) -> None:
+def test_foreign_files_in_a_model_folder_are_kept(folder: Path, tmp_path: Path, interrupt_at_batch: list[int]) -> None:
     for name in ("weights.safetensors", "epochs/01.safetensors", "epochs/notes.txt"):
         mine = folder / name
         mine.parent.mkdir(exist_ok=True)
@@ -279,7 +279,7 @@ def test_an_interrupted_training_of_another_recipe_is_not_continued(
     assert len(train(folder).epochs) == 4
 
 
-def test_older_results_stay_until_training_is_complete(folder: Path, interrupt_at_batch: list[int]) -> None:
+def test_older_results_are_kept_until_training_is_complete(folder: Path, interrupt_at_batch: list[int]) -> None:
     train(folder)
     before = contents(folder)
     changed(folder, "seed = 7", "seed = 8")
@@ -324,7 +324,7 @@ def test_out_becomes_a_model_folder_and_the_source_stays(folder: Path, tmp_path:
         train(folder, epochs=1, out=out)
 
 
-def test_out_that_holds_something_else_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_out_with_other_content_is_refused_unchanged(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
@@ -341,7 +341,7 @@ def test_a_folder_that_cannot_be_written_names_the_remedy(folder: Path, monkeypa
         train(folder)
 
 
-def test_a_model_of_the_installed_package_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_installed_package_is_never_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "__file__", str(folder.parent / "training" / "training.py"))
     with pytest.raises(InterpretError, match="belongs to the installed package"):
         train(folder)
@@ -402,7 +402,7 @@ def test_a_network_that_does_not_fit(folder: Path, old: str, new: str, sentence:
         ("[train]", "[train", "is not TOML"),
     ],
 )
-def test_a_recipe_that_does_not_hold(folder: Path, old: str, new: str, sentence: str) -> None:
+def test_invalid_recipes(folder: Path, old: str, new: str, sentence: str) -> None:
     changed(folder, old, new)
     with pytest.raises(InterpretError, match=sentence) as error:
         train(folder)
@@ -410,7 +410,7 @@ def test_a_recipe_that_does_not_hold(folder: Path, old: str, new: str, sentence:
     assert sorted(contents(folder)) == ["model.py", "recipe.toml"]
 
 
-def test_what_is_no_model_folder(folder: Path) -> None:
+def test_folders_that_are_not_model_folders(folder: Path) -> None:
     with pytest.raises(InterpretError, match="unknown model folder 'lenet6': did you mean 'lenet' or 'lenet5'"):
         train("lenet6")
     (folder / "recipe.toml").unlink()
@@ -450,7 +450,7 @@ def test_augmentation_uncovers_the_grey_level_of_the_recipe() -> None:
         torch.testing.assert_close(uncovered, white.expand_as(uncovered))
 
 
-def test_no_augmentation_leaves_the_image() -> None:
+def test_no_augmentation_keeps_the_image() -> None:
     image = torch.rand(1, 9, 9)
     assert augmentation(AugmentTable(), Preprocess((9, 9), channels="L"))(image) is image
 
@@ -470,7 +470,7 @@ def test_a_card_without_both_markers_gets_them_at_its_end(card: str) -> None:
     assert with_measurement(with_measurement(card, "old"), "new").count("measured:end") == 1
 
 
-def test_shipped_recipes_hold() -> None:
+def test_shipped_recipes_are_valid() -> None:
     for name in ("lenet", "lenet5"):
         recipe = read_recipe(Path(__file__).parents[2] / "models" / name / "recipe.toml")
         assert recipe.train.epochs == 64 and recipe.model.classes == tuple("0123456789")
