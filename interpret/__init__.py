@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from interpret.analyses.projection.compute import project
     from interpret.analyses.projection.result import Projections
     from interpret.analyses.sanity.compute import sanity_check
+    from interpret.backprop.composite import Composite
     from interpret.backprop.rules import BackwardRule, UncoveredOperation
     from interpret.gallery import write_gallery
     from interpret.images.datasets import load_dataset
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from interpret.loading.loading import load
     from interpret.network.model import Model
     from interpret.network.preprocess import Preprocess
+    from interpret.network.registration import register_operation
     from interpret.report.writer import write_report
     from interpret.results.plotting import plot
     from interpret.results.result import Result
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Attribution": "analyses.attribution.result",
     "BackwardRule": "backprop.rules",
+    "Composite": "backprop.composite",
     "Images": "images.sources",
     "InterpretError": "support.errors",
     "InvarianceCurves": "analyses.invariance.result",
@@ -104,6 +107,7 @@ _HOME = {
     "predict": "analyses.predictions.compute",
     "probe": "analyses.invariance.compute",
     "project": "analyses.projection.compute",
+    "register_operation": "network.registration",
     "sanity_check": "analyses.sanity.compute",
     "summarise": "tracing.summary",
     "trace": "tracing.tracing",
@@ -115,6 +119,7 @@ _HOME = {
 __all__ = [
     "Attribution",
     "BackwardRule",
+    "Composite",
     "Images",
     "InterpretError",
     "InvarianceCurves",
@@ -150,6 +155,7 @@ __all__ = [
     "predict",
     "probe",
     "project",
+    "register_operation",
     "sanity_check",
     "summarise",
     "trace",

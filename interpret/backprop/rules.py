@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpret.backprop.composite import RULES as RULES
+from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule, RuleName, check_rule
 from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
@@ -33,15 +36,15 @@ from interpret.network.torch_internals import (
 )
 from interpret.support.errors import InterpretError, warn
 
-RULES = ("deconvnet", "guided", "gradient")
 OVERLAPS = ("add", "overwrite")
 
-Rule = Literal["deconvnet", "guided", "gradient"]
 Overlap = Literal["add", "overwrite"]
 
 
 class UncoveredOperation(UserWarning):
-    """An operation on the signal that the rule has no reading for; the plain gradient stands in for it.
+    """The rule does not cover an operation on the signal; the plain gradient stands in for it.
+
+    `interpret.register_operation` tells the rules what an operation does.
 
     Attributes:
         operations: (operation, layer) pairs, in the order in which they ran.
@@ -50,7 +53,10 @@ class UncoveredOperation(UserWarning):
     def __init__(self, rule: str, operations: Sequence[tuple[str, str]]) -> None:
         self.operations = list(operations)
         named = ", ".join(f"{operation!r} in {layer or 'the network itself'}" for operation, layer in operations)
-        super().__init__(f"the {rule} rule has no reading for {named}: the plain gradient stands in for it there")
+        super().__init__(
+            f"the {rule} rule does not cover {named}: the plain gradient stands in for it there; "
+            "interpret.register_operation tells what it does"
+        )
 
 
 class BackwardRule(TorchFunctionMode):
@@ -97,7 +103,7 @@ class BackwardRule(TorchFunctionMode):
 
     Args:
         module: the network, whose layers name what is not covered.
-        rule: "deconvnet", "guided" or "gradient".
+        rule: "deconvnet", "guided", "gradient", or an `interpret.Composite` of these and functions of your own.
         overlap: "add" or "overwrite", for max-pooling windows that overlap.
         strict: raise where an operation is not covered, instead of warning at the end of the block.
 
@@ -112,8 +118,9 @@ class BackwardRule(TorchFunctionMode):
     def __init__(
         self, module: nn.Module, rule: Rule = "deconvnet", *, overlap: Overlap = "add", strict: bool = False
     ) -> None:
-        if rule not in RULES:
-            raise InterpretError(f"rule must be one of {', '.join(RULES)}, not {rule!r}")
+        check_rule(rule)
+        if isinstance(rule, Composite):
+            rule.check_layers(module)
         if overlap not in OVERLAPS:
             raise InterpretError(f"overlap must be one of {', '.join(OVERLAPS)}, not {overlap!r}")
         super().__init__()
@@ -163,7 +170,7 @@ class BackwardRule(TorchFunctionMode):
             if not pending.taken_up:
                 self._report_pending(pending)
         if self.uncovered:
-            warn(UncoveredOperation(self.rule, list(self.uncovered)))
+            warn(UncoveredOperation(str(self.rule), list(self.uncovered)))
 
     def forget(self) -> None:
         """Forget what was not covered, so that the end of the block does not warn of it."""
@@ -204,6 +211,16 @@ class BackwardRule(TorchFunctionMode):
             _mark(value, "seen")
         return result
 
+    def _rule_of(self, func: Callable[..., Any] | None = None, backward: Backward | None = None) -> RuleName | OwnRule:
+        """Return the rule of an operation where the network is now; of none, that of the layer."""
+        if not isinstance(self.rule, Composite):
+            return self.rule
+        if func is None:
+            return self.rule.rule_for(self._running)
+        operation = operation_of(func)
+        operation = operation if backward is None else replace(operation, backward=backward)
+        return self.rule.rule_for(self._running, operation_name(func), operation)
+
     def _pass(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]) -> Any:
         """Run one operation as the rule reads it, by itself or as the end of a rectifier that is written out."""
         backward = operation_of(func).backward
@@ -217,7 +234,13 @@ class BackwardRule(TorchFunctionMode):
                 for one in pending:
                     one.taken_up = True
                 written = args[0] if is_in_place(func) and args[0] is not past.source else None
-                result = _Rectify.apply(past.source, self.rule, func, args, kwargs, (past.function, slope), written)
+                rule = self._rule_of(func, Backward.RECTIFIER)
+                if rule in ("deconvnet", "guided"):
+                    result = _Rectify.apply(past.source, rule, func, args, kwargs, (past.function, slope), written)
+                elif callable(rule):
+                    result = PassByOwnRule.apply(rule, func, args, kwargs, past.function, past.source)
+                else:
+                    result = self._run(func, args, kwargs)
                 self._pedigree.note(result, pasts)
                 return result
         result, covered = self._pass_by_itself(func, args, kwargs, signals)
@@ -238,6 +261,12 @@ class BackwardRule(TorchFunctionMode):
         """Run one operation, and return its result and whether the rule has a reading for it."""
         if not signals:  # of a mask, which carries none
             return func(*args, **kwargs), True
+        rule = self._rule_of(func)
+        if callable(rule):
+            inputs = {id(signal): signal for signal in signals}.values()
+            return PassByOwnRule.apply(rule, func, args, kwargs, None, *inputs), True
+        if rule == "gradient":
+            return self._run(func, args, kwargs), True
         operation, operands = operation_of(func), _operands(args, kwargs)
         backward = operation.backward
         # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
@@ -248,7 +277,7 @@ class BackwardRule(TorchFunctionMode):
             or (backward is Backward.MAXIMUM and _is_rectifying_maximum(operands))
         )
         if rectifies:
-            return _Rectify.apply(signals[0], self.rule, func, args, kwargs), True
+            return _Rectify.apply(signals[0], rule, func, args, kwargs), True
         if plain and backward is Backward.NORMALISATION:
             return _normalise_by_constants(signals[0], func, args, kwargs), True
         if backward in (Backward.PRODUCT, Backward.QUOTIENT):
@@ -319,7 +348,7 @@ class BackwardRule(TorchFunctionMode):
                 node.metadata[_MARK] = "seen"
                 if is_bookkeeping(node):
                     continue
-                if not is_module_hook(node):
+                if not is_module_hook(node) and self._rule_of() != "gradient":
                     self._report(type(node).__name__.removesuffix("Backward"))
                 waiting += [parent for parent, _ in node.next_functions]
 
@@ -338,8 +367,8 @@ class BackwardRule(TorchFunctionMode):
             layer = self._running[-1] if self._running else ""
         if self.strict:
             raise InterpretError(
-                f"the {self.rule} rule has no reading for {operation!r} in {layer or 'the network itself'}: "
-                "leave strict out to let the plain gradient stand in for it"
+                f"the {self.rule} rule does not cover {operation!r} in {layer or 'the network itself'}: tell what it "
+                "does by interpret.register_operation, or leave strict out to let the plain gradient stand in for it"
             )
         self.uncovered[operation, layer] = None
 

@@ -153,23 +153,29 @@ def operation_name(function: Callable[..., Any]) -> str:
 
 def operation_of(function: Callable[..., Any]) -> Operation:
     """Return what a torch function, method, property or operator does: `UNKNOWN` where the table has no row for it."""
-    for table in (_REGISTERED, _BY_FUNCTION):
-        if function in table:
-            return table[function]
+    own: Operation | None = getattr(function, "interpret_operation", None)  # of one that is registered as a whole
+    found = own or REGISTERED.get(function) or BY_FUNCTION.get(function)
+    if found is not None:
+        return found
     name = operation_name(function)
-    found = _REGISTERED.get(name) or _BY_NAME.get(name)
+    found = REGISTERED.get(name) or _BY_NAME.get(name)
     if found is None:
         return PROPERTY if getattr(function, "__name__", "") in ("__get__", "__set__") else UNKNOWN
     return found
 
 
-def names_of(backward: Backward) -> set[str]:
-    """Return the names of the operations through which the signal passes in one way.
+def names_of(backward: Backward | None = None) -> set[str]:
+    """Return the names of the operations through which the signal passes in one way; None: of all.
 
     >>> sorted(names_of(Backward.PRODUCT))
     ['mul', 'multiply']
     """
-    return {name for name, operation in _BY_NAME.items() if operation.backward is backward}
+    return {name for name, operation in _BY_NAME.items() if backward in (None, operation.backward)}
+
+
+def is_registered(name: str) -> bool:
+    """Return whether a user has added an operation of a name."""
+    return name in REGISTERED
 
 
 def is_in_place(function: Callable[..., Any]) -> bool:
@@ -304,7 +310,7 @@ _ROWS: dict[str, Operation] = {
 
 _BY_NAME: dict[str, Operation] = {name: operation for names, operation in _ROWS.items() for name in names.split()}
 
-_BY_FUNCTION: dict[Any, Operation] = {
+BY_FUNCTION: dict[Any, Operation] = {
     F.local_response_norm: Operation(_B.NORMALISATION, _G.CHANNELS),
     F.layer_norm: Operation(_B.NORMALISATION, _G.TRAILING),
     F.rms_norm: Operation(_B.NORMALISATION, _G.TRAILING),
@@ -314,5 +320,5 @@ _BY_FUNCTION: dict[Any, Operation] = {
 }
 """Functions of `torch.nn.functional` whose namesakes in `torch` take other arguments."""
 
-_REGISTERED: dict[Any, Operation] = {}
+REGISTERED: dict[Any, Operation] = {}
 """What users have added, by name or function."""

@@ -9,11 +9,13 @@ import torch
 
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.hit_projection import HitBatch, project_hits
-from interpret.backprop.rules import Overlap, Rule
+from interpret.backprop.composite import Composite, RuleName
+from interpret.backprop.rules import Overlap
 from interpret.execution.resume import Unfinished
 from interpret.network.layers import select_layers
 from interpret.study.provenance import version_of
 from interpret.study.tiles import TILE_KINDS, HitTiles, write_sprites
+from interpret.support.errors import InterpretError
 from interpret.support.files import discard, layer_path
 
 if TYPE_CHECKING:
@@ -24,12 +26,16 @@ MOST_WAITING_TILES = 2**30
 
 
 def project_layers(
-    study: Study, layers: str | Iterable[str] | None, rule: Rule | Iterable[Rule], overlap: Overlap
+    study: Study, layers: str | Iterable[str] | None, rule: RuleName | Iterable[RuleName], overlap: Overlap
 ) -> None:
     """Project the hits of mined layers by one rule or several, and cut their patches."""
     model, _ = study.to_compute()
     chosen = study.mined_layers if layers is None else select_layers(model.module, layers, among=study.mined_layers)
-    rules: Iterable[Rule] = [rule] if isinstance(rule, str) else rule
+    if isinstance(rule, Composite):
+        raise InterpretError(
+            "a study keeps projections by the names of their rules: project(…, rule=composite) instead"
+        )
+    rules: Iterable[RuleName] = [rule] if isinstance(rule, str) else rule
     for one in dict.fromkeys(rules):
         kind = one if overlap == "add" else f"{one}-{overlap}"
         missing = {name: study.mined(name) for name in chosen if kind not in study.rules(name)}
@@ -37,7 +43,9 @@ def project_layers(
             _project_by_rule(study, missing, one, overlap, kind)
 
 
-def _project_by_rule(study: Study, mined: Mapping[str, MinedLayer], rule: Rule, overlap: Overlap, kind: str) -> None:
+def _project_by_rule(
+    study: Study, mined: Mapping[str, MinedLayer], rule: RuleName, overlap: Overlap, kind: str
+) -> None:
     """Project the hits of layers by one rule; `kind` is the folder of its projections."""
     model, data = study.to_compute()
     folder = study.path / "unfinished" / "projections" / kind

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from interpret.backprop.rules import Overlap, Rule
+    from interpret.backprop.composite import RuleName
+    from interpret.backprop.rules import Overlap
     from interpret.images.sources import Images
     from interpret.network.model import Model
     from interpret.tracing.tracing import Trace
@@ -110,7 +111,7 @@ class Study(StudyReader):
     def project(
         self,
         layers: str | Iterable[str] | None = None,
-        rule: Rule | Iterable[Rule] = "deconvnet",
+        rule: RuleName | Iterable[RuleName] = "deconvnet",
         *,
         overlap: Overlap = "add",
     ) -> None:

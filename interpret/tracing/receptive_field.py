@@ -454,6 +454,13 @@ def _adaptive_pool(call: Call) -> Sees:
     return _windowed(call, span, span, (0, 0))
 
 
+def _user_window(call: Call) -> Sees:
+    """Windows of which `interpret.register_operation` told."""
+    assert call.operation.window is not None
+    size, stride, padding = call.operation.window(*call.args, **call.kwargs)
+    return _windowed(call, _two(size), _two(stride), _two(padding))
+
+
 def _padded(call: Call) -> Sees:
     """Padding: shifts the windows. Reflected and replicated borders must be covered by the next window."""
     first = call.operands[0].sees
@@ -637,4 +644,5 @@ _FOLLOW: dict[Grid | None, Callable[[Call], Sees]] = {
     Grid.AVERAGE_POOL: _average_pool,
     Grid.POWER_POOL: _power_pool,
     Grid.ADAPTIVE_POOL: _adaptive_pool,
+    Grid.WINDOW: _user_window,
 }

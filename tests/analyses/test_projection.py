@@ -609,7 +609,11 @@ def test_mistakes_are_refused() -> None:
         (r"has 2 channels, but layer '0'", (images[:, :2], "3", 0), {}),
         (r"does not fit the network: layer '6'", (images[:, :, :18], "6", 0), {}),
         (r"unknown layer '33': did you mean '3'", (images, "33", 0), {}),
-        (r"rule must be one of deconvnet, guided, gradient, not 'deconv'", (images, "3", 0, (0, 0), "deconv"), {}),
+        (
+            r"rule must be one of deconvnet, guided, gradient, or an interpret.Composite, not 'deconv'",
+            (images, "3", 0, (0, 0), "deconv"),
+            {},
+        ),
         (r"start must be 'activation' or 'one', not 'zero'", (images, "3", 0), {"start": "zero"}),
         (r"overlap must be one of add, overwrite, not 'max'", (images, "3", 0), {"overlap": "max"}),
     ]

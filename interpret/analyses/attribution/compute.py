@@ -12,6 +12,7 @@ from interpret.analyses.attribution.maps import attribution_maps
 from interpret.analyses.attribution.result import METHODS, Attribution
 from interpret.analyses.attribution.settings import Method, Settings, check_method
 from interpret.analyses.attribution.target import TruncatedModel, find_target, target_names_of
+from interpret.backprop.composite import Composite
 from interpret.execution.execution import on_device
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import Inputs, open_inputs
@@ -25,7 +26,7 @@ from interpret.support.progress import progress
 def attribute(
     model: Model | nn.Module,
     images: Any,
-    method: Method,
+    method: Method | Composite,
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
@@ -77,7 +78,7 @@ def attribute(
     Args:
         model: the network; it runs in evaluation mode and is left as it was.
         images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes.
-        method: one of the table.
+        method: one of the table, or a rule of your own, an `interpret.Composite`.
         target: a class by number or name, or with `layer` a channel; one for all images or one for each; None: each
             image's strongest.
         layer: the layer of a hidden unit; None: the network's output.
@@ -105,7 +106,8 @@ def attribute(
         UncoveredOperation: guided backpropagation or the deconvnet met an operation that they do not cover.
     """
     model = as_model(model)
-    check_method(method)
+    if not isinstance(method, Composite):
+        check_method(method)
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
@@ -116,14 +118,14 @@ def attribute(
         check_answers(model, images, layer)
         truncated = TruncatedModel(model.module, layer)
         resolved = find_target(model, truncated, images, target, position, how.images_per_pass)
-        with progress(len(images), METHODS[method], "img") as bar:
+        with progress(len(images), METHODS.get(str(method), str(method)), "img") as bar:
             maps = attribution_maps(model, truncated, images, resolved, method, how, bar.update)
     return Attribution(
         maps.to(home),
         resolved.channels.to(home),
         None if resolved.positions is None else resolved.positions.to(home),
         resolved.scores.to(home),
-        method=method,
+        method=str(method),
         layer=layer,
         model=model.name,
         target_names=target_names_of(model, layer, resolved),

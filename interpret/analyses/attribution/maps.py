@@ -18,6 +18,7 @@ from interpret.analyses.attribution.cam_layer import find_cam_layer
 from interpret.analyses.attribution.settings import Method, Settings
 from interpret.analyses.attribution.superpixels import superpixels
 from interpret.analyses.attribution.target import Target, TruncatedModel
+from interpret.backprop.composite import Composite
 from interpret.backprop.rules import BackwardRule, Rule
 from interpret.images.display import inputs_to_bytes
 from interpret.network.model import Model
@@ -43,7 +44,7 @@ def attribution_maps(
     truncated: TruncatedModel,
     images: Tensor,
     target: Target,
-    method: Method,
+    method: Method | Composite,
     settings: Settings,
     advance: Callable[[int], object],
 ) -> Tensor:
@@ -53,12 +54,13 @@ def attribution_maps(
     """
     size = 1 if method in ("smoothgrad", "kernel_shap") else settings.images_per_pass
     parts = [slice(start, start + size) for start in range(0, len(images), size)]
+    compute = _by_rule(method) if isinstance(method, Composite) else _METHODS[method]
     maps = []
     with torch.enable_grad():
         for part in parts:
             x = images[part].clone().requires_grad_()
             try:
-                maps.append(_METHODS[method](model, truncated, x, target[part], settings).detach())
+                maps.append(compute(model, truncated, x, target[part], settings).detach())
             except RuntimeError as error:
                 raise _without_gradient(truncated, error) or error from None
             advance(len(x))

@@ -118,7 +118,7 @@ def evolve(
         model=network.name,
         data=images.name,
         items=int(next(iter(last.values())).histogram[0].sum()),
-        rule=rule,
+        rule=str(rule),
         epochs=np.array(list(kept), np.int64),
         units=chosen,
         **_aggregate(mined, chosen),

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.mining.unit import Unit
-from interpret.backprop.rules import Rule
+from interpret.backprop.composite import RuleName
 from interpret.figures.pictures import signals_as_pictures
 from interpret.figures.style import in_style
 from interpret.figures.tiles import Cell, Names, Row, Tiles, choose, grid_of, in_rows
@@ -97,7 +97,7 @@ def plot_unit(
     unit: Unit,
     panels: Names = None,
     *,
-    rule: Rule | None = None,
+    rule: RuleName | None = None,
     width: float | None = None,
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.hit_projection import project_hits
 from interpret.analyses.projection.hits import locate_hits
-from interpret.backprop.rules import Rule
+from interpret.backprop.composite import RuleName
 from interpret.images.display import inputs_to_bytes, shrink
 from interpret.images.opening import open_images
 from interpret.network.model import Model, as_model
@@ -84,7 +84,7 @@ def strongest_patches(
     return shown
 
 
-def project_unit(model: Model, data: Any, layer: MinedLayer, unit: int, rule: Rule) -> Tensor:
+def project_unit(model: Model, data: Any, layer: MinedLayer, unit: int, rule: RuleName) -> Tensor:
     """Return the projections [n, C, h, w] of a unit's hits, strongest first."""
     found: dict[int, Tensor] = {}
     for batch in project_hits(model, data, {layer.name: layer.only(np.array([unit]))}, rule=rule):

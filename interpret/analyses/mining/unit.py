@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from interpret.analyses.mining.result import MinedLayer, Subject
-    from interpret.backprop.rules import Rule
+    from interpret.backprop.composite import RuleName
     from interpret.images.sources import Images
     from interpret.network.model import Model
 
@@ -74,7 +74,7 @@ class Unit(Result):
             self.found_pictures = pictures_of(model, data, self.found_patches)
         return self.found_patches
 
-    def projections(self, rule: Rule = "deconvnet") -> Tensor:
+    def projections(self, rule: RuleName = "deconvnet") -> Tensor:
         """Return what in its patches the unit answers to, [n, C, h, w], as `interpret.project` finds it.
 
         Args:
@@ -137,7 +137,7 @@ class Unit(Result):
         self,
         panels: str | Sequence[str] | None = None,
         *,
-        rule: Rule | None = None,
+        rule: RuleName | None = None,
         width: float | None = None,
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,

@@ -113,7 +113,7 @@ def occlude(
         settings={
             "stride": list(task.occluder.stride),
             "fill": fill if isinstance(fill, str) else "chosen",
-            "rule": rule,
+            "rule": str(rule),
         },
         predicted=labels is None,
     )

@@ -79,7 +79,7 @@ def project(
         channels: the neuron's channel, one for all or one for each image.
         positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
             is strongest.
-        rule: "deconvnet", "guided" or "gradient"; see `interpret.BackwardRule`.
+        rule: "deconvnet", "guided", "gradient", or an `interpret.Composite`; see `interpret.BackwardRule`.
         items: which of the images, in this order; None: all.
         start: "activation" starts with the neuron's value, as the paper does, "one" with 1, as a gradient does.
         overlap: what shared switches of overlapping max-pooling windows do: "add" up, or "overwrite", which needs
@@ -111,7 +111,7 @@ def project(
         channels=task.channels,
         images=torch.tensor(list(task.opened.items)).expand(len(at)),
         layer=layer,
-        rule=rule,
+        rule=str(rule),
         model=model.name,
         colours=model.colours,
         pictures=_draw(task, at),

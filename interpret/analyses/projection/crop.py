@@ -44,7 +44,7 @@ class Crop:
         """
         height, width = image
         seen = layer.receptive_field
-        window = seen if rule == "gradient" else layer.local_field
+        window = layer.local_field if rule in ("deconvnet", "guided") else seen
         # of a feature map that lies transposed, the whole image runs
         if window is None or layer.axes in ((-1, -2), (-2, -3)):
             return cls((height, width), (height, width), (0, 0), (height, width), (1, 1), (0, 0))
