@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList, is_parametrized, type_before_parametrizations
+from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
+from interpret.network.modes import evaluating
 from interpret.network.torch_internals import forward_pre_hooks, own_buffers, own_parameters, own_parts, twin_of
 from interpret.support.errors import InterpretError
 
@@ -60,7 +61,7 @@ def weight_of(layer: nn.Module) -> Tensor | None:
     >>> weight_of(layer).abs().round(decimals=4)
     tensor([[3.]])
     """
-    with _evaluating(layer):
+    with evaluating(layer):
         user = layer if is_parametrized(layer) or "weight" not in vars(layer) else _written_into(layer)
         weight = getattr(user, "weight", None)
     return weight.detach() if isinstance(weight, Tensor) else None
@@ -183,19 +184,3 @@ def _run_hooks(layer: nn.Module) -> None:
             hook(layer, ())
         except Exception:  # one that looks at the inputs computes no weight from them
             continue
-
-
-class _evaluating:  # noqa: N801 - a context
-    """Evaluation mode for a layer and the modules that compute its weights, and back."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        parts = [part for part in layer.modules() if isinstance(part, ParametrizationList)]
-        self.modes = [(inner, inner.training) for part in parts for inner in part.modules()] + [(layer, layer.training)]
-
-    def __enter__(self) -> None:
-        for part, _ in self.modes:
-            part.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for part, training in self.modes:
-            part.training = training

@@ -18,6 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from interpret.network.forward import call_network
 from interpret.network.layers import WITH_UNITS, tensors_in
 from interpret.network.model import Model, as_model
+from interpret.network.modes import evaluating
 from interpret.network.operations import Grid, operation_name, operation_of
 from interpret.network.weights import has_layers, kind_of, named_layers, weight_of
 from interpret.support.progress import progress
@@ -85,14 +86,8 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
     parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
     image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
     tracker = _Tracker(image)
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad(), tracker.watching(module), tracker:
-            call_network(module, image)
-    finally:
-        for part, was in training.items():
-            part.training = was
+    with torch.inference_mode(False), evaluating(module), torch.no_grad(), tracker.watching(module), tracker:
+        call_network(module, image)
     return tracker.flow
 
 
