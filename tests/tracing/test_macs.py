@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import DeformConv2d, roi_align
 
 import interpret
@@ -147,3 +148,22 @@ def test_a_trace_and_a_summary_say_what_is_missing() -> None:
     said = "Not counted in MACs: fft_r2c in 'filter.0', fft_c2r in 'filter.0'"
     assert interpret.summarise(Lines().eval(), (1, 8, 8)).endswith(f"\n\n{said}")
     assert interpret.trace(nn.Conv2d(1, 4, 3), (1, 8, 8)).uncounted == []
+
+
+@pytest.mark.parametrize(
+    ("call", "inputs"),
+    [
+        (nn.Conv2d(3, 8, 5, stride=2), [IMAGE]),
+        (nn.Conv2d(3, 6, 3, groups=3), [IMAGE]),
+        (nn.ConvTranspose2d(3, 8, 3, stride=2), [IMAGE]),
+        (nn.Linear(N, H), [SEQUENCE]),
+        (torch.bmm, [torch.rand(2, 3, 4), torch.rand(2, 4, 5)]),
+        (torch.baddbmm, [torch.rand(2, 3, 5), torch.rand(2, 3, 4), torch.rand(2, 4, 5)]),
+        (nn.functional.scaled_dot_product_attention, [torch.rand(1, 2, 5, 8)] * 3),
+    ],
+)
+def test_torch_counts_twice_as_many_operations(call: Callable[..., Any], inputs: list[Tensor]) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call(*inputs)
+    assert counter.get_total_flops() > 0
+    assert count(call, *inputs) == (counter.get_total_flops() // 2, [])
