@@ -1,9 +1,9 @@
 """Multiply-accumulates, counted as the operators run.
 
-`torch.utils.flop_counter` gives the same numbers for convolutions, matrix products and attention, twice as floating-
-point operations, but counts nothing for LSTMs, fused attention layers and transformer encoders on a processor, nor for
-`nn.Bilinear`, products with vectors, weighted sums of embeddings and deformable convolutions anywhere (torch 2.14). It
-does not say what it leaves out either. So the formulas are here; `tests/tracing/test_macs.py` compares the two.
+`torch.utils.flop_counter` gives the same numbers for convolutions and matrix products, twice as floating-point
+operations. On a processor it counts nothing for LSTMs, attention and transformer encoders, and nowhere for `nn.Bilinear`,
+products with vectors, weighted sums of embeddings and deformable convolutions (torch 2.14); nor does it say what it
+leaves out. So the formulas are here; `tests/tracing/test_macs.py` compares the two.
 """
 
 from __future__ import annotations

@@ -159,7 +159,6 @@ def test_a_trace_and_a_summary_say_what_is_missing() -> None:
         (nn.Linear(N, H), [SEQUENCE]),
         (torch.bmm, [torch.rand(2, 3, 4), torch.rand(2, 4, 5)]),
         (torch.baddbmm, [torch.rand(2, 3, 5), torch.rand(2, 3, 4), torch.rand(2, 4, 5)]),
-        (nn.functional.scaled_dot_product_attention, [torch.rand(1, 2, 5, 8)] * 3),
     ],
 )
 def test_torch_counts_twice_as_many_operations(call: Callable[..., Any], inputs: list[Tensor]) -> None:
