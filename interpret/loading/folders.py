@@ -14,8 +14,8 @@ from types import ModuleType
 from torch import nn
 
 from interpret.loading.checkpoints import load_state, read_state
+from interpret.loading.model_source import ModelSource
 from interpret.loading.recipes import ModelTable, parse_table
-from interpret.loading.sources import Source
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
@@ -41,7 +41,7 @@ def model_folder(spec: str | os.PathLike[str]) -> Path | None:
     return None
 
 
-def folder_source(folder: Path) -> Source:
+def folder_source(folder: Path) -> ModelSource:
     """Return the source of a model folder's network.
 
     If the recipe says `untrained = true` and there is no `weights.safetensors`, the weights are random, and a warning
@@ -79,10 +79,12 @@ def folder_source(folder: Path) -> Source:
     preprocess, table = _read_settings(folder / "recipe.toml")
     origin = f"weights.safetensors in the model folder {name}"
     if table.untrained and not weights.exists():
-        origin = Source.fresh_origin
+        origin = ModelSource.fresh_origin
     card = folder / "card.md"
     text = card.read_text(encoding="utf-8") if card.exists() else None
-    return Source(name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text)
+    return ModelSource(
+        name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text
+    )
 
 
 def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
@@ -100,7 +102,7 @@ def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
     return preprocess, table
 
 
-def file_source(path: Path, function: str) -> Source:
+def file_source(path: Path, function: str) -> ModelSource:
     """Return the source of a network that a function in a Python file makes.
 
     >>> file_source(shipped_models() / "lenet/model.py", "build").origin
@@ -108,7 +110,7 @@ def file_source(path: Path, function: str) -> Source:
     """
     make = partial(build_from_file, path, function)
     origin = f"as {function}() in {path.name} makes it"
-    return Source(path.stem if function == "build" else function, make, make, origin, fresh_origin=origin)
+    return ModelSource(path.stem if function == "build" else function, make, make, origin, fresh_origin=origin)
 
 
 def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | Model:

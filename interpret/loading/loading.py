@@ -23,8 +23,8 @@ from interpret.loading.checkpoints import (
     without_head,
 )
 from interpret.loading.folders import file_source, folder_source, model_folder, shipped_models
+from interpret.loading.model_source import SEED, ModelSource
 from interpret.loading.packages import PACKAGED
-from interpret.loading.sources import SEED, Source
 from interpret.loading.torchvision_timm import timm_source, torchvision_names, torchvision_source
 from interpret.network.forward import CalledBy
 from interpret.network.model import Model, as_model
@@ -164,7 +164,7 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def find_source(spec: str, weights: str | None = None) -> Source:
+def find_source(spec: str, weights: str | None = None) -> ModelSource:
     """Return the source of a network that is given by name.
 
     >>> find_source("squeezenet1_1").origin

@@ -22,7 +22,7 @@ from torchvision.models import squeezenet1_1
 
 from interpret.images.imagenet import class_names
 from interpret.loading.checkpoints import State, load_state, read_state
-from interpret.loading.sources import Source
+from interpret.loading.model_source import ModelSource
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError
 from interpret.support.files import any_file, replacing
@@ -213,7 +213,7 @@ def cache_folder() -> Path | None:
 
 
 PACKAGED = {
-    "squeezenet1_1": Source(
+    "squeezenet1_1": ModelSource(
         "squeezenet1_1",
         fresh_squeezenet,
         trained_squeezenet,
@@ -222,7 +222,7 @@ PACKAGED = {
         classes=class_names(),
         card=SQUEEZENET_CARD,
     ),
-    "efficientnet_lite0": Source(
+    "efficientnet_lite0": ModelSource(
         "efficientnet_lite0",
         fresh_efficientnet,
         trained_efficientnet,

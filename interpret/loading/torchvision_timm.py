@@ -13,7 +13,7 @@ from torchvision import models
 
 from interpret.images.imagenet import class_names
 from interpret.loading.checkpoints import State, only_tensors_loaded
-from interpret.loading.sources import Source
+from interpret.loading.model_source import ModelSource
 from interpret.network.preprocess import Preprocess
 from interpret.network.torch_internals import keep_versions, versions_of
 from interpret.support.errors import InterpretError, unknown
@@ -28,7 +28,7 @@ def torchvision_names() -> list[str]:
     return models.list_models(module=models)
 
 
-def torchvision_source(name: str, weights: str | None = None) -> Source:
+def torchvision_source(name: str, weights: str | None = None) -> ModelSource:
     """Return the source of a network of torchvision.
 
     >>> torchvision_source("resnet50").origin
@@ -56,7 +56,7 @@ def torchvision_source(name: str, weights: str | None = None) -> Source:
     if name.startswith("vit_"):
         # the size of the position embedding depends on the input on which these weights were trained
         fresh = partial(fresh, image_size=transform.crop_size[0])
-    return Source(
+    return ModelSource(
         name,
         fresh,
         partial(_downloaded, f"torchvision:{name}", trained),
@@ -85,7 +85,7 @@ def _with_current_names(state: State) -> State:
     return renamed
 
 
-def timm_source(name: str, weights: str | None = None) -> Source:
+def timm_source(name: str, weights: str | None = None) -> ModelSource:
     """Return the source of a network of timm.
 
     >>> timm_source("resnet18", weights="random").preprocess.size
@@ -111,7 +111,7 @@ def timm_source(name: str, weights: str | None = None) -> Source:
         raise InterpretError(f"timm has no weights for {name!r}: pass weights='random' or the path of a local file")
     known = timm.get_pretrained_cfg(name)
     config = {} if known is None else known.to_dict()
-    return Source(
+    return ModelSource(
         name,
         partial(timm.create_model, name, pretrained=False),
         partial(_downloaded, f"timm:{name}", partial(timm.create_model, name, pretrained=True)),

@@ -2,4 +2,4 @@
 
 from interpret.support.moved import old_attributes
 
-__getattr__ = old_attributes(__name__, "interpret.study.study")
+__getattr__ = old_attributes(__name__, "interpret.study.reader", "interpret.study.study")

@@ -110,7 +110,7 @@ NEW_NAMES = {
     "rules": "backprop.rules",
     "sanity": "analyses.sanity.compute",
     "similarity": "analyses.attribution.similarity",
-    "sources": "loading.sources",
+    "sources": "loading.model_source",
     "stamps": "support.stamps",
     "summary": "tracing.summary",
     "superpixels": "analyses.attribution.superpixels",
@@ -189,14 +189,18 @@ def _warn(old: str, new: str) -> None:
     )
 
 
-def old_attributes(package: str, new: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that has the name of a module of an earlier version."""
+def old_attributes(package: str, *modules: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that has the name of a module of an earlier version.
+
+    Its attributes are those of the modules that hold the old module's content now.
+    """
 
     def attribute(name: str) -> Any:
-        if name.startswith("__") or not hasattr(module := import_module(new), name):
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        _warn(f"{package}.{name}", f"{new}.{name}")
-        return getattr(module, name)
+        for new in () if name.startswith("__") else modules:
+            if hasattr(module := import_module(new), name):
+                _warn(f"{package}.{name}", f"{new}.{name}")
+                return getattr(module, name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     return attribute
 

@@ -7,96 +7,37 @@ import io
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
-from torchvision.transforms import v2
 
 from interpret.images.datasets import load_dataset
 from interpret.loading.folders import build_from_file, model_folder, shipped_models
-from interpret.loading.recipes import AugmentTable, Recipe, TrainTable, read_recipe
+from interpret.loading.recipes import Recipe, read_recipe
 from interpret.network.forward import call_network
 from interpret.network.model import Model
-from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.files import any_file, discard, replacing, write_text
 from interpret.support.manifest import check_folder, read_manifest, updating
 from interpret.support.progress import progress
+from interpret.training.augmentation import augmentation
+from interpret.training.losses import LOSSES
+from interpret.training.measured_card import with_measurement
+from interpret.training.optimizers import OPTIMIZERS, SCHEDULES
+from interpret.training.reproducibility import deterministic_algorithms, seeded
+from interpret.training.scores import Epoch, Score, TrainingResult
 
 REQUIRED_FILES = ("model.py", "recipe.toml")
 """The files that a model folder must have before it is trained."""
 
 UNFINISHED = ".unfinished"
 """The folder in a model folder that holds the state of an interrupted training."""
-
-MEASUREMENT_MARKERS = ("<!-- measured:begin -->", "<!-- measured:end -->")
-"""The markers around the accuracy in a model card."""
-
-CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""The environment variable without which cuBLAS has no deterministic algorithms."""
-
-RUBBISH_DISTANCE = 10.0
-"""The constant j of the maximum a posteriori criterion; the paper does not give its value."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """The accuracy and loss of a network on some images.
-
-    >>> Score(images=1000, correct=985, loss=0.05).accuracy
-    0.985
-    """
-
-    images: int
-    correct: int
-    loss: float
-    """The mean over the images."""
-
-    @property
-    def accuracy(self) -> float:
-        """The fraction of correct answers, 0 to 1."""
-        return self.correct / self.images
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """The results of one epoch.
-
-    >>> Epoch(1, train=Score(4000, 3000, 0.8), held_out=Score(1000, 850, 0.5)).held_out.accuracy
-    0.85
-    """
-
-    number: int
-    """From 1."""
-    train: Score
-    """On the augmented batches of the epoch, while the weights change."""
-    held_out: Score
-    """After the epoch, on images that are not trained on."""
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """The results of `train`, and the folder that holds the weights."""
-
-    folder: Path
-    """The model folder that holds the weights."""
-    epochs: tuple[Epoch, ...]
-    train: Score
-    """Of the final weights, on the training images without augmentation."""
-
-    @property
-    def held_out(self) -> Score:
-        """Of the final weights, on images that were not trained on."""
-        return self.epochs[-1].held_out
 
 
 def train(
@@ -287,98 +228,6 @@ class _Run:
         self.epochs = [Epoch(number, Score(*train), Score(*held_out)) for number, train, held_out in state["epochs"]]
 
 
-def map_criterion(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Return the maximum a posteriori criterion of outputs that are negative distances, averaged over the images.
-
-    >>> map_criterion(torch.tensor([[-1.0, -30.0]]), torch.tensor([0])).item() < 0.001
-    True
-
-    With a distance y_i to each class i and the right class D, it is y_D + log(e^-j + sum_i e^-y_i): the cross-entropy
-    over the classes and one more, "rubbish", at the constant distance j = 10 from every image. So the distance to the
-    right class must be small, and not only smaller than the others.
-
-    Args:
-        outputs: [B, classes].
-        labels: int64 [B].
-
-    Source: LeCun et al. 1998, section II.C, equation 9.
-    """
-    return F.cross_entropy(F.pad(outputs, (0, 1), value=-RUBBISH_DISTANCE), labels)
-
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"cross_entropy": F.cross_entropy, "map": map_criterion}
-
-OPTIMIZERS: dict[str, Callable[[nn.Module, TrainTable], torch.optim.Optimizer]] = {
-    "sgd": lambda module, table: torch.optim.SGD(
-        module.parameters(), table.lr, momentum=table.momentum, weight_decay=table.weight_decay
-    ),
-    "adam": lambda module, table: torch.optim.Adam(module.parameters(), table.lr, weight_decay=table.weight_decay),
-}
-
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, TrainTable], lr_scheduler.LRScheduler]] = {
-    "constant": lambda optimizer, table: lr_scheduler.ConstantLR(optimizer, factor=1.0),
-    "cosine": lambda optimizer, table: lr_scheduler.CosineAnnealingLR(optimizer, T_max=table.epochs),
-    "step": lambda optimizer, table: lr_scheduler.MultiStepLR(optimizer, milestones=list(table.steps), gamma=0.1),
-}
-
-
-def augmentation(table: AugmentTable, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """Return a transform that shifts, rotates and scales an input at random, and fills uncovered pixels with a grey.
-
-    >>> move = augmentation(AugmentTable(translate=2), Preprocess((28, 28), channels="L"))
-    >>> move(torch.ones(1, 28, 28)).shape
-    torch.Size([1, 28, 28])
-    """
-    if table == AugmentTable():
-        return nn.Identity()
-    height, width = preprocess.size
-    fill = preprocess.encode(np.full((1, 1), table.fill, np.uint8)).flatten().tolist()
-    return v2.RandomAffine(
-        degrees=table.rotate,
-        translate=(table.translate / width, table.translate / height),
-        scale=(1 - table.scale, 1 + table.scale),
-        interpolation=v2.InterpolationMode.BILINEAR,
-        fill=fill,
-    )
-
-
-@contextmanager
-def seeded(seed: int, stage: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random generators by a seed and a stage, and restore their states at the end.
-
-    >>> with seeded(1998, 1, torch.device("cpu")):
-    ...     first = torch.rand(3)
-    >>> with seeded(1998, 1, torch.device("cpu")):
-    ...     print(torch.equal(torch.rand(3), first))
-    True
-    """
-    drawn = int(np.random.SeedSequence((seed, stage)).generate_state(1)[0])
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # not torch.manual_seed, which seeds the generators of all devices for good
-        torch.default_generator.manual_seed(drawn)
-        if device.type == "cuda":
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(drawn)
-        elif device.type == "mps":
-            torch.mps.manual_seed(drawn)
-        yield
-
-
-@contextmanager
-def deterministic_algorithms() -> Iterator[None]:
-    """Make torch use deterministic algorithms, and warn of operations that have none."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    is_set = CUBLAS_WORKSPACE in os.environ
-    os.environ.setdefault(CUBLAS_WORKSPACE, ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        if not is_set:
-            del os.environ[CUBLAS_WORKSPACE]
-
-
 def _source(folder: str | os.PathLike[str]) -> Path:
     """Return the model folder by name or path, after checking that it is one."""
     source = model_folder(folder) or Path(folder)
@@ -459,26 +308,6 @@ def _measurement(run: _Run, result: TrainingResult) -> str:
             *rows,
         ]
     )
-
-
-def with_measurement(card: str, measurement: str) -> str:
-    """Return a model card with a measurement between its markers, which are added at its end if it has none.
-
-    >>> print(with_measurement("# LeNet", "99 %"))
-    # LeNet
-    <BLANKLINE>
-    <!-- measured:begin -->
-    99 %
-    <!-- measured:end -->
-    <BLANKLINE>
-    """
-    begin, end = MEASUREMENT_MARKERS
-    block = f"{begin}\n{measurement}\n{end}"
-    before, found, rest = card.rpartition(begin)
-    _, closed, after = rest.partition(end)
-    if found and closed:
-        return before + block + after
-    return f"{card.rstrip()}\n\n{block}\n".lstrip()
 
 
 def _epoch_file(epoch: int) -> str:

@@ -64,6 +64,20 @@ def test_a_package_with_the_name_of_an_old_module_has_its_content(package: str) 
         _ = room.nothing
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("interpret.training.map_criterion", "interpret.training.losses"),
+        ("interpret.training.Score", "interpret.training.scores"),
+        ("interpret.study.local_field", "interpret.study.reader"),
+    ],
+)
+def test_a_package_has_the_content_of_a_split_module(old: str, new: str) -> None:
+    package, _, name = old.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=rf"{old} is now {new}\.{name}"):
+        assert getattr(import_module(package), name) is getattr(import_module(new), name)
+
+
 def test_a_script_for_the_earlier_version_runs_with_warnings() -> None:
     script = """
 import interpret

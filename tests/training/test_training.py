@@ -23,7 +23,11 @@ from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError
 from interpret.support.manifest import read_manifest
 from interpret.training import training
-from interpret.training.training import augmentation, map_criterion, train, with_measurement
+from interpret.training.augmentation import augmentation
+from interpret.training.losses import map_criterion
+from interpret.training.measured_card import with_measurement
+from interpret.training.reproducibility import seeded
+from interpret.training.training import train
 
 NETWORK = """
 from torch import nn
@@ -431,7 +435,7 @@ def test_augmentation_moves_by_whole_pixels_and_uncovers_black() -> None:
     move = augmentation(AugmentTable(translate=2), preprocess)
     image = torch.full((1, 9, 9), -0.5)
     image[0, 4, 4] = 1.0
-    with training.seeded(0, 0, torch.device("cpu")):
+    with seeded(0, 0, torch.device("cpu")):
         moved = [move(image) for _ in range(200)]
     places = {tuple((one[0] == 1).nonzero()[0].tolist()) for one in moved}
     assert places == {(y, x) for y in range(2, 7) for x in range(2, 7)}

@@ -16,10 +16,10 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A network that can be made with new weights or with trained ones.
 
-    >>> Source("line", lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 1), "nowhere").fresh_origin
+    >>> ModelSource("line", lambda: nn.Linear(1, 1), lambda: nn.Linear(1, 1), "nowhere").fresh_origin
     'random weights (seed 0): this network has learnt nothing'
     """
 
