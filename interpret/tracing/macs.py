@@ -1,7 +1,7 @@
 """Multiply-accumulates, counted as the operators run.
 
 `torch.utils.flop_counter` gives the same numbers for convolutions and matrix products, twice as floating-point
-operations. On a processor it counts nothing for LSTMs, attention and transformer encoders, and nowhere for `nn.Bilinear`,
+operations. On a processor it counts nothing for LSTMs, attention and transformer encoders; anywhere, for `nn.Bilinear`,
 products with vectors, weighted sums of embeddings and deformable convolutions (torch 2.14); nor does it say what it
 leaves out. So the formulas are here; `tests/tracing/test_macs.py` compares the two.
 """
