@@ -9,7 +9,7 @@ import torch
 from interpret.execution.parallel import images_at_once
 from interpret.images.batches import first_images
 from interpret.images.sources import Images
-from interpret.support.errors import InterpretError
+from interpret.support.errors import refuse_below_one
 
 LARGEST_BATCH = 32
 """The largest batch that is chosen for a device."""
@@ -26,8 +26,7 @@ def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) ->
     """
     if batch_size is None:
         return LARGEST_BATCH if device.type != "cpu" else min(LARGEST_BATCH, images_at_once(pixels))
-    if batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    refuse_below_one(batch_size=batch_size)
     return batch_size
 
 

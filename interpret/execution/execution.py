@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -40,6 +40,10 @@ class Execution:
     def place(self, images: Tensor) -> Tensor:
         """Return images on the device, in the layout in which they run."""
         return images.to(self.device).contiguous(memory_format=self.layout)
+
+    def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+        """Return a context in which operations run in a type of lower precision; None or float32: as they are."""
+        return nullcontext() if dtype in (None, torch.float32) else torch.autocast(self.device.type, dtype)
 
     def side_by_side(self, jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
         """Run jobs on the network, several at once on a processor, and yield their results in the jobs' order.

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from interpret.images.folder import UnreadableImage
 from interpret.images.sources import Images
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.interrupts import interrupts_delayed, interrupts_ignored
 
 
@@ -50,8 +50,7 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
     Raises:
         InterpretError: a batch size below 1, fewer than 0 workers, or no item at all that decodes.
     """
-    if batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    refuse_below_one(batch_size=batch_size)
     if workers < 0:
         raise InterpretError(f"workers must be at least 0, not {workers}")
     items = range(start, len(images))

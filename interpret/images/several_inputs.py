@@ -18,7 +18,7 @@ from interpret.images.dataset_images import DatasetImages
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
 from interpret.images.tensor_images import TensorImages
-from interpret.network.forward import CalledBy, Several, is_several, weights_type
+from interpret.network.forward import CalledBy, Several, first_weight, is_several, weights_type
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
 
@@ -318,9 +318,9 @@ def with_examples(module: nn.Module, examples: Any) -> tuple[CalledBy, tuple[int
     Args:
         examples: of each input, by name or place, its shape without the batch, or a tensor [B, …].
     """
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+    weight = first_weight(module)
     inputs = {
-        key: one[:1] if isinstance(one, Tensor) else parameter.new_zeros(1, *one)
+        key: one[:1] if isinstance(one, Tensor) else weight.new_zeros(1, *one)
         for key, one in (examples.items() if isinstance(examples, Mapping) else enumerate(examples))
     }
     image = image_among(inputs)

@@ -95,13 +95,23 @@ def is_several(data: object) -> TypeGuard[Several]:
     return all(isinstance(value, Tensor) for value in values) and any(value.dim() == 4 for value in values)
 
 
+def first_weight(module: nn.Module) -> Tensor:
+    """Return a network's first floating-point parameter, which has its type and device; an empty tensor without one.
+
+    >>> first_weight(nn.Conv2d(1, 2, 3)).shape, first_weight(nn.ReLU()).shape
+    (torch.Size([2, 1, 3, 3]), torch.Size([0]))
+    """
+    weights = (weight.detach() for weight in module.parameters() if weight.is_floating_point())
+    return next(weights, torch.zeros(0, dtype=torch.float32))
+
+
 def weights_type(module: nn.Module) -> torch.dtype:
     """Return the type of a network's weights, which is that of its inputs; float32 where it has none.
 
     >>> weights_type(nn.Conv2d(1, 1, 1).double()), weights_type(nn.ReLU())
     (torch.float64, torch.float32)
     """
-    return next((weight.dtype for weight in module.parameters() if weight.is_floating_point()), torch.float32)
+    return first_weight(module).dtype
 
 
 class CalledBy(nn.Module):

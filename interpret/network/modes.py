@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -41,14 +41,32 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state,
     which dropout that was left on has used.
     """
-    training = [(layer, layer.training) for layer in module.modules()]
-    with _unchanged_buffers(module), _unchanged_attributes(module), unchanged_random_state(module):
-        try:
-            module.eval()
-            yield
-        finally:
-            for layer, flag in training:
-                layer.training = flag
+    with (
+        _unchanged_buffers(module),
+        _unchanged_attributes(module),
+        unchanged_random_state(module),
+        unchanged_modes(module.modules()),
+    ):
+        module.eval()
+        yield
+
+
+@contextmanager
+def unchanged_modes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Restore the modes of modules, training or evaluation, at the end.
+
+    >>> network = nn.Linear(2, 2).train()
+    >>> with unchanged_modes([network]):
+    ...     _ = network.eval()
+    >>> network.training
+    True
+    """
+    before = [(module, module.training) for module in modules]
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 @contextmanager

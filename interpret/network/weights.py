@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized, type_before_parametrizations
 
-from interpret.network.modes import evaluating
+from interpret.network.modes import evaluating, unchanged_modes
 from interpret.network.torch_internals import forward_pre_hooks, own_buffers, own_parameters, own_parts, twin_of
 from interpret.support.errors import InterpretError
 
@@ -164,17 +164,15 @@ def copied(module: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
 
 def _settle(layer: nn.Module) -> None:
     """Let what is estimated of a weight, such as its spectral norm, follow the weight, as training does."""
-    training = [(part, part.training) for part in layer.modules()]
-    layer.train()
-    for _ in range(POWER_ITERATIONS):
-        if is_parametrized(layer):
-            parts: Any = layer.parametrizations
-            for name in parts:
-                getattr(layer, name)
-        else:
-            _run_hooks(layer)
-    for part, flag in training:
-        part.training = flag
+    with unchanged_modes(layer.modules()):
+        layer.train()
+        for _ in range(POWER_ITERATIONS):
+            if is_parametrized(layer):
+                parts: Any = layer.parametrizations
+                for name in parts:
+                    getattr(layer, name)
+            else:
+                _run_hooks(layer)
 
 
 def _run_hooks(layer: nn.Module) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,8 +113,7 @@ def run_and_locate(
         positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
 
     images = run.place(batch.images)
-    autocast = torch.autocast(images.device.type, dtype) if dtype is not None else nullcontext()
-    with torch.inference_mode(), autocast, first_outputs(model.module, chosen, receive, count=len(images)):
+    with torch.inference_mode(), run.autocast(dtype), first_outputs(model.module, chosen, receive, count=len(images)):
         return call_network(model.module, images)
 
 

@@ -42,6 +42,20 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
     return InterpretError(f"unknown {kind} {str(name)!r}: {remedy}")
 
 
+def refuse_below_one(**counts: int | None) -> None:
+    """Raise an error for the first count, by the name of its argument, that is below 1; None is not given.
+
+    >>> refuse_below_one(k=9, batch_size=None)
+    >>> refuse_below_one(k=0)
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: k must be at least 1, not 0
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise InterpretError(f"{name} must be at least 1, not {count}")
+
+
 def warn(message: str | Warning, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called this package, from any depth of calls inside it.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from interpret.network.forward import call_network
+from interpret.network.forward import call_network, first_weight
 from interpret.network.layers import WITH_UNITS, tensors_in
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
@@ -83,8 +83,7 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
     model = as_model(model)
     shape = tuple(model.input_shape if input_shape is None else input_shape)
     module = model.module
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-    image = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    image = first_weight(module).new_zeros(1, *shape)
     tracker = _Tracker(image)
     with torch.inference_mode(False), evaluating(module), torch.no_grad(), tracker.watching(module), tracker:
         call_network(module, image)

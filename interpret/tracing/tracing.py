@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
 from interpret.network.dry_run import answers_of, is_batched, not_batched
-from interpret.network.forward import call_network, constants_of
+from interpret.network.forward import call_network, constants_of, first_weight
 from interpret.network.layers import StopForward, did_not_run, select_layers
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
@@ -252,8 +252,7 @@ def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
 
 def _zeros(module: nn.Module, count: int, shape: tuple[int, int, int]) -> Tensor:
     """Return images of zeros, of the network's type and on its device."""
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
-    return torch.zeros(count, *shape, dtype=parameter.dtype, device=parameter.device)
+    return first_weight(module).new_zeros(count, *shape)
 
 
 def select_traced(

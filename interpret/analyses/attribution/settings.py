@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
 
 from interpret.analyses.attribution.result import METHODS
-from interpret.support.errors import InterpretError, unknown
+from interpret.support.errors import InterpretError, refuse_below_one, unknown
 
 Method = Literal[
     "gradient",
@@ -66,8 +66,7 @@ class Settings:
         return {name: value for name, value in chosen.items() if value != getattr(Settings, name)}
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InterpretError(f"batch_size must be at least 1, not {self.batch_size}")
+        refuse_below_one(batch_size=self.batch_size)
         for name, least in (("points", 1), ("samples", 1), ("superpixels", 2), ("passes", 3)):
             if getattr(self, name) < least:
                 raise InterpretError(f"{name} must be at least {least}, not {getattr(self, name)}")

@@ -18,7 +18,7 @@ from interpret.execution.execution import prepared
 from interpret.images.inputs import open_inputs
 from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError, unknown
+from interpret.support.errors import InterpretError, refuse_below_one, unknown
 from interpret.support.progress import progress
 from interpret.tracing.tracing import select_traced, trace
 
@@ -152,8 +152,7 @@ def _check(
     refuse_other_type(model.module, images)
     boxes = _boxes(parts, images)
     area = _area(within, images, boxes)
-    if draws < 1:
-        raise InterpretError(f"draws must be at least 1, not {draws}")
+    refuse_below_one(draws=draws)
     mask = _mask_value(model, images, colour)
     traced = trace(model, tuple(images.shape[1:]))
     features = {name: math.prod(traced[name].output_shape) for name in select_traced(model.module, traced, layers)}

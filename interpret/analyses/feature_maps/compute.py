@@ -20,7 +20,7 @@ from interpret.images.several_inputs import by_key, image_among, is_several, ope
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import did_not_run, first_outputs, select_layers, split_patterns
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.tracing.tracing import select_traced, trace
 
 
@@ -86,8 +86,7 @@ def _parts(
     model: Model, images: Any, batch_size: int | None, workers: int, device: torch.device
 ) -> Iterator[tuple[nn.Module, Tensor]]:
     """Yield images as they run together, and the network as it takes them alone."""
-    if batch_size is not None and batch_size < 1:
-        raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+    refuse_below_one(batch_size=batch_size)
     if is_several(images):
         inputs = by_key(images)
         image = image_among(inputs)

@@ -12,7 +12,7 @@ from torch import nn
 from interpret.analyses.filters.compute import Kernels, Scale, find_kernels, kernel_pictures, unconnected
 from interpret.figures.tile_grid import TileGrid
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError
+from interpret.support.errors import refuse_below_one
 
 TILE_SIDE, TILE_GAP = 44, 4
 """Pixels of the longer side of a tile, approximately, and between two tiles."""
@@ -81,8 +81,7 @@ class FilterTiles:
 
 def arrange_tiles(kernels: Kernels, scale: Scale, channel: int | None, limit: int) -> FilterTiles:
     """Return a tile for each unit, or for each of the first `limit` units and input channels."""
-    if limit < 1:
-        raise InterpretError(f"limit must be at least 1, not {limit}")
+    refuse_below_one(limit=limit)
     pictures = np.round(kernel_pictures(kernels, scale, channel) * 255).astype(np.uint8)
     units, slices, height, width, _ = pictures.shape
     without = unconnected(kernels)

@@ -18,7 +18,7 @@ from interpret.network.answers import NoScores, Reading, find_reading
 from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model
 from interpret.network.modes import frozen
-from interpret.support.errors import InterpretError
+from interpret.support.errors import refuse_below_one
 from interpret.tracing.tracing import Layer, layer_with_units, select_traced, trace
 
 VALUES_AT_ONCE = 32
@@ -60,8 +60,7 @@ class Prober:
         values were fastest, on small networks and large ones; but no more than a quarter of a pass, so that the
         features that are kept take no more memory than the pass.
         """
-        if batch_size is not None and batch_size < 1:
-            raise InterpretError(f"batch_size must be at least 1, not {batch_size}")
+        refuse_below_one(batch_size=batch_size)
         self.batch_size = batch_size or images_at_once(self.size[0] * self.size[1])
         moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
         # Values that move layers by the same part of their strides follow each other, from the finest stride on.

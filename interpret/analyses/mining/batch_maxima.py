@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -113,9 +112,8 @@ def batch_maxima(
         if counted:
             positive[name] = _count_positive(output[counted])
 
-    autocast = torch.autocast(images.device.type, dtype) if dtype not in (None, torch.float32) else nullcontext()
     hooks = first_outputs(module, layers, receive, stop=True, count=len(images))
-    with torch.inference_mode(), autocast, hooks:
+    with torch.inference_mode(), run.autocast(dtype), hooks:
         call_network(module, images)
     ran = [name for name in layers if name in shapes]
     return BatchMaxima(

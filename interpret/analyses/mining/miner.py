@@ -18,7 +18,7 @@ from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
 from interpret.network.layers import did_not_run, select_layers, split_patterns
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, refuse_below_one
 
 SAMPLE_SIZE = 256
 """How many images the maxima are kept of, one by one."""
@@ -57,8 +57,7 @@ class Miner:
         *,
         seed: int = 0,
     ) -> None:
-        if k < 1:
-            raise InterpretError(f"k must be at least 1, not {k}")
+        refuse_below_one(k=k)
         self.model = as_model(model)
         self.data = data
         self.k = k

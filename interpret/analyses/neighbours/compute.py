@@ -23,7 +23,7 @@ from interpret.images.opening import open_images
 from interpret.images.sources import Images
 from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError, unknown
+from interpret.support.errors import InterpretError, refuse_below_one, unknown
 from interpret.tracing.tracing import trace
 
 
@@ -111,8 +111,7 @@ def _check(queries: Any, images: Images, k: int, metric: str) -> list[int] | Non
     """Refuse what cannot be searched before the network runs; return queries that are numbers of items."""
     if metric not in get_args(Metric):
         raise unknown("metric", metric, get_args(Metric))
-    if k < 1:
-        raise InterpretError(f"k must be at least 1, not {k}")
+    refuse_below_one(k=k)
     own = _items(queries)
     if own is not None:
         check_items("queries", own, images)

@@ -185,12 +185,18 @@ def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None)
     return layer
 
 
+def _one_for_each(name: str, numbers: Any, count: int) -> Tensor:
+    """Return whole numbers, one for each image, as a tensor."""
+    given = torch.as_tensor(numbers).cpu()
+    if given.is_floating_point() or given.shape != (count,):
+        raise InterpretError(f"{name} must be {count} whole numbers, one for each image, not {numbers!r}")
+    return given
+
+
 def _labels(labels: Any, outputs: Tensor, reading: Reading) -> Tensor:
     if labels is None:
         return reading.best(outputs).cpu()
-    given = torch.as_tensor(labels).cpu()
-    if given.is_floating_point() or given.shape != (len(outputs),):
-        raise InterpretError(f"labels must be {len(outputs)} whole numbers, one for each image, not {labels!r}")
+    given = _one_for_each("labels", labels, len(outputs))
     bad = (given < 0) | (given >= reading.classes)
     if bool(bad.any()):
         raise InterpretError(
@@ -200,9 +206,7 @@ def _labels(labels: Any, outputs: Tensor, reading: Reading) -> Tensor:
 
 
 def _channels(channels: Any, sums: Tensor) -> Tensor:
-    given = torch.as_tensor(channels)
-    if given.is_floating_point() or given.shape != (len(sums),):
-        raise InterpretError(f"channels must be {len(sums)} whole numbers, one for each image, not {channels!r}")
+    given = _one_for_each("channels", channels, len(sums))
     if bool(((given < 0) | (given >= sums.shape[1])).any()):
         raise InterpretError(f"channels must be from 0 to {sums.shape[1] - 1}, not {channels!r}")
     return given.to(sums.device)

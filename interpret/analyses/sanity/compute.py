@@ -31,7 +31,7 @@ from interpret.images.display import inputs_to_bytes
 from interpret.network.dry_run import check_answers
 from interpret.network.model import Model, as_model
 from interpret.network.weights import copied, draw_again, held_by, named_layers
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
 
 STEPS = 10
@@ -101,8 +101,7 @@ def sanity_check(
     """
     model = as_model(model)
     chosen = resolve_methods(methods)
-    if steps is not None and steps < 1:
-        raise InterpretError(f"steps must be at least 1, not {steps}")
+    refuse_below_one(steps=steps)
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size
     )  # fmt: skip
