@@ -1,4 +1,4 @@
-"""Labels of points that do not cover each other: each is put at the nearest free place."""
+"""Labels for points that do not overlap: each is put at the nearest free place."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from interpret.figures.style import look
 
 ANGLES = np.arange(0, 360, 15)
-"""Degrees, counter-clockwise from the right: the right side is tried first."""
+"""Directions from a point in the order in which they are tried, in degrees counter-clockwise from the right."""
 GAP = 1.0
-"""Points of free space around a label."""
+"""Free space around a label, in points (1/72 inch)."""
 
 
 def label_points(
@@ -31,7 +31,7 @@ def label_points(
     farthest: float = 90,
     first: Sequence[int] = (),
 ) -> list[Annotation]:
-    """Write a text beside each point so that no text covers another one, a point, a legend or the edge of the axes.
+    """Write a label beside each point so that none overlaps another label, a point, a legend or the edge of the axes.
 
     >>> from matplotlib.figure import Figure
     >>> figure = Figure()
@@ -40,22 +40,22 @@ def label_points(
     >>> labels[0].xyann == labels[1].xyann
     False
 
-    The points that have the most neighbours choose first; each text goes to the free place nearest to its point, at
-    most `farthest` points (1/72 inch) away, with a thin line to it where it is not next to it. Places are found as the
-    figure is drawn, for the size and the limits that the axes then have.
+    Points in the most crowded places are labelled first. Each label goes to the free place nearest to its point, within
+    `farthest` points (1/72 inch), with a thin line to the point if it is not next to it. Labels are placed when the
+    figure is drawn, for the size and limits that the axes have then.
 
     Args:
-        axes: where the points are.
-        points: (x, y) of each in the units of the axes.
-        texts: one for each point.
+        axes: the axes of the points.
+        points: their (x, y) in data coordinates.
+        texts: a label for each point.
         fontsize: in points.
-        colors: one for each point; None: those of the axes' words.
-        farthest: how far from its point a text may go, in points. One that finds no place there is written at the
-            free place that is nearest of all, and one that finds none in the axes is left out.
-        first: the points that choose before all others.
+        colors: a colour for each label; None: the text colour.
+        farthest: the distance in points within which all directions are searched closely. Further away, the nearest
+            free place is used; a label without one in the axes is left out.
+        first: points that are labelled before all others.
 
     Returns:
-        The texts, in the order of `points`.
+        The labels, in the order of `points`.
     """
     quiet = look().hairline
     labels = [
@@ -79,7 +79,7 @@ def label_points(
 
 
 class _Placer(Artist):
-    """Finds the places of texts before they are drawn; draws nothing itself."""
+    """Places the labels before they are drawn; draws nothing itself."""
 
     zorder = -1.0
 
@@ -124,7 +124,7 @@ class _Placer(Artist):
 
 
 def _by_crowding(places: NDArray[np.float64]) -> list[int]:
-    """Return the points' indices, those with the nearest neighbours first."""
+    """Return the indices of points, those with the nearest neighbours first."""
     distances = np.hypot(*(places[:, None] - places).transpose(2, 0, 1))
     crowding = (1 / (distances + 10)).sum(1)
     return [int(item) for item in np.argsort(-crowding, kind="stable")]
@@ -139,14 +139,14 @@ def _free_place(
     scale: float,
     farthest: float,
 ) -> Bbox | None:
-    """Return the box nearest to a point that covers nothing, in pixels; None where there is none."""
+    """Return the free box nearest to a point, in pixels, or None where there is none."""
     width, height = size
     limit = max(farthest, float(np.hypot(inside.width, inside.height)) / scale)
     # rings of 3 points; beyond `farthest` coarser ones, over all the axes
     rings = [*np.arange(3, farthest, 3), *np.arange(farthest, limit, 12)]
     for radius in rings:
         for angle in np.deg2rad(ANGLES):
-            # the text's edge, not its middle, is on the ring
+            # the edge of the label, not its centre, lies on the ring
             x = point[0] + math.cos(angle) * (radius * scale + width / 2)
             y = point[1] + math.sin(angle) * (radius * scale + height / 2)
             box = Bbox.from_bounds(x - width / 2, y - height / 2, width, height)

@@ -1,4 +1,4 @@
-"""Words that fit: broken into lines and shortened by their measured width, so that none is cut or covers another."""
+"""Fit text into a width: measure it with the font, break it into lines, and shorten what is too long."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from matplotlib.textpath import text_to_path
 from interpret.figures.style import look, points, rcParams
 
 LEADING = 1.25
-"""Distance of lines, in sizes of the letters."""
+"""Line spacing, relative to the font size."""
 SLANT = 60
-"""Degrees, of names that do not fit lying."""
+"""Rotation in degrees of tick labels that do not fit horizontally."""
 SLACK = 1.05
-"""Letters of pixels are a little wider than their outlines."""
+"""A factor for rasterised text, which is a little wider than its outlines."""
 
 
 def width_of(words: str, size: float | None = None) -> float:
-    """Return the width of a line in inches, its letters of a size in points; None: that of captions.
+    """Return the width of a line of text in inches, at a font size in points; None: that of captions.
 
     >>> width_of("nn", 10) == 2 * width_of("n", 10)
     True
@@ -36,9 +36,9 @@ def width_of(words: str, size: float | None = None) -> float:
 
 @lru_cache(4096)
 def _width(words: str, family: tuple[str, ...], _: tuple[str, ...]) -> float:
-    """Return the width of a line of 10 points, in points."""
+    """Return the width of a line at 10 points, in points."""
     with warnings.catch_warnings():
-        # whoever draws the words says so
+        # the warning comes when the text is drawn
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         width, _height, _descent = text_to_path.get_text_width_height_descent(
             words, FontProperties(family=list(family), size=10), ismath=False
@@ -47,7 +47,7 @@ def _width(words: str, family: tuple[str, ...], _: tuple[str, ...]) -> float:
 
 
 def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> str:
-    """Return words in at most so many lines of a width in inches; what is too long loses its middle.
+    """Return text in at most so many lines of a width in inches, shortened in the middle where it is too long.
 
     >>> fit("giant panda", 0.5, 6, lines=2)
     'giant\\npanda'
@@ -57,12 +57,12 @@ def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> 
     >>> fit("nearest of all the images, by distance", 1.4, 6, lines=2)
     'nearest of all the\\nimages, by distance'
 
-    Lines are broken at spaces, and else after a dot, a slash, a hyphen or an underscore, and are about as long as each
-    other. A dollar sign comes out as one: names are no formulas.
+    Lines are broken at spaces, otherwise after a dot, slash, hyphen or underscore, and have about equal lengths. Dollar
+    signs are escaped, so that names are not read as formulas.
     """
     words = words.strip()
     found, whole = _broken(words, width, size, lines)
-    # the narrowest width at which as many lines hold as much, so that no word is left alone on the last one
+    # the narrowest width that needs no more lines, so that no single word is left on the last line
     narrow, wide = 0.0, width
     for _ in range(8 if whole and len(found) > 1 else 0):
         tried, whole = _broken(words, (narrow + wide) / 2, size, len(found))
@@ -74,7 +74,7 @@ def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> 
 
 
 def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[list[str], bool]:
-    """Return at most so many lines, each as full as it can be, and whether they hold all the words."""
+    """Break text greedily into at most so many lines, and return whether all of it fitted."""
     broken: list[str] = []
     while len(broken) < lines - 1 and width_of(words, size) > width:
         line = _first_line(words, width, size)
@@ -86,7 +86,7 @@ def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[l
 
 
 def _first_line(words: str, width: float, size: float | None) -> str:
-    """Return what fits into a line, up to the last place where words may be broken; nothing if there is none."""
+    """Return the longest start of a text that fits a line and ends where text may be broken; empty if there is none."""
     for places in (r"\s+", r"[./_\-]"):
         ends = [match.end() for match in re.finditer(places, words)]
         fitting = [end for end in ends if width_of(words[:end].strip(), size) <= width]
@@ -107,18 +107,18 @@ def _shortened(words: str, width: float, size: float | None) -> str:
 
 
 def height_of(words: str, size: float | None = None) -> float:
-    """Return the inches that lines of words take."""
+    """Return the height in inches of lines of text."""
     size = look().small if size is None else size
     return (words.count("\n") + 1) * size * LEADING / 72 if words else 0.0
 
 
 def columns_of(labels: Sequence[str], width: float, size: float, mark: float = 0.45) -> int:
-    """Return how many columns of a legend fit a width in inches, beside a mark of as many inches for each."""
+    """Return how many columns of a legend fit a width in inches; `mark` is the width of a handle in inches."""
     if not labels:
         return 1
     for columns in range(len(labels), 1, -1):
         lines = -(-len(labels) // columns)
-        # which fills one column after the other
+        # a legend fills one column after the other
         parts = [labels[start : start + lines] for start in range(0, len(labels), lines)]
         if len(parts) == columns and sum(max(width_of(one, size) for one in part) + mark for part in parts) <= width:
             return columns
@@ -136,28 +136,28 @@ def first_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """Names below places at equal distances, as an axis of layers has them."""
+    """Tick labels at equal distances, such as the layers below an axis."""
 
     places: list[int]
-    """The places that have room for a name."""
+    """The ticks that have a label."""
     words: list[str]
     slanted: bool
     height: float
-    """Inches that they take."""
+    """Their height in inches."""
 
 
-def names_below(names: Sequence[str], width: float, size: float) -> Names:
-    """Return names for equally distant places over a width in inches: lying where they fit, and else slanted.
+def tick_labels(names: Sequence[str], width: float, size: float) -> Names:
+    """Return tick labels at equal distances over a width in inches: horizontal where they fit, otherwise slanted.
 
-    >>> names_below(["conv1", "fc"], 2.0, 7).slanted
+    >>> tick_labels(["conv1", "fc"], 2.0, 7).slanted
     False
-    >>> names_below([f"features.{layer}.conv" for layer in range(40)], 2.0, 7).places[:3]
+    >>> tick_labels([f"features.{layer}.conv" for layer in range(40)], 2.0, 7).places[:3]
     [0, 3, 6]
     """
     pitch = width / max(len(names), 1)
     if all(width_of(name, size) < 0.95 * pitch for name in names):
         return Names(list(range(len(names))), [fit(name, pitch, size) for name in names], False, height_of("x", size))
-    # slanted lines need their own height between them
+    # slanted labels must be a line height apart
     step = max(1, math.ceil(LEADING * size / 72 / math.sin(math.radians(SLANT)) / pitch))
     places = list(range(0, len(names), step))
     words = [fit(names[place], 1.2, size) for place in places]
@@ -165,17 +165,17 @@ def names_below(names: Sequence[str], width: float, size: float) -> Names:
     return Names(places, words, True, longest * math.sin(math.radians(SLANT)) + size / 72)
 
 
-def write_names(axes: Axes, names: Sequence[str], width: float) -> None:
-    """Write names below the places 0, 1, 2 … of axes of a width in inches."""
-    found = names_below(names, width, points("xtick.label"))
+def label_ticks(axes: Axes, names: Sequence[str], width: float) -> None:
+    """Label the ticks 0, 1, 2 … of horizontal axes of a width in inches."""
+    found = tick_labels(names, width, points("xtick.label"))
     slant: dict[str, Any] = {"rotation": SLANT, "ha": "right", "rotation_mode": "anchor"} if found.slanted else {}
     axes.set_xticks(found.places, found.words, **slant)
 
 
-def numbers_with_room(labels: Sequence[str], places: Sequence[float], width: float, size: float) -> list[str]:
-    """Return labels at ascending places over a width in inches, those empty that have no room after the one before.
+def without_overlaps(labels: Sequence[str], places: Sequence[float], width: float, size: float) -> list[str]:
+    """Return labels at ascending positions over a width in inches; empty where one would overlap the label before.
 
-    >>> numbers_with_room(["0", "50", "51", "100"], [0, 50, 51, 100], 2.0, 7)
+    >>> without_overlaps(["0", "50", "51", "100"], [0, 50, 51, 100], 2.0, 7)
     ['0', '50', '', '100']
     """
     span = (places[-1] - places[0]) or 1.0

@@ -1,4 +1,4 @@
-"""Panels: the parts of a figure, chosen by name, set in as many lines as its width asks for, or in one's own axes."""
+"""Panels: the parts of a figure, chosen by name and laid out in lines that fit its width, or drawn into given axes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from interpret.figures.style import DEFAULTS, WIDTH, Figure, look, points, rcPar
 from interpret.support.errors import InterpretError
 
 NARROWEST = 2.0
-"""Inches; in less there is no room for words."""
-MOST_TOLD = 40
-"""Names of panels in an error."""
+"""The least width of a figure in inches, below which text does not fit."""
+MOST_LISTED = 40
+"""How many names of panels an error lists at most."""
 PAD = 0.03
-"""Inches of space around each panel."""
+"""Space around each panel, in inches."""
 WHOLE_LINE = math.inf
 """The least width of a panel that has a line to itself."""
 
 Names = str | Sequence[str] | None
 Size = tuple[float, float] | None
 Key = tuple[Any, str]
-"""A handle of a legend, and its words."""
+"""A handle of a legend, and its label."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,17 @@ class Panel:
 
     name: str
     draw: Callable[[Axes, float, bool], object]
-    """Draws it into axes that have so many inches of width with all that is written beside them; and whether they are
-    the first of their line, beside which an axis is named."""
+    """Draws it. Called with the axes, their width in inches including labels, and whether they are the first in their
+    line, which has the label of the vertical axis."""
     least: float
-    """Inches of width below which it would not be readable."""
+    """The least width in inches at which it is readable."""
     height: Callable[[float], float]
-    """Inches of height that it takes at a width."""
+    """Returns its height in inches at a width in inches."""
 
 
 def choose(panels: Names, names: Sequence[str], default: Sequence[str] | None = None, ax: Axes | None = None,
            main: str | None = None) -> list[str]:  # fmt: skip
-    """Return the names of the panels that are asked for, in the figure's order.
+    """Return the names of the chosen panels, in the figure's order.
 
     >>> choose(["maps", "input"], ["input", "maps", "curves"])
     ['input', 'maps']
@@ -55,25 +55,25 @@ def choose(panels: Names, names: Sequence[str], default: Sequence[str] | None = 
     interpret.support.errors.InterpretError: unknown panel 'features': the figure has 'input', 'maps'
 
     Args:
-        panels: names, or one name; None: those that the figure has by default.
-        names: all that there are.
-        default: those of them that it has by default; None: all.
-        ax: the user's own axes, which take one panel.
-        main: that one, where none is named; None: the first.
+        panels: names, or one name; None: the default panels.
+        names: all panels of the figure.
+        default: the default panels; None: all.
+        ax: axes to draw into, which take one panel.
+        main: the panel for `ax` if none is chosen; None: the first.
     """
     names = list(dict.fromkeys(names))
     if panels is None:
         return [main or names[0]] if ax is not None else [*(names if default is None else default)]
     asked = asked_for(panels, names)
     if ax is not None and len(set(asked)) > 1:
-        raise InterpretError(f"panels names {len(set(asked))} panels, and ax takes one: draw each into axes of its own")
+        raise InterpretError(f"panels has {len(set(asked))} panels, but ax takes one: draw each into its own axes")
     return [name for name in names if name in asked]
 
 
 def asked_for(panels: str | Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the names of panels as they were asked for, all of which there are."""
+    """Return the chosen names in the given order; refuse unknown ones."""
     asked = [panels] if isinstance(panels, str) else [str(name) for name in panels]
-    known = ", ".join(map(repr, names[:MOST_TOLD])) + ", …" * (len(names) > MOST_TOLD)
+    known = ", ".join(map(repr, names[:MOST_LISTED])) + ", …" * (len(names) > MOST_LISTED)
     if not asked:
         raise InterpretError(f"panels is empty: the figure has {known}")
     for name in asked:
@@ -83,10 +83,10 @@ def asked_for(panels: str | Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def width_in_inches(width: float | None, figsize: Size = None) -> float:
-    """Return how wide a figure is to be: as asked, else as the user's style has it, else across two columns."""
+    """Return the width of a figure: as given, else from the user's matplotlib settings, else two columns of a paper."""
     if figsize is not None:
         if width is not None:
-            raise InterpretError("width and figsize both say how wide the figure is: give one of them")
+            raise InterpretError("width and figsize both set the width of the figure: give one of them")
         width = figsize[0]
     if width is None:
         own = rcParams["figure.figsize"]
@@ -106,24 +106,24 @@ def lay_out(
     legend_title: str = "",
     legend_after: int | None = None,
 ) -> PlainFigure | Axes:
-    """Draw panels as a figure, or the one that there is into the user's axes.
+    """Draw panels as a figure, or a single panel into given axes.
 
     Args:
-        rows: panels that belong side by side; a row that is too wide is broken into lines.
-        width: inches; None: as `width_in_inches` says. The height follows.
+        rows: panels that belong side by side; a row that is too wide continues in the next line.
+        width: in inches; None: as in `width_in_inches`. The height follows from it.
         figsize: width and height in inches instead.
         ax: where to draw.
-        title: written above all.
-        legend: handles and their words, in a line of its own, or in the user's axes, if it leaves a third
-            of their height.
+        title: above all panels.
+        legend: handles and labels, in a line of its own; or inside `ax`, if it takes less than two thirds of its
+            height.
         legend_after: how many rows are above the legend; None: all.
 
     Returns:
-        The figure, or the user's axes.
+        The figure, or `ax`.
     """
     if ax is not None:
         if width is not None or figsize is not None:
-            raise InterpretError("ax has a size of its own: leave out width and figsize")
+            raise InterpretError("ax already has a size: leave out width and figsize")
         rows[0][0].draw(ax, inches_of(ax)[0], True)
         if legend:
             _legend_inside(ax, legend, legend_title)
@@ -146,10 +146,10 @@ def lay_out(
 
 
 def _legend_inside(ax: Axes, legend: Sequence[Key], title: str) -> None:
-    """Give the user's axes a legend, on a ground of its own, where it leaves a third of their height."""
+    """Add a legend with a background to axes, if it takes less than two thirds of their height."""
     figure = ax.get_figure(root=True)
     if figure is not None and figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()  # axes get their size as the figure is drawn
+        figure.draw_without_rendering()  # the layout sets the size of the axes when the figure is drawn
     across, high = inches_of(ax)
     size = points("legend.font")
     if (len(legend) + bool(title)) * 1.55 * size / 72 < 2 / 3 * high:
@@ -184,7 +184,7 @@ Line = list[tuple[Panel, float]]
 
 
 def broken_into_lines(rows: Sequence[Sequence[Panel]], width: float) -> list[Line]:
-    """Return lines of panels: as few as fit the width, and as even as can be.
+    """Break rows of panels into lines: as few as fit the width, of lengths as equal as possible.
 
     >>> panels = [Panel(name, print, 1.0, float) for name in "abcde"]
     >>> [[panel.name for panel, _ in line] for line in broken_into_lines([panels], 4.2)]
@@ -195,7 +195,7 @@ def broken_into_lines(rows: Sequence[Sequence[Panel]], width: float) -> list[Lin
     for row in rows:
         least = [min(panel.least * scale, width) for panel in row]
         count = len(_broken(least, width))
-        # the narrowest measure that still takes as few lines
+        # the narrowest width that needs no more lines
         for measure in sorted({sum(least[a:b]) for a in range(len(row)) for b in range(a + 1, len(row) + 1)}):
             parts = _broken(least, min(measure, width)) if measure >= max(least) else []
             if parts and len(parts) == count:
@@ -221,16 +221,16 @@ def _broken(widths: Sequence[float], measure: float) -> list[list[int]]:
 
 
 def heights_of(lines: Sequence[Line]) -> list[float]:
-    """Return the inches that each line takes."""
+    """Return the height of each line in inches."""
     return [max(panel.height(wide - 2 * PAD) for panel, wide in line) + 2 * PAD for line in lines]
 
 
 def draw_lines(figure: Any, lines: Sequence[Line]) -> None:
-    """Draw lines of panels into a figure or a part of one."""
+    """Draw lines of panels into a figure or subfigure."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.set(w_pad=PAD, h_pad=PAD, wspace=0, hspace=0)
-    # of one grid, what is written around some panels would be taken from the height of all
+    # in one grid, the labels around some panels would reduce the height of all
     blocks = [list(block) for _, block in groupby(lines, _block)]
     heights = [sum(heights_of(block)) for block in blocks]
     parts = [figure]
@@ -247,12 +247,12 @@ def draw_lines(figure: Any, lines: Sequence[Line]) -> None:
 
 
 def _block(line: Line) -> Any:
-    """Return what lines have in common whose panels stand below each other; a panel by itself stands alone."""
+    """Return a key that is equal for lines whose panels are aligned in columns; a panel of a whole line has its own."""
     return id(line) if line[0][0].least == WHOLE_LINE else round(line[0][1], 6)
 
 
 def inches_of(ax: Axes) -> tuple[float, float]:
-    """Return the width and height of axes in inches, as they are now."""
+    """Return the width and height of axes in inches, at present."""
     box = ax.get_window_extent()
     dpi = ax.get_figure(root=True).dpi  # type: ignore[union-attr]
     return box.width / dpi, box.height / dpi

@@ -1,4 +1,4 @@
-"""Signals and their tiles as pictures for figures; what `interpret.images.display` does with tensors, without torch."""
+"""Signals as pictures, and mosaics of tiles; without torch, which `interpret.images.display` uses."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def signals_as_pictures(signals: NDArray[Any], channels: str) -> NDArray[np.uint
     magnitude = np.abs(signals).max(-3).reshape(*signals.shape[:-3], -1)
     rank = max(1, math.ceil(PERCENTILE * magnitude.shape[-1]))
     scale = np.partition(magnitude, rank - 1, -1)[..., rank - 1]
-    # a signal that is zero but for a few pixels would be divided by zero
+    # without this, a signal that is zero at almost all pixels would be divided by zero
     scale = np.maximum(np.where(scale > 0, scale, magnitude.max(-1)), np.finfo(signals.dtype).tiny)
-    # float32 from here on, so that both give the same bytes
+    # in the dtype of the signal, as in display.contrast: both give the same bytes
     pictures = np.clip(signals / (2 * scale[..., None, None, None]) + signals.dtype.type(0.5), 0, 1)
     if channels == "BGR":
         pictures = pictures[..., ::-1, :, :]
     elif pictures.shape[-3] != 3:
-        # a network of two or four channels has no colours: show their mean
+        # two or four channels are no colours: show their mean
         pictures = np.broadcast_to(pictures.mean(-3, keepdims=True), (*pictures.shape[:-3], 3, *pictures.shape[-2:]))
     return np.rint(np.moveaxis(pictures, -3, -1) * 255).astype(np.uint8)
 
@@ -53,10 +53,9 @@ def mosaic(
 
     Args:
         tiles: the pictures, one size.
-        gap: the space between two tiles, as a share of a tile's longer side.
-        least: pixels that a tile's longer side has at least in the picture: smaller ones are magnified, each pixel
-            becoming a square.
-        between: the grey between tiles; None: what lies behind the picture.
+        gap: the space between tiles, as a share of the longer side of a tile.
+        least: the least length in pixels of a tile's longer side; smaller tiles are magnified by a whole factor.
+        between: the grey between tiles; None: transparent.
 
     Returns:
         uint8 [H, W, 4], red, green, blue and opacity, and how many pixels lie between the tops of two rows and between
@@ -67,7 +66,7 @@ def mosaic(
     space = max(1, round(gap * zoom * max(height, width)))
     down, across = height * zoom + space, width * zoom + space
     picture = np.zeros((rows * down - space, columns * across - space, 4), np.uint8)
-    # of what lies behind also where it shines through, or the tiles' edges would be dark when they shrink
+    # transparent pixels have the background's colour, or the edges of shrunk tiles would be dark
     picture[...] = [*np.rint(np.array(to_rgb(look().paper)) * 255), 0] if between is None else [*[between] * 3, 255]
     for row, column in np.ndindex(rows, columns):
         tile = tiles[row, column].repeat(zoom, 0).repeat(zoom, 1)

@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Write figures to files."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from interpret.support.stamps import is_stamped, stamped
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# formats that a figure is written in: what is left out of them, so that the same figure is the same bytes
+# file formats, with the metadata that is left out so that the same figure gives the same bytes
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
 def check_figure_path(path: str | os.PathLike[str], argument: str = "path") -> str:
-    """Return the format that a figure's file name asks for.
+    """Return the format of a figure from the ending of its file name.
 
     >>> check_figure_path("figures/probe.PDF")
     'pdf'
 
     Raises:
-        InterpretError: a name that ends in none of .png, .svg and .pdf; a folder, or a file that is no figure of
-            interpret's as it wrote it, stands there.
+        InterpretError: the name does not end in .png, .svg or .pdf; or the path is a folder, or a file that
+            interpret did not write or that was changed since.
     """
     kind = Path(path).suffix.removeprefix(".").lower()
     if kind not in FORMATS:
@@ -35,9 +35,9 @@ def check_figure_path(path: str | os.PathLike[str], argument: str = "path") -> s
 
 
 def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, SVG or PDF, whole or not at all, and the same bytes every time.
+    """Write a figure as PNG, SVG or PDF, atomically; the same figure gives the same bytes.
 
-    An older figure that was written like this is replaced, and no other file.
+    An older figure that this function wrote is replaced; no other file is.
 
     >>> import tempfile
     >>> from matplotlib.figure import Figure
@@ -48,7 +48,7 @@ def write_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     True
 
     Raises:
-        InterpretError: what `check_figure_path` refuses.
+        InterpretError: as in `check_figure_path`.
     """
     from interpret.figures.style import saving
 

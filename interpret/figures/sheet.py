@@ -1,4 +1,4 @@
-"""Axes measured in inches: pictures and words in exact places, none of which moves another."""
+"""Axes with coordinates in inches, for pictures and text at exact positions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from interpret.figures.style import bare, look
 
 
 class Sheet:
-    """Axes as a sheet of paper: x to the right and y down from its upper left corner, in inches.
+    """Axes with coordinates in inches: x to the right and y down from the upper left corner.
 
-    Axes of the user's that are larger or smaller than the sheet show all of it, larger or smaller; letters keep their
-    size.
+    In given axes of another size, the sheet is scaled to fit; text keeps its size.
     """
 
     def __init__(self, axes: Axes, width: float, height: float) -> None:
@@ -27,11 +26,11 @@ class Sheet:
         axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal", anchor="N")
 
     def picture(self, x: float, y: float, width: float, height: float, pixels: Any, **settings: Any) -> None:
-        """Place a picture with its upper left corner at a place."""
+        """Draw a picture with its upper left corner at (x, y)."""
         extent = (x, x + width, y + height, y)
         settings = {"interpolation": "auto"} | settings
         self.axes.imshow(np.asarray(pixels), extent=extent, aspect="equal", **settings)
-        # which imshow has fitted to the picture
+        # imshow has set the limits to the picture
         self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
 
     def box(self, x: float, y: float, width: float, height: float, **settings: Any) -> None:
@@ -43,13 +42,13 @@ class Sheet:
         self.box(x, y, width, height, fill=False, edgecolor=color, linewidth=linewidth)
 
     def line(self, xs: Any, ys: Any, **settings: Any) -> None:
-        """Draw a line through places."""
+        """Draw a line through points."""
         given: dict[str, Any] = {"color": self.look.hairline, "linewidth": 0.6, "clip_on": False} | settings
         self.axes.plot(xs, ys, **given)
 
     def write(self, x: float, y: float, words: str, size: float | None = None, **settings: Any) -> Text:
-        """Write words with their upper left corner at a place, or as `ha` and `va` say."""
+        """Write text with its upper left corner at (x, y), or aligned by `ha` and `va`."""
         given: dict[str, Any] = {"va": "top", "ha": "left", "color": self.look.ink, "linespacing": 1.1} | settings
         size = self.look.small if size is None else size
-        # what is written within the sheet leaves the layout of the figure alone
+        # text inside the sheet does not affect the layout of the figure
         return self.axes.text(x, y, words, fontsize=size, in_layout=False, **given)

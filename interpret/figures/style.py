@@ -1,4 +1,4 @@
-"""The look that all figures share, wherever the user has not chosen another: quiet lines, colours told apart by all."""
+"""The style of all figures, as far as the user's matplotlib settings do not differ."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from matplotlib.colors import ListedColormap, to_hex, to_rgb, to_rgba
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.font_manager import FontProperties
 
-# which matplotlib types by name, one by one
+# typed as Any: matplotlib types each setting by name
 rcParams: Any = matplotlib.rcParams  # noqa: N816
 DEFAULTS: dict[str, Any] = dict(cast(Any, matplotlib.rcParamsDefault))
 
 INK, QUIET, HAIRLINE = "#1a1a1a", "#666666", "#b0b0b0"
 ACCENT = "#c2410c"
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
-"""Colours of unordered things (Okabe & Ito), told apart without red and green."""
+"""Colours for categories, distinguishable with red–green colour blindness (Okabe & Ito)."""
 WIDTH = 7.2
-"""Inches across two columns of a paper."""
-LETTERS = 8.0
-"""Points of plain text."""
+"""Width of two columns of a paper, in inches."""
+FONT_SIZE = 8.0
+"""Size of plain text, in points."""
 
 SCREEN_DPI = 100
-"""Pixels that a notebook shows for an inch of a figure; it gets twice as many, for screens that have them."""
-LONGEST = 2**15
-"""Pixels along a side that browsers show."""
+"""Pixels per inch in a notebook; pictures have twice as many, for high-resolution screens."""
+LARGEST_SIDE = 2**15
+"""The largest side of a picture that browsers show, in pixels."""
 
-# groups of matplotlib's settings that decide what a figure looks like, and not how it is saved
-_LOOKS = ("axes", "errorbar", "font", "grid", "hatch", "image", "legend", "lines", "mathtext", "patch", "text",
+# groups of matplotlib's settings that affect how a figure looks, rather than how it is saved
+_STYLE_GROUPS = ("axes", "errorbar", "font", "grid", "hatch", "image", "legend", "lines", "mathtext", "patch", "text",
           "xtick", "ytick")  # fmt: skip
 
 
 def mix(color: Any, other: Any, share: float) -> str:
-    """Return a colour with a share of another one in it.
+    """Return a mixture of two colours, with a share of the second.
 
     >>> mix("black", "white", 0.5)
     '#808080'
@@ -53,29 +53,29 @@ def mix(color: Any, other: Any, share: float) -> str:
 
 @dataclass(frozen=True)
 class Look:
-    """The colours of the figure that is being drawn, and the size of its small letters."""
+    """The colours of the current figure, and its font sizes."""
 
     paper: str
-    """What lies behind all."""
+    """The background."""
     ink: str
     quiet: str
     hairline: str
     accent: str
     categories: tuple[Any, ...]
-    """At least seven, the user's first."""
+    """At least seven, the user's own colours first."""
     small: float
-    """Points of captions."""
+    """Size of captions, in points."""
     scale: float
-    """How large letters are beside those of this style."""
+    """The user's font size relative to that of this style."""
 
 
 def look() -> Look:
-    """Return the look that matplotlib's settings ask for."""
+    """Return the colours and sizes that follow from matplotlib's current settings."""
     transparent = to_rgba(rcParams["figure.facecolor"])[3] == 0
     paper = "white" if transparent else to_hex(rcParams["figure.facecolor"])
     ink = to_hex(rcParams["text.color"])
     own = [color for color in rcParams["axes.prop_cycle"].by_key().get("color", []) if isinstance(color, str)]
-    scale = rcParams["font.size"] / LETTERS
+    scale = rcParams["font.size"] / FONT_SIZE
     return Look(
         paper=paper,
         ink=ink,
@@ -89,7 +89,7 @@ def look() -> Look:
 
 
 def points(setting: str) -> float:
-    """Return a size of letters in points, such as that of "axes.title", "xtick.label" or "legend.font"."""
+    """Return a font size in points, such as that of "axes.title", "xtick.label" or "legend.font"."""
     return FontProperties(size=rcParams[f"{setting}size"]).get_size_in_points()
 
 
@@ -97,14 +97,14 @@ def _is_dark(color: Any) -> bool:
     return float(np.dot(to_rgb(color), (0.299, 0.587, 0.114))) < 0.5
 
 
-def _house() -> dict[str, Any]:
-    """Return the settings of this style that the user has left as matplotlib has them."""
+def _style_settings() -> dict[str, Any]:
+    """Return the settings of this style that the user has not changed from matplotlib's defaults."""
     paper = rcParams["figure.facecolor"]
     dark = to_rgba(paper)[3] > 0 and _is_dark(paper)
     ink = ("#f2f2f2" if dark else INK) if rcParams["text.color"] == DEFAULTS["text.color"] else rcParams["text.color"]
     ground = paper if to_rgba(paper)[3] > 0 else "white"
-    letters = LETTERS if rcParams["font.size"] == DEFAULTS["font.size"] else rcParams["font.size"]
-    scale = letters / LETTERS
+    letters = FONT_SIZE if rcParams["font.size"] == DEFAULTS["font.size"] else rcParams["font.size"]
+    scale = letters / FONT_SIZE
     wanted = {
         "text.color": ink,
         "font.size": letters,
@@ -136,7 +136,8 @@ def _house() -> dict[str, Any]:
     return {name: value for name, value in wanted.items() if rcParams[name] == DEFAULTS[name]}
 
 
-# how files are written: letters as real fonts, which journals ask for and programs can search; the same bytes each time
+# fonts are embedded as TrueType, as journals require and so that text can be searched; the same figure gives the same
+# bytes
 _SAVING: dict[str, Any] = {
     "pdf.fonttype": 42,
     "ps.fonttype": 42,
@@ -147,14 +148,14 @@ _SAVING: dict[str, Any] = {
 
 @contextmanager
 def saving() -> Iterator[None]:
-    """Write files so, as far as the user has not said otherwise."""
+    """Set how figures are written to files, as far as the user has not set it."""
     untouched = {name: value for name, value in _SAVING.items() if rcParams[name] == DEFAULTS[name]}
     with matplotlib.rc_context(cast(Any, untouched)):
         yield
 
 
 class Figure(PlainFigure):
-    """A figure that looks the same whenever it is drawn, is saved with real fonts, and shows itself in notebooks.
+    """A figure that keeps the settings with which it was made, embeds its fonts, and shows itself in notebooks.
 
     >>> figure = Figure(figsize=(2, 1))
     >>> _ = figure.text(0.5, 0.5, "found by a search")
@@ -163,14 +164,14 @@ class Figure(PlainFigure):
     >>> b"/Type3" in file.getvalue()
     False
 
-    matplotlib looks some of its settings up only as it draws or saves, long after the function that made the figure has
-    returned. This one remembers them; the user's stay as they are. A notebook shows it as a picture, with no further
-    import and no `%matplotlib`.
+    matplotlib reads some settings only when it draws or saves, after the function that made the figure has returned.
+    This class stores them with the figure and leaves the user's settings unchanged. A notebook shows the figure as a
+    picture, without further imports and without `%matplotlib`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._look = {name: rcParams[name] for name in rcParams if name.partition(".")[0] in _LOOKS}
+        self._look = {name: rcParams[name] for name in rcParams if name.partition(".")[0] in _STYLE_GROUPS}
 
     def draw(self, renderer: Any) -> None:
         with matplotlib.rc_context(cast(Any, self._look)):
@@ -185,10 +186,10 @@ class Figure(PlainFigure):
 
 
 def screen_picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
-    """Return a figure as PNG for a notebook, and its width and height on the screen."""
+    """Return a figure as PNG for a notebook, with its width and height on the screen."""
     width, height = figure.get_size_inches().tolist()
     file = BytesIO()
-    figure.savefig(file, format="png", dpi=min(2 * SCREEN_DPI, LONGEST / max(width, height)))
+    figure.savefig(file, format="png", dpi=min(2 * SCREEN_DPI, LARGEST_SIDE / max(width, height)))
     return file.getvalue(), {"width": round(width * SCREEN_DPI), "height": round(height * SCREEN_DPI)}
 
 
@@ -196,7 +197,7 @@ Drawing = TypeVar("Drawing", bound=Callable[..., Any])
 
 
 def in_style(draw: Drawing) -> Drawing:
-    """Make a function that returns a figure draw it in the common style, save where the user's settings differ.
+    """Decorate a function that returns a figure: it draws in this style, except where the user's settings differ.
 
     >>> @in_style
     ... def plot_line() -> Figure:
@@ -209,23 +210,23 @@ def in_style(draw: Drawing) -> Drawing:
 
     @wraps(draw)
     def drawn(*args: Any, **kwargs: Any) -> Any:
-        with matplotlib.rc_context(cast(Any, _house())):
+        with matplotlib.rc_context(cast(Any, _style_settings())):
             return draw(*args, **kwargs)
 
     return cast(Drawing, drawn)
 
 
 @contextmanager
-def only_house_style() -> Iterator[None]:
-    """Leave the user's settings aside, as for pages that are the same whoever writes them.
+def ignoring_user_style() -> Iterator[None]:
+    """Ignore the user's settings, so that pages and reports do not depend on them.
 
-    A letter that the font lacks is a box there, without a word: those who write pages cannot choose another font.
+    A character that the font lacks is drawn as a box without a warning: whoever writes pages cannot choose the font.
     """
     kept = ("backend", "toolbar", "interactive", "webagg", "docstring", "savefig.directory")
     defaults = {name: value for name, value in DEFAULTS.items() if not name.startswith(kept)}
     with (
         matplotlib.rc_context(cast(Any, defaults)),
-        matplotlib.rc_context(cast(Any, _house())),
+        matplotlib.rc_context(cast(Any, _style_settings())),
         saving(),
         warnings.catch_warnings(),
     ):
@@ -234,24 +235,24 @@ def only_house_style() -> Iterator[None]:
 
 
 def figure_grid(rows: int, columns: int, size: tuple[float, float], **kwargs: Any) -> tuple[PlainFigure, Any]:
-    """Return a figure of a size in inches with an array of rows × columns of axes."""
+    """Return a figure of a size in inches, and its axes as an array [rows, columns]."""
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
 
 
 def by_depth(count: int) -> list[Any]:
-    """Return colours for things in an order, such as layers: from those nearest to the ink to the palest.
+    """Return a sequence of colours for ordered things, such as layers: from dark to pale, or pale to dark on black.
 
     >>> len(by_depth(3))
     3
     """
-    # neither end may come too near to what lies behind
+    # neither end may be too close to the background
     ends = (0.2, 1.0) if _is_dark(look().paper) else (0.0, 0.88)
     return [tuple(color) for color in _sequence()(np.linspace(*ends, max(count, 1)))]
 
 
 def evenly(count: int, most: int = 6) -> list[int]:
-    """Return at most so many of things in an order, the first and the last among them, as a legend names them.
+    """Return at most so many indices at equal steps, with the first and the last, for the entries of a legend.
 
     >>> evenly(26)
     [0, 5, 10, 15, 20, 25]
@@ -265,7 +266,7 @@ def _sequence() -> Any:
 
 
 def show(axes: Axes, picture: Any, title: str = "", **kwargs: Any) -> None:
-    """Draw a picture without ticks: small ones with sharp pixels, large ones averaged as they shrink."""
+    """Draw a picture without ticks: pixels stay sharp when magnified and are averaged when shrunk."""
     axes.imshow(np.asarray(picture), **({"interpolation": "auto"} | kwargs))
     bare(axes)
     if title:
@@ -273,7 +274,7 @@ def show(axes: Axes, picture: Any, title: str = "", **kwargs: Any) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Leave nothing of axes but what is drawn into them."""
+    """Remove ticks, spines and background from axes."""
     axes.set(xticks=[], yticks=[])
     axes.patch.set_visible(False)
     for side in axes.spines.values():
@@ -281,7 +282,7 @@ def bare(axes: Axes) -> None:
 
 
 def shorten(names: Sequence[str], most: int = 26) -> list[str]:
-    """Return names that fit a legend: long ones lose their middle.
+    """Return names that fit a legend: long ones are shortened in the middle.
 
     >>> shorten(["conv1", "a-very-long-name-of-a-layer.conv"], 12)
     ['conv1', 'a-ver….conv']

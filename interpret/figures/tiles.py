@@ -1,4 +1,4 @@
-"""Rows of small pictures with captions, in inches: what figures of units and of single images consist of."""
+"""Rows of small pictures with captions: figures of units and of single images."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from interpret.figures.sheet import Sheet
 from interpret.figures.style import look
 
 BETWEEN_CELLS, BETWEEN_PICTURES = 0.12, 0.03
-"""Inches."""
+"""Space in inches between cells, and between the pictures of a cell."""
 LONGEST_CAPTION = 1.6
-"""Inches that a caption may ask for; longer ones are shortened."""
+"""The largest width of a caption in inches; longer ones are shortened."""
 
 
 def choose(panels: Names, names: Sequence[str], most: int) -> list[int]:
-    """Return the places of the panels that are asked for, or of the first ones.
+    """Return the indices of the chosen panels, or of the first ones.
 
     >>> choose(["12", "3"], ["3", "5", "12"], most=2)
     [2, 0]
@@ -36,7 +36,7 @@ def choose(panels: Names, names: Sequence[str], most: int) -> list[int]:
 
 @dataclass
 class Cell:
-    """Pictures [h, w, 3] side by side, and what stands below them."""
+    """Pictures [h, w, 3] side by side, with a caption below."""
 
     pictures: Sequence[NDArray[np.uint8]]
     caption: str = ""
@@ -44,7 +44,7 @@ class Cell:
 
 @dataclass
 class Row:
-    """Cells side by side, and what stands to their left."""
+    """Cells side by side, with a label to their left."""
 
     cells: Sequence[Cell]
     label: str = ""
@@ -52,34 +52,34 @@ class Row:
 
 @dataclass
 class Tiles:
-    """Rows below each other, all cells of one width; rows that are too wide go on in the next line."""
+    """Rows of cells of equal width; rows that are too wide continue in the next line."""
 
     rows: Sequence[Row]
     columns: int
-    """How many cells stand in a row where there is room for their captions."""
+    """The largest number of cells in a row; fewer where captions need more room."""
     title: str = ""
     note: str = ""
-    """In small letters at the end."""
+    """Small text at the end."""
     most: int = field(default=1)
-    """How many pictures a cell has room for."""
+    """The largest number of pictures in a cell."""
 
     def draw(
         self, width: float | None = None, figsize: tuple[float, float] | None = None, ax: Axes | None = None
     ) -> Any:
-        """Draw it as a figure of a width in inches, or into one's own axes, and return the one or the other."""
+        """Draw a figure of a width in inches, or draw into given axes; return the figure or the axes."""
         return lay_out([[self.panel()]], width, figsize, ax, self.title)
 
     def panel(self, name: str = "") -> Panel:
-        """Return it as a panel of a figure, without its title."""
+        """Return a panel for a figure, without the title."""
         return Panel(name, lambda axes, wide, _: self._draw(axes, wide), WHOLE_LINE, self._height)
 
     def _left(self, width: float) -> float:
-        """Return how much room the labels take."""
+        """Return the width of the labels."""
         longest = max((width_of(line) for row in self.rows for line in row.label.split("\n")), default=0.0)
         return min(longest + 0.1, 0.25 * width) if longest else 0.0
 
     def _columns(self, width: float) -> int:
-        """Return how many cells there are in a row: fewer than asked for where their captions need more room."""
+        """Return how many cells fit in a row, given their captions."""
         least = max(
             (width_of(line) for row in self.rows for cell in row.cells for line in cell.caption.split("\n")),
             default=0.0,
@@ -89,7 +89,7 @@ class Tiles:
         return max(1, min(self.columns, int(room / (least + BETWEEN_CELLS))))
 
     def _lines(self, width: float) -> list[Row]:
-        """Return rows that have no more cells than there is room for."""
+        """Return the rows, broken into lines that fit the width."""
         columns = self._columns(width)
         lines: list[Row] = []
         for label, rows in groupby(self.rows, lambda row: row.label):
@@ -103,11 +103,11 @@ class Tiles:
         return (width - self._left(width) - (columns - 1) * BETWEEN_CELLS) / columns
 
     def _side(self, width: float) -> float:
-        """Return how wide a picture is."""
+        """Return the width of a picture."""
         return (self._cell(width) - (self.most - 1) * BETWEEN_PICTURES) / self.most
 
     def _heights(self, width: float) -> list[tuple[float, float]]:
-        """Return of each line how high its pictures are, and its captions."""
+        """Return for each line the height of its pictures and of its captions."""
         side = self._side(width)
         heights = []
         for row in self._lines(width):
@@ -134,7 +134,7 @@ class Tiles:
                 x = left + column * (cell_width + BETWEEN_CELLS)
                 for place, picture in enumerate(cell.pictures):
                     start = x + place * (side + BETWEEN_PICTURES)
-                    # small ones with sharp pixels, large ones averaged
+                    # pixels stay sharp when magnified and are averaged when shrunk
                     sheet.picture(start, top, side, side * picture.shape[0] / picture.shape[1], picture)
                 words = "\n".join(fit(line, cell_width + 0.06) for line in cell.caption.split("\n"))
                 sheet.write(x, top + high + 0.03, words, color=quiet)
@@ -143,7 +143,7 @@ class Tiles:
 
 
 def _label(label: str, left: float) -> str:
-    """Return a row's label in the room that it has."""
+    """Return the label of a row, fitted to its width."""
     return "\n".join(fit(line, left - 0.08, lines=2) for line in label.split("\n"))
 
 

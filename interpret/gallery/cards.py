@@ -1,4 +1,4 @@
-"""Model cards: the little of Markdown that a card needs, as data for the templates, which escape every word of it."""
+"""Model cards: a part of Markdown, parsed into data that the templates escape."""
 
 from __future__ import annotations
 

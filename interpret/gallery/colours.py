@@ -1,4 +1,4 @@
-"""Which colour a unit's pictures have, by name, for search and for the sheets."""
+"""The name of the main colour in a unit's patches."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ COLOURS = (
     "pink",
 )
 LETTERS = "kawronygtbvp"
-"""One for each colour, in the same order."""
+"""The letter of each colour in the search index, in the same order."""
 GREYISH = 0.04
 """The chroma below which a colour is black, grey or white."""
 HUE_COUNTS = 0.25
-"""The share from which on a colour with a hue comes before black, grey and white."""
+"""The least share with which a hue takes precedence over black, grey and white."""
 BITS = 5
 """How many bits of each channel decide the name: colours that agree in them have the same one."""
 

@@ -10,26 +10,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEAST = 0.3
-"""The smallest correlation that is shown: below it, chance alone finds as much among many units."""
+"""The smallest correlation that is shown: smaller ones occur by chance among many units."""
 ROWS_AT_ONCE = 256
 GROUP = 64
 
 
 @dataclass(frozen=True)
 class Correlates:
-    """For each of a layer's C units, the n units that it correlates with most; layers of −1 where there are fewer."""
+    """For each of a layer's C units, the n units with the largest correlations; layer −1 where there are fewer."""
 
     layers: NDArray[np.int64]
-    """[C, n] which of the layers given."""
+    """[C, n] index among the given layers."""
     units: NDArray[np.int64]
     values: NDArray[np.float32]
-    """[C, n] Pearson's correlation of the largest values on the sample's images."""
+    """[C, n] Pearson's correlation of the units' largest values on the images of the sample."""
 
 
 def correlate(
     maxima: Mapping[str, NDArray[np.float32]], n: int = 4, step: Callable[[int], Any] = lambda _: None
 ) -> tuple[dict[str, Correlates], dict[str, Correlates]]:
-    """Return the units that correlate most with each unit: those of its own layer, and those of all others.
+    """Return the units that correlate most with each unit: in its own layer, and in all other layers.
 
     >>> rise, fall = np.array([0.0, 1, 2, 3]), np.array([3.0, 2, 1, 0])
     >>> within, across = correlate({"a": np.stack([rise, rise * 2, fall], 1), "b": np.stack([fall], 1)}, n=1)
@@ -40,8 +40,8 @@ def correlate(
 
     Args:
         maxima: the units' largest values [images, C] on the same images, layer by layer.
-        n: how many to return of each.
-        step: called with the number of units done, after every few hundred.
+        n: how many units to return for each unit.
+        step: called with the number of units done since the last call.
     """
     names = list(maxima)
     ends = np.cumsum([maxima[name].shape[1] for name in names])
@@ -80,7 +80,7 @@ def _best(scores: NDArray[np.float32], n: int) -> tuple[NDArray[np.int64], NDArr
     """Return the columns and values of each row's n largest, the lowest column first where they tie."""
     columns = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
     if scores.shape[1] % GROUP == 0 and scores.shape[1] > 4 * n * GROUP:
-        # the n largest lie in the n groups with the largest maxima: reading those is faster than sorting all
+        # the n largest lie in the n groups with the largest maxima: sorting those is faster than sorting all
         groups = scores.reshape(len(scores), -1, GROUP)
         chosen = np.sort(np.argpartition(-groups.max(2), n - 1, axis=1)[:, :n], axis=1)
         columns = (chosen[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores), -1)

@@ -1,6 +1,6 @@
-"""The geometry of the small drawings: receptive fields to scale, histograms, boxes on photographs.
+"""The geometry of small drawings: receptive fields, histograms, boxes on images, kernels and curves.
 
-Everything here returns plain numbers; the templates turn them into inline SVG.
+Functions return numbers and SVG paths, which the templates put into inline SVG.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Rect:
 
 @dataclass(frozen=True)
 class FieldDrawing:
-    """The input, the window that the neuron in its middle sees, and that of the neuron beside and below it."""
+    """The input, the receptive field of the neuron in its middle, and that of the neuron one row and column further."""
 
     image: Rect
     window: Rect
@@ -42,7 +42,7 @@ class FieldDrawing:
 
 
 def draw_field(field: dict[str, Any] | None, input_shape: Sequence[int]) -> FieldDrawing:
-    """Return a receptive field drawn to scale against the input, a field of None as the whole of it.
+    """Return the drawing of a receptive field to scale in the input; None means the whole input.
 
     >>> drawing = draw_field({"size": [11, 11], "stride": [4, 4]}, (3, 44, 44))
     >>> drawing.window, drawing.neighbour, drawing.whole
@@ -74,25 +74,25 @@ def draw_field(field: dict[str, Any] | None, input_shape: Sequence[int]) -> Fiel
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram as SVG paths, with the places of the hits on its horizontal axis."""
+    """A histogram as SVG paths, with a tick for each hit."""
 
     bars: str
-    """The bins side by side, each one wide, on a base line at the drawing's height."""
+    """The outline of the bins, each of width 1, on a base line at the height of the drawing."""
     scale: float
     """Width of a bin in the drawing."""
     ticks: str
-    """A stroke below the base line for each hit."""
+    """A tick below the base line for each hit."""
     low: float
     high: float
     zero: float | None
-    """Where zero lies on the axis; None where it is outside or too near an end to be labelled."""
+    """The position of zero on the axis; None where it is outside or too near an end for a label."""
     most: int
     """Images in the fullest bin."""
     total: int
 
 
 def draw_histogram(counts: np.ndarray, start: float, width: float, values: Sequence[float]) -> Histogram | None:
-    """Return the drawing of counts over bins of equal width, without the empty ones at either end.
+    """Return the drawing of a histogram with bins of equal width, without the empty bins at both ends.
 
     >>> drawing = draw_histogram(np.array([0, 2, 0, 4, 0]), start=-2.0, width=1.0, values=[1.0])
     >>> drawing.bars, drawing.scale, drawing.ticks, (drawing.low, drawing.high)
@@ -106,7 +106,7 @@ def draw_histogram(counts: np.ndarray, start: float, width: float, values: Seque
     counts = counts[filled[0] : filled[-1] + 1]
     start += float(filled[0] * width)
     most = int(counts.max())
-    # a bin that holds anything shows, however small its share
+    # a bin that is not empty is visible, however small its count
     heights = np.where(counts > 0, np.maximum(np.round(counts / most * HISTOGRAM_HEIGHT), 1), 0).astype(int)
     bars, last = f"M0 {HISTOGRAM_HEIGHT}", 0
     for height in heights.tolist():
@@ -133,18 +133,18 @@ def draw_histogram(counts: np.ndarray, start: float, width: float, values: Seque
 
 @dataclass(frozen=True)
 class BoxDrawing:
-    """A receptive field on its photograph, in the photograph's pixels."""
+    """A receptive field on an image, in pixels of the image."""
 
     frame: str
-    """The box as an SVG path, with a ring round it where it is too small to be found by eye."""
+    """The box as an SVG path; a small one has a ring around it."""
     shaded: bool
-    """Whether the box is large enough that what lies outside it may be darkened."""
+    """Whether the image is darkened outside the box; not where the box is small."""
     whole: bool
-    """Whether the box is the whole photograph."""
+    """Whether the box is the whole image."""
 
 
 def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
-    """Return where a box (top, left, bottom, right), in fractions, lies on a photograph.
+    """Return the drawing of a box (top, left, bottom, right), in fractions, on an image.
 
     >>> draw_box((0.25, 0.0, 0.75, 0.5), width=200, height=100)
     BoxDrawing(frame='M0 25h100v50h-100z', shaded=True, whole=False)
@@ -164,21 +164,21 @@ def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
 
 
 LEVELS = 9
-"""Greys that a kernel is drawn in: the middle one is a weight of zero."""
+"""The number of greys in the drawing of a kernel; the middle one is zero."""
 
 
 @dataclass(frozen=True)
 class KernelDrawing:
-    """A small kernel as SVG paths of strokes one wide, each square a stroke."""
+    """A small kernel as SVG paths, in which each weight is a stroke of width 1."""
 
     width: int
     height: int
     levels: list[tuple[int, str]]
-    """A grey, from 0, the most negative, to 8, the most positive, and the squares that have it; 4 is left out."""
+    """Greys from 0, most negative, to 8, most positive, each with the path of its weights; 4, zero, is left out."""
 
 
 def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
-    """Return the drawing of a kernel [h, w], scaled by its own largest weight, on the grey of a weight of zero.
+    """Return the drawing of a kernel [h, w], scaled by its largest absolute weight.
 
     >>> draw_kernel(np.array([[-1.0, 0.0], [0.5, 1.0]])).levels
     [(0, 'M0 .5h1'), (6, 'M0 1.5h1'), (8, 'M1 1.5h1')]
@@ -198,20 +198,20 @@ CURVE_WIDTH, CURVE_HEIGHT = 160, 72
 
 @dataclass(frozen=True)
 class CurveDrawing:
-    """Curves over one axis as SVG paths."""
+    """Curves over one horizontal axis as SVG paths."""
 
     layer: str
     unit: str
-    """Empty where there is no unit's curve."""
+    """Empty where only the layer has a curve."""
     low: float
     high: float
     """The ends of the horizontal axis."""
     top: float
-    """The height of the drawing, in the curves' units."""
+    """The upper end of the vertical axis."""
 
 
 def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) -> CurveDrawing:
-    """Return a layer's curve and a unit's over ascending values, on an axis from 0 to 1 or to the larger of the two.
+    """Return the drawing of a layer's and a unit's curve; the vertical axis reaches from 0 to 1, or to their maximum.
 
     >>> draw_curves(np.array([-1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.5]), None).layer
     'M0 0 80 72 160 36'

@@ -1,4 +1,4 @@
-"""The findings: every other result that a study keeps, drawn and with the sentence that tells how to read it."""
+"""The findings: every other result of a study, as a figure with an explanation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from interpret.study.reader import IMAGE_PREDICTIONS, StudyReader
 from interpret.support.files import layer_path
 
 LARGEST_SVG = 500_000
-"""Bytes from which on a figure is kept as pixels: it then consists of pictures."""
+"""Figures with a larger SVG, in bytes, are written as PNG: they consist mostly of pictures."""
 DPI = 160
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One result: its figure as a file, and what is said of it."""
+    """One result: its figure as a file, and how to read it."""
 
     kind: str
     name: str
-    """What tells it from others of its kind, such as a layer or a transform."""
+    """Its name among the results of its kind, such as a layer or a transform; may be empty."""
     title: str
     reading: str
     path: str
@@ -42,18 +42,18 @@ class Finding:
 
 def findings(study: StudyReader, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order of a report; without context, those that show no whole images."""
-    from interpret.figures.style import only_house_style
+    from interpret.figures.style import ignoring_user_style
     from interpret.results.plotting import plot
 
     for kind, name in study.drawable_results():
-        # what the network makes of each image stands on its page
+        # the pages of images show these predictions
         if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGE_PREDICTIONS):
             continue
         result = study.result(kind, name)
-        with only_house_style():
+        with ignoring_user_style():
             figure = plot(result)
             file = BytesIO()
-            # no date, no random name and no library's version goes into the file: the same result gives the same bytes
+            # without date and library version, the same result gives the same bytes
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
             ending, picture = "svg", file.getvalue()
             if len(picture) > LARGEST_SVG:

@@ -18,9 +18,9 @@ from interpret.gallery.sources import Source
 from interpret.study.views.pictures import Picture
 
 IMAGES_PER_PAGE = 240
-"""How many images a page of the list shows."""
+"""The number of images on a page of the list."""
 COLUMNS = 16
-"""Tiles in a row of its picture."""
+"""Tiles in a row of a page's picture."""
 LARGEST_TILE = 128
 """Largest side of a tile, in pixels."""
 WEBP_QUALITY = 50
@@ -58,7 +58,7 @@ class Entry:
     view: str
     """The part of the page's picture that is the image, as the viewBox of an SVG; empty where it has no picture."""
     hits: Sequence[Any]
-    """The layers among whose units' hits it is, with these units, of an image that has no page of its own."""
+    """The units of which it is a hit, by layer, for an image without a page."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ListPage:
     last: int
     entries: list[Entry]
     picture: Picture | None
-    """All images of the page, tile by tile; None where none has a picture."""
+    """The tiles of all images of the page; None where none has a picture."""
     content: bytes
-    """What the file of that picture holds."""
+    """The file of that picture."""
 
     @property
     def href(self) -> str:
@@ -88,7 +88,7 @@ class ListPage:
 
 
 def list_pages(network: NetworkPage, hits: Mapping[int, Sequence[Any]]) -> Iterator[ListPage]:
-    """Yield the pages of the list of images; `hits` says of which units' hits each is one."""
+    """Yield the pages of the list of images; `hits` are the units of which each is a hit."""
     numbers = list(network.addresses)
     starts = range(0, len(numbers), IMAGES_PER_PAGE)
     for place, start in enumerate(starts):

@@ -26,7 +26,7 @@ from interpret.study.views.network import NetworkView
 class NetworkPage(NetworkView[LayerPage]):
     """A whole study as the gallery's templates read it.
 
-    Without `context`, whole images stay out: sources, the sample's inputs, and patches that are whole inputs.
+    Without `context`, whole images are left out: sources, the sample's inputs, and patches that are whole inputs.
     """
 
     def __init__(self, study: StudyReader, context: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The data flow beside the list of layers: lanes that branch, run side by side and meet."""
+"""The data flow beside the list of layers, as lanes that branch and join."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 STEP = 12
-"""Pixels from lane to lane."""
+"""Distance of lanes in pixels."""
 HEAD = 44
 """Height in pixels of the part of a row in which lanes bend; below it they run straight."""
 
 
 @dataclass
 class Rail:
-    """What a row shows of the flow."""
+    """The lanes in one row of the list."""
 
     dot: int | None = None
     """The lane of the row's own node; None where lanes only pass."""
@@ -28,7 +28,7 @@ class Rail:
 def lay_rails(rows: Sequence[str | None], sources: Mapping[str, Sequence[str]]) -> list[Rail]:
     """Return the lanes beside each row; a row of None has no node.
 
-    A block of two layers with a connection past it: the block moves to a lane of its own, and returns at the sum.
+    A block of two layers with a skip connection: the block has its own lane until the sum.
 
     >>> rails = lay_rails(["a", "b", "c", "sum"], {"b": ["a"], "c": ["b"], "sum": ["c", "a"]})
     >>> [(rail.dot, rail.into) for rail in rails]
@@ -38,7 +38,7 @@ def lay_rails(rows: Sequence[str | None], sources: Mapping[str, Sequence[str]]) 
 
     Args:
         rows: names of the nodes from top to bottom, which is the order of execution.
-        sources: what feeds each node; those that have no row are left out.
+        sources: the nodes that each node reads from; those without a row are left out.
     """
     place = {name: row for row, name in enumerate(rows) if name is not None}
     last: dict[str, int] = {}
@@ -73,7 +73,7 @@ def _free(lanes: Sequence[str | None]) -> int:
 
 
 def contract(sources: Mapping[str, Sequence[str]], shown: set[str]) -> dict[str, list[str]]:
-    """Return what feeds each node that is shown, through those that are not.
+    """Return the shown nodes that each shown node reads from, directly or through nodes that are not shown.
 
     >>> contract({"relu": ["conv"], "pool": ["relu"], "next": ["pool", "conv"]}, {"conv", "next"})
     {'next': ['conv']}
@@ -83,7 +83,7 @@ def contract(sources: Mapping[str, Sequence[str]], shown: set[str]) -> dict[str,
     def of(name: str) -> list[str]:
         reached: dict[str, None] = {}
         for source in sources.get(name, ()):
-            # in the order of execution, a hidden source has been looked at before
+            # nodes are in order of execution, so that a hidden source was resolved before
             reached |= dict.fromkeys([source] if source in shown else hidden.get(source, []))
         return list(reached)
 

@@ -60,12 +60,14 @@ def relations_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Rela
     """Return the relations in which a unit has any other unit."""
     found = [
         Relation(
-            "Reads from",
-            "units before it with the largest weights, + excites, − inhibits",
+            "Strongest connections from earlier layers",
+            "largest weights, + excites, − inhibits",
             inputs_of(network, layer, unit),
             signed=True,
         ),
-        Relation("Feeds", "units after it with the largest weights", outputs_of(network, layer, unit), signed=True),
+        Relation(
+            "Strongest connections to later layers", "largest weights", outputs_of(network, layer, unit), signed=True
+        ),
     ]
     for title, correlates in (
         ("Most correlated units in this layer", network.correlates_inside),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Selectivity:
-    """For each of C units, how much it prefers one class, from 0 to 1, and which; −1 where none excites it."""
+    """For each of C units, its class selectivity, from 0 to 1, and its preferred class; −1 where it has none."""
 
     values: NDArray[np.float32]
     classes: NDArray[np.int64]

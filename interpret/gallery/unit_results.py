@@ -1,4 +1,4 @@
-"""What a study's other results say of single layers and units: invariance, training, what an occluder takes away."""
+"""Other results of a study for single layers and units: invariance, evolution during training, occlusion."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from interpret.study.reader import StudyReader
 from interpret.support.files import layer_path
 
 STRIP_TILE = 64
-"""Side in pixels of a tile in a strip: as in the sprites."""
+"""Side in pixels of a tile in a strip, as in sprites."""
 STRIP_GAP = 2
 OCCLUDED_TILE = 160
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How far a unit moves as images are transformed, beside how far its layer does."""
+    """How far the activations of a layer, and of one unit, move as images are transformed."""
 
     title: str
     axis: str
@@ -35,7 +35,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Strip:
-    """A unit at each kept epoch of its training: what excited it most, and what of that carried the excitation."""
+    """A unit at each stored epoch of the training: its top-activating patch and the projection."""
 
     path: str
     picture: bytes
@@ -46,18 +46,18 @@ class Strip:
 
 @dataclass(frozen=True)
 class Occluded:
-    """Images in which a unit was followed as a square hid their parts: each beside the map of what was left of it."""
+    """Images beside maps of a unit's activation with each place covered by a square."""
 
     path: str
     picture: bytes
     width: int
     height: int
     square: str
-    """How large the square was."""
+    """The size of the square, in words."""
 
 
 class UnitResults:
-    """The results of invariance probes, of the training's evolution and of occlusion, by layer and unit."""
+    """A study's results of invariance probes, evolution during training and occlusion, by layer and unit."""
 
     def __init__(self, study: StudyReader) -> None:
         self._probes: list[Any] = []
@@ -75,9 +75,11 @@ class UnitResults:
             for layer, of_units in probe.unit_areas.items():
                 areas[layer].append(of_units)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a unit that is zero on all images has no mean
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # a unit that is zero on all images has no relative distance
             self.movement = {layer: np.nanmean(np.stack(found), 0) for layer, found in areas.items()}
-            """Layer to [C]: how far each unit moves, as the mean over all probes: 0 is invariant."""
+            """For each layer [C]: the mean distance that each unit moves, over all probes; 0 is invariant."""
             self._of_layers = [
                 {layer: np.nanmean(curves, 0) for layer, curves in probe.relative.items()} for probe in self._probes
             ]
@@ -90,7 +92,7 @@ class UnitResults:
         return [value if math.isfinite(value) else None for value in found.tolist()]
 
     def curves(self, layer: str, unit: int | None = None) -> list[Curve]:
-        """Return a unit's curves, each beside its layer's, or without a unit the layer's alone."""
+        """Return the curves of a unit and its layer, one for each probe; without a unit, those of the layer."""
         found = []
         for probe, of_layers in zip(self._probes, self._of_layers, strict=True):
             if layer not in of_layers:
@@ -105,7 +107,7 @@ class UnitResults:
         return found
 
     def strip(self, layer: str, unit: int) -> Strip | None:
-        """Return a unit's strip, where its training was followed."""
+        """Return a unit's strip, or None where no evolution contains the unit."""
         for name, evolution in self._evolutions:
             places = np.flatnonzero(evolution.units.get(layer, np.zeros(0)) == unit)
             if not len(places):
@@ -120,7 +122,7 @@ class UnitResults:
         return None
 
     def occluded(self, layer: str, unit: int) -> Occluded | None:
-        """Return the images in which a unit was followed by an occluder, and what was left of it at each place."""
+        """Return the occlusion maps of a unit, or None where no occlusion contains the unit."""
         for name, occlusion in self._occlusions:
             if occlusion.layer != layer:
                 continue
@@ -140,9 +142,10 @@ class UnitResults:
 
 
 def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
-    """Return the map of a unit's sum as a picture of the image's size: each place is a cell around the square's centre.
+    """Return the summed activation for each position of the square, as a picture of the image's size.
 
-    The brightest is the sum without the square, or more; black is nothing left.
+    Each position is a cell around the centre of the square. The brightest colour is the sum without the square, or
+    more; black is zero.
     """
     import matplotlib
 
@@ -153,14 +156,14 @@ def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
     cells = colours.repeat(down, 0).repeat(right, 1)
     top, left = (max(0, (size - stride) // 2) for size, stride in zip(occlusion.size, (down, right), strict=True))
     height, width = occlusion.pictures.shape[1:3]
-    # the rim, which no centre reaches, shows its nearest place
+    # the border, which no centre reaches, shows the nearest position
     rows = np.clip(np.arange(height) - top, 0, len(cells) - 1)
     columns = np.clip(np.arange(width) - left, 0, cells.shape[1] - 1)
     return cells[rows][:, columns]
 
 
 def _side_by_side(tiles: NDArray[np.uint8], side: int = STRIP_TILE) -> Image.Image:
-    """Return tiles [rows, columns, h, w, 3] as one picture, small ones magnified so that each pixel is a square."""
+    """Return tiles [rows, columns, h, w, 3] as one picture; small tiles are magnified by a whole factor."""
     rows, columns, height, width, _ = tiles.shape
     zoom = max(1, side // max(height, width))
     shrunk = min(1.0, side / max(height, width))

@@ -1,4 +1,4 @@
-"""Writing a gallery: every page of a study, and the pictures they show, into one folder."""
+"""Write a gallery: the pages of a study and their pictures, in one folder."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ FORMAT = 2
 MARKER = "gallery.json"
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
 EVERY_PAGE = 2000
-"""Up to so many images, each has a page of its own; of more, those of which there is more to show than an entry."""
+"""Up to this many images, each has a page; of more, those of the sample and those that are hits of many units."""
 MANY_HITS = 10
-"""Among the hits of how many units one of very many images must be to have a page, if it is not in the sample."""
+"""The number of units of which an image must be a hit to have a page, if there are many images."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
@@ -61,23 +61,22 @@ def write_gallery(
     >>> page.name, (page.parent / "layers" / "2" / "1.html").exists()
     ('index.html', True)
 
-    The folder opens from disk or from any static host; the pages need no network, and read the same without
-    JavaScript, but for search, comparison and favourites. It is a function of the study alone: the same study gives
-    the same bytes. Over an older gallery, files that stay the same are kept as they are, and all others take their
-    place at once at the end; it lists its files in `interpret.sha256`, and no other one is ever removed. Pictures are
-    hard links to the study's where the file system has them, else copies.
+    The pages open from disk or from a static host, without a network; only search, comparison and favourites need
+    JavaScript. The same study gives the same bytes. An older gallery is replaced at once, when all files are written;
+    unchanged files are kept. The gallery lists its files in `interpret.sha256`, and other files are never removed.
+    Pictures are hard links to the study's files where possible, otherwise copies.
 
-    Up to 10,000 images, each has a page or an entry in the list of images, with its prediction; of more, those of the
-    sample and those among the hits of ten units or more have a page.
+    Up to 10,000 images, each has a page or an entry in the list of images, with its prediction; with more, those of
+    the sample and those that are hits of ten units or more have a page.
 
     Args:
         study: a study or its folder.
-        out: the folder to write: a new or an empty one, or an older gallery.
-        context: whether to show whole images: the pictures that hits come from, and the sample. Without, there are
-            the patches alone, and not those of layers whose units see the whole input.
+        out: the folder to write: a new or empty folder, or an older gallery.
+        context: whether to show whole images: source images and the sample. Without, the gallery has patches only,
+            except in layers whose units see the whole input.
 
     Raises:
-        InterpretError: `out` is a file or holds what is not as an earlier gallery had it; the study has no mined layer.
+        InterpretError: `out` is a file or contains anything but an unchanged gallery; the study has no mined layer.
     """
     if not isinstance(study, StudyReader):
         study = StudyReader(study)
@@ -92,12 +91,12 @@ def write_gallery(
 
 
 def check_target(out: str | os.PathLike[str]) -> None:
-    """Refuse a place for a gallery that holds something that no gallery of this program's does.
+    """Check that a gallery may be written to a folder: it is new, empty, or contains an unchanged gallery.
 
     >>> check_target("there-is-no-such-folder")
 
     Raises:
-        InterpretError: `out` is a file or holds anything that this program did not write there.
+        InterpretError: `out` is a file, or contains files that interpret did not write there.
     """
     out = Path(out)
     if (out / MARKER).is_file() and read_manifest(out) is None:
@@ -109,7 +108,7 @@ def check_target(out: str | os.PathLike[str]) -> None:
 
 
 class _Writer:
-    """Writes the pages of one study into a folder that is still empty."""
+    """Writes the pages of a study into an empty folder."""
 
     def __init__(self, network: NetworkPage, folder: Path, older: Path) -> None:
         self.network, self.folder, self.older = network, folder, older
@@ -135,7 +134,7 @@ class _Writer:
         self.templates.globals.update(network=network, version=__version__, found=self.found)
         self.made: set[Path] = set()
         self.shown: set[int] = set()
-        """The sources that pages of units and of images show."""
+        """The sources whose pictures pages of units and of images show."""
 
     def write(self) -> None:
         network = self.network
@@ -182,13 +181,13 @@ class _Writer:
             self._text(f"assets/{name}", (here / name).read_text(encoding="utf-8"))
 
     def _correlate(self) -> None:
-        """Find the units that are alike, among the layers that were mined on the same sample."""
+        """Find correlated units, among the layers that were mined on the same sample."""
         maxima, sample = {}, None
         for layer in self.network.mined_layers:
             if sample is None:
                 sample = layer.data.sample_images
             same = np.array_equal(sample, layer.data.sample_images)
-            # layers keep their places, which the results refer to
+            # other layers keep their index, to which results refer
             maxima[layer.name] = layer.data.sample_maxima if same else np.zeros((len(sample), layer.unit_count), "f4")
             layer.forget()
         with progress(self.network.unit_count, "comparing units", unit="unit") as bar:
@@ -276,13 +275,13 @@ class _Writer:
         self._text(path, self.templates.get_template(template).render(**shown))
 
     def _text(self, path: str, text: str) -> None:
-        # a file name that is not Unicode arrives as lone surrogates, which UTF-8 has no bytes for
+        # a file name that is not Unicode contains lone surrogates, which UTF-8 cannot encode
         self._bytes(path, text.encode("utf-8", errors="replace"))
 
     def _bytes(self, path: str, content: bytes) -> None:
         target, older = self._place(Path(path)), self.older / path
         try:
-            # what stays the same stays the same file, so that a copy elsewhere has little to fetch
+            # an unchanged file is kept, so that synchronising a copy transfers little
             if older.stat().st_size == len(content) and older.read_bytes() == content:
                 os.link(older, target)
                 return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from interpret.figures.style import only_house_style
+from interpret.figures.style import ignoring_user_style
 from interpret.results.plotting import plot
 from interpret.study.reader import StudyReader
 from interpret.study.views.layer import LayerView
@@ -27,18 +27,18 @@ UNITS = 4
 """Units of each layer that are shown: those with the largest values."""
 
 READ_FILTERS = (
-    "Each tile is one kernel of {layer}, drawn as the pattern that it answers to: mid-grey is a weight of zero, light "
+    "Each tile is one kernel of {layer}, drawn as the pattern that it responds to: mid-grey is a weight of zero, light "
     "is positive and dark negative, in the colours of the input where it has three channels."
 )
 READ_UNITS = (
-    "The {count} units of each layer with the largest values. Left, the parts of the images that excite the unit most, "
-    "the strongest first; right, what in them carried the excitation, passed back to the pixels by the rule named. "
-    "Mid-grey is nothing; each projection is stretched to its own contrast."
+    "The {count} units of each layer with the largest values. Left: the patches that activate the unit most, strongest "
+    "first. Right: their projections, that is, the activation passed back to the pixels by the rule named. Mid-grey is "
+    "zero; each projection is scaled to its own contrast."
 )
 READ_LAYERS = (
-    "In the order in which they run. Output is channels × height × width; MACs are multiply-accumulates for one image; "
-    "a receptive field is what one unit sees of the input, in pixels; a local field that part of it from which its "
-    "signal comes, where the rest is seen by gates alone."
+    "In order of execution. Output: channels × height × width. MACs: multiply-accumulates for one image. Receptive "
+    "field: the window of the input, in pixels, that one unit sees; local field: the part of it from which the signal "
+    "comes, where only gates see the rest."
 )
 
 
@@ -69,7 +69,7 @@ class Report:
 
     @cached_property
     def facts(self) -> list[tuple[str, str]]:
-        """What the network and the data are."""
+        """The numbers that describe the network and the data."""
         network = self.network
         facts = [
             ("Parameters", numbers.compact(network.model["params"])),
@@ -86,14 +86,14 @@ class Report:
 
     @cached_property
     def provenance(self) -> list[tuple[str, str]]:
-        """Where all of it comes from, in full."""
+        """Model, weights, data, settings and versions, in full."""
         network = self.network
         settings = [f"{name} = {value}" for name, value in network.settings.items()]
         versions = [f"{name} {value}" for name, value in network.versions.items()]
         skipped, spec = network.data["skipped"], network.model["spec"]
         found = [
             ("Model", self.name if spec in (None, self.name) else f"{self.name} ({spec})"),
-            ("Weights", network.model["origin"] or "as the caller had them"),
+            ("Weights", network.model["origin"] or "as given"),
             ("SHA-256 of the weights", network.model["weights_hash"]),
             ("Data set", str(network.data["name"])),
             ("Fingerprint of the data", network.data["fingerprint"]),
@@ -101,7 +101,7 @@ class Report:
             ("Computed with", ", ".join(versions)),
         ]
         if skipped:
-            found.append(("Not readable", f"{counted(len(skipped), 'file')}: " + "; ".join(sorted(skipped)[:5])))
+            found.append(("Unreadable", f"{counted(len(skipped), 'file')}: " + "; ".join(sorted(skipped)[:5])))
         return found
 
     @cached_property
@@ -141,5 +141,5 @@ class Report:
 
 def draw(result: Result) -> Figure:
     """Return a result's figure."""
-    with only_house_style():
+    with ignoring_user_style():
         return plot(result)

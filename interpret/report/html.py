@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from interpret.figures.style import only_house_style
+from interpret.figures.style import ignoring_user_style
 from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.support import numbers
 from interpret.support.html import breakable
@@ -48,7 +48,7 @@ def write_html(report: Report, path: Path) -> None:
         read_layers=READ_LAYERS,
         version=__version__,
     )
-    # a file name that is not Unicode arrives as lone surrogates, which UTF-8 has no bytes for
+    # a file name that is not Unicode contains lone surrogates, which UTF-8 cannot encode
     path.write_bytes(text.encode("utf-8", errors="replace"))
 
 
@@ -57,7 +57,7 @@ def _figure(result: Result) -> dict[str, Any]:
     figure = draw(result)
     # lines stay sharp as vectors; of pictures, vectors would be larger and no sharper
     kind = "png" if any(axes.images for axes in figure.axes) else "svg"
-    with only_house_style():
+    with ignoring_user_style():
         figure.savefig(file, format=kind, dpi=200, metadata={"Software": None} if kind == "png" else {"Date": None})
     width, height = figure.get_size_inches()
     return {

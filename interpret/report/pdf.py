@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, only_house_style
+from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, ignoring_user_style
 from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.support import numbers
 from interpret.support.version import __version__
@@ -36,7 +36,7 @@ BOLD = 0.86
 def write_pdf(report: Report, path: Path) -> None:
     """Write a report as a PDF; the same report gives the same bytes."""
     about = {"Title": f"{report.name}: report", "Creator": f"interpret {__version__}", "CreationDate": None}
-    with only_house_style(), PdfPages(path, metadata=about) as file:
+    with ignoring_user_style(), PdfPages(path, metadata=about) as file:
         pages = _Pages(file, report.name)
         # pictures first: the table of layers may take many pages, and comes last
         _title(pages, report)
@@ -134,7 +134,7 @@ def wrapped(words: str, size: float, width: float) -> list[str]:
 def _title(pages: _Pages, report: Report) -> None:
     pages.need(1)
     pages.y += 0.3
-    pages.text("Report on a network", 10, color=ACCENT, weight="bold")
+    pages.text("Network report", 10, color=ACCENT, weight="bold")
     pages.text(report.name, 26, weight="bold")
     if report.network.model["origin"]:
         pages.text(report.network.model["origin"], 10.5, color=QUIET)
@@ -147,7 +147,7 @@ def _title(pages: _Pages, report: Report) -> None:
             pages.write(value, 10.5, column * TEXT / 4)
             pages.y -= 0.17
         pages.y += 0.52
-    pages.heading("Where this comes from")
+    pages.heading("Provenance")
     for term, value in report.provenance:
         lines = wrapped(value, 8, TEXT - 1.75)
         pages.need(len(lines) * 8 / 72 * LEADING + 0.1)

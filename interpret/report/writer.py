@@ -26,17 +26,18 @@ def write_report(study: StudyReader | str | os.PathLike[str], out: str | os.Path
     >>> write_report(study, folder / "report.html").name
     'report.html'
 
-    The report has the model and where all comes from, its layers, and of the following what the study holds: filters,
-    the strongest units with their patches and projections, and every kept result, each as its figure with the sentence
-    that tells how to read it. The HTML file needs no other file and no network. It is a function of the study alone,
-    needs neither torch nor the model, and twice the same study gives twice the same bytes.
+    The report shows the network, its provenance and its layers; the filters and the strongest units with their patches
+    and projections, where the study has them; and every other result as a figure with an explanation. The HTML file
+    contains its pictures and needs no network. Writing it needs neither torch nor the network, and the same study gives
+    the same bytes.
 
     Args:
         study: a study or its folder.
         out: the file to write; an older report is replaced, and no other file.
 
     Raises:
-        InterpretError: a study that holds nothing yet, a file of another kind, a place where something else stands.
+        InterpretError: the study is empty, `out` ends neither in .html nor in .pdf, or interpret did not write the file
+            that exists there.
     """
     if not isinstance(study, StudyReader):
         study = StudyReader(study)
@@ -45,9 +46,7 @@ def write_report(study: StudyReader | str | os.PathLike[str], out: str | os.Path
         raise InterpretError(f"out must end in .html or .pdf, not {out.name!r}")
     report = Report(study)
     if report.is_empty:
-        raise InterpretError(
-            f"study {str(study.path)!r} holds nothing to report yet: mine it, draw its filters or keep a result first"
-        )
+        raise InterpretError(f"study {str(study.path)!r} is empty: mine it, draw its filters or keep a result first")
     with replacing(out, is_stamped) as new:
         (write_html if out.suffix.lower() == ".html" else write_pdf)(report, new)
         new.write_bytes(stamped(new.read_bytes(), out.suffix[1:].lower()))

@@ -24,7 +24,7 @@ from helpers.figure_checks import drawn, faults
 from helpers.figure_results import make
 from interpret.analyses.costs.figure import FAMILIES
 from interpret.figures.saving import write_figure
-from interpret.figures.style import ACCENT, CATEGORIES, figure_grid, in_style, only_house_style
+from interpret.figures.style import ACCENT, CATEGORIES, figure_grid, ignoring_user_style, in_style
 from interpret.results.kinds import BUILT_IN
 from interpret.results.plotting import plot
 from interpret.support.errors import InterpretError
@@ -146,7 +146,7 @@ def test_one_panel_for_ones_own_axes() -> None:
     (line, *_) = ax.lines
     np.testing.assert_allclose(line.get_ydata(), curves.relative[curves.layers[-1]][0])
     ax.set_title("as I like it")
-    for wrong, told in [({"panels": ["first", "last"]}, "ax takes one"), ({"width": 3.0}, "ax has a size of its own")]:
+    for wrong, told in [({"panels": ["first", "last"]}, "ax takes one"), ({"width": 3.0}, "ax already has a size")]:
         with pytest.raises(InterpretError, match=told):
             plot(curves, ax=ax, **wrong)  # type: ignore[call-overload]
 
@@ -437,7 +437,7 @@ def test_a_letter_that_no_font_has_is_a_box_on_pages_and_said_elsewhere() -> Non
         figure.text(0.5, 0.5, "\N{FOX FACE}.jpg")
         figure.savefig(BytesIO(), format="png")
 
-    with only_house_style():  # warnings are errors here
+    with ignoring_user_style():  # warnings are errors here
         draw()
     with pytest.warns(UserWarning, match="FOX FACE"):
         draw()

@@ -28,7 +28,9 @@ from interpret.support.files import layer_path
 
 
 def test_the_guide_says_what_a_patch_at_the_border_is(gallery: Path) -> None:
-    assert "the patch is moved into the image" in (gallery / "how-to-read.html").read_text("utf-8")
+    assert "the patch is moved inside, so that all patches have one size" in (gallery / "how-to-read.html").read_text(
+        "utf-8"
+    )
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 5, padding=2)).eval()
     corner = interpret.project(network, torch.rand(1, 1, 9, 9), "0", channels=0, positions=[(0, 8)])
     assert corner.boxes.tolist() == [[0, 4, 5, 9]]  # and not from row −2 to 3 and column 6 to 11, as the kernel lies
@@ -101,7 +103,7 @@ def test_unit_page_tells_the_facts(study: Path, gallery: Path) -> None:
 
 
 def test_units_of_the_last_layer_are_named_after_their_classes(gallery: Path) -> None:
-    assert "network’s answer for lighthouse" in Page(gallery / "layers" / "fc" / "3.html").text
+    assert "network’s output for lighthouse" in Page(gallery / "layers" / "fc" / "3.html").text
     assert "lighthouse" in Page(gallery / "layers" / "fc" / "index.html").text
     assert "lighthouse" not in Page(gallery / "layers" / "features.0" / "index.html").text
 
@@ -112,7 +114,7 @@ def test_units_with_few_hits_or_none(gallery: Path) -> None:
     none = Page(gallery / "layers" / "fc" / "3.html")
     assert "hit-1" not in none.ids and "inf" not in none.text and "row 0" not in none.text
     dead = Page(gallery / "layers" / "fc" / "1.html")
-    assert "dead" in dead.text and "No image of this data set brought it above zero" in dead.text
+    assert "dead" in dead.text and "It is above zero on no image of this data set" in dead.text
 
 
 def test_other_numbers_of_hits(tmp_path: Path) -> None:
@@ -398,7 +400,7 @@ def test_sheet_sorts_by_strength(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "layers/features.0/index.html") as page:
         first = ranks(page)
         assert sorted(first) == list(range(1, 9)) != first
-        page.get_by_text("Strongest", exact=True).click()
+        page.get_by_text("Largest value", exact=True).click()
         assert ranks(page) == list(range(1, 9))
         assert page.locator(".sheet .unit").last.locator(".badge").count() == 1  # the dead come last
         page.reload()
@@ -413,7 +415,7 @@ def test_works_without_storage_or_script(browser: Any, gallery: Path, options: d
     with opened(browser, gallery, "layers/features.0/index.html", **options) as page:
         page.get_by_text("Patches", exact=True).click()
         assert visible(page) == (True, False)
-        assert page.get_by_text("Strongest", exact=True).is_visible() == ("init" in options)
+        assert page.get_by_text("Largest value", exact=True).is_visible() == ("init" in options)
         page.get_by_role("link", name="Unit 4").click()
         page.wait_for_url("**/4.html")
         page.get_by_role("link", name="Hit 2", exact=True).first.click()

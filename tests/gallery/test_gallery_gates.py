@@ -50,11 +50,11 @@ def test_pages_say_that_a_gate_looks_further_and_mark_the_place(study: Study, tm
     for context in (True, False):
         out = write_gallery(study, tmp_path / str(context), context=context).parent
         behind, before = ((out / f"layers/{name}/0.html").read_text("utf-8") for name in "30")
-        assert "A gate below may look further, at the whole image" in behind
+        assert "The receptive field, with gates, is the whole image." in behind and "<dt>Local field</dt>" in behind
         assert "the gradient passes through it" in behind
-        assert "A gate below" not in before
-        assert "A gate below may look further" in (out / "layers/3/index.html").read_text("utf-8")
-        assert "<dt>Gate</dt>" in (out / "how-to-read.html").read_text("utf-8")
+        assert "with gates" not in before and "<dt>Receptive field</dt>" in before
+        assert "The receptive field, with gates," in (out / "layers/3/index.html").read_text("utf-8")
+        assert "<dt>Gate, local field</dt>" in (out / "how-to-read.html").read_text("utf-8")
         assert behind.count('<path class="frame"') == 4
         assert ("sprite-1" in behind) and (('<rect class="outline"' in behind) is not context)
 
@@ -68,7 +68,7 @@ def test_a_study_of_before_is_read_and_not_mixed_with(study: Study, tmp_path: Pa
     (path / "study.json").write_text(json.dumps(info), encoding="utf-8")
     assert Study.open(path).tile("3") == SIDE
     page = write_gallery(Study.open(path), tmp_path / "old").parent / "layers/3/0.html"
-    assert "A gate below" not in page.read_text("utf-8")
+    assert "with gates" not in page.read_text("utf-8")
     with pytest.raises(InterpretError, match=r"earlier version.* \(layer '3'\): choose another folder"):
         Study(path, network(), images())
     shutil.rmtree(path / "mined")

@@ -179,8 +179,8 @@ def test_images_without_a_page_have_an_entry_that_says_as_much(browser: Any, col
             shown = np.asarray(sheet.convert("RGB"))[top : top + side, left : left + side]
             assert side == 24 and np.abs(shown[6:18, 6:18].mean((0, 1)) - np.asarray(own).mean((0, 1))).max() < 6
     text = " ".join(Page(listing / "images" / "index.html").text.split())
-    assert f"Each of the {COLOURED} images, with what the network takes it for" in text
-    assert f"{len(paged)} have a page that says what else they excite" in text
+    assert f"Each of the {COLOURED} images, with its prediction" in text
+    assert f"{len(paged)} have a page with all units that they activate" in text
     # pages of classes and of units lead to pages and to entries
     for label in range(3):
         taken = [number for number in range(COLOURED) if found.top[number, 0] == label]
@@ -267,8 +267,8 @@ def test_classes_of_the_network_and_of_the_labels_are_told_apart(study: Path, ga
     taken = [str(link) for link in page.links if str(link).startswith("../images/")]
     assert taken[:3] == ["../images/3.html", "../images/7.html", "../images/11.html"]
     text = " ".join(Page(gallery / "classes" / "1.html").text.split()).replace("\u202f", " ")
-    assert "Class 1." in text and "3 images, by the network’s likeliest class" in text and "88 %" in text
-    labelled = "Labelled so, and not taken for it"
+    assert "Class 1." in text and "Predicted as this class 3 images, with the probability" in text and "88 %" in text
+    labelled = "Labelled as this class, not predicted as it"
     assert labelled in text and text.index(NAMES[2]) > text.index(labelled)  # which is labelled 1 and taken for 2
 
 
@@ -432,7 +432,7 @@ def test_search_finds_units_by_their_colour(browser: Any, study: Path, tmp_path:
         both = ask(page, "red tabby")
         assert both and {line[0] for line in both} <= {"features.0 4", "classifier.1 0"}
     text = " ".join(Page(out / "layers" / "features.0" / "4.html").text.split()).replace("\u202f", " ")
-    assert "red 100 % of what carries it" in text
+    assert "red 100 % of its patches, weighted by the projections" in text
     with opened(browser, out, "layers/features.0/index.html") as page:
         page.locator("[data-filter=colour]").select_option("red")
         assert [one.get_attribute("data-index") for one in page.locator(".sheet > li:visible").all()] == ["4"]

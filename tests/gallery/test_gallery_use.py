@@ -58,7 +58,7 @@ def test_unit_page_shows_its_range_and_its_relations(study: Path, gallery: Path)
     ]
     expected = [f"../../samples/{item}.webp" for item in spread["items"][0].ravel().tolist() if item >= 0]
     assert shown == expected and len(shown) == 15
-    assert "Reads from" in text and "features.0 0" in text and "−0.500" in text
+    assert "Strongest connections from earlier layers" in text and "features.0 0" in text and "−0.500" in text
     # by its place among all traced layers, also those that have no page
     links = {str(attributes["href"]) for tag, attributes in page.tags if tag == "a"}
     assert "../../layers/features.0/0.html" in links
@@ -174,7 +174,7 @@ def test_image_page_folds_what_is_too_much(browser: Any, gallery: Path, study: P
     count = int((data.sources == 2).any(1).sum())
     assert count > 4
     page = Page(out / "images" / "2.html")
-    assert "not in the sample" in words(page) and "What it excites" not in words(page)
+    assert "not in the sample" in words(page) and "Units that it activates most" not in words(page)
     assert f"2 of the {count - 2} others" in words(page)
     with opened(browser, out, "images/2.html") as shown:
         links = shown.locator("a[href*='features.0'][href*='#hit-']")
@@ -231,7 +231,7 @@ def test_network_page_draws_the_flow(gallery: Path) -> None:
 
 
 def test_network_page_says_how_often_it_is_right(study: Path, tmp_path: Path) -> None:
-    assert "Right" not in words(Page(write_gallery(study, tmp_path / "first")))  # the classes are not the labels'
+    assert "Accuracy" not in words(Page(write_gallery(study, tmp_path / "first")))  # the classes are not the labels'
     copy = tmp_path / "study"
     shutil.copytree(study, copy)
     info = json.loads((copy / "study.json").read_text())
@@ -244,7 +244,7 @@ def test_network_page_says_how_often_it_is_right(study: Path, tmp_path: Path) ->
     labels = [sample["label"] for sample in samples.values() if sample["label"] >= 0]
     assert f"{labels.count(0) / len(labels):.0%}".replace(
         "%", " %"
-    ) + f" of the sample’s {len(labels)} inputs" in words(Page(write_gallery(copy, tmp_path / "second")))
+    ) + f" on {len(labels)} inputs of the sample" in words(Page(write_gallery(copy, tmp_path / "second")))
 
 
 def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_older_study_without_what_came_later(study: Path, tmp_path: Path) -> Non
         (copy / name).unlink()
     out = write_gallery(copy, tmp_path / "gallery").parent
     text = Page(out / "layers" / "features.0" / "0.html").text
-    assert "One by one" in text and "Over its whole range" not in text and "Reads from" not in text
+    assert "Hits" in text and "Activation range" not in text and "Strongest connections" not in text
     assert not any(attributes.get("class") == "rail" for _, attributes in Page(out / "index.html").tags)
 
 
@@ -394,7 +394,7 @@ def test_units_show_their_invariance_and_their_training(analysed: Path, tmp_path
     folder = out / "layers" / "features.0"
     probe = begun.result("invariance", "translation")
     with opened(browser, out, "layers/features.0/index.html") as page:
-        page.get_by_text("Invariant", exact=True).click()
+        page.get_by_text("Invariance", exact=True).first.click()
         order = page.evaluate("[...document.querySelectorAll('.sheet .unit')].map(u => Number(u.dataset.index))")
         areas = probe.unit_areas["features.0"]  # type: ignore[attr-defined]
         assert order[-1] == 3  # nothing is known of it
@@ -737,7 +737,7 @@ def test_sheet_filters_and_sorts_by_every_number(browser: Any, gallery: Path, st
         from interpret.gallery.selectivity import measure_selectivity
 
         found = measure_selectivity(data.class_means)
-        page.get_by_text("Selective", exact=True).click()
+        page.get_by_text("Selectivity", exact=True).click()
         order = page.evaluate(
             "[...document.querySelectorAll('.sheet .unit')].map(u => Number(u.dataset.selectivity ?? -1))"
         )
@@ -947,7 +947,7 @@ def test_title_of_a_picture_fits(browser: Any, study: Path, tmp_path: Path, name
 
 def test_favourites_without_storage_say_so(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "favourites.html", init=STORAGE_OFF) as page:
-        assert page.get_by_text("This browser refuses to keep anything").is_visible()
+        assert page.get_by_text("This browser does not store data").is_visible()
 
 
 # reading it otherwise
@@ -1058,8 +1058,8 @@ def test_prints_without_controls_and_on_paper_white(browser: Any, gallery: Path)
 
 def test_everything_shown_is_there_without_script(browser: Any, gallery: Path) -> None:
     with opened(browser, gallery, "layers/features.0/4.html", java_script_enabled=False) as page:
-        for title in ("Over its whole range", "Other units", "One by one", "Cite this unit"):
-            assert page.get_by_role("heading", name=title).is_visible()
+        for title in ("Activation range", "Related units", "Hits", "Cite this unit"):
+            assert page.locator("h2", has_text=title).is_visible()
         assert not page.get_by_role("button").all()
         page.get_by_text("guided", exact=True).first.click()
         assert page.locator(".nine.rule-2").is_visible()

@@ -58,4 +58,4 @@ def test_filters_of_an_older_study_are_shown_without_the_tile_of_a_unit(tmp_path
     gallery = write_gallery(study, tmp_path / "gallery").parent
     assert not own_filters(gallery, "0", 7)
     page = (gallery / "layers" / "0" / "index.html").read_text("utf-8")
-    assert "filters/0.png" in page and "did not keep which tile is which unit" in page
+    assert "filters/0.png" in page and "did not keep which tile belongs to which unit" in page

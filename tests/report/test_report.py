@@ -174,7 +174,7 @@ def test_the_pdf_begins_with_pictures_and_ends_with_the_table_of_layers(
     tables = [page for page, (_, words) in enumerate(told) if "Layers" in words]
     assert len(tables) == 1 and not any(pictured for pictured, _ in told[tables[0] :])
     assert all(pictured for pictured, _ in told[1 : tables[0]]) and tables[0] > 1
-    assert "Report on a network" in told[0][1] and told[-1][1][-1] == str(len(told))
+    assert "Network report" in told[0][1] and told[-1][1][-1] == str(len(told))
 
 
 def test_only_the_sections_that_there_are(model: Model, images: torch.Tensor, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_every_kind_of_result_can_be_drawn() -> None:
 def test_figures_outside_of_the_report_keep_their_style(text: str) -> None:
     import matplotlib
 
-    assert text and matplotlib.rcParams["font.size"] != style.LETTERS
+    assert text and matplotlib.rcParams["font.size"] != style.FONT_SIZE
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def test_an_empty_study_is_one_sentence(
 ) -> None:
     study = Study(tmp_path / "study", model, images)
     study.write_info()  # as an interrupted mining leaves it
-    with pytest.raises(InterpretError, match="holds nothing to report yet: mine it"):
+    with pytest.raises(InterpretError, match="is empty: mine it"):
         write_report(study, tmp_path / "report.html")
     out = tmp_path / "kept.html"
     out.write_text("older")
@@ -220,7 +220,7 @@ def test_an_empty_study_is_one_sentence(
         main()
     said = capsys.readouterr()
     assert exit_.value.code == 2 and said.out == "" and said.err.count("\n") == 1
-    assert "holds nothing to report yet" in said.err and out.read_text() == "older"
+    assert "is empty: mine it" in said.err and out.read_text() == "older"
 
 
 def test_other_mistakes(folder: Path, tmp_path: Path) -> None:

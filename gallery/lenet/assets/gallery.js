@@ -1,6 +1,6 @@
-// What the pages do beyond being read: search, keys, sorting, comparison, favourites and notes, downloads.
-// A classic script, since a page opened from disk can neither load a module nor fetch a file; every page reads the
-// same without it. Strings from outside are set as text, never as markup.
+// Search, keys, sorting, comparison, favourites and notes, and downloads. A classic script, since a page opened from
+// disk can neither load a module nor fetch a file; pages can be read without it. Names and notes are inserted as text,
+// never as markup.
 // @ts-check
 "use strict";
 
@@ -22,27 +22,27 @@
   const html = document.documentElement;
   const root = html.dataset.root ?? "";
   const here = /layers\/([^/]+)\/(\d+)\.html$/.exec(window.location.pathname);
-  /** The unit of this page, as it stands in addresses: "conv1/3". */
+  /** The unit of this page, as in its address: "conv1/3". */
   const unit = here ? `${here[1]}/${here[2]}` : null;
   /** The folder of its layer, as the index names it. */
   const own = here ? `layers/${here[1]}/` : null;
 
-  /** Whether this can be a unit's address, and leads nowhere else. @param {string} path */
+  /** Return whether a path is a unit's address inside the gallery. @param {string} path */
   const isUnit = (path) => /^[^/:?#\\]+\/\d+$/.test(path) && !/^(\.|%2e)+\//i.test(path);
 
-  // --- memory: a browser may refuse storage altogether, then a choice lasts as long as the page
+  // --- storage: where the browser blocks it, settings last as long as the page
 
   /** @type {Map<string, string>} */
-  const forgetful = new Map();
-  const memory = {
+  const fallback = new Map();
+  const storage = {
     lasting: true,
     /** @param {string} key @returns {string | null} */
     read(key) {
       try {
         return window.localStorage.getItem(`interpret.${key}`);
       } catch {
-        memory.lasting = false;
-        return forgetful.get(key) ?? null;
+        storage.lasting = false;
+        return fallback.get(key) ?? null;
       }
     },
     /** @param {string} key @param {string} value */
@@ -50,8 +50,8 @@
       try {
         window.localStorage.setItem(`interpret.${key}`, value);
       } catch {
-        memory.lasting = false;
-        forgetful.set(key, value);
+        storage.lasting = false;
+        fallback.set(key, value);
       }
     },
   };
@@ -69,7 +69,7 @@
     return element;
   }
 
-  /** Give the reader a file. @param {string} name @param {Blob} blob */
+  /** Download a file. @param {string} name @param {Blob} blob */
   function download(name, blob) {
     const link = /** @type {HTMLAnchorElement} */ (make("a", { href: URL.createObjectURL(blob), download: name }));
     link.click();
@@ -80,7 +80,7 @@
   const fileName = (ending) =>
     `${decodeURIComponent(decodeURIComponent(unit ?? "")).replace(/[^\w.-]+/g, "-")}.${ending}`;
 
-  // --- sorting and choosing on a layer's sheet
+  // --- sorting and filtering a layer's units
 
   const sheet = document.querySelector(".sheet");
 
@@ -98,7 +98,7 @@
     sheet.append(...units);
   }
 
-  /** Show the units that every filter lets pass. */
+  /** Show the units that match every filter. */
   function filterSheet() {
     if (!sheet) return;
     const filters = /** @type {HTMLSelectElement[]} */ ([...document.querySelectorAll("[data-filter]")]);
@@ -120,12 +120,12 @@
     }
   }
 
-  /** Let a group of radio buttons remember what was chosen. @param {HTMLFieldSetElement} group */
+  /** Store and restore the choice of a group of radio buttons. @param {HTMLFieldSetElement} group */
   function remember(group) {
     const name = group.dataset.switch ?? "";
     const inputs = /** @type {HTMLInputElement[]} */ ([...group.querySelectorAll("input")]);
     const sorts = name === "sort";
-    const before = inputs.find((input) => input.value === memory.read(name));
+    const before = inputs.find((input) => input.value === storage.read(name));
     if (before && !before.checked) {
       before.checked = true;
       if (sorts) sortSheet(before.value);
@@ -134,7 +134,7 @@
     group.addEventListener("change", () => {
       const chosen = inputs.find((input) => input.checked);
       if (!chosen) return;
-      memory.write(name, chosen.value);
+      storage.write(name, chosen.value);
       if (sorts) sortSheet(chosen.value);
     });
   }
@@ -144,7 +144,7 @@
   /** @type {Map<string, Promise<any>>} */
   const loading = new Map();
 
-  /** Load what search goes through: as a script, when it is first needed. @param {string} file @param {string} name */
+  /** Load a part of the search index as a script, when it is first needed. @param {string} file @param {string} name */
   function load(file, name) {
     const coming =
       loading.get(file) ??
@@ -163,7 +163,7 @@
     runs.flatMap((first, at) => (at % 2 ? [] : Array.from({ length: runs[at + 1] }, (_, j) => first + j)));
 
   /**
-   * Tell where each image is found: on its own page, or at its entry in the list.
+   * Return each image with its address: its own page, or its entry in the list.
    * @param {Images} images
    * @returns {Index["images"]}
    */
@@ -180,13 +180,13 @@
   /** Load all names. @returns {Promise<Index>} */
   const loadIndex = () =>
     load("index.js", "interpretIndex").then((index) => ({ ...index, images: imagesOf(index.images) }));
-  /** Load what units show. @returns {Promise<Shown>} */
+  /** Load the content of units. @returns {Promise<Shown>} */
   const loadShown = () => load("shown.js", "interpretShown");
 
   const MOST = 30;
-  /** How many places among the answers are kept for units, and for images, by what they show. */
-  const BY_SIGHT = 12;
-  /** How many of the classes that a question may mean are looked into, and how many units of each. */
+  /** At most so many of the results are units, and images, found by their content. */
+  const MOST_BY_CONTENT = 12;
+  /** At most so many of the matching classes are searched for units, and so many units of each. */
   const CLASSES_AT_ONCE = 40;
   const UNITS_OF_CLASS = 60;
   /** @type {Record<string, string>} */
@@ -202,7 +202,7 @@
   };
 
   /**
-   * Find the classes that words may mean, those first whose own words begin so.
+   * Find the classes whose names contain all words, first those whose own words begin with them.
    * @param {Index} index
    * @param {string[]} words
    * @returns {number[]} places among the classes
@@ -215,7 +215,7 @@
   }
 
   /**
-   * Find units by what they show: "goldfish", "red", "red features.3", "features.3 goldfish".
+   * Find units by content: "goldfish", "red", "red features.3", "features.3 goldfish".
    * @param {Index} index
    * @param {Shown} shown
    * @param {string[]} words
@@ -248,8 +248,8 @@
    * @param {Index} index
    * @param {Shown} shown
    * @param {number[]} classes
-   * @param {boolean[]} within  for each layer, whether it is asked for
-   * @param {string} [letter]  the colour that is asked for, too
+   * @param {boolean[]} within  for each layer, whether it is searched
+   * @param {string} [letter]  the colour that units must have
    * @returns {Found[]}
    */
   function unitsOfClasses(index, shown, classes, within, letter) {
@@ -281,11 +281,11 @@
   }
 
   /**
-   * Find the units of a colour, those first that show most of it.
+   * Find the units of a colour, those with the largest share first.
    * @param {Index} index
    * @param {Shown} shown
    * @param {string} letter
-   * @param {boolean[]} within  for each layer, whether it is asked for
+   * @param {boolean[]} within  for each layer, whether it is searched
    * @returns {Found[]}
    */
   function unitsOfColour(index, shown, letter, within) {
@@ -310,14 +310,15 @@
   }
 
   /**
-   * Find what a question may mean: "conv2 17", "17", a layer, a class, an image, or what units and images show.
+   * Find units ("conv2 17", "17"), layers, classes, images, findings and notes by name, and units and images by
+   * content.
    * @param {Index} index
-   * @param {Shown | undefined} shown  undefined until it has come
-   * @param {string} question
+   * @param {Shown | undefined} shown  undefined until it is loaded
+   * @param {string} query
    * @returns {Found[]}
    */
-  function find(index, shown, question) {
-    const words = question
+  function find(index, shown, query) {
+    const words = query
       .toLowerCase()
       .split(/[\s:/]+/)
       .filter(Boolean);
@@ -345,25 +346,25 @@
     if (numbered) {
       const [text, href] = numbered;
       const kind = `image ${number}`;
-      // a number alone means first of all a unit
+      // a single number means a unit first
       found.splice(asked === last ? 1 : 0, 0, { text, kind: text.toLowerCase() === kind ? "image" : kind, href });
     }
     /** @type {Found[]} */
     const within = [];
     /** @param {[string, string, ...unknown[]][]} entries @param {string} kind @param {string} end */
-    const take = (entries, kind, end) => {
+    const add = (entries, kind, end) => {
       for (const [text, href] of entries) {
         if (found.length >= MOST) return;
         const lower = text.toLowerCase();
         if (!has(words, lower) || href === numbered?.[1]) continue;
-        // what begins with the words comes before what has them inside another word
+        // matches at the start of a word come first
         (begins(words, lower) ? found : within).push({ text, kind, href: href + end });
       }
     };
-    take(index.layers, "layer", "index.html");
-    take(index.classes, "class", "");
-    take(index.findings, "finding", "");
-    take(index.images, "image", "");
+    add(index.layers, "layer", "index.html");
+    add(index.classes, "class", "");
+    add(index.findings, "finding", "");
+    add(index.images, "image", "");
     for (const [path, kept] of Object.entries(favourites())) {
       if (isUnit(path) && kept.note && words.every((word) => kept.note.toLowerCase().includes(word))) {
         found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
@@ -377,47 +378,48 @@
       .slice(0, MOST)
       .map(([text, href, place]) => ({ text, kind: `image, ${index.classes[place][0]}`, href }));
     const units = shown ? unitsShowing(index, shown, words).filter(({ href }) => !taken.has(href)) : [];
-    // each kind has places of its own, so that none crowds out another
-    const kept = named.slice(0, MOST - Math.min(BY_SIGHT, units.length) - Math.min(BY_SIGHT, images.length));
-    const seen = images.slice(0, Math.max(BY_SIGHT, MOST - kept.length - units.length));
-    // a colour alone means first of all units
-    const first = shown && words.length === 1 && Object.values(shown.names).includes(words[0]) ? BY_SIGHT : 0;
+    // each kind keeps some places
+    const reserved = Math.min(MOST_BY_CONTENT, units.length) + Math.min(MOST_BY_CONTENT, images.length);
+    const kept = named.slice(0, MOST - reserved);
+    const seen = images.slice(0, Math.max(MOST_BY_CONTENT, MOST - kept.length - units.length));
+    // a single colour means units first
+    const first = shown && words.length === 1 && Object.values(shown.names).includes(words[0]) ? MOST_BY_CONTENT : 0;
     return [...units.slice(0, first), ...kept, ...seen, ...units.slice(first)].slice(0, MOST);
   }
 
-  /** A question that this gallery can answer, in the layer of this page if it has one. @param {Index} index */
+  /** An example of a query, in the layer of this page if it has one. @param {Index} index */
   function example({ layers }) {
     const [name, , count] = layers.find(([, base]) => base === own) ?? layers[Math.min(1, layers.length - 1)];
     return `${name} ${Math.min(17, count - 1)}`;
   }
 
-  const SIGHT = "Units are found by what they show, too: by the classes of their images, or a colour (“red”).";
+  const BY_CONTENT = "You can also search for units by the predicted class of their hits or by colour (“red”).";
 
   /**
-   * Say how to ask.
+   * Return the hint of an empty list of results.
    * @param {Index} index
-   * @param {boolean} units  whether for units alone
+   * @param {boolean} units  whether only units are searched
    * @returns {(Node | string)[]}
    */
-  function howToAsk(index, units) {
+  function searchHint(index, units) {
     if (units) {
-      return [`Ask for a unit by its layer and number (“${example(index)}”) or by the words of your note. ${SIGHT}`];
+      return [`Enter a unit’s layer and number (“${example(index)}”) or words of your note. ${BY_CONTENT}`];
     }
     const images = index.images.length
       ? [", an ", make("a", { href: `${root}images/index.html` }, "image"), " by its number or the name of its file"]
       : [];
     return [
-      `Search knows a layer, a unit by its layer and number (“${example(index)}”)`,
+      `Search for a layer, a unit by its layer and number (“${example(index)}”)`,
       ...(index.classes.length ? [", a class"] : []),
       ...images,
-      ` and the words of your notes. ${SIGHT}`,
+      ` or words of your notes. ${BY_CONTENT}`,
     ];
   }
 
   /**
-   * Ask for something of the gallery.
+   * Open the search.
    * @param {(found: Found) => void} choose
-   * @param {boolean} [units]  whether for units alone
+   * @param {boolean} [units]  whether only units are searched
    */
   function search(choose, units = false) {
     const input = /** @type {HTMLInputElement} */ (
@@ -451,9 +453,9 @@
     }
 
     /** @param {Index} index */
-    function answer(index) {
+    function showResults(index) {
       const asked = input.value.trim() !== "";
-      results = !asked && units ? beside(index) : find(index, shown, input.value);
+      results = !asked && units ? suggestions(index) : find(index, shown, input.value);
       if (units) results = results.filter(({ href }) => /^layers\/[^/]+\/\d+\.html$/.test(href));
       chosen = 0;
       list.replaceChildren(
@@ -464,17 +466,17 @@
             make("span", { dir: "auto" }, result.text),
             make("span", { class: "quiet" }, result.kind),
           );
-          row.addEventListener("click", () => take(place));
+          row.addEventListener("click", () => choosePlace(place));
           return row;
         }),
       );
-      const hint = [asked ? "Nothing of that name. " : "", ...howToAsk(index, units)];
+      const hint = [asked ? "No results. " : "", ...searchHint(index, units)];
       said.replaceChildren(...(results.length ? [] : hint));
       mark();
     }
 
     /** @param {number} place */
-    function take(place) {
+    function choosePlace(place) {
       const result = results[place];
       if (!result) return;
       dialog.close();
@@ -482,20 +484,20 @@
     }
 
     let ready = false;
-    let hasty = false; // Enter came before there was anything to take
+    let enterPressed = false; // before the index was loaded
     loadIndex().then(
       (index) => {
         ready = true;
         input.placeholder = units ? example(index) : `${example(index)}, a layer, a class, an image, a colour …`;
-        answer(index);
-        if (hasty) take(chosen);
-        input.addEventListener("input", () => answer(index));
+        showResults(index);
+        if (enterPressed) choosePlace(chosen);
+        input.addEventListener("input", () => showResults(index));
         loadShown().then(
           (come) => {
             shown = come;
-            if (chosen === 0) answer(index);
+            if (chosen === 0) showResults(index);
           },
-          () => {}, // names are found without
+          () => {}, // names can be searched without it
         );
       },
       () => (said.textContent = "The index of this gallery is missing: write the gallery again."),
@@ -503,8 +505,8 @@
     input.addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") chosen = Math.min(chosen + 1, results.length - 1);
       else if (event.key === "ArrowUp") chosen = Math.max(chosen - 1, 0);
-      else if (event.key === "Enter" && ready) take(chosen);
-      else if (event.key === "Enter") hasty = true;
+      else if (event.key === "Enter" && ready) choosePlace(chosen);
+      else if (event.key === "Enter") enterPressed = true;
       else if (event.key === "Escape") dialog.close();
       else return;
       event.preventDefault();
@@ -514,7 +516,7 @@
   }
 
   /**
-   * Open a dialog that Escape closes and that leaves nothing behind.
+   * Open a dialog, which is removed when it is closed.
    * @param {string} kind
    * @param {string} title
    * @param {Node[]} content
@@ -533,21 +535,21 @@
   /** @param {Found} found */
   const go = (found) => window.location.assign(root + found.href);
 
-  // --- favourites and notes, under this gallery's own name, since all pages on a disk may share one memory
+  // --- favourites and notes, stored by gallery, since all pages opened from disk may share one storage
 
-  const shelf = `kept.${html.dataset.gallery}`;
+  const favouritesKey = `kept.${html.dataset.gallery}`;
 
   /** @returns {Record<string, Kept>} */
   function favourites() {
     try {
-      return JSON.parse(memory.read(shelf) ?? "{}") ?? {};
+      return JSON.parse(storage.read(favouritesKey) ?? "{}") ?? {};
     } catch {
       return {};
     }
   }
 
-  /** Keep something of this page's unit. @param {Partial<Kept>} change */
-  function keep(change) {
+  /** Store a change of this page's favourite or note. @param {Partial<Kept>} change */
+  function saveUnit(change) {
     if (!unit) return;
     const all = favourites();
     const sprite = document.querySelector(".nine image");
@@ -557,23 +559,23 @@
     const kept = { favourite: false, note: "", ...before, title, picture, ...change };
     if (kept.favourite || kept.note) all[unit] = kept;
     else delete all[unit];
-    memory.write(shelf, JSON.stringify(all));
+    storage.write(favouritesKey, JSON.stringify(all));
   }
 
   /** Set up the button and the note of a unit's page. */
-  function startKeeping() {
+  function setUpFavourites() {
     const button = document.querySelector("[data-act=favourite]");
     const note = document.querySelector("#note");
     const kept = unit ? favourites()[unit] : undefined;
     if (note instanceof HTMLTextAreaElement) {
       note.value = kept?.note ?? "";
-      note.addEventListener("input", () => keep({ note: note.value }));
+      note.addEventListener("input", () => saveUnit({ note: note.value }));
     }
     button?.setAttribute("aria-pressed", String(kept?.favourite ?? false));
     button?.addEventListener("click", () => {
       const now = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(now));
-      keep({ favourite: now });
+      saveUnit({ favourite: now });
     });
   }
 
@@ -593,16 +595,16 @@
       }),
     );
     const where = document.querySelector("#kept-where");
-    if (where && !memory.lasting) {
+    if (where && !storage.lasting) {
       where.textContent =
-        "This browser refuses to keep anything for this page: favourites and notes last until a page is closed.";
+        "This browser does not store data for this page: favourites and notes are lost when a page is closed.";
     } else if (where && !all.length) {
-      where.textContent = "Nothing yet. Press f on the page of a unit, or write a note there.";
+      where.textContent = "No favourites yet. Press f on the page of a unit, or write a note there.";
     }
     const compare = all.filter(([, kept]) => kept.favourite).map(([path]) => path);
     const acts = document.querySelector(".acts");
     if (acts && compare.length > 1 && !acts.querySelector("a")) {
-      acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare them"));
+      acts.append(" ", make("a", { href: `compare.html#${compare.join(",")}` }, "Compare"));
     }
   }
 
@@ -616,7 +618,7 @@
       try {
         given = JSON.parse(text).kept ?? {};
       } catch {
-        window.alert("That file holds no favourites.");
+        window.alert("This file contains no favourites.");
       }
       for (const [path, kept] of Object.entries(/** @type {Record<string, any>} */ (given))) {
         all[path] = {
@@ -626,17 +628,17 @@
           picture: typeof kept?.picture === "string" ? kept.picture : null,
         };
       }
-      memory.write(shelf, JSON.stringify(all));
+      storage.write(favouritesKey, JSON.stringify(all));
       showFavourites();
     });
   }
 
-  // --- side by side: the address holds the choice, so that it can be sent to others
+  // --- comparison: the address holds the selection, so that it can be shared
 
   /** @returns {string[]} */
   const compared = () => window.location.hash.slice(1).split(",").filter(isUnit);
 
-  /** Show the units that the address names. */
+  /** Show the units in the address. */
   function showPanes() {
     const panes = document.querySelector("#panes");
     if (!panes) return;
@@ -647,7 +649,7 @@
         const before = open.get(path);
         if (before) return before;
         const name = decodeURIComponent(decodeURIComponent(path)).replace(/\/(\d+)$/, " unit $1");
-        const close = make("button", { type: "button", "aria-label": `Take away ${name}` }, "Take away");
+        const close = make("button", { type: "button", "aria-label": `Remove ${name}` }, "Remove");
         close.addEventListener("click", () => choosePanes(compared().filter((other) => other !== path)));
         const link = make("a", { href: `layers/${path}.html`, dir: "auto" }, name);
         return make(
@@ -662,7 +664,7 @@
     if (open.size && last && !open.has(paths[paths.length - 1])) last.scrollIntoView({ inline: "nearest" });
     const empty = document.querySelector("#empty");
     if (empty instanceof HTMLElement) empty.hidden = paths.length > 1;
-    memory.write(`compare.${html.dataset.gallery}`, paths.join(","));
+    storage.write(`compare.${html.dataset.gallery}`, paths.join(","));
   }
 
   /** @param {string[]} paths */
@@ -670,21 +672,21 @@
     window.location.hash = paths.join(",");
   }
 
-  /** Put this page's unit beside those chosen before, as the first: that is where one looks. */
+  /** Add this page's unit to the comparison, as the first. */
   function compareThis() {
     if (!unit) return;
-    const before = (memory.read(`compare.${html.dataset.gallery}`) ?? "")
+    const before = (storage.read(`compare.${html.dataset.gallery}`) ?? "")
       .split(",")
       .filter((path) => path && path !== unit);
     window.location.assign(`${root}compare.html#${[unit, ...before].join(",")}`);
   }
 
   /**
-   * Offer what may be put beside the units that are compared: the favourites, and each one's neighbours in its layer.
+   * Suggest units to compare: the favourites, and for each compared unit the next and previous ones of its layer.
    * @param {Index} index
    * @returns {Found[]}
    */
-  function beside(index) {
+  function suggestions(index) {
     const shown = compared();
     /** @type {Map<string, Found>} */
     const found = new Map();
@@ -702,7 +704,7 @@
         if (layer && near >= 0 && near < layer[2]) offer(`${folder}/${near}`, `${layer[0]} ${near}`, "unit");
       }
     }
-    // with nothing to go by, the first unit of each layer
+    // without favourites and compared units, the first unit of each layer
     if (!found.size) for (const [name, base] of index.layers) offer(`${base.slice(7)}0`, `${name} 0`, "unit");
     return [...found.values()].slice(0, MOST);
   }
@@ -714,10 +716,10 @@
 
   // --- a unit's page
 
-  /** Least height of a block in a picture to save, in pixels. */
+  /** Least height in pixels of a sprite in a saved picture. */
   const LEAST_SIDE = 160;
 
-  /** Go to any unit of the network. */
+  /** Go to a random unit of the network. */
   function random() {
     loadIndex().then((index) => {
       let place = Math.floor(Math.random() * index.layers.reduce((sum, [, , count]) => sum + count, 0));
@@ -728,11 +730,11 @@
     });
   }
 
-  /** What this page knows of its unit as numbers. @returns {Record<string, any>} */
+  /** The numbers of this page's unit. @returns {Record<string, any>} */
   const record = () => JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
 
   /**
-   * Set words in lines no wider than this; a word that is wider has a line of its own.
+   * Break a text into lines of at most a width; a wider word has its own line.
    * @param {CanvasRenderingContext2D} pen
    * @param {string} text
    * @param {number} width
@@ -748,7 +750,7 @@
     return lines;
   }
 
-  /** Save the blocks that are shown, side by side under a title, as one picture. */
+  /** Save the visible sprites as one picture with a title. */
   async function savePicture() {
     const images = [...document.querySelectorAll(".nine image")].filter((image) => image.checkVisibility());
     const canvas = document.createElement("canvas");
@@ -759,7 +761,7 @@
     const kinds = images.map((image) => image.closest("figure")?.dataset.kind ?? "");
     const { network, layer, unit: number } = record();
     const title = `${network}, ${layer}, unit ${number}; ${kinds.join(" | ")}`;
-    // small pictures by a whole factor, so that their pixels stay squares and the title has room
+    // magnify small pictures by a whole factor, so that pixels stay square and the title has room
     const zoom = Math.ceil(LEAST_SIDE / Math.max(...pictures.map((picture) => picture.naturalHeight)));
     const sizes = pictures.map((picture) => [zoom * picture.naturalWidth, zoom * picture.naturalHeight]);
     const width = sizes.reduce((sum, [one]) => sum + one + 4, -4);
@@ -773,7 +775,7 @@
     const top = Math.ceil(1.35 * size * lines.length + 0.4 * size);
     canvas.width = width;
     canvas.height = top + Math.max(...sizes.map(([, height]) => height));
-    // a canvas that changes its size forgets how it was to be drawn on
+    // resizing a canvas resets its drawing state
     Object.assign(pen, { font: `${size}px ${family}`, textBaseline: "top", imageSmoothingEnabled: false });
     pen.fillStyle = "#fff";
     pen.fillRect(0, 0, canvas.width, canvas.height);
@@ -784,7 +786,7 @@
       pen.drawImage(picture, left, top, sizes[place][0], sizes[place][1]);
       left += sizes[place][0] + 4;
     });
-    // of a page opened from disk, a script may not read the pictures: its user may, by the browser's own menu
+    // on a page opened from disk, a script may not read the pictures, but the browser's menu can save them
     if (window.location.protocol === "file:") showPicture(canvas);
     else canvas.toBlob((blob) => blob && download(fileName("png"), blob));
   }
@@ -806,7 +808,7 @@
     return picture.decode().then(() => picture);
   }
 
-  /** Copy this page's address, or else follow the link as any other. @param {HTMLAnchorElement} link */
+  /** Copy this page's address, or follow the link where that is not allowed. @param {HTMLAnchorElement} link */
   function copyOnClick(link) {
     if (!navigator.clipboard) return;
     link.textContent = "Copy link";
@@ -820,7 +822,7 @@
     });
   }
 
-  /** Mark the hit under the pointer or the focus in every block that shows it. @param {Event} event */
+  /** Mark the hit under the pointer or the focus in every sprite. @param {Event} event */
   function markSame(event) {
     const link = event.target instanceof Element && event.target.closest(".nine a");
     const hit = link ? link.getAttribute("href") : null;
@@ -834,15 +836,15 @@
   const KEYS = [
     ["/", "search for a unit, a layer, a class or an image"],
     ["j →", "next unit, layer or class"],
-    ["k ←", "the one before"],
+    ["k ←", "previous unit, layer or class"],
     ["u", "up: to the layer, to the network"],
-    ["r", "any unit of the network"],
-    ["f", "favourite this unit, or no longer"],
-    ["c", "compare this unit with those chosen before"],
+    ["r", "random unit"],
+    ["f", "add this unit to the favourites, or remove it"],
+    ["c", "compare this unit with others"],
     ["n", "write a note on this unit"],
   ];
 
-  /** What the numbers choose on this page, if it has a switch. @returns {string[][]} */
+  /** What the number keys switch on this page, if anything. @returns {string[][]} */
   function numberKeys() {
     const labels = [...(views()?.querySelectorAll("label") ?? [])].slice(0, NUMBERED);
     const names = labels.map((label) => label.textContent?.trim());
@@ -872,7 +874,7 @@
 
   const NUMBERED = 3;
 
-  /** The switch that numbers work. */
+  /** The switch that number keys control. */
   const views = () =>
     /** @type {HTMLFieldSetElement | null} */ (
       document.querySelector("fieldset[data-switch=rule], fieldset[data-switch=view]")
@@ -924,7 +926,7 @@
 
   // --- start
 
-  // every block of a unit's pictures leads to the hits; the keyboard needs but one of them
+  // every block of a unit's pictures links to the hits; only the first is in the tab order
   const [block, ...blocks] = document.querySelectorAll(".nine svg");
   for (const other of blocks) {
     for (const link of block.querySelectorAll("a")) {
@@ -940,7 +942,7 @@
   for (const link of document.querySelectorAll("a[data-copy]")) {
     copyOnClick(/** @type {HTMLAnchorElement} */ (link));
   }
-  // from disk a browser shows a picture rather than saving it: beside the page, not in its place
+  // from disk a browser opens a picture instead of saving it: open it in a new tab
   for (const link of window.location.protocol === "file:" ? document.querySelectorAll(".saves a") : []) {
     link.setAttribute("target", "_blank");
     link.setAttribute("rel", "noopener");
@@ -953,8 +955,8 @@
   document.querySelector(".site")?.append(keys);
   for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
   for (const filter of document.querySelectorAll("[data-filter]")) filter.addEventListener("change", filterSheet);
-  filterSheet(); // a browser may have kept what was chosen
-  startKeeping();
+  filterSheet(); // a browser may have restored the filters
+  setUpFavourites();
   showFavourites();
   showPanes();
   window.addEventListener("hashchange", showPanes);

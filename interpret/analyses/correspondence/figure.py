@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from interpret.analyses.correspondence.result import Correspondence
-from interpret.figures.lettering import fit, names_below, write_names
+from interpret.figures.lettering import fit, label_ticks, tick_labels
 from interpret.figures.panels import Names, Panel, Size, choose, lay_out
 from interpret.figures.style import in_style, look, points
 from interpret.support.wording import count
@@ -45,7 +45,7 @@ def plot_correspondence(
                 axes.set_ylabel("Δ, share of features whose\nsigns of change differ")
 
         def height(wide: float) -> float:
-            names = names_below(result.layers, _room(wide), points("xtick.label"))
+            names = tick_labels(result.layers, _room(wide), points("xtick.label"))
             return names.height + 1.75 + 0.3 * look().scale
 
         return Panel(result.parts[part], draw, 1.9 if len(result.layers) < 9 else 2.3, height)
@@ -79,6 +79,6 @@ def _draw(axes: Axes, result: Correspondence, part: int, wide: float) -> None:
             x, scores, errors, color=colour, fmt=marker, markersize=3.5, elinewidth=0.9, capsize=1.5, label=name
         )
     axes.set_title(fit(result.parts[part], _room(wide), points("axes.title"), lines=2))
-    write_names(axes, result.layers, _room(wide))
+    label_ticks(axes, result.layers, _room(wide))
     axes.set(xlim=(-0.5, len(places) - 0.5))
     axes.grid(axis="y")

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from interpret.analyses.evolution.result import Evolution
-from interpret.figures.lettering import fit, numbers_with_room, width_of
+from interpret.figures.lettering import fit, width_of, without_overlaps
 from interpret.figures.panels import WHOLE_LINE, Key, Names, Panel, Size, choose, lay_out
 from interpret.figures.pictures import mosaic, signals_as_pictures
 from interpret.figures.style import bare, by_depth, evenly, in_style, look, points
@@ -94,7 +94,7 @@ def _draw_block(axes: Axes, result: Evolution, layer: str, show: str, wide: floa
                   clip_on=False)  # fmt: skip
     places = np.arange(tiles.shape[1]) * across + tile_width / 2 - 0.5
     epochs = list(map(str, result.epochs.tolist()))
-    axes.set_xticks(places, numbers_with_room(epochs, places.tolist(), wide, points("xtick.label")))
+    axes.set_xticks(places, without_overlaps(epochs, places.tolist(), wide, points("xtick.label")))
     axes.set_yticks(np.arange(len(tiles)) * down + tile_height / 2 - 0.5, result.units[layer].tolist())
     axes.tick_params(length=0, pad=2)
     axes.set(xlim=(-0.5 - (across - tile_width), picture.shape[1] - 0.5))
@@ -130,7 +130,7 @@ def _draw_movement(axes: Axes, result: Evolution, wide: float) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     places = np.log(result.epochs) if logarithmic else result.epochs.astype(float)
     labels = list(map(str, result.epochs.tolist()))
-    axes.set_xticks(result.epochs, numbers_with_room(labels, places.tolist(), wide - 0.6, points("xtick.label")))
+    axes.set_xticks(result.epochs, without_overlaps(labels, places.tolist(), wide - 0.6, points("xtick.label")))
     axes.set(xlim=(result.epochs[0], result.epochs[-1]), xlabel="epoch")
     axes.set_ylabel("features move\n(% of their norm per epoch)")
     axes.grid(axis="y")

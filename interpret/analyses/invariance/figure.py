@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from interpret.analyses.invariance.result import InvarianceCurves
-from interpret.figures.lettering import first_name, fit, numbers_with_room, width_of
+from interpret.figures.lettering import first_name, fit, width_of, without_overlaps
 from interpret.figures.panels import Key, Names, Panel, Size, choose, lay_out
 from interpret.figures.style import bare, evenly, in_style, look, mix, points
 
@@ -185,7 +185,7 @@ def _draw_examples(axes: Axes, curves: InvarianceCurves, wide: float) -> None:
     small = 5.5 * look().scale
     told = [f"{value:.3g}".replace("-", "−") for value in curves.example_values]
     places = ((np.arange(values) + 0.5) * right).tolist()
-    axes.set_xticks(places, numbers_with_room(told, places, wide - _names_width(), small), fontsize=small)
+    axes.set_xticks(places, without_overlaps(told, places, wide - _names_width(), small), fontsize=small)
     names = [fit(_short(name), _names_width() - 0.06, small, lines=2) for name in curves.names]
     axes.set_yticks((np.arange(images) + 0.5) * down, names, fontsize=small)
     for label, colour in zip(axes.get_yticklabels(), colours, strict=False):
