@@ -1,7 +1,7 @@
-"""How a signal passes back through a network: deconvnet, guided backpropagation, gradient.
+"""Override the backward pass of each operation: deconvnet, guided backpropagation, gradient.
 
-The rule works on the functions that a network calls, not on its modules: whoever rectifies, be it `nn.ReLU`,
-`F.relu`, `x.relu_()` or one module used twice, passes here, on the unmodified network.
+The rules apply to the functions that a network calls, not to its modules. So `nn.ReLU`, `F.relu`, `x.relu_()` and a
+module that is used twice are all covered, and the network is not modified.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
 from interpret.network.modes import constant_parameters
 from interpret.network.operations import Backward, is_in_place, operation_name, operation_of
-from interpret.network.pointwise import Pedigree, Pending, rectifier_slope, slope_of
+from interpret.network.pointwise import History, Pending, rectifier_slope, slope_of
 from interpret.network.torch_internals import (
     base_of,
     is_bookkeeping,
@@ -60,7 +60,7 @@ class UncoveredOperation(UserWarning):
 
 
 class BackwardRule(TorchFunctionMode):
-    """Make the forward pass record how a signal shall pass back, for `torch.autograd.grad` to follow.
+    """Override the backward pass of each operation that runs in the block, for `torch.autograd.grad`.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.ReLU())
     >>> image = torch.ones(1, 1, 3, 3, requires_grad=True)
@@ -70,7 +70,7 @@ class BackwardRule(TorchFunctionMode):
     >>> torch.equal(projection[0], network[0].weight[1])
     True
 
-    With R the signal that arrives at the output of an operation and f'(x) its derivative, what leaves its input is:
+    With R the signal at the output of an operation and f'(x) its derivative, the signal at its input is:
 
     | operation                                   | deconvnet        | guided          | gradient          |
     |---------------------------------------------|------------------|-----------------|-------------------|
@@ -85,31 +85,31 @@ class BackwardRule(TorchFunctionMode):
 
     Rectifiers are ReLU, ReLU6, leaky ReLU, PReLU, RReLU, ELU, SELU, CELU, SiLU, GELU, Mish, softplus, hardswish,
     threshold, a clamp whose lower bound is at least 0, the maximum with a constant of at least 0, and each of these
-    written out (`interpret.network.pointwise`): a tensor times a gate that was made of that very tensor position by
-    position (x·sigmoid(x), x·(x > 0), x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or over such a divisor, the maximum of x
-    and c·x, a choice by its sign, (x + |x|)/2. What makes a rectifier is that it goes on growing with x, at most as a
-    square, and is flatter for −x; constant factors, by which it may grow faster than x, pass the signal as they do
-    elsewhere. The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014,
-    section 2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper has none of
-    them: the signal is multiplied with their slope at the point where the forward pass left them, in every rule. Guided
-    backpropagation lets pass what is positive in both directions (Springenberg et al. 2015, section 3.4). Overlapping
-    windows may share a switch, of which the paper does not say what becomes: "add" adds up what comes down from each
-    (the adjoint of pooling), "overwrite" keeps the last, a zero too, as `F.max_unpool2d` does.
+    written out (`interpret.network.pointwise`): a tensor times an elementwise function of it (x·sigmoid(x), x·(x > 0),
+    x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or divided by one, the maximum of x and c·x, a choice by the sign of x,
+    (x + |x|)/2. A function counts as a rectifier if it keeps growing with x, at most as a square, and is flatter for
+    −x; constant factors, by which it may grow faster than x, multiply the signal as they do elsewhere.
 
-    The gate of any other product is the factor that is broadcast over the other, or the one that tanh, sigmoid,
-    softmax or a clamp made; where neither or both are, the product is not covered. Parameters are constants inside the
-    block, and so is what the network itself detaches or computes under `torch.no_grad`. What is checkpointed runs
-    plainly.
+    The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014, section
+    2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper does not treat
+    them: every rule multiplies the signal by their derivative. Guided backpropagation passes what is positive in both
+    directions (Springenberg et al. 2015, section 3.4). Overlapping windows may share a switch, for which the paper
+    gives no rule: "add" sums the signals of all windows (the adjoint of pooling), "overwrite" keeps the last one, even
+    if it is zero, as `F.max_unpool2d` does.
+
+    The gate of any other product is the factor that is broadcast over the other, or that is the output of tanh,
+    sigmoid, softmax or a clamp; if neither or both are, the product is not covered. Inside the block, parameters are
+    constants, as is what the network itself detaches or computes under `torch.no_grad`. Checkpointing is disabled.
 
     Args:
-        module: the network, whose layers name what is not covered.
+        module: the network.
         rule: "deconvnet", "guided", "gradient", or an `interpret.Composite` of these and functions of your own.
         overlap: "add" or "overwrite", for max-pooling windows that overlap.
         strict: raise where an operation is not covered, instead of warning at the end of the block.
 
     Raises:
         InterpretError: an unknown rule or overlap, a compiled or scripted module (whose operations cannot be seen),
-            or, with `strict`, an operation that is neither linear nor covered.
+            or, with `strict`, an operation that the rule does not cover.
 
     Warns:
         UncoveredOperation: once, at the end of the block, naming each operation and layer.
@@ -130,7 +130,7 @@ class BackwardRule(TorchFunctionMode):
         self.strict = strict
         self.uncovered: dict[tuple[str, str], None] = {}
         self._running: list[str] = []
-        self._pedigree = Pedigree()
+        self._history = History()
         self._pending: list[Pending] = []
         self._undo = ExitStack()
         self._thread = 0
@@ -145,14 +145,14 @@ class BackwardRule(TorchFunctionMode):
                 )
         self.uncovered = {}
         self._running = []
-        self._pedigree, self._pending = Pedigree(), []
-        self._thread = threading.get_ident()  # modes and sequence numbers belong to a thread, hooks do not
+        self._history, self._pending = History(), []
+        self._thread = threading.get_ident()  # modes and node numbers are per thread, hooks are not
         self._start = next_node_number()
         self._undo.enter_context(constant_parameters(self.module))
         self._undo.enter_context(plain_checkpoints())
         if self.rule != "gradient":
             for name, layer in self.module.named_modules():
-                # before the hooks of others, so that one which ends the forward pass finds the layer seen to
+                # first, so that they also run if another hook ends the forward pass
                 entering = layer.register_forward_pre_hook(self._entering(name), prepend=True)
                 leaving = layer.register_forward_hook(self._leaving, prepend=True, always_call=True)
                 self._undo.callback(entering.remove)
@@ -163,17 +163,17 @@ class BackwardRule(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         super().__exit__(kind, error, trace)
         self._undo.close()
-        self._pedigree = Pedigree()
+        self._history = History()
         if error is not None and not isinstance(error, StopForward):
             return
         for pending in self._pending:
-            if not pending.taken_up:
+            if not pending.in_rectifier:
                 self._report_pending(pending)
         if self.uncovered:
             warn(UncoveredOperation(str(self.rule), list(self.uncovered)))
 
     def forget(self) -> None:
-        """Forget what was not covered, so that the end of the block does not warn of it."""
+        """Discard the operations that were not covered, so that the end of the block does not warn of them."""
         self.uncovered.clear()
         self._pending.clear()
 
@@ -201,7 +201,7 @@ class BackwardRule(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
-        if not torch.is_grad_enabled() or (not signals and not self._pedigree.knows((args, kwargs))):
+        if not torch.is_grad_enabled() or (not signals and not self._history.knows((args, kwargs))):
             return func(*args, **kwargs)
         if self.rule == "gradient":
             return self._run(func, args, kwargs)
@@ -222,32 +222,34 @@ class BackwardRule(TorchFunctionMode):
         return self.rule.rule_for(self._running, operation_name(func), operation)
 
     def _pass(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]) -> Any:
-        """Run one operation as the rule reads it, by itself or as the end of a rectifier that is written out."""
+        """Run one operation with its backward pass overridden, alone or as the end of a written-out rectifier."""
         backward = operation_of(func).backward
         if backward is Backward.QUERY:
             return self._run(func, args, kwargs)
-        pasts = self._pedigree.pasts(func, args, kwargs)
-        pending = [one for one in self._pedigree.pending((args, kwargs)) if not one.reported]
-        for past in [] if backward in (Backward.RECTIFIER, Backward.CLAMP) else pasts:
-            slope = rectifier_slope(func, past, bool(pending))
+        derivations = self._history.derivations(func, args, kwargs)
+        pending = [one for one in self._history.pending((args, kwargs)) if not one.reported]
+        for derivation in [] if backward in (Backward.RECTIFIER, Backward.CLAMP) else derivations:
+            slope = rectifier_slope(func, derivation, bool(pending))
             if slope is not None:
                 for one in pending:
-                    one.taken_up = True
-                written = args[0] if is_in_place(func) and args[0] is not past.source else None
+                    one.in_rectifier = True
+                written = args[0] if is_in_place(func) and args[0] is not derivation.source else None
                 rule = self._rule_of(func, Backward.RECTIFIER)
                 if rule in ("deconvnet", "guided"):
-                    result = _Rectify.apply(past.source, rule, func, args, kwargs, (past.function, slope), written)
+                    result = _Rectify.apply(
+                        derivation.source, rule, func, args, kwargs, (derivation.function, slope), written
+                    )
                 elif callable(rule):
-                    result = PassByOwnRule.apply(rule, func, args, kwargs, past.function, past.source)
+                    result = PassByOwnRule.apply(rule, func, args, kwargs, derivation.function, derivation.source)
                 else:
                     result = self._run(func, args, kwargs)
-                self._pedigree.note(result, pasts)
+                self._history.note(result, derivations)
                 return result
         result, covered = self._pass_by_itself(func, args, kwargs, signals)
-        if pasts:
+        if derivations:
             if not covered:
                 pending.append(self._wait(operation_name(func)))
-            self._pedigree.note(result, pasts, pending)
+            self._history.note(result, derivations, pending)
             return result
         for one in pending:
             self._report_pending(one)
@@ -258,8 +260,8 @@ class BackwardRule(TorchFunctionMode):
     def _pass_by_itself(
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> tuple[Any, bool]:
-        """Run one operation, and return its result and whether the rule has a reading for it."""
-        if not signals:  # of a mask, which carries none
+        """Run one operation alone, and return its result and whether the rule covers it."""
+        if not signals:  # a mask, for example
             return func(*args, **kwargs), True
         rule = self._rule_of(func)
         if callable(rule):
@@ -269,7 +271,7 @@ class BackwardRule(TorchFunctionMode):
             return self._run(func, args, kwargs), True
         operation, operands = operation_of(func), _operands(args, kwargs)
         backward = operation.backward
-        # whether the signal comes in as the input and nowhere else, by a weight or a bound for instance
+        # whether the input alone carries the signal, and not a weight or a bound too
         plain = len(signals) == 1 and bool(operands) and operands[0] is signals[0]
         rectifies = (
             (plain and backward is Backward.RECTIFIER)
@@ -287,7 +289,7 @@ class BackwardRule(TorchFunctionMode):
         if makes_gate or (backward is Backward.SHAPE and _is_gate(signals[0])):
             _mark(result, "gate")
         elif backward is Backward.CAST:
-            # not to integers; a constant may also have been cast to the signal's type
+            # a cast to integers is not covered; a constant that is cast to the signal's type is
             return result, not isinstance(result, Tensor) or not operands[0].requires_grad or result.requires_grad
         else:
             return result, (
@@ -298,7 +300,7 @@ class BackwardRule(TorchFunctionMode):
         return result, True
 
     def _run(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        """Run an operation through which the signal passes as through its gradient."""
+        """Run an operation whose backward pass is its gradient."""
         if operation_of(func).backward is Backward.MAX_POOL:
             return self._pool(func, args, kwargs)
         return convolve(func, args, kwargs) if func is torch.conv2d else func(*args, **kwargs)
@@ -315,16 +317,16 @@ class BackwardRule(TorchFunctionMode):
     def _hold_gate(
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> tuple[Any, bool]:
-        """Multiply or divide two signals with the one that only weighs the other held constant."""
+        """Multiply or divide two signals, with the gate or the divisor held constant."""
         operands = _operands(args, kwargs)
         if operation_of(func).backward is Backward.QUOTIENT:
             gates = [1] if operands[0] is signals[0] and not kwargs.get("rounding_mode") else []
-        elif len(signals) == 1:  # times a constant
+        elif len(signals) == 1:  # multiplied by a constant
             return func(*args, **kwargs), True
         else:
-            gates = [index for index in (0, 1) if _weighs(operands[index], operands[1 - index])]
+            gates = [index for index in (0, 1) if _gates(operands[index], operands[1 - index])]
             if gates == [0] and is_in_place(func):
-                gates = []  # multiplied in place, a gate keeps its own history
+                gates = []  # a gate that is written into keeps its own graph
         if len(gates) != 1:
             return func(*args, **kwargs), False
         operands[gates[0]] = _constant(operands[gates[0]])
@@ -332,10 +334,10 @@ class BackwardRule(TorchFunctionMode):
         return func(*operands, *args[2:], **named), True
 
     def check(self, values: Any) -> None:
-        """Report what these tensors were made by out of the mode's sight: custom autograd, scripted functions.
+        """Report operations that made these tensors without the mode seeing them: custom autograd, scripted functions.
 
-        The rule does so itself for whatever enters an operation, and enters or leaves a layer; there remains the end
-        of a network that is not a layer's output.
+        The rule itself checks the inputs of each operation, and the inputs and outputs of each layer. Call this for
+        an output of the network that is not the output of a layer.
         """
         if self.rule == "gradient":
             return
@@ -353,7 +355,7 @@ class BackwardRule(TorchFunctionMode):
                 waiting += [parent for parent, _ in node.next_functions]
 
     def _wait(self, operation: str) -> Pending:
-        """Note an operation without a reading, to be reported unless it turns out a part of a rectifier."""
+        """Note an operation that is not covered, to be reported unless it turns out to be a part of a rectifier."""
         self._pending.append(Pending(operation, self._running[-1] if self._running else ""))
         return self._pending[-1]
 
@@ -374,7 +376,7 @@ class BackwardRule(TorchFunctionMode):
 
 
 class _Rectify(torch.autograd.Function):
-    """A rectifier that runs as written and passes the signal back rectified."""
+    """A rectifier that runs as written, and rectifies the signal in the backward pass."""
 
     @staticmethod
     def forward(
@@ -387,9 +389,9 @@ class _Rectify(torch.autograd.Function):
         whole: tuple[Callable[[Tensor], Tensor], Tensor] | None = None,
         written: Tensor | None = None,
     ) -> Tensor:
-        """Run `func`, or the end of a rectifier `whole` of x with its slope at large values.
+        """Run `func`, which may be the last operation of a written-out rectifier of x.
 
-        It may write its result into another operand than x.
+        Then `whole` is that rectifier and its slope at large values, and `written` the operand that it writes into.
         """
         slope = None
         if whole is not None:
@@ -414,7 +416,7 @@ class _Rectify(torch.autograd.Function):
 
 
 class _HoldConstant(torch.autograd.Function):
-    """An operation that runs as written and passes the signal back as if it were scale·x + constant."""
+    """An operation that runs as written, and whose backward pass is that of scale·x + constant."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
@@ -428,7 +430,7 @@ class _HoldConstant(torch.autograd.Function):
 
 
 class _OverwritingPool(torch.autograd.Function):
-    """Max-pooling whose shared switches keep the last signal that comes down, in the order of the windows."""
+    """Max-pooling in whose backward pass a shared switch keeps the signal of the last window."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -442,7 +444,7 @@ class _OverwritingPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
         signal, switches = (value.flatten(-ctx.spatial) for value in (signals[0], *ctx.saved_tensors))
-        # F.max_unpool2d leaves it to its threads which window comes last
+        # computed here, since with F.max_unpool2d it depends on threads which window is the last
         windows = torch.arange(signal.shape[-1], device=signal.device).expand_as(switches)
         below = signal.new_zeros(*ctx.size[: -ctx.spatial], math.prod(ctx.size[-ctx.spatial :]))
         last = torch.zeros_like(below, dtype=torch.int64).scatter_reduce(-1, switches, windows, "amax")
@@ -450,7 +452,8 @@ class _OverwritingPool(torch.autograd.Function):
         return below.scatter_add(-1, switches, kept).reshape(ctx.size), None, None, None
 
 
-_MARK = "interpret"  # on the nodes of autograd's graph: "seen" by the mode, or a "gate"
+_MARK = "interpret"
+"""Key in the metadata of nodes of autograd's graph; the value is "seen", or "gate" for the output of a gate."""
 
 
 def _marks(value: Tensor) -> dict[str, str]:
@@ -466,14 +469,14 @@ def _is_gate(value: Tensor) -> bool:
     return _marks(value).get(_MARK) == "gate"
 
 
-def _weighs(gate: Tensor, other: Tensor) -> bool:
-    """Whether a factor only weighs the other one: it is broadcast over it, or it was squashed."""
+def _gates(gate: Tensor, other: Tensor) -> bool:
+    """Return whether a factor is the other one's gate: it is broadcast over it, or the output of tanh, sigmoid …"""
     size = torch.broadcast_shapes(gate.shape, other.shape).numel()
     return other.numel() == size and (gate.numel() < size or _is_gate(gate))
 
 
 def _maker(value: Tensor) -> Any:
-    """Return the node of autograd's graph that made a tensor; for a view, which autograd may make anew, its base's."""
+    """Return the node of autograd's graph that made a tensor; of a view whose node autograd may rebuild, its base's."""
     node, base = value.grad_fn, base_of(value)
     if base is None or _marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
         return node
@@ -494,7 +497,7 @@ def _operands(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
 
 
 def _lower_bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> float:
-    """Return below which value a clamp cuts; −inf where it cuts only above."""
+    """Return the lower bound of a clamp; −inf if it has none."""
     name = operation_name(func)
     if name == "clamp_max":
         return -torch.inf
@@ -505,12 +508,12 @@ def _lower_bound(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mappin
 
 
 def _is_choice(operands: Sequence[Any]) -> bool:
-    """Whether a maximum is over positions of one signal, or over several signals, as max-pooling is."""
+    """Return whether a maximum is over positions of one signal, or over several signals, as max-pooling is."""
     return all(map(_carries_signal, (value for value in operands if isinstance(value, Tensor))))
 
 
 def _is_rectifying_maximum(operands: Sequence[Any]) -> bool:
-    """Whether this is max(x, constant) with a constant of at least 0."""
+    """Return whether this is max(x, constant) with a constant of at least 0."""
     constants = [value for value in operands if isinstance(value, Tensor) and not value.requires_grad]
     return len(constants) == 1 and bool((constants[0] >= 0).all())
 
@@ -518,7 +521,7 @@ def _is_rectifying_maximum(operands: Sequence[Any]) -> bool:
 def _with_slope(
     x: Tensor, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Return func's value, x itself where it works in place, and its derivative at x."""
+    """Return func's value at x, which is x itself for an in-place func, and its derivative there."""
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         inner = point.clone()
@@ -535,7 +538,7 @@ def _constant(value: Any) -> Any:
 
 
 def _normalise_by_constants(x: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
-    """Normalise as written, and let the signal see only a multiplication with what the statistics came out as."""
+    """Normalise as written; the backward pass multiplies by the scale that the statistics give."""
     with torch.no_grad():
         scale = _SCALES[func](*args, **kwargs)
     return func(*args, **kwargs) if scale is None else _HoldConstant.apply(x, scale, func, args, kwargs)
@@ -591,7 +594,7 @@ def _instance_norm_scale(
     eps: float = 1e-5,
 ) -> Tensor | None:
     if not use_input_stats:
-        return None  # its statistics are constants already
+        return None  # its statistics are constants
     variance = input.var(tuple(range(2, input.dim())), correction=0, keepdim=True)
     return (variance + eps).rsqrt() * _channelwise(weight, input)
 
@@ -607,7 +610,7 @@ def _batch_norm_scale(
     eps: float = 1e-5,
 ) -> Tensor | None:
     if not training and running_var is not None:
-        return None  # the affine map that it is
+        return None  # an affine map
     variance = input.var((0, *range(2, input.dim())), correction=0, keepdim=True)
     return (variance + eps).rsqrt() * _channelwise(weight, input)
 

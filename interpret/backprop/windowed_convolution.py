@@ -1,4 +1,4 @@
-"""Passing a signal back through a convolution where there is any: one neuron's fills a small part of the map."""
+"""Backward pass of convolutions on the window in which the signal is not zero: one neuron's fills a small part."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-LARGE = 0.8
-"""The share of a map from which on to pass all of it back is as fast as a window."""
+LARGEST_WINDOW = 0.8
+"""The share of a map above which the backward pass of the whole map is as fast as that of a window."""
 
-WORTH = 2**26
-"""How many multiply-accumulates for one image make it worth it to look where its signal is."""
+FEWEST_MACS = 2**26
+"""The multiply-accumulates for one image below which finding the window costs more than it saves."""
 
 
 def convolve(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Run `F.conv2d` as called, so that the signal passes back through the windows in which it is not zero.
+    """Run `F.conv2d` as called, with a backward pass on the windows in which the signal is not zero.
 
     >>> import torch.nn.functional as F
     >>> x, weight = torch.rand(1, 2, 9, 9, requires_grad=True), torch.rand(3, 2, 3, 3)
@@ -26,11 +26,11 @@ def convolve(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping
     >>> torch.equal(signal[0, :, 4:7, 4:7], weight[1]), int(signal.count_nonzero())
     (True, 18)
 
-    The result is that of the whole map, up to the rounding of a convolution of another size. Whatever is not a
-    plain two-dimensional convolution of a signal with constants, or is a small one, runs as it is.
+    The signal is that of the whole map, up to the rounding of a convolution of another size. A small convolution, one
+    that is not two-dimensional, or one whose weights carry a signal runs as usual.
     """
     bound = _arguments(*args, **kwargs)
-    if not _is_plain(**bound) or _work(**bound) < WORTH:
+    if not _is_plain(**bound) or _work(**bound) < FEWEST_MACS:
         return func(*args, **kwargs)
     output: Tensor = _Convolution.apply(*bound.values())
     return output
@@ -53,7 +53,7 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, 
     constants = [value for value in (weight, bias) if value is not None]
     return (
         input.dim() == 4
-        and input.device.type == "cpu"  # elsewhere, to look where the signal is would cost more than it saves
+        and input.device.type == "cpu"  # elsewhere, finding the window costs more than it saves
         and not isinstance(padding, str)
         and not any(value.requires_grad for value in constants)
         and not torch.is_autocast_enabled(input.device.type)
@@ -61,12 +61,12 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, 
 
 
 def _work(input: Tensor, weight: Tensor, stride: Any, **_: Any) -> float:
-    """Return about how many multiply-accumulates one image takes."""
+    """Return the approximate number of multiply-accumulates for one image."""
     return input[0, 0].numel() * weight.numel() / math.prod(pair(stride))
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
-    """Return a size that is given for both axes, or one for each, as (vertical, horizontal).
+    """Return one size for both axes, or one for each, as (vertical, horizontal).
 
     >>> pair(3), pair([2]), pair((1, 2))
     ((3, 3), (2, 2), (1, 2))
@@ -89,13 +89,13 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
         (signal,) = signals
-        # of each position, whether any channel is not zero; two maxima, since a map of booleans costs far more to make
+        # whether any channel is not zero at each position; amax and amin are faster than a map of booleans
         boxes = [_bounds(some) for some in (signal.amax(1) != 0) | (signal.amin(1) != 0)]
         union = _union(boxes)
         if union is None:
             return signal.new_zeros(ctx.size), *[None] * 6
-        together = _mean_area(boxes) >= LARGE * _area(union)
-        if together and _area(union) >= LARGE * signal[0, 0].numel():
+        together = _mean_area(boxes) >= LARGEST_WINDOW * _area(union)
+        if together and _area(union) >= LARGEST_WINDOW * signal[0, 0].numel():
             return _back(ctx, signal, ctx.size, ctx.padding), *[None] * 6
         count, channels, height, width = ctx.size
         if signal.is_contiguous(memory_format=torch.channels_last):
@@ -114,14 +114,14 @@ def _back(ctx: Any, signal: Tensor, size: Sequence[int], padding: tuple[int, int
 
 
 def _back_through_window(ctx: Any, signal: Tensor, box: tuple[slice, slice], below: Tensor) -> None:
-    """Write what a signal's window gives the window of the input under it."""
+    """Compute the input's window under a window of the signal."""
     kernel = ctx.saved_tensors[0].shape[2:]
     size, inside, target = [len(signal), ctx.size[1]], [], []
     for axis in (0, 1):
         start = box[axis].start * ctx.stride[axis] - ctx.padding[axis]
         length = (box[axis].stop - box[axis].start - 1) * ctx.stride[axis] + ctx.dilation[axis] * (kernel[axis] - 1) + 1
         first = max(start, 0)
-        last = max(first, min(start + length, ctx.size[2 + axis]))  # none of it may be inside, where all is padding
+        last = max(first, min(start + length, ctx.size[2 + axis]))  # empty if all of it is padding
         size.append(length)
         target.append(slice(first, last))
         inside.append(slice(first - start, last - start))
@@ -130,7 +130,7 @@ def _back_through_window(ctx: Any, signal: Tensor, box: tuple[slice, slice], bel
 
 
 def _bounds(some: Tensor) -> tuple[slice, slice] | None:
-    """Return the rows and columns between which some of [H, W] are true; None where none is."""
+    """Return the rows and columns that hold all true elements of [H, W]; None if none is true."""
     rows, columns = some.any(1).nonzero().flatten().tolist(), some.any(0).nonzero().flatten().tolist()
     return (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)) if rows else None
 

@@ -1,7 +1,7 @@
-"""Pointwise: which tensors were made of which others position by position, and by what function.
+"""Recognise rectifiers that are written out of other operations, such as `x * sigmoid(x)` for `F.silu(x)`.
 
-Activations are written in many ways: `x * sigmoid(x)` is `F.silu(x)`. What a product, a maximum or a choice makes of
-one tensor and of functions of that very tensor is one function of it, which can be looked at as a whole.
+Tensors are followed through elementwise operations. If a product, a maximum or a choice combines a tensor with
+functions of the same tensor, the result is one elementwise function of it, which can be evaluated at other values.
 """
 
 from __future__ import annotations
@@ -19,53 +19,53 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import Backward, Grid, Operation, operation_of
 from interpret.network.torch_internals import version_of
 
-MOST_STEPS = 64
-"""How many operations a function is followed through."""
-FAR = 32.0
-"""Where a rectifier shows what it does to large values."""
+MAX_OPERATIONS = 64
+"""The largest number of operations in a function that is followed."""
+LARGE_VALUE = 32.0
+"""The value at which the slope of a rectifier is measured."""
 
 
 @dataclass(eq=False)
 class Pending:
-    """An operation without a reading, which is none of anybody's business if it turns out a part of a rectifier."""
+    """An operation that the rule does not cover, not reported yet: it may turn out to be a part of a rectifier."""
 
     operation: str
     layer: str
-    taken_up: bool = False
+    in_rectifier: bool = False
     """Whether it is a part of a rectifier."""
     reported: bool = False
 
 
 @dataclass(frozen=True)
-class Past:
-    """How a tensor was made of another one, its source."""
+class Derivation:
+    """How a tensor was computed from another one, its source."""
 
     source: Tensor
     version: int
-    """Of the source, when it was looked at: a tensor that was written over is another one."""
+    """The version of the source that was read: writing in place changes it."""
     function: Callable[[Tensor], Tensor]
     multiple: bool
     """Whether the tensor is the source times constants."""
     steps: int
     of: tuple[bool, ...] = ()
-    """Of each operand that was made of the source, too, whether it was a multiple."""
+    """For each operand that was computed from the source, whether it is the source times constants."""
 
 
 @dataclass
 class _Made:
     version: int
-    pasts: list[Past]
+    derivations: list[Derivation]
     pending: list[Pending] = field(default_factory=list)
 
 
-class Pedigree:
-    """What is known of tensors' pasts.
+class History:
+    """Notes how tensors were computed from each other by elementwise operations.
 
-    >>> pedigree, x = Pedigree(), torch.ones(2, requires_grad=True)
+    >>> history, x = History(), torch.ones(2, requires_grad=True)
     >>> gate = torch.sigmoid(x)
-    >>> pedigree.note(gate, pedigree.pasts(torch.sigmoid, (x,), {}))
-    >>> (past,) = pedigree.pasts(torch.mul, (x, gate), {})
-    >>> past.source is x, past.function(torch.zeros(2)), rectifier_slope(torch.mul, past)
+    >>> history.note(gate, history.derivations(torch.sigmoid, (x,), {}))
+    >>> (derivation,) = history.derivations(torch.mul, (x, gate), {})
+    >>> derivation.source is x, derivation.function(torch.zeros(2)), rectifier_slope(torch.mul, derivation)
     (True, tensor([0., 0.]), tensor(1.))
     """
 
@@ -73,22 +73,26 @@ class Pedigree:
         self._made = WeakTensorKeyDictionary()
 
     def knows(self, values: Any) -> bool:
-        """Whether something is known of any of these tensors."""
+        """Return whether any of these tensors was computed by operations that are followed."""
         return bool(self._made) and any(self._known(tensor) is not None for tensor in tensors_in(values))
 
     def pending(self, values: Any) -> list[Pending]:
-        """Return the operations that wait for what becomes of these tensors."""
+        """Return the operations behind these tensors that are not reported yet."""
         found = (self._known(tensor) for tensor in tensors_in(values)) if self._made else iter(())
         return list(dict.fromkeys(one for made in found if made is not None for one in made.pending))
 
-    def note(self, result: object, pasts: Sequence[Past], pending: Sequence[Pending] = ()) -> None:
-        """Remember how a result was made."""
+    def note(self, result: object, derivations: Sequence[Derivation], pending: Sequence[Pending] = ()) -> None:
+        """Note how a result was computed."""
         if isinstance(result, Tensor):
-            kept = [past for past in pasts if past.source is not result]  # which is written over
+            kept = [
+                derivation for derivation in derivations if derivation.source is not result
+            ]  # not if it was written into
             self._made[result] = _Made(version_of(result), kept, list(pending))
 
-    def pasts(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Past]:
-        """Return how the result of an operation will have been made, the nearest source first; of none, nothing."""
+    def derivations(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> list[Derivation]:
+        """Return how the result of an operation is computed from each possible source, the nearest source first."""
         operation = operation_of(func)
         if not operation.in_rectifiers or "out" in kwargs:
             return []
@@ -96,7 +100,7 @@ class Pedigree:
         tensors = {place: value for place, value in places.items() if isinstance(value, Tensor)}
         if operation.grid is Grid.EXTREMUM and len(tensors) < 2:  # over positions
             return []
-        ways = {place: list(self._ways(tensor)) for place, tensor in tensors.items()}
+        ways = {place: list(self._derivations_of(tensor)) for place, tensor in tensors.items()}
         carriers = {place: found for place, found in ways.items() if found}
         if not carriers or (_is_of_first(operation) and len(carriers) > 1):
             return []
@@ -106,66 +110,73 @@ class Pedigree:
             shared = [next((one for one in other if one.source is way.source), None) for other in others]
             chosen = [way, *(one for one in shared if one is not None)]
             steps = 1 + sum(one.steps for one in chosen)
-            if len(chosen) < len(carriers) or steps > MOST_STEPS or not _fits(operation, way.source, tensors, carriers):
+            if (
+                len(chosen) < len(carriers)
+                or steps > MAX_OPERATIONS
+                or not _fits(operation, way.source, tensors, carriers)
+            ):
                 continue
             parts = dict(zip(carriers, (one.function for one in chosen), strict=True))
             constants = {place: value for place, value in places.items() if place not in parts}
             function = partial(_apply, func, len(args), constants, parts)
             multiple = len(chosen) == 1 and way.multiple and _is_multiple(operation, next(iter(carriers)))
             of = tuple(one.multiple for one in chosen)
-            found.append(Past(way.source, way.version, function, multiple, steps, of))
+            found.append(Derivation(way.source, way.version, function, multiple, steps, of))
         return found
 
     def _known(self, tensor: Tensor) -> _Made | None:
         made: _Made | None = self._made.get(tensor)
         return made if made is not None and made.version == version_of(tensor) else None
 
-    def _ways(self, tensor: Tensor) -> Iterator[Past]:
-        """Yield how a tensor was made of those before it, and of itself if it carries a signal."""
+    def _derivations_of(self, tensor: Tensor) -> Iterator[Derivation]:
+        """Yield how a tensor was computed from others, and from itself if it carries a signal."""
         if tensor.requires_grad:
-            yield Past(tensor, version_of(tensor), lambda value: value, True, 0)
+            yield Derivation(tensor, version_of(tensor), lambda value: value, True, 0)
         made = self._known(tensor)
         if made is not None:
-            yield from (past for past in made.pasts if version_of(past.source) == past.version)
+            yield from (
+                derivation for derivation in made.derivations if version_of(derivation.source) == derivation.version
+            )
 
 
-def rectifier_slope(func: Callable[..., Any], past: Past, pending: bool = False) -> Tensor | None:
+def rectifier_slope(func: Callable[..., Any], derivation: Derivation, pending: bool = False) -> Tensor | None:
     """Return the slope at large values of the rectifier that an operation makes of its source; None if it makes none.
 
-    A rectifier lets large values pass, and negative ones less.
+    A rectifier passes large values, and negative ones less.
 
     >>> x = torch.ones(2, requires_grad=True)
-    >>> (past,) = Pedigree().pasts(torch.mul, (x, x), {})
-    >>> rectifier_slope(torch.mul, past) is None
+    >>> (derivation,) = History().derivations(torch.mul, (x, x), {})
+    >>> rectifier_slope(torch.mul, derivation) is None
     True
 
-    That is asked of the source times a function of it, over a function of it, of the larger of two multiples, and of a
-    choice by its sign; of other operations where something in them has no reading of its own.
+    It may be the source times a function of it, or divided by one; the larger of two multiples; or a choice by its
+    sign. Any other operation is tested if something in it is not covered by itself (`pending`).
     """
     by_structure = {
-        Backward.PRODUCT: sorted(past.of) == [False, True],
-        Backward.QUOTIENT: past.of == (True, False),
-        Backward.MAXIMUM: past.of == (True, True),
-        Backward.CHOICE: len(past.of) > 1,
+        Backward.PRODUCT: sorted(derivation.of) == [False, True],
+        Backward.QUOTIENT: derivation.of == (True, False),
+        Backward.MAXIMUM: derivation.of == (True, True),
+        Backward.CHOICE: len(derivation.of) > 1,
     }.get(operation_of(func).backward or Backward.QUERY, False)
     if not (pending or by_structure):
         return None
-    if past.source.is_meta:  # which has no values
+    if derivation.source.is_meta:  # it has no values
         return torch.ones(()) if by_structure else None
     try:
         with torch.no_grad():
             near, far, below, far_below = (
-                past.function(torch.full_like(past.source, value)).double() for value in (FAR, 2 * FAR, -FAR, -2 * FAR)
+                derivation.function(torch.full_like(derivation.source, value)).double()
+                for value in (LARGE_VALUE, 2 * LARGE_VALUE, -LARGE_VALUE, -2 * LARGE_VALUE)
             )
-    except Exception:  # whatever the constants are that do not fit
+    except Exception:  # constants that do not fit another shape
         return None
-    # it goes on growing, not faster than a square, and is flatter on the other side
+    # it keeps growing, at most as a square, and is flatter for negative values
     grows = (near > 0) & (far > 1.5 * near) & (far < 4.1 * near)
-    slope = (far - near) / FAR
-    if not bool((grows & ((below - far_below).abs() / FAR < 0.999 * slope)).all()):
+    slope = (far - near) / LARGE_VALUE
+    if not bool((grows & ((below - far_below).abs() / LARGE_VALUE < 0.999 * slope)).all()):
         return None
-    # of a square there is none, and what is almost 1 is still on its way there
-    slope = torch.where((far > 3 * near) | ((slope - 1).abs() < 0.05), 1.0, slope).to(past.source.dtype)
+    # a square has no slope at infinity; a slope of almost 1 converges to 1
+    slope = torch.where((far > 3 * near) | ((slope - 1).abs() < 0.05), 1.0, slope).to(derivation.source.dtype)
     return torch.ones_like(slope[(0,) * slope.dim()]) if bool((slope == 1).all()) else slope
 
 
@@ -177,18 +188,18 @@ def slope_of(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        y = function(point.clone())  # which it may write over
+        y = function(point.clone())  # func may write into it
         (slope,) = torch.autograd.grad(y, point, torch.ones_like(y))
     return slope
 
 
 def _is_of_first(operation: Operation) -> bool:
-    """Whether it is a function of the first operand's elements; other operands are its parameters."""
+    """Return whether it is a function of the first operand's elements, with other operands as parameters."""
     return operation.grid is Grid.ELEMENTWISE or operation.backward is Backward.CLAMP
 
 
 def _fits(operation: Operation, source: Tensor, tensors: Mapping[Any, Tensor], carriers: Mapping[Any, Any]) -> bool:
-    """Whether an operation works position by position, on tensors of the shape of the source or spread over it."""
+    """Return whether all tensors have the shape of the source, or are broadcast to it."""
     if any(tensors[place].shape != source.shape for place in carriers):
         return False
     if _is_of_first(operation):
@@ -200,7 +211,7 @@ def _fits(operation: Operation, source: Tensor, tensors: Mapping[Any, Tensor], c
 
 
 def _is_multiple(operation: Operation, place: Any) -> bool:
-    """Whether an operation on one operand and constants, at this place, is a multiplication with a constant."""
+    """Return whether an operation multiplies its one operand that is no constant, at this place, by a constant."""
     if operation.backward is Backward.QUOTIENT:
         return place in (0, "input", "self")
     return operation.backward is Backward.PRODUCT or (operation.is_linear and operation.grid is not Grid.BROADCAST)
@@ -213,7 +224,7 @@ def _apply(
     parts: Mapping[Any, Callable[[Tensor], Tensor]],
     value: Tensor,
 ) -> Tensor:
-    """Run an operation again on another value of its source."""
-    places = {**constants, **{place: part(value).clone() for place, part in parts.items()}}  # which it may write over
+    """Run an operation again for another value of its source."""
+    places = {**constants, **{place: part(value).clone() for place, part in parts.items()}}  # func may write into it
     named = {place: one for place, one in places.items() if isinstance(place, str)}
     return func(*(places[place] for place in range(count)), **named)

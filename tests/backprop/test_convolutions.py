@@ -19,7 +19,7 @@ from interpret.backprop.windowed_convolution import convolve
 @pytest.fixture(autouse=True, scope="module")
 def small_ones_too() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpret.backprop.windowed_convolution, "WORTH", 0)
+        patch.setattr(interpret.backprop.windowed_convolution, "FEWEST_MACS", 0)
         yield
 
 

@@ -1,7 +1,7 @@
-"""Images that differ from a clean one in a window each: what a network makes of them, without running the rest again.
+"""Forward pass of images that differ from a clean image in one window each, on the windows that can have changed.
 
-A change of the image reaches only the cone of activations above it. Each layer's output is computed in the window
-that can have changed, and is that of the clean image everywhere else (Nakandala et al. 2019, "Incremental and
+A change of the image affects only the activations whose receptive fields hold it. Each layer's output is computed in
+the window that can have changed, and is the clean image's everywhere else (Nakandala et al. 2019, "Incremental and
 Approximate Inference for Faster Occlusion-based Deep CNN Explanations").
 """
 
@@ -20,19 +20,19 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import is_in_place, operation_name, operation_of
 from interpret.network.torch_internals import NO_TORCH_FUNCTION, operator_arguments, wrapper_tensor
 
-LARGE = 0.75
-"""The share of a map from which on all of it is as fast as the window."""
+LARGEST_WINDOW = 0.75
+"""The share of a map above which running all of it is as fast as running the window."""
 
 Box = tuple[int, int]
 """(first, size) along one axis"""
 
 
 class Windowed(Tensor):
-    """B images [B, C, H, W] that are one clean image but in a window each.
+    """B images [B, C, H, W] that each differ from one clean image in a window.
 
-    Operations that keep the change local act on the window alone; every other one sees the whole images, laid out in
-    memory as PyTorch lays them out unless told otherwise. What looks into the images (a view) or writes into them turns
-    them into whole images for good, which both then share.
+    Operations that keep the change local run on the window alone; every other one runs on the whole images, in the
+    default memory layout. A view of the images, or an in-place change, turns them into whole images for good, which
+    the view then shares.
 
     >>> clean = torch.zeros(1, 1, 8, 8)
     >>> images = Windowed.of(clean, torch.ones(2, 1, 2, 2), [(0, 0), (3, 4)])
@@ -46,12 +46,12 @@ class Windowed(Tensor):
     clean: Tensor
     """[1, C, H, W]"""
     patch: Tensor
-    """[B, C, h, w] what stands in the windows."""
+    """[B, C, h, w] the contents of the windows."""
     corners: list[tuple[int, int]]
     """B (row, column) of the windows' top left corners."""
     images: Tensor | None
-    """[B, C, H, W] the whole images, once something looks into them or writes into them; the window is of no more
-    use then."""
+    """[B, C, H, W] the whole images, once there is a view of them or they were changed in place; from then on the
+    windows are not used."""
 
     __torch_function__ = NO_TORCH_FUNCTION  # type: ignore[assignment]
 
@@ -64,7 +64,7 @@ class Windowed(Tensor):
         return made
 
     def whole(self) -> Tensor:
-        """Return the images as a tensor of their own, laid out as the clean image is."""
+        """Return the images as a tensor, in the memory layout of the clean image."""
         if self.images is not None:
             return self.images.clone()
         images = self.clean.repeat(len(self.patch), 1, 1, 1).contiguous(memory_format=layout_of(self.clean))
@@ -104,7 +104,7 @@ class Windowed(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        args, kwargs = _opened(args), _opened(kwargs or {})
+        args, kwargs = _with_whole_images(args), _with_whole_images(kwargs or {})
         if not any(map(_is, tensors_in((args, kwargs)))):
             return func(*args, **kwargs)
         rule = _RULES.get(operation_name(func)) or (_pointwise if operation_of(func).is_local else None)
@@ -114,21 +114,21 @@ class Windowed(Tensor):
         return _on_whole_images(func, args, kwargs, any_layout=rule is not None)
 
     def _open(self) -> Tensor:
-        """Become whole images, which whoever looks into them or writes into them shares."""
+        """Become whole images, for views and in-place changes to share."""
         if self.images is None:
             self.images = self.whole().contiguous()
         return self.images
 
 
 def _on_whole_images(func: Any, args: Any, kwargs: Any, any_layout: bool) -> Any:
-    """Run what sees the whole images, in plain memory unless it does the same in any."""
+    """Run an operation on the whole images, contiguous unless it gives the same in any memory layout."""
 
     def whole(argument: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return type(value)(whole(argument, one) for one in value)
         if not _is(value):
             return value
-        if argument.alias_info is not None:  # looked into, or written into
+        if argument.alias_info is not None:  # a view, or an in-place change
             return value._open()
         return value.whole() if any_layout else value.whole().contiguous()
 
@@ -141,19 +141,19 @@ def _on_whole_images(func: Any, args: Any, kwargs: Any, any_layout: bool) -> Any
 
 
 def layout_of(tensor: Tensor) -> torch.memory_format:
-    """Return whether a tensor [B, C, H, W] lies channels-last in memory, or plainly."""
+    """Return the memory layout of a tensor [B, C, H, W]: channels-last or contiguous."""
     last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format
 
 
-def _opened(value: Any) -> Any:
-    """Return the arguments of a call with the images in place of those that are whole already."""
+def _with_whole_images(value: Any) -> Any:
+    """Return the arguments of a call, with plain tensors for windowed images that have become whole."""
     if isinstance(value, Windowed) and value.images is not None:
         return value.images
     if isinstance(value, (list, tuple)):
-        return type(value)(_opened(one) for one in value)
+        return type(value)(_with_whole_images(one) for one in value)
     if isinstance(value, dict):
-        return {key: _opened(one) for key, one in value.items()}
+        return {key: _with_whole_images(one) for key, one in value.items()}
     return value
 
 
@@ -164,15 +164,15 @@ def _overlap(start: int, length: int, size: int) -> tuple[slice, slice] | None:
 
 
 def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run what treats all positions alike: on the clean image and on the windows."""
+    """Run an operation that treats all positions alike, on the clean image and on the windows."""
     windowed = [value for value in args if isinstance(value, Windowed)]
     others = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and not _is(value)]
-    # in place, only the first argument changes, and only where it is one of these
+    # in place, only the first argument changes
     in_place = is_in_place(func)
     if (in_place and not _is(args[0])) or any(_is(value) for value in kwargs.values()) or _makes_view(func):
         return NotImplemented
     normalises = operation_name(func) == "batch_norm"
-    if normalises and _argument(func, args, "training"):  # by what stands in the images
+    if normalises and _argument(func, args, "training"):  # its statistics depend on the whole images
         return NotImplemented
     if not normalises and not all(_is_alike_everywhere(value) for value in others):
         return NotImplemented
@@ -187,7 +187,7 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if in_place:
         args[0].patch, args[0].corners = patch, corners
         return args[0]
-    if isinstance(clean, tuple):  # batch norm, whose statistics nobody asks for
+    if isinstance(clean, tuple):  # batch norm, whose statistics are not used
         return (Windowed.of(clean[0], patch[0], corners), *clean[1:])
     return Windowed.of(clean, patch, corners)
 
@@ -197,23 +197,23 @@ def _is(value: Any) -> bool:
 
 
 def _makes_view(func: Any) -> bool:
-    """Whether an operator returns a view of an operand."""
+    """Return whether an operator returns a view of an operand."""
     aliases = (argument.alias_info for argument in operator_arguments(func))
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def _argument(func: Any, args: tuple[Any, ...], name: str) -> Any:
-    """Return what an operator was given as an argument; None where it has none of that name."""
+    """Return an operator's argument by name; None if it has none of that name."""
     return next((value for one, value in zip(operator_arguments(func), args, strict=False) if one.name == name), None)
 
 
 def _is_alike_everywhere(value: Tensor) -> bool:
-    """Whether a tensor means the same at every position and for every image, such as one number for each channel."""
+    """Return whether a tensor is the same at every position and for every image, such as one number a channel."""
     return value.dim() == 0 or (value.dim() in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[:-3] in ((), (1,)))
 
 
 def _aligned(images: Sequence[Windowed]) -> tuple[list[tuple[int, int]], list[Tensor] | None]:
-    """Return the patches of several sets of images of one size in windows that they share; None: large ones."""
+    """Return the windows that several sets of images share, and each set's contents; None if they are large."""
     first = images[0]
     if len(images) == 1 or all(
         one.corners == first.corners and one.patch.shape[2:] == first.patch.shape[2:] for one in images
@@ -239,7 +239,7 @@ def _join(boxes: Iterable[Box]) -> Box:
 def _uniform(
     rows: Sequence[Box], columns: Sequence[Box], map_size: Sequence[int]
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Return corners of windows of one size, inside the map, that hold the boxes given by rows and columns."""
+    """Return the corners and the size of windows of one size, inside the map, that hold the given boxes."""
     height, width = max(size for _, size in rows), max(size for _, size in columns)
     tops = (max(0, min(first, map_size[0] - height)) for first, _ in rows)
     lefts = (max(0, min(first, map_size[1] - width)) for first, _ in columns)
@@ -247,7 +247,7 @@ def _uniform(
 
 
 def _is_large(size: Sequence[int], map_size: Sequence[int]) -> bool:
-    return size[0] * size[1] >= LARGE * map_size[0] * map_size[1]
+    return size[0] * size[1] >= LARGEST_WINDOW * map_size[0] * map_size[1]
 
 
 def _slide(
@@ -260,11 +260,11 @@ def _slide(
     dilation: Sequence[int],
     fill: float,
 ) -> Any:
-    """Run what slides a kernel over a map, on the windows that can have changed; `run` adds no padding.
+    """Run a convolution or pool on the windows that can have changed; `run` must add no padding.
 
     Args:
-        clean: what it makes of the clean image.
-        fill: what the padding is filled with.
+        clean: its result for the clean image.
+        fill: the value of the padding.
     """
     reach = [dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
     bounds: list[list[Box]] = [[], []]
@@ -277,7 +277,7 @@ def _slide(
     corners, size = _uniform(bounds[0], bounds[1], clean.shape[2:])
     if _is_large(size, clean.shape[2:]):
         return NotImplemented
-    # at the far side as much padding as the last position needs, which is more than was given in ceil mode
+    # at the far side, the padding that the last position needs: in ceil mode more than was given
     far = [
         max(0, (clean.shape[2 + axis] - 1) * stride[axis] + reach[axis] + 1 - padding[axis] - images.shape[2 + axis])
         for axis in (0, 1)
@@ -306,7 +306,7 @@ def _convolution(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
 
 def _with_defaults(args: tuple[Any, ...], *defaults: Any) -> tuple[Any, ...]:
-    """Return positional arguments, the last ones of which may have been left out, in full: two have no default."""
+    """Return positional arguments with defaults for those left out; the first two have none."""
     return (*args, *defaults[len(args) - 2 :])
 
 
@@ -324,12 +324,12 @@ def _max_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = _slide(run, images, clean, kernel, stride, pair(padding), pair(dilation), -math.inf)
     if result is NotImplemented:
         return func(images.whole(), *args[1:])
-    return result, indices.expand(len(images), -1, -1, -1)  # of the clean image: nobody unpools by them here
+    return result, indices.expand(len(images), -1, -1, -1)  # the clean image's; nothing unpools by them
 
 
 def _average_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     images, kernel, stride, padding, ceil_mode, counts_padding, divisor = _with_defaults(args, [], 0, False, True, None)
-    # where what an average is divided by differs from place to place, the whole images go through
+    # if the divisor differs between positions, the whole images run
     differs = ceil_mode or (any(pair(padding)) and not counts_padding)
     if kwargs or not _is(images) or (differs and divisor is None):
         return NotImplemented
