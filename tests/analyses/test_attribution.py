@@ -27,8 +27,8 @@ from interpret.analyses.attribution.cam_layer import find_cam_layer
 from interpret.analyses.attribution.compute import attribute
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.attribution.similarity import (
-    BLUR,
-    BLUR_SIDE,
+    DETAIL_SIDE,
+    DETAIL_SIGMA,
     detail,
     rank_correlation,
     scaled,
@@ -521,8 +521,8 @@ def test_structural_similarity_literally() -> None:
 def test_detail_literally() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (30, 31, 3), dtype=np.uint8)
     grey = picture.mean(2)
-    offsets = np.arange(BLUR_SIDE) - BLUR_SIDE // 2
-    line = np.exp(-(offsets**2) / (2 * BLUR**2))
+    offsets = np.arange(DETAIL_SIDE) - DETAIL_SIDE // 2
+    line = np.exp(-(offsets**2) / (2 * DETAIL_SIGMA**2))
     window = np.outer(line, line) / line.sum() ** 2
     for y, x in [(8, 8), (15, 20), (21, 22)]:
         around = grey[y - 8 : y + 9, x - 8 : x + 9]

@@ -170,7 +170,7 @@ def test_what_cannot_be_compared_is_refused(before: nn.Module, images: Tensor) -
         interpret.compare(mined, interpret.mine(nn.Sequential(nn.Identity(), nn.Conv2d(3, 2, 3)), images, k=3))
     with pytest.raises(InterpretError, match="unknown layer '7'"):
         interpret.compare(mined, mined, "7")
-    with pytest.raises(InterpretError, match=r"after must be what interpret\.mine returned, not Sequential"):
+    with pytest.raises(InterpretError, match=r"after must be a result of interpret\.mine, not Sequential"):
         interpret.compare(mined, before)  # type: ignore[arg-type]
     with pytest.raises(InterpretError, match="unknown compared layer '7'"):
         interpret.compare(mined, mined).most_changed("7")

@@ -151,4 +151,4 @@ def test_the_example_draws_both_figures(
     networks = ("alexnet", "vgg16", "resnet18")
     told = run_script(monkeypatch, capsys, "papers/canziani_figure1_2", *networks, "--out", tmp_path)
     assert (tmp_path / "figure1.png").stat().st_size > 1e4 and (tmp_path / "figure2.png").stat().st_size > 1e4
-    assert "For 3 of them the counts equal torchvision's" in "\n".join(told)
+    assert "For all of them the counts equal torchvision's" in "\n".join(told)

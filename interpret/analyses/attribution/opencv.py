@@ -1,4 +1,4 @@
-"""OpenCV, or the sentence that tells how to have it: its usual build needs what machines without a screen lack.
+"""Import OpenCV, or explain what to install: its usual build needs libraries that machines without a screen lack.
 
 >>> cv2.norm.__name__
 'norm'
@@ -12,7 +12,7 @@ try:
     import cv2
 except ImportError as error:
     raise InterpretError(
-        f"OpenCV cannot be loaded ({error}): where there is no screen, pip install opencv-python-headless in its place"
+        f"OpenCV cannot be loaded ({error}): on a machine without a screen, pip install opencv-python-headless instead"
     ) from None
 
 __all__ = ["cv2"]

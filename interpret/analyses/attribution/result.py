@@ -1,4 +1,4 @@
-"""What in images speaks for a target, as `interpret.attribute` returns it."""
+"""The result of `interpret.attribute`: maps of how much each pixel speaks for a target."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Attribution(Result):
     shows_images = True
 
     maps: Tensor
-    """[B, C, H, W] as the images; [B, 1, H, W] of Grad-CAM, occlusion and KernelSHAP, which know places, no colours."""
+    """[B, C, H, W] as the images; [B, 1, H, W] by Grad-CAM, occlusion and KernelSHAP, which do not separate colours."""
     channels: Tensor
     """[B] the class, or the channel of the layer."""
     positions: Tensor | None
@@ -36,7 +36,7 @@ class Attribution(Result):
     """The layer of a hidden unit; None: the network's output."""
     model: str = ""
     target_names: list[str] | None = None
-    """[B] what the targets are called."""
+    """[B] names of the targets."""
     pictures: NDArray[np.uint8] | None = None
     """[B, H, W, 3] the images."""
     shown: str = ""
@@ -45,7 +45,7 @@ class Attribution(Result):
     @property
     def title(self) -> str:
         where = "" if self.layer is None else f" at {self.layer}"
-        return f"What {self.model or 'a network'} answers to{where}, by {METHODS.get(self.method, self.method)}"
+        return f"Attribution maps of {self.model or 'a network'}{where}, by {METHODS.get(self.method, self.method)}"
 
     @property
     def extent(self) -> str:
@@ -84,4 +84,4 @@ METHODS = {
     "occlusion": "Occlusion",
     "kernel_shap": "KernelSHAP",
 }
-"""Name of each method, and what a figure calls it."""
+"""Methods by name, with their titles in figures."""

@@ -1,4 +1,4 @@
-"""Comparing two networks, such as two checkpoints of one: which units changed, by what they answer to."""
+"""Compare the units of two networks, such as two checkpoints, by the images that excite them most."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.network.layers import split_patterns
 from interpret.support.errors import InterpretError, unknown
 
-SHOWN = 8
-"""Units that are shown with their patches."""
+DEFAULT_SHOWN = 8
+"""Number of units that are shown with their patches."""
 
 
 def compare(
-    before: Mined, after: Mined, layers: str | Iterable[str] | None = None, *, shown: int = SHOWN
+    before: Mined, after: Mined, layers: str | Iterable[str] | None = None, *, shown: int = DEFAULT_SHOWN
 ) -> Comparison:
-    """Return which units of two networks, such as two checkpoints, answer to the same images, and which do not.
+    """Return how far each unit of two networks, such as two checkpoints, is excited by the same images.
 
     >>> import copy, torch
     >>> from torch import nn
@@ -28,44 +28,44 @@ def compare(
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> later, images = copy.deepcopy(network), torch.rand(40, 3, 10, 10)
     >>> with torch.no_grad():
-    ...     _ = later[0].weight[2].normal_()       # one unit learnt something else
+    ...     _ = later[0].weight[2].normal_()       # change one unit
     >>> changes = compare(mine(network, images), mine(later, images), layers="0")
     >>> changes.most_changed(most=1)
     [('0', 2)]
     >>> changes.overlap["0"][[0, 1, 3]]
     array([1., 1., 1.])
 
-    Of two checkpoints on the same images, in a few lines:
+    For two checkpoints on the same images:
 
         before = interpret.mine(interpret.load("lenet", "models/lenet/epochs/01.safetensors"), "digits")
         after = interpret.mine(interpret.load("lenet", "models/lenet/epochs/64.safetensors"), "digits")
         changes = interpret.compare(before, after)       # in a notebook, the figure
         changes.to_dataframe().sort_values("overlap")    # a row for each unit
 
-    A unit's hits are two rankings of images. Their **overlap** is the mean over the depths d = 1 … k of the share of
-    the first d images that both have, |A_d ∩ B_d| / d: 1 for the same ranking, 0 for rankings that share no image, and
-    the first ranks weigh most. Hits at exactly zero are left out, as a rectifier makes them of any image; where both
-    units have none, the overlap is 1. A **shared image** is among the hits of both, a **shared patch** at the same
-    position of the feature map as well. The **correlation** is Pearson's, of the unit's maxima on the images that both
-    samples have, chosen by hash: it tells also of images that are not among the strongest.
+    The hits of a unit before and after are two rankings of images. Their **overlap** is the mean over the depths d = 1
+    … k of the share of common images among the first d, |A_d ∩ B_d| / d: 1 for the same ranking, 0 for rankings without
+    a common image; the first ranks weigh most. Hits with the value zero are left out, since a rectifier gives zero on
+    any image; if neither ranking has other hits, the overlap is 1. A **shared image** is among the hits of both, a
+    **shared patch** is also at the same position of the feature map. The **correlation** is Pearson's, of the unit's
+    maxima on the images of both samples, so that it also depends on images that are not among the strongest.
 
-    Units are compared by their number, so that the networks must be of one kind, and of one origin: training from
-    another start gives units in another order.
+    Units are compared by their number. Both networks must therefore have the same architecture and start from the same
+    weights: a training from other weights gives its units another order.
 
     Args:
-        before, after: what `interpret.mine` returned for the one network and the other, on the same images.
-        layers: names or globs; None: all that were mined of both.
-        shown: how many of the units that changed most are shown with their patches, if the images are at hand.
+        before, after: the results of `interpret.mine` for the two networks, on the same images.
+        layers: names or globs; None: all layers that were mined in both.
+        shown: number of units that are shown with their patches, those that changed most, if the images are available.
 
     Raises:
-        InterpretError: other images, an unknown layer, one of another number of units, or none in common.
+        InterpretError: different images, an unknown layer, a layer whose number of units differs, no common layer.
 
     Source: Fagin, Kumar & Sivakumar, "Comparing top k lists", SIAM Journal on Discrete Mathematics 17, 2003, section 3
     (the intersection metric, of which this is 1 minus); for the correlation Li, Yosinski, Clune, Lipson & Hopcroft,
     "Convergent learning: do different neural networks learn the same representations?", ICLR 2016, section 2.
     """
-    _check_data(before, after)
-    names = _common(before, after, layers)
+    _check_inputs(before, after)
+    names = _common_layers(before, after, layers)
     pairs = {name: (before[name], after[name]) for name in names}
     for name, (one, other) in pairs.items():
         if len(one.values) != len(other.values):
@@ -101,12 +101,12 @@ def compare(
         pictures_before={},
         pictures_after={},
     )
-    _show(changes, before, after, shown)
+    _add_patches(changes, before, after, shown)
     return changes
 
 
 def average_overlap(one: list[int], other: list[int]) -> float:
-    """Return how far two rankings are the same, from 0 to 1: the mean share of common items over all depths.
+    """Return the average overlap of two rankings, from 0 to 1: the mean share of common items over all depths.
 
     >>> average_overlap([7, 8, 9], [7, 8, 9]), average_overlap([1, 2], [3, 4]), average_overlap([7, 8], [8, 7])
     (1.0, 0.0, 0.5)
@@ -118,9 +118,9 @@ def average_overlap(one: list[int], other: list[int]) -> float:
 
 
 def correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return Pearson's correlation of each column of two arrays [n, C], NaN where one of them is constant."""
+    """Return Pearson's correlation of each column of two arrays [n, C]; NaN where a column is constant."""
     a, b = (values.astype(np.float64) - values.astype(np.float64).mean(0) for values in (one, other))
-    # what a constant column leaves is rounding
+    # the variance of a constant column may be a rounding error above zero
     constant = (np.ptp(one, axis=0) == 0) | (np.ptp(other, axis=0) == 0) if len(one) else np.ones(one.shape[1], bool)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (a * b).sum(0) / np.sqrt((a**2).sum(0) * (b**2).sum(0))
@@ -128,7 +128,7 @@ def correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArra
 
 
 def _unit_overlap(one: MinedLayer, other: MinedLayer, unit: int, k: int) -> tuple[float, int, int]:
-    """Return a unit's overlap, how many images both have among their hits, and how many patches."""
+    """Return a unit's overlap, and the numbers of shared images and shared patches."""
     ranked = []
     for layer in (one, other):
         real = (layer.images[unit, :k] >= 0) & (layer.values[unit, :k] != 0)
@@ -139,17 +139,17 @@ def _unit_overlap(one: MinedLayer, other: MinedLayer, unit: int, k: int) -> tupl
     return average_overlap(list(a), list(b)), len(shared), sum(a[image] == b[image] for image in shared)
 
 
-def _check_data(before: Mined, after: Mined) -> None:
+def _check_inputs(before: Mined, after: Mined) -> None:
     for name, mined in (("before", before), ("after", after)):
         if not isinstance(mined, Mined):
-            raise InterpretError(f"{name} must be what interpret.mine returned, not {type(mined).__name__}")
+            raise InterpretError(f"{name} must be a result of interpret.mine, not {type(mined).__name__}")
     if before.subject.known_fingerprint != after.subject.known_fingerprint:
         raise InterpretError(
             f"before was mined on {before.data!r} and after on other images, of {after.data!r}: mine both on the same"
         )
 
 
-def _common(before: Mined, after: Mined, layers: str | Iterable[str] | None) -> list[str]:
+def _common_layers(before: Mined, after: Mined, layers: str | Iterable[str] | None) -> list[str]:
     common = [name for name in before if name in after]
     if not common:
         raise InterpretError("before and after have no layer in common: compare networks of one architecture")
@@ -164,8 +164,8 @@ def _common(before: Mined, after: Mined, layers: str | Iterable[str] | None) -> 
     return [name for name in common if name in matched]
 
 
-def _show(changes: Comparison, before: Mined, after: Mined, most: int) -> None:
-    """Cut the patches of the units that changed most, where the images are at hand."""
+def _add_patches(changes: Comparison, before: Mined, after: Mined, most: int) -> None:
+    """Add the patches of the units that changed most, if the images are available."""
     from interpret.analyses.mining.patches import patches_of_units
 
     if before.subject.data is None or after.subject.data is None:

@@ -1,4 +1,4 @@
-"""The figure of a comparison: how far each layer's units changed, and those that changed most, before and after."""
+"""Draw a comparison: the overlap of each unit, and the patches of those that changed most."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from interpret.figures.style import in_style, look, points
 from interpret.figures.tiles import Cell, Row, Tiles
 from interpret.support.wording import count
 
-LINE = 0.2
-"""Inches of a layer."""
-PATCHES = 6
-"""Of each unit in each network, at most."""
+ROW_HEIGHT = 0.2
+"""Inches: the height of a layer's row."""
+MOST_PATCHES = 6
+"""Patches of a unit in each network, at most."""
 
 
 @in_style
@@ -28,22 +28,22 @@ def plot_comparison(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw each layer's units by their overlap, and below them the patches of the units that changed most.
+    """Draw the overlap of each unit by layer, and below the patches of the units that changed most.
 
     Args:
         result: what `interpret.compare` returned.
         panels: "units", "patches"; None: both, if it has patches.
         width, figsize, ax: as in `interpret.plot`.
     """
-    drawn = {"units": _dots(result)}
+    drawn = {"units": _units_panel(result)}
     if result.shown_units:
-        drawn["patches"] = _patches(result)
+        drawn["patches"] = _patches_panel(result)
     chosen = choose(panels, list(drawn), ax=ax)
     return lay_out([[drawn[name]] for name in chosen], width, figsize, ax, result.title)
 
 
-def _dots(result: Comparison) -> Panel:
-    """Return a dot for each unit, spread where many are alike, and a bar for each layer's median."""
+def _units_panel(result: Comparison) -> Panel:
+    """Return a panel with a dot for each unit and a bar for the median of each layer."""
 
     def draw(axes: Axes, wide: float, _: bool) -> None:
         size = look().small
@@ -60,12 +60,12 @@ def _dots(result: Comparison) -> Panel:
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
 
-    return Panel("units", draw, WHOLE_LINE, lambda _: (0.6 + LINE * len(result.layers)) * look().scale)
+    return Panel("units", draw, WHOLE_LINE, lambda _: (0.6 + ROW_HEIGHT * len(result.layers)) * look().scale)
 
 
-def _patches(result: Comparison) -> Panel:
-    """Return the units that changed most, a row each: patches of the one network on the left, of the other beside."""
-    most = min(PATCHES, result.k)
+def _patches_panel(result: Comparison) -> Panel:
+    """Return a panel with a row for each unit: its patches before on the left, those after on the right."""
+    most = min(MOST_PATCHES, result.k)
     rows = []
     for place, (layer, unit) in enumerate(zip(result.shown_layers, result.shown_units, strict=True)):
         pictures = [list(of[str(place)][:most]) for of in (result.pictures_before, result.pictures_after)]

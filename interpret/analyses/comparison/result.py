@@ -1,4 +1,4 @@
-"""Which units of a network answer to something else than before: what `interpret.compare` returns."""
+"""The result of `interpret.compare`: how far units are excited by the same images in two networks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class Comparison(Result):
-    """Of each unit of some layers, how far it answers to the same images in two networks, such as two checkpoints."""
+    """For each unit, how far the same images excite it most in two networks, such as two checkpoints."""
 
     kind = "comparison"
     drawn_by = "interpret.analyses.comparison.figure:plot_comparison"
 
     before: str
-    """What the one network is called."""
+    """Name of the first network."""
     after: str
     data: str
     k: int
-    """How many hits of each unit are compared."""
+    """Number of hits of each unit that are compared."""
     sample: int
-    """How many images the correlation is taken over."""
+    """Number of images over which the correlation is taken."""
     overlap: dict[str, NDArray[np.float64]]
     """Layer to [C]: how far the hits are the same images in the same order, from 0 to 1; see `interpret.compare`."""
     shared_images: dict[str, NDArray[np.int64]]
-    """Layer to [C]: how many of the images are among the hits of both."""
+    """Layer to [C]: number of images among the hits of both."""
     shared_patches: dict[str, NDArray[np.int64]]
-    """Layer to [C]: in how many of these the strongest neuron is at the same position, too."""
+    """Layer to [C]: number of these images in which the strongest neuron is at the same position."""
     correlation: dict[str, NDArray[np.float64]]
-    """Layer to [C]: Pearson's, of the unit's maxima on the images of the sample; NaN where one is the same on all."""
+    """Layer to [C]: Pearson's correlation of the unit's maxima on the sample; NaN where one network's are constant."""
     maximum_before: dict[str, NDArray[np.float32]]
     """Layer to [C]: the strongest activation."""
     maximum_after: dict[str, NDArray[np.float32]]
@@ -46,7 +46,7 @@ class Comparison(Result):
     """[S] the layers of the units that are shown, those that changed most first."""
     shown_units: list[int]
     pictures_before: dict[str, NDArray[np.uint8]]
-    """Place among the shown, "0", "1" …, to [n, h, w, 3]: the patches of its hits; empty without the images at hand."""
+    """Place among the shown, "0", "1" …, to [n, h, w, 3]: the patches of its hits; empty without the images."""
     pictures_after: dict[str, NDArray[np.uint8]]
 
     @property

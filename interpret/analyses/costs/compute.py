@@ -1,4 +1,4 @@
-"""What networks cost: torchvision's classifiers with their published accuracy, and their operations counted here."""
+"""Count the operations of torchvision's classifiers, beside their published accuracy."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def compare_costs(names: Sequence[str] | None = None) -> NetworkCosts:
     >>> costs.top1, costs.macs.round(3), costs.params
     (array([56.522, 58.178]), array([0.714, 0.349]), array([61100840,  1235496]))
 
-    Accuracy is what torchvision publishes for the network's default weights; operations and parameters are counted
-    here, on networks without memory for their weights, and the published ones are kept beside them.
+    The accuracy is published by torchvision for the network's default weights. Operations and parameters are counted
+    here, on networks without memory for their weights; the published numbers are kept as well.
 
     Args:
-        names: torchvision's, as `torchvision.models.list_models` spells them; None: all classifiers.
+        names: names of networks, as `torchvision.models.list_models` returns them; None: all classifiers.
 
     Returns:
-        `interpret.analyses.costs.result.NetworkCosts`, in the order of `names`. Multiply-accumulates are those of
-        convolutions and matrix products; published are torchvision's "GFLOPS", which count one for each of them too.
+        `interpret.analyses.costs.result.NetworkCosts`, in the order of `names`. The multiply-accumulates are
+        those of convolutions and matrix products; torchvision's "GFLOPS" count them in the same way.
         GoogLeNet and Inception v3 come without their auxiliary classifiers, which run in training only.
 
     Raises:
@@ -63,7 +63,7 @@ def _costs_of(name: str) -> tuple[float, float, float, int, int, int]:
     network = without_memory(source.fresh)
     image = torch.zeros(1, *source.preprocess.input_shape, device="meta")
     network.eval()
-    # operators that consist of others reach the counter in their parts, but not in inference mode
+    # the counter sees the parts of composite operators, but not in inference mode
     with torch.no_grad(), MacCounter() as counter:
         network(image)
     params = sum(parameter.numel() for parameter in network.parameters())
@@ -72,13 +72,13 @@ def _costs_of(name: str) -> tuple[float, float, float, int, int, int]:
 
 
 def without_memory(build: Callable[[], Any]) -> nn.Module:
-    """Return what `build` makes, on the meta device: its shapes without its values.
+    """Return the network that `build` makes, on the meta device: shapes without values.
 
     >>> without_memory(lambda: nn.Linear(10**6, 10**6)).weight.shape
     torch.Size([1000000, 1000000])
 
-    Only the large tensors are kept from being made. What a network computes its widths from stays real, which
-    `torch.device("meta")` does not leave real (RegNet).
+    Only `torch.empty`, which makes parameters, is redirected. Tensors from which a network computes its widths, as
+    RegNet does, keep their values; under `torch.device("meta")` they would lose them.
     """
     with _EmptyOnMeta():
         network = build()
@@ -86,7 +86,7 @@ def without_memory(build: Callable[[], Any]) -> nn.Module:
 
 
 class _EmptyOnMeta(TorchFunctionMode):
-    """Give `torch.empty`, which parameters are made with, no memory."""
+    """Let `torch.empty`, which makes parameters, allocate no memory."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})

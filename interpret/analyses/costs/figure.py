@@ -1,4 +1,4 @@
-"""Figures of what networks cost: accuracy against operations, and accuracy by network."""
+"""Draw the costs of networks: accuracy against operations, and accuracy by network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ FAMILIES = {
     "RegNet": "regnet",
     "ConvNeXt, transformers": "convnext|vit|swin|maxvit",
 }
-BUBBLE = 1.6
-"""Points² of a bubble's area for a million parameters, across two columns of a paper."""
+BUBBLE_AREA = 1.6
+"""Area of a bubble per million parameters, in points², in a figure as wide as a page."""
 
 
 @in_style
@@ -38,10 +38,10 @@ def plot_costs(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw what networks cost.
+    """Draw the accuracy of networks against their operations.
 
-    Source: Canziani et al. 2016, figures 2 and 1, with a logarithmic axis, as operations span four powers of ten by
-    now, and with the bars of accuracies lying down, so that names can be read.
+    Source: Canziani et al. 2016, figures 2 and 1, but with a logarithmic axis, since operations span four powers of
+    ten, and with horizontal rows of accuracies, so that names can be read.
 
     Args:
         costs: what `interpret.compare_costs` returned.
@@ -63,7 +63,7 @@ def plot_costs(
 def _operations(axes: Axes, costs: NetworkCosts, wide: float) -> None:
     colors = [_color(name) for name in costs.names]
     millions = costs.params / 1e6
-    area = BUBBLE * min(1.0, wide / WIDTH)
+    area = BUBBLE_AREA * min(1.0, wide / WIDTH)
     axes.scatter(costs.macs, costs.top1, area * millions, c=colors, alpha=0.22, lw=0, zorder=2)
     axes.scatter(costs.macs, costs.top1, 4, c=colors, lw=0, zorder=3)
     low, high = costs.macs.min(), costs.macs.max()
@@ -94,7 +94,7 @@ def _operations(axes: Axes, costs: NetworkCosts, wide: float) -> None:
 
 
 def _best(costs: NetworkCosts) -> list[int]:
-    """Return the networks than which none is cheaper and better: they are named first where there is little room."""
+    """Return the networks that no cheaper network surpasses; they are labelled first where there is little room."""
     return [
         item for item in range(len(costs.names))
         if not ((costs.macs < costs.macs[item]) & (costs.top1 > costs.top1[item])).any()
@@ -115,7 +115,7 @@ def _accuracies(axes: Axes, costs: NetworkCosts, wide: float) -> None:
                       va="center", fontsize=small, color=look().quiet)  # fmt: skip
     names = [fit(costs.names[item], 0.4 * wide, small) for item in order]
     axes.set_yticks(rows, names, fontsize=small, color=look().ink)
-    # the last number has room beside its dot
+    # room for the last number beside its dot
     span = (costs.top1.max() - start) * (1 + (width_of("00.0 ", small) + 0.1) / (0.55 * wide))
     axes.set(xlim=(start, start + span), ylim=(-0.7, len(order) - 0.3), xlabel="top-1 accuracy (%)")
     axes.tick_params(axis="y", length=0)
@@ -139,7 +139,7 @@ def _color(name: str) -> Any:
 
 
 def _short(name: str) -> str:
-    """Return a name with its family's long words cut, for a crowded figure."""
+    """Return a name with its family shortened, for a crowded figure."""
     for long, short in (
         ("efficientnet", "effnet"), ("mobilenet", "mobile"), ("shufflenet", "shuffle"), ("squeezenet", "squeeze"),
         ("densenet", "dense"), ("regnet", "reg"),

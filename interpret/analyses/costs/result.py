@@ -1,4 +1,4 @@
-"""What networks cost and how well they do: accuracy, multiply-accumulates and parameters."""
+"""The result of `interpret.compare_costs`: accuracy, multiply-accumulates and parameters of networks."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class NetworkCosts(Result):
 
     names: list[str]
     top1: NDArray[np.float64]
-    """Published share of ImageNet's validation images whose class comes first, in percent; one central crop."""
+    """Published top-1 accuracy on ImageNet's validation images, in percent; one central crop."""
     macs: NDArray[np.float64]
     """Multiply-accumulates for one image as counted here, in billions."""
     published_macs: NDArray[np.float64]
-    """The same as published, in billions, to three decimals."""
+    """Published multiply-accumulates, in billions, to three decimals."""
     params: NDArray[np.int64]
     """Number of parameters as counted here."""
     published_params: NDArray[np.int64]

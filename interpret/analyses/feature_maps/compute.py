@@ -1,4 +1,4 @@
-"""Activations: what each layer makes of images."""
+"""Return the outputs of layers, and the feature maps of one image."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def layer_outputs(
     >>> bool((outputs["0"] < 0).any())  # as the convolution returned it, before it was rectified in place
     True
 
-    To the bit what a forward hook sees on the network in evaluation mode, without gradients. A layer that runs several
-    times counts with its first output. All outputs are held in memory: of many images, take few layers at a time.
+    Equal to the bit to what a forward hook sees on the network in evaluation mode, without gradients. Of a layer that
+    runs several times, the first output is returned. All outputs are held in memory: choose few layers for many
+    images.
 
     Args:
         model: the network; it is left as it was.
-        images: images [B, C, H, W], or whatever else `mine` takes; for a network of several inputs a tuple or a dict
-            of them, each [B, …].
+        images: images [B, C, H, W], or anything else that `mine` takes; for a network of several inputs a tuple or a
+            dict of tensors, each [B, …].
         layers: names or globs, as for `mine`; None: every convolutional and linear layer.
-        batch_size: images in one forward pass; None: all of those given as tensors, and 32 of others.
-        workers: processes that decode images; 0: this one.
+        batch_size: images in one forward pass; None: all if they are tensors, otherwise 32.
+        workers: processes that decode images; 0: this process.
         device: where the network runs; None: where its parameters are.
 
     Returns:
@@ -66,26 +67,26 @@ def layer_outputs(
     names = select_layers(model.module, patterns)
     found: dict[str, list[Tensor]] = {}
     with on_device(model.module, device) as target, torch.no_grad():
-        for module, part in _parts(model, images, batch_size, workers, target):
+        for module, part in _batches_and_networks(model, images, batch_size, workers, target):
             outputs: dict[str, Tensor] = {}
 
             def receive(name: str, output: Tensor, outputs: dict[str, Tensor] = outputs) -> None:
-                outputs[name] = output.clone()  # what comes after may rectify it in place
+                outputs[name] = output.clone()  # a later operation may change it in place
 
             with first_outputs(module, names, receive, stop=True, raw=True):
-                call_network(module, part.to(target).clone())  # which it may write into
+                call_network(module, part.to(target).clone())  # the network may write into its input
             for name, output in outputs.items():
                 found.setdefault(name, []).append(output.to(part.device))
-    idle = [name for name in names if name not in found and (not found or name in (patterns or ()))]
-    if idle:
-        raise did_not_run(idle[0])
+    not_run = [name for name in names if name not in found and (not found or name in (patterns or ()))]
+    if not_run:
+        raise did_not_run(not_run[0])
     return {name: outputs[0] if len(outputs) == 1 else torch.cat(outputs) for name, outputs in found.items()}
 
 
-def _parts(
+def _batches_and_networks(
     model: Model, images: Any, batch_size: int | None, workers: int, device: torch.device
 ) -> Iterator[tuple[nn.Module, Tensor]]:
-    """Yield images as they run together, and the network as it takes them alone."""
+    """Yield the images of each forward pass, and a module that takes them as its only input."""
     refuse_below_one(batch_size=batch_size)
     if is_several(images):
         inputs = by_key(images)
@@ -103,7 +104,7 @@ def _parts(
     for batch in batches(data, batch_size or LARGEST_BATCH, workers):
         if data.skipped:
             name, reason = next(iter(data.skipped.items()))
-            raise InterpretError(f"image {name!r} cannot be read ({reason}): leave it out, as each has its row")
+            raise InterpretError(f"image {name!r} cannot be read ({reason}): leave it out")
         refuse_other_type(model.module, batch.images)
         yield model.module, batch.images
 
@@ -115,7 +116,7 @@ def feature_maps(
     *,
     device: str | torch.device | None = None,
 ) -> FeatureMaps:
-    """Return every unit's activations on one image, layer by layer, to be drawn as feature maps.
+    """Return the activations of every unit on one image, layer by layer.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(144, 3))
     >>> found = feature_maps(network, torch.rand(1, 8, 8), "0,1,3")
@@ -135,14 +136,14 @@ def feature_maps(
     Raises:
         InterpretError: an unknown layer, one whose output has no units, or an image that the network cannot take.
 
-    No paper's figure, but every lecture's: the states of a network's layers for one image, after the demonstrations of
-    LeNet. How activations become grey levels is the figure's choice: see `interpret.analyses.feature_maps.figure`.
+    Lectures show a network's layers in this way, after the demonstrations of LeNet. How activations become colours is
+    described in `interpret.analyses.feature_maps.figure`.
     """
     model = as_model(model)
     opened = open_inputs(image, model)
     batch = opened.tensor
     if len(batch) != 1:
-        raise InterpretError(f"image must be one image, not {len(batch)}: call it for each")
+        raise InterpretError(f"image must be one image, not {len(batch)}: call feature_maps for each")
     refuse_other_type(model.module, batch)
     traced = trace(model, tuple(batch.shape[1:]))
     chosen = select_traced(model.module, traced, layers)
@@ -153,7 +154,7 @@ def feature_maps(
             raise InterpretError(
                 f"layer {name!r} returns {output.dim()} dimensions: feature maps need [B, C, H, W] or [B, C]"
             )
-        # a copy: what comes after may rectify it in place
+        # copied, since a later operation may change it in place
         maps[name] = output[0].float().cpu().contiguous().numpy().copy()
 
     passing = first_outputs(model.module, chosen, receive, stop=True, count=1)

@@ -1,4 +1,4 @@
-"""The figure of feature maps: one image, and below it every layer's maps of it."""
+"""Draw feature maps: the image, and below it the maps of each layer."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from interpret.figures.sheet import Sheet
 from interpret.figures.style import in_style, look, points
 from interpret.support.errors import InterpretError
 
-TALLEST = 1.5
-"""Inches that a layer's block may be high, roughly."""
-COLOURS = "RdBu_r"
-"""White is zero, red above, blue below; told apart by colour-blind readers, too."""
-CLIPPED = 0.999
-"""The share of a layer's activations within the scale: by the one largest, most others would be pale."""
-BETWEEN = 200
-"""The grey of the lines between maps, which may be white."""
-BAR, BESIDE = 0.09, 0.07
-"""Inches: how wide the colour bar is, and how far from the maps and from its numbers."""
+MOST_BLOCK_HEIGHT = 1.5
+"""Inches: the approximate greatest height of a layer's maps together."""
+COLOUR_MAP = "RdBu_r"
+"""White is zero, red above, blue below; colour-blind readers can tell them apart."""
+SHARE_WITHIN_SCALE = 0.999
+"""The share of a layer's activations within the colour scale; a scale up to the largest would leave most pale."""
+GAP_GREY = 200
+"""The grey value of the lines between maps; maps may be white."""
+BAR_WIDTH, BAR_GAP = 0.09, 0.07
+"""Inches: the width of the colour bar, and its distance to the maps and to its numbers."""
 
 
 @in_style
@@ -44,15 +44,15 @@ def plot_feature_maps(
 ) -> Figure | Axes:
     """Draw feature maps layer by layer, from the image down to the last layer.
 
-    A layer's maps share one colour scale, in which white is zero and the deepest colour what 99.9 % of the magnitudes
-    drawn do not exceed (the scale is pointed where some do): so a reader sees which units answer; scaled one by one, a
-    map of noise would look like one of edges.
+    A layer's maps share one colour scale, so that weak units look weak: scaled one by one, noise would look like edges.
+    White is zero, and the deepest colour is the value that 99.9 % of the magnitudes drawn do not exceed; the colour bar
+    ends in a point where some magnitudes exceed it.
 
     Args:
         result: what `interpret.feature_maps` returned.
         panels: "input" and layers, by name.
-        most: how many maps of a layer at most, the first ones, and four times as many units of one without positions;
-            what is left out is said.
+        most: at most this many maps of a layer, the first ones, and four times as many units of a layer without
+            positions; the title of the layer names what is left out.
         width, figsize, ax: as in `interpret.plot`.
     """
     if most < 1:
@@ -98,14 +98,14 @@ def _layer(result: FeatureMaps, layer: str, most: int) -> Panel:
 
 
 def _scale_width() -> float:
-    """Return the inches that a colour bar takes with its numbers."""
-    return 2 * BESIDE + BAR + width_of("−0.0123")
+    """Return the width of a colour bar with its numbers, in inches."""
+    return 2 * BAR_GAP + BAR_WIDTH + width_of("−0.0123")
 
 
 def _draw_scale(sheet: Sheet, block: _Block, top: float) -> None:
-    """Draw the colour bar at the right of a block, and what its ends are."""
+    """Draw the colour bar at the right of a block, with numbers at its ends."""
     bar = sheet.axes.inset_axes(
-        (block.width + BESIDE, top, BAR, block.height), transform=sheet.axes.transData, zorder=3
+        (block.width + BAR_GAP, top, BAR_WIDTH, block.height), transform=sheet.axes.transData, zorder=3
     )
     shades = ScalarMappable(Normalize(block.low, block.high), block.colours)
     drawn = bar.get_figure(root=True).colorbar(shades, cax=bar, extend=block.extend)  # type: ignore[union-attr]
@@ -113,10 +113,10 @@ def _draw_scale(sheet: Sheet, block: _Block, top: float) -> None:
     line = height_of("0")
     ticks = [block.low, block.high, *([0.0] if block.low < 0 and block.height > 3 * line else [])]
     if block.height < 2 * line:
-        # beside a strip there is room for one number
+        # a strip is high enough for one number only
         drawn.set_ticks([])
         ends = f"±{block.high:.3g}" if block.low < 0 else f"0 … {block.high:.3g}"
-        sheet.write(block.width + 2 * BESIDE + BAR, top + block.height / 2, ends, va="center")
+        sheet.write(block.width + 2 * BAR_GAP + BAR_WIDTH, top + block.height / 2, ends, va="center")
         return
     drawn.set_ticks(sorted(set(ticks)), labels=[f"{value:.3g}".replace("-", "−") for value in sorted(set(ticks))])
     bar.tick_params(length=2, labelsize=look().small, pad=2)
@@ -127,17 +127,17 @@ def _draw_scale(sheet: Sheet, block: _Block, top: float) -> None:
 
 
 class _Block:
-    """A layer's maps, laid out in a width in inches."""
+    """A layer's maps as one picture of a given width, in inches."""
 
     def __init__(self, maps: NDArray[np.float32], width: float) -> None:
         self.flat = _is_flat(maps)
         tiles = maps.reshape(-1, 1, 1) if self.flat else maps
         magnitudes = np.abs(maps)
         largest = float(magnitudes.max())
-        self.high = float(np.quantile(magnitudes, CLIPPED, method="higher")) or largest or 1.0
+        self.high = float(np.quantile(magnitudes, SHARE_WITHIN_SCALE, method="higher")) or largest or 1.0
         self.low = -self.high if maps.min() < 0 else 0.0
         self.extend = "neither" if largest <= self.high else "both" if self.low < 0 else "max"
-        self.colours: Colormap = matplotlib.colormaps[COLOURS]
+        self.colours: Colormap = matplotlib.colormaps[COLOUR_MAP]
         if self.low == 0:
             self.colours = ListedColormap(self.colours(np.linspace(0.5, 1, 256)))
         count, height, breadth = tiles.shape
@@ -147,7 +147,7 @@ class _Block:
         shades = self.colours((tiles - self.low) / (self.high - self.low))
         colours[:count] = np.rint(shades[..., :3] * 255)
         grid = colours.reshape(rows, self.columns, height, breadth, 3)
-        self.picture, down, across = mosaic(grid, gap=0.04, between=BETWEEN)
+        self.picture, down, across = mosaic(grid, gap=0.04, between=GAP_GREY)
         empty = rows * self.columns - count
         if empty:
             self.picture[(rows - 1) * down :, (self.columns - empty) * across :, 3] = 0
@@ -165,14 +165,14 @@ def _is_flat(maps: NDArray[np.float32]) -> bool:
 
 
 def _columns(count: int, ratio: float, flat: bool, width: float) -> int:
-    """Return how many maps of a ratio of height to width stand in a row of some inches: in no too high a block.
+    """Return the number of maps per row, so that the block of a given width does not get too high.
 
     >>> _columns(20, 1, False, 6.4), _columns(64, 1, False, 6.4), _columns(10, 1, True, 6.4)
     (10, 16, 32)
     """
     if flat:
         return 32 if count <= 32 or width < 4 else 64
-    least = math.ceil(math.sqrt(count * ratio * width / TALLEST))
+    least = math.ceil(math.sqrt(count * ratio * width / MOST_BLOCK_HEIGHT))
     rows = -(-count // min(count, least))
     return max(-(-count // rows), 6)
 

@@ -1,4 +1,4 @@
-"""What each layer makes of one image: what `interpret.feature_maps` returns."""
+"""The result of `interpret.feature_maps`: the activations of each layer on one image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class FeatureMaps(Result):
-    """Every unit's activations on one image, layer by layer."""
+    """The activations of every unit on one image, layer by layer."""
 
     kind = "feature-maps"
     drawn_by = "interpret.analyses.feature_maps.figure:plot_feature_maps"

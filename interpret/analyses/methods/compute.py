@@ -1,4 +1,4 @@
-"""Methods side by side: one image, one target, every method, and what each map has to do with the target."""
+"""Compare the maps of several methods, and measure how far each depends on the target."""
 
 from __future__ import annotations
 
@@ -55,29 +55,29 @@ def compare_methods(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> MethodComparison:
-    """Return the maps of several methods for the same targets, and how far each depends on the target at all.
+    """Return the maps of several methods for the same targets, and how far each map depends on the target.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     >>> compared = compare_methods(network, torch.rand(2, 1, 8, 8), ["gradient", "deconvnet"])
     >>> compared.maps["gradient"].shape, compared.same_for_other["deconvnet"].shape
     ((2, 8, 8), (2,))
 
-    Draw it with `interpret.plot(compared)`. Nie et al. 2018, "A theoretical explanation for perplexing behaviors
-    of backpropagation-based visualizations", show that the deconvnet and guided backpropagation recover the image and
-    hardly depend on the class. They show pictures; the two numbers here are this project's choice: the rank correlation
-    of the map's magnitude (summed over colours) with that for another class, and that of the map itself (summed over
-    colours, with its sign) with the fine detail of the image: its grey less its grey blurred by 2 pixels. Both are
-    taken within what the target sees of the image, outside of which all maps would agree on zero.
+    `interpret.plot(compared)` draws the result. Nie et al. 2018, "A theoretical explanation for perplexing behaviors of
+    backpropagation-based visualizations", show in pictures that the deconvnet and guided backpropagation recover the
+    image and hardly depend on the class. This project measures it by two numbers. `same_for_other` is the rank
+    correlation of the map's magnitude (summed over colours) with that of the map for another class. `same_as_image` is
+    the rank correlation of the map (summed over colours, with its sign) with the fine detail of the image: its grey
+    minus its grey blurred by 2 pixels. Both are computed within the target's receptive field, since all maps are zero
+    outside.
 
     Args:
         model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
-        methods: some of its methods; None: all.
-        other: what to compare with; None: the class (or channel, at the same position) that is next in strength after
-            the target, or the strongest where that is not the target.
+        methods: the methods to compare, by name; None: all.
+        other: the class to compare with; None: the strongest class (or channel, at the same position) besides the
+            target.
 
     Raises:
-        InterpretError: as `interpret.attribute`; a network of one output, which has no other; an other that is the
-            target.
+        InterpretError: as `interpret.attribute`; a network with a single output; an `other` that is the target.
     """
     model = as_model(model)
     chosen = resolve_methods(methods)
@@ -96,7 +96,7 @@ def compare_methods(
         with progress(2 * len(chosen) * len(images), "comparing methods", "map") as bar:
             raw, others = (
                 {
-                    method: _numpy(attribution_maps(model, truncated, images, one, method, how, bar.update))
+                    method: _as_float64(attribution_maps(model, truncated, images, one, method, how, bar.update))
                     for method in chosen
                 }
                 for one in (resolved, alternative)
@@ -128,7 +128,7 @@ def magnitude(maps: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.abs(maps).sum(-3))
 
 
-def _numpy(maps: Tensor) -> NDArray[np.float64]:
+def _as_float64(maps: Tensor) -> NDArray[np.float64]:
     return maps.double().cpu().numpy()
 
 
@@ -140,7 +140,7 @@ def _correlations(ones: NDArray[Any], others: NDArray[Any], windows: list[Window
 def _alternative(
     model: Model, truncated: TruncatedModel, images: Tensor, resolved: Target, other: Any, batch_size: int
 ) -> Target:
-    """Return the other target, at the same position."""
+    """Return the target to compare with, at the same position."""
     if other is not None:
         alternative = find_target(model, truncated, images, other, resolved.positions, batch_size)
         if bool((alternative.channels == resolved.channels).any()):
@@ -151,7 +151,7 @@ def _alternative(
     at = torch.arange(len(images), device=output.device)
     values = output if resolved.positions is None else output[at, :, resolved.positions[:, 0], resolved.positions[:, 1]]
     if values.shape[1] < 2:
-        raise InterpretError(f"{truncated.name} is a single unit: there is no other to compare its maps with")
+        raise InterpretError(f"{truncated.name} has a single unit: there is no other to compare its maps with")
     values = values.clone()
     values[at, resolved.channels] = -torch.inf
     return find_target(model, truncated, images, values.argmax(1), resolved.positions, batch_size)

@@ -1,4 +1,4 @@
-"""The table of methods: a row for each, a column for each image, and beside them what the maps depend on."""
+"""Draw a table of methods: a row for each, a column for each image, and beside them the two correlations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from interpret.figures.panels import WHOLE_LINE, Names, Panel, Size, choose, lay
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import in_style, look, points
 
-COLORS = "RdBu_r"
-MOST = 5
-"""Images in a figure; the numbers are of all."""
-SMALLEST, TALLEST = 0.5, 8.8
-"""Inches: of a map's side, and of all maps of an image."""
-NAMES = ("maps", "other", "detail")
+COLOUR_MAP = "RdBu_r"
+MOST_IMAGES = 5
+"""Images in a figure at most; the correlations are those of all images."""
+LEAST_MAP_SIDE, MOST_MAPS_HEIGHT = 0.5, 8.8
+"""Inches: the least side of a map, and the greatest height of all maps of an image."""
+PANELS = ("maps", "other", "detail")
 
 
 @in_style
@@ -34,7 +34,7 @@ def plot_methods(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw a table of maps with one legend, and beside each row how alike they are to others.
+    """Draw a table of maps with one legend, and beside each row the correlations of its maps.
 
     >>> from interpret.analyses.methods.result import MethodComparison
     >>> one = np.ones(1)
@@ -51,15 +51,15 @@ def plot_methods(
             with that for another class or unit; "detail", that with the image's fine detail.
         width, figsize, ax: as in `interpret.plot`.
     """
-    # the columns are of one table, which one's own axes hold as well
-    chosen = choose(panels, NAMES)
+    # one panel, so that the whole table can be drawn into the user's axes
+    chosen = choose(panels, PANELS)
     table = Panel("table", lambda axes, wide, _: _Table(result, chosen, wide).draw(axes), WHOLE_LINE,
                   lambda wide: _Table(result, chosen, wide).height)  # fmt: skip
     return lay_out([[table]], width, figsize, ax)
 
 
 class _Table:
-    """Where everything stands, in inches."""
+    """The positions of all parts of the table, in inches."""
 
     def __init__(self, result: MethodComparison, chosen: list[str], width: float) -> None:
         self.result, self.width = result, width
@@ -77,9 +77,9 @@ class _Table:
         ratio = result.pictures.shape[1] / result.pictures.shape[2]
         if "maps" in chosen:
             room = width - self.left - len(self.columns) * (self.number + 0.1)
-            least = max(SMALLEST, 0.4 * self.look.scale)
-            self.shown = max(1, min(len(result.pictures), MOST, int(room / least)))
-            self.side = max(0.2, min(room / self.shown, max(least, TALLEST / (rows + 1) / ratio)))
+            least = max(LEAST_MAP_SIDE, 0.4 * self.look.scale)
+            self.shown = max(1, min(len(result.pictures), MOST_IMAGES, int(room / least)))
+            self.side = max(0.2, min(room / self.shown, max(least, MOST_MAPS_HEIGHT / (rows + 1) / ratio)))
         else:
             self.number = min(1.6, (width - self.left) / len(self.columns) - 0.1)
         lines = max(name.count("\n") + 1 for name in self.names)
@@ -132,11 +132,11 @@ class _Table:
         for row, maps in enumerate(self.result.maps.values()):
             for column in range(self.shown):
                 place = self.left + column * self.side, self.start + row * self.row
-                sheet.picture(*place, *self.picture, scaled(maps[column]), cmap=COLORS, vmin=-1, vmax=1)
+                sheet.picture(*place, *self.picture, scaled(maps[column]), cmap=COLOUR_MAP, vmin=-1, vmax=1)
                 sheet.frame(*place, *self.picture, self.look.hairline, 0.4)
         what = "class" if self.result.layer is None else "unit"
         wide = min(self.shown * self.side, 3.0) - 0.04 * self.side
-        shades = matplotlib.colormaps[COLORS](np.linspace(0, 1, 256))[None]
+        shades = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 256))[None]
         high = 0.07 * self.look.scale
         sheet.picture(self.left, self.bar, wide, high, shades)
         ends = [(0.0, "left", f"against the {what}"), (1.0, "right", f"for the {what}")]
@@ -146,12 +146,12 @@ class _Table:
             sheet.write(self.left + share * wide, self.bar + high + 0.03, words, ha=ha, color=self.look.quiet)
 
     def _numbers(self, sheet: Sheet, name: str, column: int) -> None:
-        """Draw correlations on a line from the lowest to 1: a dot each, and a bar for their mean."""
+        """Draw a column of correlations: a dot for each image, and a bar for their mean."""
         result = self.result
         values = result.same_for_other if name == "other" else result.same_as_image
         low = min(-0.3, min(float(of.min()) for of in values.values()) - 0.06)
         left = self.left + self.shown * self.side + column * (self.number + 0.1) + 0.08
-        color = self.look.categories[column if len(self.columns) == 2 else NAMES.index(name) - 1]
+        color = self.look.categories[column if len(self.columns) == 2 else PANELS.index(name) - 1]
 
         def at(value: Any) -> Any:
             return left + (np.asarray(value) - low) / (1.06 - low) * self.number
@@ -176,7 +176,7 @@ class _Table:
 
 
 def _explained(result: MethodComparison, columns: list[str]) -> str:
-    """Return what ρ is, and of what, for the foot of the table."""
+    """Return the explanation of ρ for the foot of the table."""
     if not columns:
         return ""
     target, other = ("class", "runner-up") if result.layer is None else ("unit", "next channel")

@@ -1,4 +1,4 @@
-"""The methods of attribution side by side."""
+"""The result of `interpret.compare_methods`: the maps of several methods for the same targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class MethodComparison(Result):
-    """Maps of the same images by several methods, and two numbers that tell what a map is about."""
+    """Maps of the same images by several methods, and how far each map depends on the target and on the image."""
 
     kind = "methods"
     drawn_by = "interpret.analyses.methods.figure:plot_methods"
@@ -48,7 +48,7 @@ class MethodComparison(Result):
     @property
     def title(self) -> str:
         where = "the output" if self.layer is None else f"a unit of {self.layer}"
-        return f"What {self.model} answers to, by {count(len(self.maps), 'method')}, for {where}"
+        return f"Attribution maps of {self.model} by {count(len(self.maps), 'method')}, for {where}"
 
     @property
     def extent(self) -> str:
@@ -94,9 +94,9 @@ class MethodComparison(Result):
 
     @property
     def _recovers(self) -> bool:
-        """Whether the deconvnet's map is nearly the same for the other target, and is related to the image.
+        """Whether the deconvnet's map is nearly the same for the other target, and correlates with the image.
 
-        Where the gradient's map is as much the same, this tells of the targets and not of the method.
+        Not where the gradient's maps are as alike: then the two targets are alike.
         """
         same, image = self.same_for_other["deconvnet"].mean(), self.same_as_image["deconvnet"].mean()
         gradient = self.same_for_other.get("gradient", np.zeros(1)).mean()

@@ -15,7 +15,7 @@ from torch import nn
 from interpret.analyses.neighbours.feature_index import FeatureIndex, index_features
 from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.neighbours.search import Metric, nearest
-from interpret.analyses.predictions.compute import PICTURES
+from interpret.analyses.predictions.compute import MOST_PICTURES
 from interpret.images.batches import batches
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
@@ -218,9 +218,9 @@ def _draw(asked: _Queries, images: Images, items: NDArray[np.int64]) -> dict[str
     def pictures(of: Images, wanted: Sequence[int]) -> NDArray[np.uint8]:
         return inputs_to_bytes(torch.stack([of[item][0] for item in wanted]), images.pixel_scale)
 
-    near = pictures(images, items[:PICTURES].ravel().tolist())
+    near = pictures(images, items[:MOST_PICTURES].ravel().tolist())
     return {
-        "query_pictures": pictures(asked.images, asked.items[:PICTURES]),
+        "query_pictures": pictures(asked.images, asked.items[:MOST_PICTURES]),
         "pictures": near.reshape(-1, items.shape[1], *near.shape[1:]),
         "shown": images.pixel_scale.said,
     }

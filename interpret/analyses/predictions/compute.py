@@ -1,4 +1,4 @@
-"""Predictions: the classes that a network finds most probable for images."""
+"""Predict the most probable classes of images."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 
-PICTURES = 64
-"""How many images' pictures a result keeps."""
-TELLING = 0.8
-"""Probability of a class that the network knows, and can still be made to doubt where a part is hidden."""
+MOST_PICTURES = 64
+"""A result keeps the pictures of this many images at most."""
+INFORMATIVE_PROBABILITY = 0.8
+"""Probability at which the network knows the class, and hiding a part of the image can still lower it."""
 
 
 def predict(
@@ -50,23 +50,23 @@ def predict(
     True
 
     Args:
-        model: the network, whose output is one score a class; it runs in evaluation mode and is left as it was.
+        model: the network, whose output is one score per class; it runs in evaluation mode and is left as it was.
         data: the images, as `interpret.open_images` takes them.
-        items: which of them, in this order; None: all. The result keeps the pictures of the first 64.
-        k: how many classes, at most as many as the network has; None: 5, or all if there are fewer.
-        labels: the right class of each of the items, −1 where it is not known; None: those of the data, if they are
-            labels of the network's classes.
+        items: which of the images, in this order; None: all. The result keeps the pictures of the first 64.
+        k: number of classes, at most as many as the network has; None: 5, or all if there are fewer.
+        labels: the right class of each item, −1 where it is unknown; None: the data's labels, if they are labels of the
+            network's classes.
         batch_size, device: how the network runs; see `interpret`.
 
     Returns:
-        `Predictions`, to be drawn by `interpret.results.plotting.plot`. Classes of one probability come in their order.
+        `Predictions`, which `interpret.plot` draws. Classes of equal probability are in the order of their numbers.
 
     Raises:
-        InterpretError: k or an item out of range, labels that are no classes or not one an item, an output that is no
-            finite score a class.
+        InterpretError: k or an item out of range, labels that are no classes or not one per item, an output that is not
+            one finite score per class.
 
-    The network's outputs become probabilities as `interpret.network.answers` finds, or as the model's `outputs` says;
-    the result tells which way. One output for each image is the score of the second of two classes.
+    The model's `outputs` says how its outputs become probabilities; otherwise `interpret.network.answers` finds out.
+    The result keeps which way it was. A single output for each image is the score of the second of two classes.
 
     Source: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
     Fig. 4 (left).
@@ -90,8 +90,8 @@ def predict(
                 reading = reading or find_reading(model, placed)
                 outputs = call_network(model.module, placed)
                 probabilities.append(reading.probabilities(scores_of(outputs, len(batch))).cpu())
-            if start < PICTURES:
-                inputs.append(batch[: PICTURES - start].clone())
+            if start < MOST_PICTURES:
+                inputs.append(batch[: MOST_PICTURES - start].clone())
             bar.update(len(batch))
     assert reading is not None
     scores = torch.cat(probabilities).numpy()
@@ -99,7 +99,7 @@ def predict(
         k = min(5, scores.shape[1])
     if not 1 <= k <= scores.shape[1]:
         raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
-    truth = _truth(model, images, chosen, labels, scores.shape[1])
+    truth = _right_classes(model, images, chosen, labels, scores.shape[1])
     top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     known = truth >= 0
     of_truth = np.where(known, scores[np.arange(len(scores)), np.maximum(truth, 0)], np.nan)
@@ -122,23 +122,24 @@ def predict(
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:
-    """Return the data's labels where they are of the network's classes, otherwise −1 for all."""
+    """Return the data's labels if its classes are the network's, otherwise −1 for all."""
     if model.classes is not None and images.classes is not None and tuple(images.classes) != tuple(model.classes):
         return np.full(len(images), -1, np.int64)
     return images.labels
 
 
-def _truth(
+def _right_classes(
     model: Model, images: Images, chosen: list[int], labels: Sequence[int] | None, classes: int
 ) -> NDArray[np.int64]:
+    """Return the right class of each chosen item, −1 where it is unknown."""
     if labels is None:
         truth = known_labels(model, images)[chosen]
         return np.where((truth >= 0) & (truth < classes), truth, -1)
     if len(labels) != len(chosen):
         raise InterpretError(f"labels must be one for each of the {len(chosen)} items, not {len(labels)}")
-    odd = next((label for label in labels if not -1 <= label < classes), None)
-    if odd is not None:
-        raise InterpretError(f"labels must be from 0 to {classes - 1}, or -1 for none, not {odd}")
+    wrong = next((label for label in labels if not -1 <= label < classes), None)
+    if wrong is not None:
+        raise InterpretError(f"labels must be from 0 to {classes - 1}, or -1 for none, not {wrong}")
     return np.array(labels, np.int64)
 
 
@@ -150,48 +151,52 @@ def different_classes(
     batch_size: int = 32,
     device: str | torch.device | None = None,
 ) -> list[int]:
-    """Return items of a data set that are of different classes, as examples of what a network does.
+    """Return items of different classes, as examples of a data set.
 
     >>> images = torch.eye(16)[[7, 7, 3, 7]].view(4, 1, 4, 4)
-    >>> different_classes(nn.Flatten(), images, 2)  # whose outputs are the pixels: the brightest is the class
+    >>> different_classes(nn.Flatten(), images, 2)  # the outputs are the pixels: the brightest pixel is the class
     [0, 2]
 
-    They are spread over the data, each of another source. Where the data has labels these are their classes, and
-    otherwise what the network says of sixteen times as many images as are asked for: of each part of the data, the one
-    to which it gives a probability nearest to 0.8: it knows the image, and can still be made to doubt. Those that
-    cannot be read are passed over. Where there are fewer classes than that, items of the same one fill up.
+    They are spread evenly over the data, each from another source. The classes are the data's labels. If there are
+    none, the network predicts the classes of sixteen times as many images as are asked for, and of each part of the
+    data the image is chosen whose probability is nearest to 0.8: the network knows it, and hiding a part can still
+    lower the probability. Images that cannot be read are left out. If there are fewer classes than items, classes
+    repeat.
 
     Args:
-        model: the network, whose output is one score a class.
+        model: the network, whose output is one score per class.
         data: the images, as `interpret.open_images` takes them.
-        count: how many, at most as many as there are.
+        count: number of items, at most as many as there are.
         batch_size, device: as in `predict`.
     """
     model = as_model(model)
     images = open_images(data, model)
     _, firsts = np.unique(images.sources, return_index=True)
     among = firsts if count <= len(firsts) else np.arange(len(images))
-    classes, off = images.labels[among], np.zeros(len(among))
+    classes, distance_to_informative = images.labels[among], np.zeros(len(among))
     if (classes < 0).any():
         spread = np.unique(np.linspace(0, len(among) - 1, min(16 * count, len(among))).round().astype(int))
-        among = np.array([item for item in among[spread].tolist() if _can_be_read(images, item)], np.int64)
+        among = np.array([item for item in among[spread].tolist() if _is_readable(images, item)], np.int64)
         if not len(among):
             raise InterpretError(f"data {images.name!r} has no image that can be read")
         answers = predict(model, images, among.tolist(), 1, batch_size=batch_size, device=device)
-        classes, off = answers.top[:, 0], np.abs(answers.probabilities[:, 0] - TELLING)
-    # evenly spread places first; from each, the most telling item around it, or the nearest, of a new class
+        classes, distance_to_informative = (
+            answers.top[:, 0],
+            np.abs(answers.probabilities[:, 0] - INFORMATIVE_PROBABILITY),
+        )
+    # near each of `count` evenly spread places: the item of a new class whose probability is nearest to 0.8
     found: list[int] = []
     spacing = len(among) / count
     for place in np.linspace(0, len(among) - 1, min(count, len(among))):
         distance = np.abs(np.arange(len(among)) - place)
-        order = np.lexsort((distance, np.where(distance < spacing / 2, off, 1))).tolist()
+        order = np.lexsort((distance, np.where(distance < spacing / 2, distance_to_informative, 1))).tolist()
         seen = {classes[one] for one in found}
         new = [one for one in order if classes[one] not in seen] or [one for one in order if one not in found]
         found.append(new[0])
     return [int(among[one]) for one in sorted(found)]
 
 
-def _can_be_read(images: Images, item: int) -> bool:
+def _is_readable(images: Images, item: int) -> bool:
     try:
         images[item]
     except InterpretError:

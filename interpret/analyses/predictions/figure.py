@@ -1,4 +1,4 @@
-"""The figure of predictions: images, each with bars for its most probable classes, the right one marked."""
+"""Draw predictions: each image with bars for its most probable classes, the right one marked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from interpret.figures.panels import Key, Names, Panel, Size, choose, lay_out, w
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import WIDTH, in_style, look, mix, points
 
-COLUMNS = 4
-"""Images side by side in a figure of the common width."""
-COLUMN = 2.4
-"""Inches of the narrowest figure that has not been asked for."""
-MOST = 24
-"""Images in a figure that does not choose."""
+IMAGES_PER_ROW = 4
+"""Images side by side in a figure of the default width."""
+LEAST_WIDTH = 2.4
+"""Inches: the least width of a figure whose user gives no size."""
+MOST_IMAGES = 24
+"""Images in a figure whose user chooses no panels."""
 
 
 @in_style
@@ -39,16 +39,16 @@ def plot_predictions(
         width, figsize, ax: as in `interpret.plot`.
     """
     names = [str(image) for image in range(len(result.pictures))]
-    chosen = choose(panels, names, names[:MOST], ax)
+    chosen = choose(panels, names, names[:MOST_IMAGES], ax)
     unasked = width is None and figsize is None and ax is None and width_in_inches(None) == WIDTH
-    if unasked and len(chosen) < COLUMNS:
-        width = max(WIDTH * len(chosen) / COLUMNS, COLUMN)  # or a single picture would fill a page
+    if unasked and len(chosen) < IMAGES_PER_ROW:
+        width = max(WIDTH * len(chosen) / IMAGES_PER_ROW, LEAST_WIDTH)  # a single picture would fill a page otherwise
     title = f"{result.title}: the {result.top.shape[1]} most probable classes"
     return lay_out([prediction_panels(result, map(int, chosen))], width, figsize, ax, title, key_of(result))
 
 
 def key_of(result: Predictions) -> list[Key]:
-    """Return what the bars' colours mean, where the right class is known of an image."""
+    """Return the legend of the bars' colours; empty if no image has a known class."""
     if not (result.truth >= 0).any():
         return []
     right, other = _colours()
@@ -56,7 +56,7 @@ def key_of(result: Predictions) -> list[Key]:
 
 
 def prediction_panels(result: Predictions, images: Iterable[int], least: float = 1.6) -> list[Panel]:
-    """Return a panel for each of some images."""
+    """Return a panel for each of the images."""
     height, breadth = result.pictures.shape[1:3]
     rows = result.top.shape[1]
     head = height_of("x", points("axes.title")) if (result.truth >= 0).any() else 0.0
@@ -71,12 +71,12 @@ def prediction_panels(result: Predictions, images: Iterable[int], least: float =
 
 
 def _bar() -> float:
-    """Return the inches from one bar to the next, in which a class's name can be written."""
+    """Return the inches from one bar to the next: the height of a class's name."""
     return look().small * LEADING * 1.2 / 72
 
 
 def _colours() -> tuple[str, str]:
-    """Return the colours of the right class and of another, light enough that a name can be read on them."""
+    """Return the colours of the right class and of any other, light enough for a name to be read on them."""
     return mix(look().accent, look().paper, 0.45), mix(look().categories[0], look().paper, 0.66)
 
 

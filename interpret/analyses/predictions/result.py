@@ -1,4 +1,4 @@
-"""What a network answers to images: what `interpret.predict` returns."""
+"""The result of `interpret.predict`: the most probable classes of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Predictions(Result):
     model: str
     data: str
     names: list[str]
-    """What the images are called."""
+    """Names of the images."""
     pictures: NDArray[np.uint8]
     """[n, h, w, 3] the network's inputs as pictures, of the first n ≤ 64 images."""
     top: NDArray[np.int64]
@@ -32,24 +32,24 @@ class Predictions(Result):
     probabilities: NDArray[np.float64]
     """[N, k] their probabilities, 0 to 1."""
     truth: NDArray[np.int64]
-    """[N] the right class, −1 where it is not known."""
+    """[N] the right class, −1 where it is unknown."""
     true_probabilities: NDArray[np.float64]
-    """[N] the probability of the right class; NaN where it is not known."""
+    """[N] the probability of the right class; NaN where it is unknown."""
     classes: list[str] | None
-    """What the classes are called; None: by their number."""
+    """Names of the classes; None: their numbers."""
     outputs: str = ""
     """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
     part: str = ""
-    """Which of several outputs that was."""
+    """Which of several outputs was read."""
     sources: NDArray[np.int64] | None = None
-    """[N] which source of the data each image is of; None in a result of an older version."""
+    """[N] the source that each image was taken from; None in a result of an older version."""
     class_count: int | None = None
-    """How many classes the network answers."""
+    """Number of the network's classes."""
     shown: str = ""
     """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
 
     def class_name(self, label: int) -> str:
-        """Return what a class is called."""
+        """Return the name of a class."""
         return str(label) if self.classes is None else self.classes[label]
 
     @property
@@ -59,7 +59,7 @@ class Predictions(Result):
 
     @property
     def title(self) -> str:
-        return f"What {self.model} answers"
+        return f"Predictions of {self.model}"
 
     @property
     def extent(self) -> str:

@@ -1,4 +1,4 @@
-"""Sanity checks: does a map change when the network forgets what it has learnt?"""
+"""Check whether the maps of attribution methods depend on the weights that a network has learnt."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from interpret.network.weights import copied, draw_again, held_by, named_layers
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
 
-STEPS = 10
-Trained = dict[str, dict[str, Tensor]]
-"""Of each layer by name, what its own tensors held before any was drawn anew."""
-DRAWS = 20
-"""Times that silent random weights are drawn again, at most."""
+DEFAULT_STEPS = 10
+TrainedWeights = dict[str, dict[str, Tensor]]
+"""The trained values of each layer's own tensors, by layer and name."""
+MOST_DRAWS = 20
+"""How often random weights are drawn at most, if they give the target a zero gradient."""
 
 
 @torch.inference_mode(False)
@@ -49,7 +49,7 @@ def sanity_check(
     target: int | str | Sequence[int | str] | Tensor | None = None,
     layer: str | None = None,
     position: Sequence[int] | Tensor | None = None,
-    steps: int | None = STEPS,
+    steps: int | None = DEFAULT_STEPS,
     seed: int = 0,
     *,
     items: Sequence[int] | None = None,
@@ -74,27 +74,27 @@ def sanity_check(
     >>> check.rank["guided"].shape, check.rank["gradient"][:, 0]
     ((2, 4), array([1., 1.]))
 
-    Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1, cascading randomisation: a map that stays the
-    same does not show what the network has learnt. The target stays the class (or neuron) that it was for the trained
-    network, and so do Grad-CAM's layer and the superpixels. Layers are those modules that hold weights themselves,
-    in the order in which they run; each is drawn anew by its own `reset_parameters`, or, where that changes none of
-    them, its weights are permuted. At the end, the network has its weights back.
+    This is the cascading randomisation of Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1: a map
+    that stays the same does not show what the network has learnt. The target, Grad-CAM's layer and the superpixels
+    remain those of the trained network. Layers are the modules that hold weights themselves, in the order in which they
+    run. Each is drawn anew by its own `reset_parameters`; if that changes no weight, the weights are permuted. At the
+    end, the network has its trained weights again.
 
-    The maps are compared within what the target sees of the image, outside of which all would agree on zero.
+    The maps are compared within the target's receptive field, since all maps are zero outside.
 
-    As in the paper: Spearman's rank correlation of the magnitudes and of the maps with their sign, and structural
-    similarity. The paper does not say how it scales the maps for the latter; here it is by the 99th percentile of the
-    magnitude, as they are drawn, and with the window of Wang et al. 2004.
+    The measures are those of the paper: Spearman's rank correlation of the magnitudes and of the maps with their sign,
+    and structural similarity. The paper does not say how it scales maps for the latter; here, they are divided by the
+    99th percentile of their magnitude, as in the figure, and compared in the window of Wang et al. 2004.
 
-    A random network may be silent: where it ends in a rectifier, as SqueezeNet does, its weights may let nothing
-    through for the target, and every gradient is zero. This says nothing about the methods, so that such weights are
-    drawn again, up to 20 times. Where a map is zero everywhere all the same, its similarity is NaN, to be left out.
+    If a network ends in a rectifier, as SqueezeNet does, random weights may make the target zero, and with it every
+    gradient. This says nothing about the methods. Such weights are therefore drawn again, up to 20 times. The
+    similarity of a map that is zero everywhere in spite of that is NaN, to be left out.
 
     Args:
         model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
-        methods: some of its methods; None: all.
-        steps: how many steps there are from none to all of the layers, as even as can be; None: one for each layer.
-        seed: draws the random weights, SmoothGrad's noise and KernelSHAP's mixtures.
+        methods: the methods to check, by name; None: all.
+        steps: number of steps from no layer to all layers, as even as possible; None: one step for each layer.
+        seed: seed of the random weights, of SmoothGrad's noise and of KernelSHAP's choice of regions.
 
     Raises:
         InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
@@ -108,7 +108,7 @@ def sanity_check(
     settings = {name: value for name, value in how.changed().items() if name != "seed"}
     opened = own_images(model, images, items)
     images = opened.tensor
-    with on_device(model.module, device) as place, _given_back(model.module) as trained:
+    with on_device(model.module, device) as place, _restored_weights(model.module) as trained:
         images = images.to(place)
         check_answers(model, images, layer)
         truncated = TruncatedModel(model.module, layer)
@@ -145,9 +145,9 @@ def sanity_check(
         steps=["", *(from_top[depth - 1] for depth in depths[1:])],
         depths=depths,
         layers=len(from_top),
-        rank=_compared(found, windows, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
-        rank_signed=_compared(found, windows, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
-        ssim=_compared(found, windows, _structure),
+        rank=_similarities(found, windows, lambda one, other: rank_correlation(magnitude(one), magnitude(other))),
+        rank_signed=_similarities(found, windows, lambda one, other: rank_correlation(one.sum(0), other.sum(0))),
+        ssim=_similarities(found, windows, _ssim_of_magnitudes),
         pictures=inputs_to_bytes(images, opened.images.pixel_scale),
         shown=opened.images.pixel_scale.said,
         maps={
@@ -161,8 +161,8 @@ def sanity_check(
 
 
 @contextmanager
-def _given_back(network: nn.Module) -> Iterator[Trained]:
-    """Yield a copy of what each layer's own tensors hold, and give it back to them at the end."""
+def _restored_weights(network: nn.Module) -> Iterator[TrainedWeights]:
+    """Yield a copy of all trained weights, and restore them at the end."""
     held = {name: held_by(layer) for name, layer in named_layers(network)}
     trained = {name: {key: tensor.detach().clone() for key, tensor in own.items()} for name, own in held.items()}
     try:
@@ -176,18 +176,18 @@ def _given_back(network: nn.Module) -> Iterator[Trained]:
 
 def _randomise_top(
     truncated: TruncatedModel,
-    trained: Trained,
+    trained: TrainedWeights,
     images: Tensor,
     resolved: Target,
     layers: list[str],
     how: Settings,
     draw: int,
 ) -> int:
-    """Randomise the topmost layers so that the target answers to each image, and return which draw did so."""
+    """Randomise the topmost layers so that the target has a gradient on each image; return the number of the draw."""
     answering: dict[int, int] = {}
-    for attempt in range(draw, draw + DRAWS):
+    for attempt in range(draw, draw + MOST_DRAWS):
         _draw_weights(truncated, trained, layers, how.seed, attempt)
-        answering[attempt] = _answering(truncated, images, resolved, how.images_per_pass)
+        answering[attempt] = _count_with_gradient(truncated, images, resolved, how.images_per_pass)
         if not layers or answering[attempt] == len(images):
             return attempt
     best = max(answering, key=lambda attempt: answering[attempt])
@@ -195,19 +195,19 @@ def _randomise_top(
     return best
 
 
-def _draw_weights(truncated: TruncatedModel, trained: Trained, layers: list[str], seed: int, draw: int) -> None:
+def _draw_weights(truncated: TruncatedModel, trained: TrainedWeights, layers: list[str], seed: int, draw: int) -> None:
     for place, name in enumerate(layers):
         layer = truncated.network.get_submodule(name)
-        # what is permuted are the trained weights, not those of the step before
+        # start from the trained weights: they may be permuted
         with torch.no_grad():
             for key, tensor in held_by(layer).items():
                 tensor.copy_(trained[name][key])
-        # a seed of its own: layers of one shape shall not get the same weights
+        # a seed for each layer, so that layers of equal shape get different weights
         randomise(layer, int(np.random.SeedSequence([seed, draw, place]).generate_state(1)[0]))
 
 
-def _answering(truncated: TruncatedModel, images: Tensor, resolved: Target, batch_size: int) -> int:
-    """Return how many images the target's score has a gradient on."""
+def _count_with_gradient(truncated: TruncatedModel, images: Tensor, resolved: Target, batch_size: int) -> int:
+    """Return the number of images on which the target's score has a gradient that is not zero."""
     found = 0
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
@@ -221,14 +221,14 @@ def _answering(truncated: TruncatedModel, images: Tensor, resolved: Target, batc
     return found
 
 
-def _compared(
+def _similarities(
     found: list[dict[str, NDArray[np.float64]]],
     windows: list[Window],
     compare: Callable[[NDArray[Any], NDArray[Any]], float],
 ) -> dict[str, NDArray[np.float64]]:
-    """Return each method's similarities [B, S] to the first step's maps, within what the target sees of the image.
+    """Return for each method the similarities [B, S] of its maps to those of the trained network, within `windows`.
 
-    NaN where a map is the same everywhere.
+    NaN where a map is constant.
     """
 
     def similarity(step: int, method: str, row: int) -> float:
@@ -241,7 +241,7 @@ def _compared(
     }
 
 
-def _structure(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _ssim_of_magnitudes(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     return structural_similarity(scaled(magnitude(one)), scaled(magnitude(other)))
 
 
@@ -268,7 +268,7 @@ def layers_with_weights(truncated: TruncatedModel, image: Tensor) -> list[str]:
 
 
 def randomise(layer: nn.Module, seed: int = 0) -> None:
-    """Draw a layer's weights anew, the same ones for the same seed, and leave the random generator as it was.
+    """Draw a layer's weights anew, the same for the same seed; the state of the random generator is restored.
 
     >>> layer = nn.Linear(2, 2)
     >>> randomise(layer)
@@ -277,10 +277,10 @@ def randomise(layer: nn.Module, seed: int = 0) -> None:
     >>> torch.equal(layer.weight, before)
     True
 
-    By the layer's own `reset_parameters`; what that leaves as it was, such as weights that a hook makes of others, is
-    permuted.
+    The layer's own `reset_parameters` draws them. Weights that it does not change, such as those that a hook computes
+    from others, are permuted.
     """
-    # on the processor, whose generator is the one that is seeded
+    # drawn on the CPU, so that the weights are the same on every device
     here = all(tensor.device.type == "cpu" for tensor in held_by(layer).values())
     drawn = layer if here else copied(layer).cpu()
     with torch.random.fork_rng(devices=[]):

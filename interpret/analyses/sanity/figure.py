@@ -1,4 +1,4 @@
-"""The sanity check: curves of each method, and the maps that they were measured on."""
+"""Draw a sanity check: similarity curves of each method, and the maps of the first image."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from interpret.figures.panels import WHOLE_LINE, Names, Panel, Size, choose, lay
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import evenly, in_style, look, points
 
-COLUMNS = 11
-"""Steps whose maps are shown at most."""
-CURVES = 1.25
-"""Inches that the curves are high."""
-LARGEST = 0.75
-"""Inches of a map's side at most."""
-COLORS = "RdBu_r"
-LINES: dict[str, tuple[int, Any]] = {
+MOST_STEPS = 11
+"""Number of steps whose maps are shown at most."""
+CURVE_HEIGHT = 1.25
+"""Inches: the height of the curves."""
+LARGEST_MAP = 0.75
+"""Inches: the greatest side of a map."""
+COLOUR_MAP = "RdBu_r"
+METHOD_LINES: dict[str, tuple[int, Any]] = {
     "gradient": (0, "-"),
     "gradient_x_input": (0, (0, (2, 1.2))),
     "integrated_gradients": (5, "-"),
@@ -36,7 +36,7 @@ LINES: dict[str, tuple[int, Any]] = {
     "occlusion": (3, "-"),
     "kernel_shap": (6, "-"),
 }
-"""Which of the look's colours each method has, and its dashes: one colour for each kin."""
+"""Colour, as a number of the style's palette, and dashes of each method; related methods share a colour."""
 
 
 @in_style
@@ -77,8 +77,8 @@ def plot_sanity(
 
         def height(wide: float) -> float:
             lines = fit(MEASURES[measure], wide - 0.3, points("axes.title"), lines=3)
-            below = fit(_axis(result), wide - 0.25, points("axes.label"), lines=3)
-            return CURVES + height_of(lines, points("axes.title")) + height_of(below, points("axes.label")) + 0.3
+            below = fit(_x_label(result), wide - 0.25, points("axes.label"), lines=3)
+            return CURVE_HEIGHT + height_of(lines, points("axes.title")) + height_of(below, points("axes.label")) + 0.3
 
         return Panel(measure, draw, 0.98, height)
 
@@ -86,37 +86,37 @@ def plot_sanity(
                  lambda wide: _Maps(result, wide).height)  # fmt: skip
     rows = [[curves(measure) for measure in measures], [maps] if "maps" in chosen else []]
     legend = [
-        (Line2D([], [], color=_line(method)[0], linestyle=_line(method)[1]), METHODS.get(method, method))
+        (Line2D([], [], color=_line_of(method)[0], linestyle=_line_of(method)[1]), METHODS.get(method, method))
         for method in result.rank
     ]
     return lay_out([row for row in rows if row], width, figsize, ax, "", legend if measures else (), legend_after=1)
 
 
-def _axis(result: SanityCheck) -> str:
+def _x_label(result: SanityCheck) -> str:
     return f"top layers randomised (of {result.layers})"
 
 
-def _line(method: str) -> tuple[Any, Any]:
-    number, dashes = LINES.get(method, (6, "-"))
+def _line_of(method: str) -> tuple[Any, Any]:
+    number, dashes = METHOD_LINES.get(method, (6, "-"))
     return look().categories[number], dashes
 
 
 def _curves(axes: Axes, result: SanityCheck, measure: str, low: float, wide: float) -> None:
     """Draw each method's mean over the images, step by step."""
     for method in result.rank:
-        color, dashes = _line(method)
+        color, dashes = _line_of(method)
         axes.plot(result.depths, result.mean(measure, method), color=color, linestyle=dashes)
     axes.axhline(0, color=look().hairline, linewidth=0.6, zorder=0)
     ticks = [tick for tick in np.linspace(-1, 1, 9) if tick >= low]
     axes.set(xlim=(0, max(result.depths[-1], 1)), ylim=(low, 1.04), yticks=ticks)
-    # a narrow panel has room for few numbers
+    # a narrow panel has room for two numbers
     axes.xaxis.set_major_locator(MaxNLocator(2 if wide < 1.3 * look().scale else 5, integer=True))
     axes.set_title(fit(MEASURES[measure], wide - 0.3, points("axes.title"), lines=3))
-    axes.set_xlabel(fit(_axis(result), wide - 0.25, points("axes.label"), lines=3))
+    axes.set_xlabel(fit(_x_label(result), wide - 0.25, points("axes.label"), lines=3))
 
 
 class _Maps:
-    """Each method's maps of the first image as its network forgets, in inches."""
+    """The maps of the first image by method and step; lengths are in inches."""
 
     def __init__(self, result: SanityCheck, width: float) -> None:
         self.result, self.width, self.look = result, width, look()
@@ -126,10 +126,10 @@ class _Maps:
         widest = max(width_of(name, self.size) for name in methods)
         self.left = min(widest, (0.8 if narrow else 1.05) * self.look.scale) + 0.06
         self.names = [fit(name, self.left - 0.06, self.size, lines=3) for name in methods]
-        # a column is as wide at least as a line of its name, which stands, is high
+        # a column is at least as wide as its name, which is written upwards, is high
         room = max(0.27, 1.6 * self.size / 72)
-        self.shown = evenly(len(result.steps), max(1, min(COLUMNS, int((width - self.left) / room))))
-        self.cell = min((width - self.left) / len(self.shown), LARGEST)
+        self.shown = evenly(len(result.steps), max(1, min(MOST_STEPS, int((width - self.left) / room))))
+        self.cell = min((width - self.left) / len(self.shown), LARGEST_MAP)
         ratio = result.pictures.shape[1] / result.pictures.shape[2]
         lines = max(name.count("\n") + 1 for name in self.names)
         self.row = max(self.cell * ratio, lines * self.size * 1.15 / 72 + 0.04)
@@ -157,6 +157,6 @@ class _Maps:
             sheet.write(0, top + 0.48 * self.row, name, self.size, va="center")
             for column, step in enumerate(self.shown):
                 place = self.left + column * self.cell, top
-                sheet.picture(*place, *self.picture, result.maps[method][step].astype(np.float32), cmap=COLORS,
+                sheet.picture(*place, *self.picture, result.maps[method][step].astype(np.float32), cmap=COLOUR_MAP,
                               vmin=-1, vmax=1)  # fmt: skip
                 sheet.frame(*place, *self.picture, self.look.hairline, 0.4)

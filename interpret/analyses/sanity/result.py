@@ -1,4 +1,4 @@
-"""The sanity check: whether a method's map depends on what the network has learnt."""
+"""The result of `interpret.sanity_check`: whether maps depend on the weights that the network has learnt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEASURES = {
 
 @dataclass(repr=False, eq=False)
 class SanityCheck(Result):
-    """How alike maps stay while a network's layers are randomised from the top down."""
+    """Similarity of maps to those of the trained network while its layers are randomised from the top down."""
 
     kind = "sanity"
     drawn_by = "interpret.analyses.sanity.figure:plot_sanity"
@@ -33,12 +33,12 @@ class SanityCheck(Result):
     steps: list[str]
     """The lowest layer that is randomised at each step; the first is the network as it is."""
     depths: NDArray[np.int64]
-    """[S] how many layers with weights are randomised at each step."""
+    """[S] number of layers with weights that are randomised at each step."""
     layers: int
-    """How many layers with weights there are below the target."""
+    """Number of layers with weights below the target."""
     rank: dict[str, NDArray[np.float64]]
     """By method, [B, S]: Spearman's rank correlation of the magnitudes with those of the network as it is; here and
-    below NaN where a map is the same everywhere."""
+    below NaN where a map is constant."""
     rank_signed: dict[str, NDArray[np.float64]]
     """The same of the maps with their sign."""
     ssim: dict[str, NDArray[np.float64]]
@@ -50,7 +50,7 @@ class SanityCheck(Result):
     target_names: list[str]
     seed: int
     draws: NDArray[np.int64]
-    """[S] which draw of random weights was the first that did not silence the target."""
+    """[S] the first draw of random weights that gives the target a gradient."""
     settings: dict[str, Any]
     """As given to `interpret.attribute`."""
     shown: str = ""
@@ -58,7 +58,7 @@ class SanityCheck(Result):
 
     @property
     def title(self) -> str:
-        return f"Sanity check: whether maps change when {self.model} forgets what it learnt"
+        return f"Sanity check: whether maps change when the weights of {self.model} are randomised"
 
     def mean(self, measure: str, method: str) -> NDArray[np.float64]:
         """Return the mean over the images, [S], of "rank", "rank_signed" or "ssim"; NaN where no image has a value."""
