@@ -1,4 +1,4 @@
-"""How data flows: which layers feed which, through branches and joins, and by which channel a unit arrives."""
+"""Connectivity: which layers feed which, through branches and joins, and which unit arrives in which channel."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ from interpret.network.weights import has_layers, kind_of, named_layers, weight_
 from interpret.support.progress import progress
 
 Units = dict[str, "NDArray[np.int64]"]
-"""Layers by name, and of each the unit that arrives by each channel [C]; −1 where none of its does."""
+"""Units by layer: the unit of the layer that arrives in each channel, [C]; −1 if none of its units does."""
 
 INPUT = ""
-"""The node that stands for the image."""
+"""The name of the node for the image."""
 
 
 @dataclass
 class Node:
-    """A module without parts, or a place where branches meet, and what feeds it."""
+    """A module without parts, or a join of branches, and the nodes that feed it."""
 
     name: str
-    """As `named_modules()` spells it; "join 1", "join 2" … where branches meet."""
+    """As `named_modules()` spells it; "join 1", "join 2" … for joins."""
     kind: str
-    """The module's class, or what the branches meet in: "add", "cat", "mul" …"""
+    """The module's class, or the operation that joins the branches: "add", "cat", "mul" …"""
     sources: list[str]
-    """The nodes whose outputs reach it; "" is the image."""
+    """The nodes whose outputs are its inputs; "" is the image."""
     join: bool = False
 
 
 @dataclass
 class Flow:
-    """The nodes of a network in order of execution, and what arrives at the layers with units."""
+    """The nodes of a network in order of execution, and the units that arrive at the layers with units."""
 
     nodes: list[Node] = field(default_factory=list)
     arriving: dict[str, Units] = field(default_factory=dict)
-    """For each convolutional and linear layer, the units that its input channels come from, as far as known."""
+    """For each convolutional and linear layer, the units in its input channels, as far as known."""
 
     def sources(self) -> dict[str, list[str]]:
-        """Return what feeds each node, by name."""
+        """Return the sources of each node, by name."""
         return {node.name: node.sources for node in self.nodes}
 
 
 def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = None) -> Flow:
-    """Run a network once on an image of zeros and return how data flows through it.
+    """Run a network once on an image of zeros and return its connectivity.
 
     >>> class Block(nn.Module):
     ...     def __init__(self):
@@ -72,9 +72,9 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
     >>> flow.arriving["second"]
     {'first': array([0, 1, 2, 3])}
 
-    Channels are followed through whatever keeps them apart: rectifiers, pools, norms, sums, concatenations along
-    channels, flattening. After anything else, such as a channel shuffle or attention, the layers are still known,
-    their units are not. A module that runs several times counts with its first run.
+    Channels are followed through operations that do not mix them: rectifiers, pools, norms, sums, concatenations along
+    channels, flattening. After any other, such as a channel shuffle or attention, the layers are known but not their
+    units. A module that runs several times counts with its first run.
 
     Args:
         model: the network, which takes one batch of images; it is left as it was.
@@ -92,7 +92,7 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
 
 @dataclass(frozen=True)
 class _State:
-    """What is known of a tensor: the nodes that made it, and the units in its channels."""
+    """The nodes that made a tensor, and the units in its channels."""
 
     nodes: tuple[str, ...]
     units: Mapping[str, NDArray[np.int64]]
@@ -126,7 +126,7 @@ class _Tracker(TorchFunctionMode):
         return result
 
     def _nodes(self, name: str, states: list[_State]) -> tuple[str, ...]:
-        """Return what makes a result: the node that made its operands, or a new one where several meet."""
+        """Return the nodes that make a result: those that made its operands, or a new join if these differ."""
         met = list(dict.fromkeys(node for state in states for node in state.nodes))
         if len({state.nodes for state in states}) == 1 or self._inside:
             return states[0].nodes if len({state.nodes for state in states}) == 1 else tuple(met)
@@ -136,7 +136,7 @@ class _Tracker(TorchFunctionMode):
 
     @contextmanager
     def watching(self, module: nn.Module) -> Iterator[None]:
-        """Note what enters and leaves each module that has no parts."""
+        """Note the inputs and outputs of each module without parts."""
         handles = []
         for name, part in named_layers(module):
             if name and not has_layers(part):
@@ -215,7 +215,7 @@ def _units(
             return {}
         for layer, units in state.units.items():
             arriving = np.repeat(units, repeats)
-            # one layer by two ways, arranged differently: by which channel a unit comes has no one answer
+            # one layer arrives along two paths in different orders: a channel has two units
             if layer in merged and not np.array_equal(merged[layer], arriving):
                 return {}
             merged[layer] = arriving
@@ -243,10 +243,10 @@ def _side_by_side(parts: Iterator[Tensor], operands: list[tuple[Tensor, tuple[in
 
 @dataclass
 class Connections:
-    """The strongest weights into and out of each of a layer's C units, at most n of each, the strongest first."""
+    """The strongest weights into and out of each of a layer's C units, at most n each, the strongest first."""
 
     in_layers: NDArray[np.int64]
-    """[C, n] the layer a weight comes from, an index into the names given; −1 where there are fewer."""
+    """[C, n] the layer at the other end, as an index into the given names; −1 if there are fewer than n."""
     in_units: NDArray[np.int64]
     in_weights: NDArray[np.float32]
     """[C, n] the root of the sum of squares over the kernel, with the sign of the kernel's sum."""
@@ -254,7 +254,7 @@ class Connections:
     out_units: NDArray[np.int64]
     out_weights: NDArray[np.float32]
     kernels: NDArray[np.float32]
-    """[C, n, h, w] the kernels of the weights that come in; 0 × 0 where it is one weight or too many."""
+    """[C, n, h, w] the kernels of the incoming weights; 0 × 0 if they are single weights, or too large to draw."""
 
 
 def _with_progress(names: Sequence[str]) -> Iterator[str]:
@@ -264,8 +264,8 @@ def _with_progress(names: Sequence[str]) -> Iterator[str]:
             bar.update()
 
 
-MOST_KERNEL = 11
-"""The largest side of a kernel that is kept to be drawn."""
+LARGEST_KERNEL = 11
+"""The largest side of a kernel that is kept for drawing."""
 
 
 def connect(module: nn.Module, flow: Flow, names: Sequence[str], n: int = 6) -> dict[str, Connections]:
@@ -280,14 +280,14 @@ def connect(module: nn.Module, flow: Flow, names: Sequence[str], n: int = 6) -> 
     >>> int(found["0"].out_units[1, 0]), float(found["0"].out_weights[1, 0])
     (0, -2.0)
 
-    The weight between two units is the norm of all that connects them: a kernel, or for a linear layer over a
-    flattened feature map the weights at all places. Norms and scales between the layers are not reckoned in.
+    The weight between two units is the norm of all weights that connect them: a kernel, or the weights at all positions
+    for a linear layer on a flattened feature map. Normalisation and scales between the layers are not included.
 
     Args:
         module: the network.
-        flow: as `trace_flow` returned it.
+        flow: the result of `trace_flow`.
         names: the layers to connect; others are left out.
-        n: how many of the strongest to keep.
+        n: the number of weights to keep for each unit.
     """
     index = {name: j for j, name in enumerate(names)}
     parts = dict(module.named_modules())
@@ -340,13 +340,13 @@ def _weights(part: nn.Module | None) -> NDArray[np.float32] | None:
 
 
 def _strengths(weights: NDArray[np.float32], units: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return [O, U] the signed norm of what connects each output to each unit of one source layer."""
+    """Return [O, U] the signed norm of the weights that connect each output to each unit of one source layer."""
     known = units >= 0
     order = np.argsort(units[known], kind="stable")
     present, starts = np.unique(units[known][order], return_index=True)
     columns = np.flatnonzero(known)[order]
     strengths = np.zeros((len(weights), int(units.max()) + 1), np.float32)
-    for row, kernels in enumerate(weights):  # one unit at a time: all at once would fill the memory several times
+    for row, kernels in enumerate(weights):  # one unit at a time, to save memory
         chosen = kernels[columns].astype(np.float64)
         norm = np.sqrt(np.add.reduceat(np.square(chosen).sum((1, 2)), starts))
         strengths[row, present] = np.where(np.add.reduceat(chosen.sum((1, 2)), starts) < 0, -norm, norm)
@@ -363,10 +363,10 @@ class _Strongest:
 
     @classmethod
     def of(cls, strengths: NDArray[np.float32], layer: int, n: int) -> _Strongest:
-        """Return each row's n strongest; where weights tie, the lowest unit comes first."""
+        """Return each row's n strongest weights; of equal ones, the lowest unit comes first."""
         size = np.abs(strengths)
         if size.shape[1] > n:
-            # sorting all of a large matrix takes long: only what reaches a row's n-th largest can be chosen
+            # only sort what reaches a row's n-th largest, since sorting a large matrix takes long
             least = -np.partition(-size, n - 1, axis=1)[:, n - 1 : n]
             size = np.where(size >= least, size, -1)
         rows = [np.flatnonzero(row >= 0) for row in size]
@@ -376,8 +376,8 @@ class _Strongest:
 
     @classmethod
     def merge(cls, several: Sequence[_Strongest], count: int, n: int) -> _Strongest:
-        """Return the n strongest of several; what is zero does not connect."""
-        # a source whose last units arrive nowhere has fewer rows than the layer
+        """Return the n strongest of several; weights of zero are left out."""
+        # there are fewer rows than units if the source's last units arrive nowhere
         padded = [one._filled(count) for one in several] or [cls._none(count, n)]
         layers, units, weights = (
             np.concatenate([getattr(one, key) for one in padded], 1) for key in ("layers", "units", "weights")
@@ -409,9 +409,9 @@ class _Strongest:
 def _kernels(
     weights: NDArray[np.float32] | None, arriving: Units, names: Sequence[str], into: _Strongest
 ) -> NDArray[np.float32]:
-    """Return the kernels of the incoming connections that are one kernel each."""
+    """Return the kernels of the incoming connections."""
     count, n = into.units.shape
-    if weights is None or not 1 < max(weights.shape[2:]) <= MOST_KERNEL:
+    if weights is None or not 1 < max(weights.shape[2:]) <= LARGEST_KERNEL:
         return np.zeros((count, n, 0, 0), np.float32)
     kernels = np.zeros((count, n, *weights.shape[2:]), np.float32)
     channel = {layer: {int(unit): c for c, unit in enumerate(units) if unit >= 0} for layer, units in arriving.items()}

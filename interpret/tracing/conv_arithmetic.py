@@ -1,4 +1,4 @@
-"""How many positions a layer's output has: the formula of its window, with the numbers filled in."""
+"""Convolution arithmetic: the formula for the size of a layer's output, with the numbers filled in."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_sha
     >>> size_formula(nn.MaxPool2d(3, 2, ceil_mode=True), (96, 110, 110), (96, 55, 55))
     '⌈(110 − 3 + 2·0)/2⌉ + 1 = 55'
 
-    With dilation D the kernel spans D·(K − 1) + 1; a transposed convolution gives (W − 1)·S − 2P + D·(K − 1) + Q + 1,
-    with Q its output padding. Brackets say where the division is rounded. Where height and width differ, both are
-    given, the height first.
+    With dilation D the kernel spans D·(K − 1) + 1. For a transposed convolution the formula is
+    (W − 1)·S − 2P + D·(K − 1) + Q + 1, with Q its output padding. Brackets show how the division is rounded. If height
+    and width differ, both are given, the height first.
 
     Args:
         layer: a convolution, pooling, flattening or linear layer.
-        input_shape: (channels, height, width) of what it took.
-        output_shape: likewise of what it gave.
+        input_shape: (channels, height, width) of its input.
+        output_shape: the same of its output.
 
     Returns:
-        None for a layer of another kind, and for one whose output is not what its formula says.
+        None for a layer of another kind, and if the output has not the size of the formula.
 
     Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016, relationships 6,
     14 and 15; rounding up and its exception as torch's pooling layers document them.
@@ -53,7 +53,7 @@ def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_sha
 
 
 def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
-    """Return the formula for one side, and what it comes to."""
+    """Return the formula for one side, and its result."""
     kernel, stride = _at(layer.kernel_size, axis), _at(layer.stride, axis)
     dilation = _at(getattr(layer, "dilation", 1), axis)
     span = dilation * (kernel - 1) + 1
@@ -64,7 +64,7 @@ def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
         text = f"({size} − 1)·{stride} − 2·{padding} + {spelled}" + (f" + {more}" if more else "")
         return text, (size - 1) * stride - 2 * padding + span + more
     padding = getattr(layer, "padding", 0)
-    if padding == "same":  # as much as it takes, on one side one more where that is odd
+    if padding == "same":  # one more on one side if the total is odd
         before, spelled_padding = span - 1, str(span - 1)
     else:
         one_side = 0 if padding == "valid" else _at(padding, axis)
@@ -75,7 +75,7 @@ def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
     if free % stride:
         up = getattr(layer, "ceil_mode", False)
         rounded = f"⌈{rounded}⌉" if up else f"⌊{rounded}⌋"
-        # a window that would start beyond the image and its first padding is left out
+        # a window that would start beyond the image and its padding is left out
         if up and (steps + 1) * stride < size + before // 2:
             steps += 1
         elif up:

@@ -1,4 +1,4 @@
-"""The figure of a trace: what each layer costs, and how much of the image it sees."""
+"""The figure of a trace: the cost and the receptive field of each layer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from interpret.figures.style import in_style, look, points
 if TYPE_CHECKING:
     from interpret.tracing.tracing import Trace
 
-MOST = 80
-"""Layers in a figure."""
+MAX_LAYERS = 80
+"""The largest number of layers in a figure."""
 
 
 @in_style
@@ -30,18 +30,18 @@ def plot_trace(
 ) -> Any:
     """Draw each layer's multiply-accumulates, parameters and receptive field, in the order in which they run.
 
-    Layers that hold others, and those that cost nothing and see as much as the one before, are left out. Where gates
-    see further than the window from which the signal comes, this local field lies over the pale receptive field.
+    Layers that contain others, and those without parameters or multiply-accumulates, are left out. If gates see more
+    than the window to which the signal passes back, this local field is drawn over the pale receptive field.
 
     Args:
-        result: what `interpret.trace` returned.
+        result: the result of `interpret.trace`.
         panels: "operations", "parameters", "receptive field"; None: all.
         width: of the figure, in inches.
         figsize: width and height in inches instead.
-        ax: axes to draw one of them into, the first unless another is named; None: a figure of its own.
+        ax: axes to draw one of them into, the first unless another is named; None: a new figure.
     """
     costly = [layer for layer in result.values() if layer.leaf and (layer.macs or layer.params)] or [*result.values()]
-    layers = costly[:MOST]
+    layers = costly[:MAX_LAYERS]
     side = min(result.input_shape[1:])
     fields = [(layer.receptive_field, layer.local_field) for layer in layers]
     seen, local = ([side if one is None else min(*one.size, side) for one in of] for of in zip(*fields, strict=True))
@@ -75,6 +75,6 @@ def plot_trace(
     chosen = choose(panels, list(drawn), ax=ax)
     shape = " × ".join(map(str, result.input_shape))
     left_out = len(costly) - len(layers)
-    cut = f", the first {MOST} of {len(costly)}" if left_out > 0 else ""
+    cut = f", the first {MAX_LAYERS} of {len(costly)}" if left_out > 0 else ""
     rows = [[panel(place, name) for place, name in enumerate(drawn) if name in chosen]]
     return lay_out(rows, width, figsize, ax, f"{result.title} on {shape} pixels{cut}")

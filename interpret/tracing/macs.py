@@ -21,9 +21,9 @@ from interpret.network.torch_internals import TorchDispatchMode, operator_name
 class MacCounter(TorchDispatchMode):
     """Counts the multiply-accumulates of convolutions and matrix products in the `with` block.
 
-    They are counted from the shapes, so that tensors on the `meta` device do: a product for each weight at each place
-    that it is laid on. Biases, norms, pools, rectifiers, resampling and products of two values elementwise count
-    nothing, as in torchvision's published numbers. What multiplies and is not counted is listed in `uncounted`.
+    They are counted from the shapes, also for tensors on the `meta` device: one for each weight at each position where
+    it is applied. Biases, norms, pools, rectifiers, resampling and elementwise products count nothing, as in
+    torchvision's published numbers. Operations that multiply but are not counted are listed in `uncounted`.
 
     >>> import torch
     >>> with torch.no_grad(), MacCounter() as counter:
@@ -37,7 +37,7 @@ class MacCounter(TorchDispatchMode):
         super().__init__()
         self.total = 0
         self.uncounted: list[str] = []
-        """The operations that multiply and are not counted, as often as they ran, in their order."""
+        """The operations that multiply but are not counted, one entry for each run, in order."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -53,11 +53,11 @@ class MacCounter(TorchDispatchMode):
 
 
 def _multiplies(name: str) -> bool:
-    """Return whether an operation that has no formula may consist of multiply-accumulates, by its name."""
+    """Return whether the name of an operation without a formula suggests multiply-accumulates."""
     library, _, operation = name.partition("::")
     if library == "aten":
         return re.search(_PRODUCTS, operation) is not None and re.search(_NO_PRODUCTS, operation) is None
-    # of torchvision's own, all others find, choose or average; what any other library does is not known
+    # torchvision's other operators do not multiply; those of other libraries are unknown
     return library not in ("prim", "prims", "profiler", "c10d", "torchvision")
 
 
@@ -71,7 +71,7 @@ _PRODUCTS = (
 _NO_PRODUCTS = (
     r"upsample|norm$|check_errors|diagonal|cross|vander|thnn_fused|flatten_weight|reorder|freq$|shift$|_cache"
 )
-"""Parts of names that look like the above and are resampling, gates whose products were counted, and the like."""
+"""Parts of names that match the above and are no products, such as resampling, or products that are counted already."""
 
 
 def _convolution(result: Tensor, image: Tensor, weight: Tensor, *settings: Any) -> int:
@@ -101,7 +101,7 @@ def _added_with_vector(result: Tensor, bias: Tensor, left: Tensor, *_: object) -
 
 
 def _bilinear(result: Tensor, one: Tensor, two: Tensor, three: Tensor, *expanded: Any, unroll_dim: int = 1) -> int:
-    """Count the broadcast of three tensors: for `nn.Bilinear`, a product for each weight and each row."""
+    """Count the broadcast of three tensors: for `nn.Bilinear`, one for each weight and each row."""
     shapes = []
     for tensor, dims in zip((one, two, three), expanded, strict=False):
         shape = list(tensor.shape)
@@ -119,7 +119,7 @@ def _multi_head(
     result: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, qkv: Tensor, _: Any, out: Tensor,
     *__: object,
 ) -> int:  # fmt: skip
-    """Count the projections of queries, keys and values, what attention makes of them, and the projection out of it."""
+    """Count the projections of queries, keys and values, the attention, and the output projection."""
     queries, keys = math.prod(query.shape[:-1]), math.prod(key.shape[:-1])
     projections = (queries + 2 * keys) * qkv.numel() // 3 + queries * out.numel()
     return projections + queries * key.shape[-2] * 2 * width
@@ -129,12 +129,12 @@ def _encoder_layer(result: Tensor, source: Tensor, width: int, heads: int, *part
     qkv, qkv_bias, out = parts[:3]
     places = math.prod(source.shape[:-1])
     attention = _multi_head(result, source, source, source, width, heads, qkv, qkv_bias, out)
-    # two norms' weights and biases stand between the projection and the two linear layers
+    # the weights and biases of two norms come before those of the two linear layers
     return attention + places * (parts[11].numel() + parts[13].numel())
 
 
 def _recurrent_layer(result: Any, sequence: Tensor, of_input: Tensor, of_state: Tensor, *_: object) -> int:
-    """Count one layer in one direction: every step multiplies its input and the state before by all their weights."""
+    """Count one layer in one direction: every step multiplies its input and the previous state by all their weights."""
     return math.prod(sequence.shape[:-1]) * (of_input.numel() + of_state.numel())
 
 
@@ -144,7 +144,7 @@ def _recurrent(result: Any, sequence: Tensor, weights: list[Tensor], *_: object)
 
 
 def _bag(result: Any, table: Tensor, indices: Tensor, *settings: Any) -> int:
-    """Count a weighted sum of embeddings; a sum or a mean multiplies nothing."""
+    """Count a weighted sum of embeddings; a plain sum or mean has no products."""
     weighted = len(settings) > 4 and settings[4] is not None
     return indices.numel() * table.shape[1] if weighted else 0
 

@@ -1,4 +1,4 @@
-"""What a neuron sees of the image, followed through whatever operations a network executes."""
+"""Receptive fields, computed through all operations that a network executes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The window of the image that a neuron can see, for all neurons of a layer: pairs are (y, x), in pixels.
+    """The windows of the image that the neurons of a layer see: pairs are (y, x), in pixels.
 
     The neuron at position `p` of an axis sees the pixels from `start + p·stride` up to, and without,
-    `start + p·stride + size`. Beyond the image's border it sees padding. It is the smallest window that serves all
-    units of the layer: behind a concatenation, some may see less of it.
+    `start + p·stride + size`. Beyond the image's border it sees padding. The window is the smallest that holds those of
+    all units of the layer: after a concatenation, some units may see less.
 
     >>> field = ReceptiveField(size=(11, 11), stride=(4, 4), start=(-2, -2))  # the first layer of AlexNet
     >>> field.window((0, 0))
@@ -42,7 +42,7 @@ class ReceptiveField:
     size: Pair
     """Height and width of the window; dilated kernels count with their gaps."""
     stride: Pair
-    """How far the window moves from one neuron to the next: the product of all strides so far."""
+    """The distance between the windows of neighbouring neurons: the product of all strides so far."""
     start: Pair
     """Top and left of the first neuron's window; negative where it begins in the padding."""
 
@@ -64,7 +64,7 @@ class ReceptiveField:
 
 
 class Reach(Enum):
-    """The two extremes of what a tensor can see of the image."""
+    """What a tensor sees of the image if that is no window: nothing, or possibly everything."""
 
     NOTHING = "no pixel: the same for every image"
     EVERYTHING = "possibly every pixel"
@@ -72,16 +72,16 @@ class Reach(Enum):
 
 @dataclass(frozen=True)
 class View:
-    """A tensor whose elements each see one window of the image, at evenly spaced places."""
+    """Each element of a tensor sees one window of the image, and the windows are evenly spaced."""
 
     field: ReceptiveField
     axes: Pair = (-2, -1)
     """Which dimensions are y and x, counted from the last."""
     crops: bool = True
-    """Whether an aligned crop of the image gives a crop of this tensor, as far as the operations tell."""
+    """Whether the operations give a crop of this tensor for an aligned crop of the image."""
     mirrored: Pair = (0, 0)
-    """How many positions, per axis, a window has to reach inwards from the border so as to cover what a reflecting
-    padding has mirrored into it. Until one does, border elements see pixels outside their window."""
+    """The number of positions, per axis, that the next window must reach inwards from the border to hold the elements
+    that a reflecting padding shows there. Until then, border elements see pixels outside their window."""
 
 
 Sees = Reach | View
@@ -91,12 +91,12 @@ NOTHING, EVERYTHING = Reach.NOTHING, Reach.EVERYTHING
 class FieldTracker(TorchFunctionMode):
     """Follows what each tensor sees of the image, through every operation that runs in the `with` block.
 
-    Operations that it knows keep windows exact; any other gives `EVERYTHING`, as does a tensor of unknown origin. It
-    does not follow values that leave their tensor (`item`) and return as numbers.
+    Windows are exact through the operations of the table; any other gives `EVERYTHING`, as does a tensor of unknown
+    origin. Values that leave their tensor (`item`) and return as numbers are not followed.
 
-    Beside what can influence a tensor, it follows from where the signal comes to it: through whatever requires a
-    gradient, if the image does. Inside it a `BackwardRule` holds gates constant, and so decides, here as it does when
-    it projects, which paths the signal takes; the statistics of a normalisation are constants, too.
+    Beside what influences a tensor, it follows where the backward signal goes: along tensors that require a gradient,
+    if the image does. A `BackwardRule` inside the block holds gates constant, as it does in a projection; so are the
+    statistics of a normalisation.
 
     >>> image, conv = torch.zeros(1, 3, 32, 32), nn.Conv2d(3, 8, 5, stride=2)
     >>> with torch.no_grad(), FieldTracker(conv, image) as tracker:
@@ -116,7 +116,7 @@ class FieldTracker(TorchFunctionMode):
     """
 
     def __init__(self, module: nn.Module, image: Tensor, constants: Iterable[Tensor] = ()) -> None:
-        """Follow an image through a module, whose own tensors do not depend on it, nor do further constants."""
+        """Follow an image through a module; the module's own tensors and `constants` do not depend on it."""
         super().__init__()
         self._has_signal = image.requires_grad
         self._sights = WeakTensorKeyDictionary()
@@ -133,16 +133,16 @@ class FieldTracker(TorchFunctionMode):
         return self._sight(tensor).full
 
     def local(self, tensor: Tensor) -> Sees:
-        """Return from where the signal comes to `tensor`; what it sees, if the image sends no signal."""
+        """Return the part of the image to which the signal of `tensor` passes back; what it sees, without a signal."""
         sight = self._sight(tensor)
         if not self._has_signal:
             return sight.full
         return sight.local if tensor.requires_grad else NOTHING
 
-    def let_go(self) -> None:
-        """Part what the network has kept of its forward pass from the graph that made it, so that it can be copied."""
+    def detach_kept(self) -> None:
+        """Detach the tensors that the network has kept from the forward pass, so that it can be copied."""
         for tensor in list(self._sights):
-            if tensor.grad_fn is not None and not is_view(tensor):  # of a view, the graph cannot be cut off
+            if tensor.grad_fn is not None and not is_view(tensor):  # a view cannot be detached in place
                 tensor.detach_()
 
     def _sight(self, tensor: Tensor) -> Sight:
@@ -176,13 +176,13 @@ class FieldTracker(TorchFunctionMode):
         return result
 
     def _after(self, call: Call) -> list[Sight]:
-        """Return what each of the results sees, and from where the signal comes to it."""
+        """Return what each of the results sees, and where its signal goes."""
         full = _after(call)
         local = _after_locally(call, full) if self._has_signal else full
         return [Sight(*both) for both in zip(full, local, strict=True)]
 
     def _write(self, tensor: Tensor, sight: Sight) -> None:
-        """Note what an in-place operation made of `tensor`, and that others share the memory it changed."""
+        """Note what `tensor` sees after an in-place operation; tensors that share its memory may see everything."""
         before = self._sight(tensor)
         if before == sight:
             return
@@ -197,14 +197,14 @@ class FieldTracker(TorchFunctionMode):
 
 
 class Sight(NamedTuple):
-    """Of a tensor: what it sees of the image, and from where the signal comes to it."""
+    """What a tensor sees of the image, and the part of the image to which its signal passes back."""
 
     full: Sees
     local: Sees
 
 
 class Operand(NamedTuple):
-    """A tensor that goes into an operation: as it was before, for in-place operations change it."""
+    """An input of an operation, as it was before the operation, which may change it in place."""
 
     tensor: Tensor
     shape: tuple[int, ...]
@@ -242,7 +242,7 @@ def _after(call: Call) -> list[Sees]:
 
 
 def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
-    """Return from where the signal comes to each of the results; `full` is what they see."""
+    """Return where the signal of each result goes; `full` is what the results see."""
     operands = [operand._replace(sees=operand.local) for operand in call.operands]
     if call.operation.backward is Backward.NORMALISATION:
         return [_pointwise(call._replace(operands=operands))] * len(full)
@@ -250,7 +250,7 @@ def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
         return full
     places = () if _is_shaped_as_another(call) else call.operands[1:]
     if call.operation.grid in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
-        return [EVERYTHING] * len(full)  # a constant to the signal, but each image moves the elements elsewhere
+        return [EVERYTHING] * len(full)  # where the elements go depends on the image
     return _after(call._replace(operands=operands))
 
 
@@ -258,7 +258,7 @@ def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
 
 
 def _pointwise(call: Call) -> Sees:
-    """Each element from the elements at the same position of the first operand."""
+    """Each element depends on the same position of the first operand."""
     first, *others = call.operands
     return first.sees if all(other.sees is NOTHING for other in others) else EVERYTHING
 
@@ -272,7 +272,7 @@ def _across_channels(call: Call) -> Sees:
 
 
 def _converted(call: Call) -> Sees:
-    """The first operand; others give no more than their type."""
+    """Each element is that of the first operand; others give only their type."""
     return call.operands[0].sees
 
 
@@ -291,7 +291,7 @@ def _linear(call: Call) -> Sees:
 
 
 def _together(call: Call) -> Sees:
-    """Several operands broadcast against each other: a window that holds the windows of all."""
+    """Several operands are broadcast: the window holds the windows of all."""
     shape = call.results[0].shape if call.results else call.operands[0].shape
     return _joined(call.operands, shape)
 
@@ -312,7 +312,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
             crops=whole.crops and sees.crops,
             mirrored=_pair(max, whole.mirrored, sees.mirrored),
         )
-    # a constant that differs from place to place, such as a position embedding, has the size of the whole image
+    # a constant that differs between positions, such as a position embedding, fits the whole image only
     constants = [operand.shape for operand in operands if operand.sees is NOTHING]
     sized = any(len(own) >= -axis and own[axis] > 1 for own in constants for axis in whole.axes)
     return replace(whole, crops=whole.crops and not sized)
@@ -381,9 +381,9 @@ def _layer_norm(call: Call) -> Sees:
 
 
 def _windowed(call: Call, span: Pair, step: Pair, before: Pair) -> Sees:
-    """A window of `span` positions, every `step` positions, the first of them `before` positions outside.
+    """Windows of `span` positions, every `step` positions, of which the first begins `before` positions outside.
 
-    Pairs are for the last two dimensions of the tensor, whichever of them is y.
+    Pairs are for the last two dimensions of the tensor, in this order.
     """
     first = call.operands[0].sees
     if _pointwise(call) is not first or not isinstance(first, View) or set(first.axes) != {-2, -1}:
@@ -417,7 +417,7 @@ def _convolution(call: Call) -> Sees:
 
 
 def _transposed_convolution(call: Call) -> Sees:
-    """At stride 1 a convolution with the complementary padding; at others it has several kinds of neurons."""
+    """At stride 1 a convolution with the complementary padding; at other strides, windows differ between neurons."""
     kernel = call.argument(1, "weight").shape[-2:]
     padding = _two(call.argument(4, "padding", 0))
     dilation = _two(call.argument(7, "dilation", 1))
@@ -446,7 +446,7 @@ def _power_pool(call: Call) -> Sees:
 
 
 def _adaptive_pool(call: Call) -> Sees:
-    """Even windows where the input is a multiple of the output; one window on everything is no window."""
+    """Equal windows if the input is a multiple of the output; global pooling sees the whole image."""
     before, after = call.operands[0].shape[-2:], call.results[0].shape[-2:]
     if any(a % b or (b == 1 and a > 1) for a, b in zip(before, after, strict=True)):
         return EVERYTHING
@@ -455,14 +455,14 @@ def _adaptive_pool(call: Call) -> Sees:
 
 
 def _user_window(call: Call) -> Sees:
-    """Windows of which `interpret.register_operation` told."""
+    """Windows given by `interpret.register_operation`."""
     assert call.operation.window is not None
     size, stride, padding = call.operation.window(*call.args, **call.kwargs)
     return _windowed(call, _two(size), _two(stride), _two(padding))
 
 
 def _padded(call: Call) -> Sees:
-    """Padding: shifts the windows. Reflected and replicated borders must be covered by the next window."""
+    """Padding shifts the windows; the next window must cover reflected and replicated borders."""
     first = call.operands[0].sees
     amounts = list(call.argument(1, "pad"))
     mode = call.argument(2, "mode", "constant")
@@ -476,7 +476,7 @@ def _padded(call: Call) -> Sees:
             return EVERYTHING
         start.append(first.field.start[index] - before * first.field.stride[index])
         mirrored.append(first.mirrored[index] + _MIRRORED.get(mode, 0) * max(before, after, 0))
-        # a negative padding cuts off neurons, also those at the edge of a crop
+        # a negative padding removes neurons, also those at the edge of a crop
         crops = crops and before >= 0 and after >= 0
     if mode not in ("constant", *_MIRRORED):
         return EVERYTHING
@@ -485,17 +485,17 @@ def _padded(call: Call) -> Sees:
 
 
 _MIRRORED = {"reflect": 2, "replicate": 1}
-"""How far inside the border, in multiples of the padding, lies the farthest element that the padding shows."""
+"""The distance from the border of the farthest element that the padding shows, in multiples of the padding."""
 
 
 # ---- layout ----------------------------------------------------------------------------------------------------------
 
 
 def _rearranged(call: Call) -> list[Sees]:
-    """Operations that move elements about: done again on the elements' coordinates, which then tell where they went."""
+    """Operations that move elements: run again on the elements' coordinates, which show where they went."""
     first, *others = call.operands
     count = max(1, len(call.results))
-    if _is_shaped_as_another(call):  # of the second operand, the shape alone
+    if _is_shaped_as_another(call):  # the second operand gives only its shape
         others = []
         if first.sees is NOTHING:
             return [NOTHING] * count
@@ -514,7 +514,7 @@ def _is_shaped_as_another(call: Call) -> bool:
 
 
 class _Move(NamedTuple):
-    """Where the elements of a rearranged tensor come from: how their old coordinates rise in it, along y and x."""
+    """Where the elements of a rearranged tensor come from: how their old coordinates increase in it, along y and x."""
 
     shape: tuple[int, ...]
     y: _Line | None
@@ -522,7 +522,7 @@ class _Move(NamedTuple):
 
 
 def _moves(call: Call, first: Operand) -> list[_Move]:
-    """Return where the elements of each result come from; a network's blocks ask the same again and again."""
+    """Return where the elements of each result come from, cached, since a network's blocks repeat."""
     assert isinstance(first.sees, View)
     key = _key((call.func, first.shape, first.sees.axes, call.args[1:], call.kwargs))
     moves = _KNOWN_MOVES.get(key)
@@ -538,7 +538,7 @@ _KNOWN_MOVES: dict[Any, list[_Move]] = {}
 
 
 def _key(value: Any) -> Any:
-    """Return an operation's arguments as something to look them up by; None where a tensor's values are among them."""
+    """Return an operation's arguments as a hashable key; None if there are tensors among them."""
     if isinstance(value, (list, tuple)):
         parts = [_key(part) for part in value]
         return None if None in parts else (type(value).__name__, *parts)
@@ -547,7 +547,7 @@ def _key(value: Any) -> Any:
     if isinstance(value, slice):
         return _key(("slice", value.start, value.stop, value.step))
     known = isinstance(value, Hashable) and not isinstance(value, Tensor)
-    return (type(value).__name__, value) if known else None  # without its type, 1 and True would be one key
+    return (type(value).__name__, value) if known else None  # with its type, since 1 == True
 
 
 def _places(operand: Operand) -> Iterator[Tensor]:
@@ -560,12 +560,12 @@ def _places(operand: Operand) -> Iterator[Tensor]:
 
 
 def _evenly(operand: Operand, move: _Move) -> Sees:
-    """Return the view of a rearranged tensor whose coordinates still rise in even steps."""
+    """Return the view of a rearranged tensor, if its coordinates still increase in equal steps."""
     before, (shape, y, x) = operand.sees, move
     assert isinstance(before, View)
     if y is None or x is None:
         return EVERYTHING
-    axes = _settled((y.dim, x.dim), before.axes, shape)
+    axes = _axes((y.dim, x.dim), before.axes, shape)
     if axes is None or axes[0] == axes[1]:
         return EVERYTHING
     size, stride, start = before.field.size, before.field.stride, before.field.start
@@ -580,9 +580,9 @@ def _evenly(operand: Operand, move: _Move) -> Sees:
 
 
 class _Line(NamedTuple):
-    """Coordinates that rise from `first` along a dimension, `dim`, in equal steps: along none, if there is but one.
+    """Coordinates that increase from `first` along dimension `dim` in equal steps; None if there is only one.
 
-    At one place along it, they are up to `spread` apart: space to depth puts neighbouring pixels into channels.
+    At one position along it, they differ by up to `spread`: space to depth puts neighbouring pixels into channels.
     """
 
     first: int
@@ -592,7 +592,7 @@ class _Line(NamedTuple):
 
 
 def _line(places: Tensor) -> _Line | None:
-    """Return how the coordinates of a tensor's elements rise; None if there is no such line."""
+    """Return how the coordinates of a tensor's elements increase; None if not along one dimension in equal steps."""
     if places.numel() == 0:
         return None
     dim, step = None, 1
@@ -600,7 +600,7 @@ def _line(places: Tensor) -> _Line | None:
         if length > 1:
             steps = places.diff(dim=candidate)
             least = int(steps.min())
-            # of several, the longest step is from neuron to neuron, and the others are within its window
+            # the longest step is from neuron to neuron, the others are within a neuron's window
             if least > 0 and least == int(steps.max()) and (dim is None or least > step):
                 dim, step = candidate, least
     at_one_place = places if dim is None else places.select(dim, 0)
@@ -610,8 +610,8 @@ def _line(places: Tensor) -> _Line | None:
     return _Line(first, dim, step, spread=last - first)
 
 
-def _settled(found: tuple[int | None, int | None], before: Pair, shape: Sequence[int]) -> Pair | None:
-    """Return the dimensions that are y and x, where a map of one row or column leaves open which of size 1 it is."""
+def _axes(found: tuple[int | None, int | None], before: Pair, shape: Sequence[int]) -> Pair | None:
+    """Return the dimensions that are y and x; for one row or column, choose among the dimensions of size 1."""
     missing = [index for index in (0, 1) if found[index] is None]
     free = [dim for dim in range(1 - len(shape), 0) if shape[dim] == 1 and dim not in found]
     if len(free) < len(missing):

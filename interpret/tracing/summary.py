@@ -1,4 +1,4 @@
-"""A network's layers as a table to read: sizes, parameters, operations and receptive fields, each as it comes about."""
+"""A table of a network's layers: sizes, parameters, operations and receptive fields, with their formulas."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RIGHT = {"parameters", "if dense", "MACs", "receptive field", "stride"}
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """What one layer comes to, by the lecture's arithmetic."""
+    """The sizes, parameters, operations and fields of one layer."""
 
     name: str
     kind: str
     input_shape: tuple[int, ...] | None
-    """Without the batch; None where the layer takes something else than a tensor."""
+    """Without the batch; None if the layer does not take a tensor."""
     kernel_size: tuple[int, int] | None
     """(height, width) of the window of a convolution or pool."""
     output_shape: tuple[int, ...]
@@ -41,15 +41,15 @@ class LayerSummary:
     """How the output's size follows from the input's; see `interpret.tracing.conv_arithmetic.size_formula`."""
     params: int
     dense_params: int | None
-    """Of a convolution: what a fully connected layer between the same two maps would have; None for other kinds."""
+    """The parameters of a fully connected layer between the same two maps; None for layers that are no convolution."""
     macs: int
     """Multiply-accumulates for one image."""
     receptive_field: tuple[int, int] | None
-    """(height, width) in pixels of the input; None where a neuron may see the whole image."""
+    """(height, width) in pixels of the input; None if a neuron may see the whole image."""
     local_field: tuple[int, int] | None
-    """(height, width) of the window from which its signal comes, with gates held constant; None for the whole image."""
+    """(height, width) of the window to which its signal passes back, with gates constant; None for the whole image."""
     stride: tuple[int, int] | None
-    """Pixels of the input from one neuron to the next, (y, x); None where neither field is a window."""
+    """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
 
 def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None, format: Format = "text") -> str:
@@ -65,10 +65,10 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     >>> json.loads(summarise(network, (1, 28, 28), "json"))["layers"][0]["dense_params"]
     3617280
 
-    Sizes are channels × height × width; "if dense" is what a fully connected layer between the same two maps would
-    have for parameters; MACs are multiply-accumulates for one image; a receptive field and its stride are in pixels of
-    the input, and "whole image" where a neuron may see all of it. Where gates are what see so far, as in
-    squeeze-and-excitation, the local field follows: the window from which the signal comes with the gates constant.
+    Sizes are channels × height × width; "if dense" is the number of parameters of a fully connected layer between the
+    same two maps; MACs are multiply-accumulates for one image; a receptive field and its stride are in pixels of the
+    input, and "whole image" if a neuron may see all of it. If that is only through gates, as in squeeze-and-excitation,
+    the local field follows: the window to which the signal passes back with the gates constant.
 
     Args:
         model: the network.
@@ -95,7 +95,7 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
 
 
 def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
-    """Return what one layer comes to, from the module and what `trace` says of it.
+    """Return the summary of one layer, from the module and its trace.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 8, 5))
     >>> summary = summarise_layer(network[0], trace(network, (1, 28, 28))["0"])

@@ -1,4 +1,4 @@
-"""What a network executes: each layer's shapes, parameters, multiply-accumulates and receptive field."""
+"""Trace a network: the shapes, parameters, multiply-accumulates and receptive field of each layer."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ class Layer:
     macs: int
     """Multiply-accumulates of convolutions and matrix products executed inside the module for one image."""
     receptive_field: ReceptiveField | None
-    """What each position of the output sees; None where it may see the whole image, or has no position."""
+    """The window that each position of the output sees; None if it may see the whole image, or has no position."""
     local_field: ReceptiveField | None
-    """From where the signal comes to each position, with gates, the statistics of normalisations and the like held
-    constant, as the rules of projection hold them; the receptive field where there are none."""
+    """The window to which the signal of each position passes back, with gates and the statistics of normalisations held
+    constant, as the backward rules hold them; the receptive field if there are none."""
     axes: tuple[int, int] | None
     """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last."""
     croppable: bool
-    """Whether the layer, computed on an aligned crop of the image, gives a crop of its output."""
+    """Whether the layer gives a crop of its output for an aligned crop of the image."""
     leaf: bool
-    """Whether no module is inside it."""
+    """Whether it contains no other module."""
     batched: bool = True
-    """Whether the output's first dimension is the image; where it is not, its rows are time steps or parts."""
+    """Whether the output's first dimension counts images; otherwise it counts time steps or parts of an image."""
 
 
 class Trace(Result, dict[str, Layer]):
@@ -89,9 +89,9 @@ class Trace(Result, dict[str, Layer]):
     params: int
     macs: int
     uncounted: list[str]
-    """The operations that multiply and are not in `macs`, each with the layer that it runs in."""
+    """The operations that multiply but are not counted in `macs`, each with its layer."""
     has_signal: bool
-    """Whether the network could run under a rule of projection; if not, each local field is the receptive field."""
+    """Whether the network could run under a backward rule; if not, each local field is the receptive field."""
 
     @property
     def title(self) -> str:
@@ -107,7 +107,7 @@ class Trace(Result, dict[str, Layer]):
         return (
             "The layers with parameters or multiply-accumulates, in the order in which they run, on an input of "
             f"{shape}: how many multiply-accumulates and parameters each has, and how many pixels a neuron sees along "
-            "the shorter side, all of them where it has no window."
+            "the shorter side, or all of them if its receptive field is the whole image."
         )
 
     def columns(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Trace(Result, dict[str, Layer]):
 
     @classmethod
     def _from_stored(cls, kept: dict[str, Any]) -> Self:
-        layers = [_untold(told) for told in kept.pop("layers")]
+        layers = [_layer_from(layer) for layer in kept.pop("layers")]
         traced = cls((layer.name, layer) for layer in layers)
         for name, value in kept.items():
             setattr(traced, name, tuple(value) if name == "input_shape" else value)
@@ -156,15 +156,15 @@ def _line(layer: Layer) -> list[str]:
     return [layer.name, layer.kind, output, f"{layer.params:,}", f"{layer.macs:,}", *window]
 
 
-def _untold(told: Mapping[str, Any]) -> Layer:
-    """Return the layer that was written as JSON, which has no tuples."""
+def _layer_from(kept: Mapping[str, Any]) -> Layer:
+    """Return a layer from JSON, which has lists instead of tuples."""
 
     def value(one: Any) -> Any:
         if isinstance(one, dict):
             return ReceptiveField(**{name: value(part) for name, part in one.items()})
         return tuple(one) if isinstance(one, list) else one
 
-    return Layer(**{name: value(one) for name, one in told.items()})
+    return Layer(**{name: value(one) for name, one in kept.items()})
 
 
 def trace(
@@ -194,26 +194,26 @@ def trace(
     >>> layers.params, layers.macs
     (431080, 2293000)
 
-    A gate, as in squeeze-and-excitation, sees the whole image, and so does all behind it. But it only weighs what
-    passes; with the gate held constant, the signal still comes from a window, the local field:
+    A gate, as in squeeze-and-excitation, sees the whole image, and so do all layers after it. If the gate is held
+    constant, the signal still passes back to a window, the local field:
 
     >>> from torchvision.ops import SqueezeExcitation
     >>> gated = trace(nn.Sequential(nn.Conv2d(3, 8, 5), SqueezeExcitation(8, 2), nn.Conv2d(8, 8, 3)), (3, 32, 32))
     >>> gated["2"].receptive_field is None, gated["2"].local_field.size
     (True, (7, 7))
 
-    The network runs in eval mode on an image of zeros, with its own type and on its own device (`meta`, too), then
-    once more on a larger image to see which layers grow with it: those are `croppable`.
+    The network runs in evaluation mode on an image of zeros, of its own type and on its own device (also `meta`), and
+    again on a larger image. Layers that grow with the image are `croppable`.
 
     Args:
         model: the network, which takes one batch of images.
         input_shape: (channels, height, width) of one image; None: the model's own. For a network of several inputs a
-            tuple or a dict of such shapes without the batch, or of tensors [B, …] where zeros will not do; all but the
+            tuple or a dict of such shapes without the batch, or of tensors [B, …] if zeros do not suit it; all but the
             first of three dimensions are constants.
 
     Returns:
-        Every named module that ran and returned one tensor. Exact windows for convolutions, pools, paddings, sums,
-        concatenations and whatever treats all positions alike; none after an operation that mixes positions otherwise.
+        Every named module that ran and returned one tensor. Windows are exact for convolutions, pools, paddings, sums,
+        concatenations and operations that treat all positions alike; after any other operation there is none.
 
     Raises:
         InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel
@@ -241,7 +241,7 @@ def trace(
 
 
 def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
-    """Run a network with the signal that a rule of projection passes back; without, where it cannot run so."""
+    """Run a network under a backward rule, or without one if it cannot run so."""
     run = _Run(module, shape, signal=True)
     if run.failure is not None:
         run = _Run(module, shape)
@@ -286,40 +286,40 @@ def _checked(shape: object) -> tuple[int, int, int]:
 
 
 class _Run:
-    """One forward pass, and what it showed of each layer before it ended or failed."""
+    """One forward pass, and the layers that ran before it ended or failed."""
 
     def __init__(
         self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = (), signal: bool = False
     ) -> None:
         """Run `module` on one image; with `until`, no further than to the last of those layers.
 
-        With `signal`, it runs under a rule of projection: what this holds constant brings no signal from the image.
+        With `signal`, it runs under a backward rule; what the rule holds constant passes no signal back.
         """
         self.shape = shape
         self.has_signal = signal
         self._waiting = set(until)
         self.layers: dict[str, Layer] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        """Of the layers' outputs, with whatever is their first dimension."""
+        """Shapes of the layers' outputs, with the first dimension."""
         self.failure: InterpretError | None = None
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
-        """Name, module, input shape and the count before it, of each module that is running, outermost first."""
+        """Name, module, input shape and MACs before it, for each module that is running, outermost first."""
         self._places: list[str] = []
-        """In which layer each operation ran that was not counted."""
+        """The layer of each operation that was not counted."""
         self._macs: dict[str, int] = {}
         self._counter = MacCounter()
-        # operators that consist of others reach the counter in their parts, but not in inference mode
+        # composite operators reach the counter as their parts, except in inference mode
         with torch.inference_mode(False), evaluating(module), self._watched(module), self._counter:
             image = _zeros(module, 1, shape).requires_grad_(signal)
             self._tracker = FieldTracker(module, image, constants_of(module))
             try:
                 with self._tracker, _signalling(module) if signal else torch.no_grad():
-                    call_network(module, image.clone(), "input_shape")  # a copy, which may be written into
+                    call_network(module, image.clone(), "input_shape")  # a copy, since the network may write into it
             except StopForward:
                 pass
             except InterpretError as failure:
                 self.failure = failure
-        self._tracker.let_go()
+        self._tracker.detach_kept()
         self.macs = self._counter.total
         places = self._places + [""] * len(self._counter.uncounted)
         named = (f"{one} in {at!r}" if at else one for one, at in zip(self._counter.uncounted, places, strict=False))
@@ -338,8 +338,8 @@ class _Run:
             for handle in handles:
                 handle.remove()
 
-    def _place(self) -> None:
-        """Note in which layer what has run since the last time was, of what is not counted."""
+    def _note_places(self) -> None:
+        """Note the layer of the uncounted operations that have run since the last call."""
         layer = self._running[-1][0] if self._running else ""
         self._places += [layer] * (len(self._counter.uncounted) - len(self._places))
 
@@ -347,14 +347,14 @@ class _Run:
         def hook(module: nn.Module, inputs: tuple[object, ...]) -> None:
             first = inputs[0] if inputs else None
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
-            self._place()
+            self._note_places()
             self._running.append((name, module, shape, self._counter.total))
 
         return hook
 
     def _leave(self, name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(module: nn.Module, _inputs: object, output: object) -> None:
-            self._place()
+            self._note_places()
             _, _, input_shape, before = self._running.pop()
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
@@ -385,18 +385,18 @@ class _Run:
 
 @contextmanager
 def _signalling(module: nn.Module) -> Iterator[None]:
-    """Let a signal pass as a rule of projection lets it pass, and keep nothing for the way back."""
+    """Run under a backward rule, and save no tensors for the backward pass."""
     keep_nothing = torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing)
     with torch.enable_grad(), keep_nothing, BackwardRule(module) as rule:
         try:
             yield
         finally:
-            rule.forget()  # of what a projection warns
+            rule.forget()  # a projection warns of it
 
 
 def _window(sees: Sees) -> View | None:
-    """Return the view of a tensor whose elements each see no more than their window."""
-    # where a reflecting padding shows, border neurons see more
+    """Return the view of a tensor whose elements see their window and nothing else."""
+    # behind a reflecting padding, border neurons see more
     return sees if isinstance(sees, View) and not any(sees.mirrored) else None
 
 
@@ -405,10 +405,10 @@ def _count(module: nn.Module) -> int:
 
 
 def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
-    """Return the layers that grow with the image as their stride says, on a second run over a larger one.
+    """Return the layers whose outputs grow with the image by their stride, found by a second run on a larger image.
 
-    A layer that does not, or that the second run does not reach, hangs on a size that is written into the network: a
-    linear layer, an adaptive pool, a `view` with numbers in it.
+    Any other layer, or one that the second run does not reach, depends on a size that is fixed in the network: by a
+    linear layer, an adaptive pool or a `view` with numbers.
     """
     fields = {
         name: layer.receptive_field
@@ -440,16 +440,16 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
 
 
 def _shapes_of_two(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
-    """Return what shapes outputs have when two images run; empty where the network takes one at a time."""
+    """Return the shapes of outputs for two images; empty if the network takes one at a time."""
     try:
         with torch.inference_mode(False), evaluating(module):
             return answers_of(module, _zeros(module, 2, shape)).shapes
-    except Exception:  # whatever the user's code raises there
+    except Exception:  # the user's code may raise anything
         return {}
 
 
 def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None) -> Layer:
-    """Say of a layer whether its output's first dimension is the image, also where a `squeeze` took that away."""
+    """Return a layer with `batched` set from the shapes for one and two images, one of which a `squeeze` may remove."""
     if together is None or (is_batched(alone, together) and len(alone) == len(together)):
         return layer
     if is_batched(alone, together):
@@ -458,7 +458,7 @@ def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] 
 
 
 def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) -> Layer:
-    """Return a traced layer whose outputs are units, with these as the first dimension of its shape.
+    """Return a traced layer whose outputs are units, with the units as the first dimension of its shape.
 
     >>> network = nn.Linear(3, 5)
     >>> layer_with_units(nn.Sequential(network), trace(nn.Sequential(network), (7, 7, 3)), "0").output_shape
