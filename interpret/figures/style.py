@@ -185,8 +185,23 @@ class Figure(PlainFigure):
         return screen_picture(self)
 
 
-def screen_picture(figure: Figure) -> tuple[bytes, dict[str, int]]:
+def laid_out(figure: PlainFigure) -> PlainFigure:
+    """Let a user's figure fit its axes and labels into its size, unless its own layout is set.
+
+    >>> plain = PlainFigure(figsize=(4, 2))
+    >>> laid_out(plain).get_layout_engine().__class__.__name__
+    'ConstrainedLayoutEngine'
+    """
+    sides = ("left", "right", "bottom", "top", "wspace", "hspace")
+    is_set = any(getattr(figure.subplotpars, side) != DEFAULTS[f"figure.subplot.{side}"] for side in sides)
+    if not isinstance(figure, Figure) and figure.get_layout_engine() is None and not is_set:
+        figure.set_layout_engine("constrained")
+    return figure
+
+
+def screen_picture(figure: PlainFigure) -> tuple[bytes, dict[str, int]]:
     """Return a figure as PNG for a notebook, with its width and height on the screen."""
+    figure = laid_out(figure)
     width, height = figure.get_size_inches().tolist()
     file = BytesIO()
     figure.savefig(file, format="png", dpi=min(2 * SCREEN_DPI, LARGEST_SIDE / max(width, height)))

@@ -42,7 +42,7 @@ class Finding:
 
 def findings(study: StudyReader, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order of a report; without context, those that show no whole images."""
-    from interpret.figures.style import ignoring_user_style
+    from interpret.figures.style import ignoring_user_style, laid_out
     from interpret.results.plotting import plot
 
     for kind, name in study.drawable_results():
@@ -51,7 +51,7 @@ def findings(study: StudyReader, context: bool = True) -> Iterator[Finding]:
             continue
         result = study.result(kind, name)
         with ignoring_user_style():
-            figure = plot(result)
+            figure = laid_out(plot(result))
             file = BytesIO()
             # without date and library version, the same result gives the same bytes
             figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})

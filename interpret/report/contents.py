@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from interpret.figures.style import ignoring_user_style
+from interpret.figures.style import ignoring_user_style, laid_out
 from interpret.results.plotting import plot
 from interpret.study.reader import StudyReader
 from interpret.study.views.layer import LayerView
@@ -142,4 +142,4 @@ class Report:
 def draw(result: Result) -> Figure:
     """Return a result's figure."""
     with ignoring_user_style():
-        return plot(result)
+        return laid_out(plot(result))

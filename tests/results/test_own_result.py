@@ -23,6 +23,7 @@ from interpret import InterpretError, Result, Study, write_gallery, write_report
 from interpret.analyses.invariance.result import InvarianceCurves
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.occlusion.result import Occlusion
+from interpret.figures.style import figure_grid, laid_out
 from interpret.results.kinds import BUILT_IN, all_kinds, result_class
 
 
@@ -125,6 +126,18 @@ def test_it_is_reported_and_stands_among_the_findings(study: Study, tmp_path: Pa
     for text in (page, findings):
         assert text.index("Tuning to orientation") < text.index("A score")
         assert "The answer to a grating of each orientation." in text and "Higher is better." in text
+
+
+def test_the_labels_of_a_users_figure_are_not_cut() -> None:
+    figure = Figure(figsize=(3, 1.5))
+    axes = figure.add_subplot()
+    axes.set_xlabel("orientation\nin degrees")
+    laid_out(figure).draw_without_rendering()
+    assert figure.get_tightbbox().y0 >= 0 and figure.get_tightbbox().x0 >= 0  # inches
+    adjusted = Figure()
+    adjusted.subplots_adjust(left=0.3)
+    house = figure_grid(1, 1, (3, 2))[0]
+    assert laid_out(adjusted).get_layout_engine() is None and laid_out(house) is house
 
 
 def test_what_has_no_figure_is_named_and_left_out(study: Study, tmp_path: Path) -> None:
