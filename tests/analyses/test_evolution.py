@@ -263,7 +263,7 @@ def wrong_shape() -> dict[str, Tensor]:
             r"the weights of epoch 7 do not fit the network: .*3\.weight is 6×4×5×5",
         ),
         ({"checkpoints": "lenet5", "model": None}, "model folder 'lenet5' keeps no epochs: write keep"),
-        ({"checkpoints": "nowhere"}, "checkpoints 'nowhere' are no folder"),
+        ({"checkpoints": "nowhere"}, "checkpoints 'nowhere' are not a folder"),
         ({"checkpoints": [1, 2]}, "a folder or a mapping from epoch to file, not list"),
         ({"model": None}, "checkpoints need the network that they belong to: pass model="),
         ({"layers": "4x"}, "unknown layer '4x'"),

@@ -9,7 +9,10 @@ import torch
 from helpers.heads import HEADS, Headed, pictures
 from interpret import InterpretError, attribute, mine, predict, probe, project
 
-WITHOUT_GRADIENT = {"through NumPy": "does not depend on the image", "in place": "writes over a tensor that it needs"}
+WITHOUT_GRADIENT = {
+    "through NumPy": "does not depend on the image",
+    "in place": "overwrites a tensor that the gradient needs",
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
