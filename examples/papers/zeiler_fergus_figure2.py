@@ -75,7 +75,7 @@ def draw(
             nine = np.full((9, *tiles[kind][unit, 0].shape), 255, np.uint8)  # white if there are fewer than nine
             for rank in range(9):
                 nine[rank] = tiles[kind].get((unit, rank), nine[rank])
-            grid = mosaic(nine.reshape(3, 3, *nine.shape[1:]), gap=IMAGE_GAP)[0]
+            grid = mosaic(nine, 3, gap=IMAGE_GAP)[0]
             show(axes[row, column], grid, f"unit {unit}" if row == 0 else "", interpolation="nearest")
     figure.suptitle(title)
     return figure

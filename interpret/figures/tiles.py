@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from interpret.figures.lettering import fit, height_of, width_of
 from interpret.figures.panels import WHOLE_LINE, Names, Panel, asked_for, lay_out
+from interpret.figures.pictures import mosaic
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import look
+from interpret.figures.tile_grid import TileGrid
 
 BETWEEN_CELLS, BETWEEN_PICTURES = 0.12, 0.03
 """Space in inches between cells, and between the pictures of a cell."""
@@ -157,20 +159,9 @@ def in_rows(cells: Sequence[Cell], columns: int) -> list[Row]:
 
 
 def grid_of(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pictures [n, h, w, 3] as one, in as square a grid as there is with a line between them.
+    """Return pictures [n, h, w, 3] as one, in as square a grid as possible with a space between them.
 
     >>> grid_of(np.zeros((9, 24, 24, 3), np.uint8)).shape
     (76, 76, 4)
     """
-    from interpret.figures.pictures import mosaic
-
-    count = len(pictures)
-    columns = int(np.ceil(np.sqrt(count))) or 1
-    rows = -(-count // columns)
-    full = np.zeros((rows * columns, *pictures.shape[1:]), np.uint8)
-    full[:count] = pictures
-    picture, down, across = mosaic(full.reshape(rows, columns, *pictures.shape[1:]))
-    empty = rows * columns - count
-    if empty:
-        picture[(rows - 1) * down :, (columns - empty) * across :, 3] = 0
-    return picture
+    return mosaic(pictures, TileGrid.square(len(pictures), 1, 1).columns)[0]

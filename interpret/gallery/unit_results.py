@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from interpret.figures.pictures import signals_as_pictures
+from interpret.figures.tile_grid import TileGrid
 from interpret.gallery.drawings import CurveDrawing, draw_curves
 from interpret.study.reader import StudyReader
 from interpret.support.files import layer_path
@@ -165,13 +166,9 @@ def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
 def _side_by_side(tiles: NDArray[np.uint8], side: int = STRIP_TILE) -> Image.Image:
     """Return tiles [rows, columns, h, w, 3] as one picture; small tiles are magnified by a whole factor."""
     rows, columns, height, width, _ = tiles.shape
-    zoom = max(1, side // max(height, width))
-    shrunk = min(1.0, side / max(height, width))
-    size = max(1, round(width * zoom * shrunk)), max(1, round(height * zoom * shrunk))
-    sheet = Image.new("RGB", (columns * (size[0] + STRIP_GAP) - STRIP_GAP, rows * (size[1] + STRIP_GAP) - STRIP_GAP))
-    sheet.paste((128, 128, 128), (0, 0, *sheet.size))
-    for row, column in np.ndindex(rows, columns):
-        method = Image.Resampling.NEAREST if shrunk == 1 else Image.Resampling.BOX
-        tile = Image.fromarray(np.ascontiguousarray(tiles[row, column])).resize(size, method)
-        sheet.paste(tile, (column * (size[0] + STRIP_GAP), row * (size[1] + STRIP_GAP)))
-    return sheet
+    longer = max(height, width)
+    scale = max(1, side // longer) * min(1.0, side / longer)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    method = Image.Resampling.NEAREST if longer <= side else Image.Resampling.BOX
+    resized = [np.asarray(Image.fromarray(tile).resize(size, method)) for tile in tiles.reshape(-1, *tiles.shape[2:])]
+    return Image.fromarray(TileGrid(rows, columns, size[1], size[0], STRIP_GAP).join(np.stack(resized)))

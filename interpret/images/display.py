@@ -1,8 +1,7 @@
-"""From numbers to pictures: contrast for signals, and sheets of tiles."""
+"""Tensors as pictures: contrast, size, bytes, sheets of tiles and WebP files."""
 
 from __future__ import annotations
 
-import math
 from io import BytesIO
 
 import numpy as np
@@ -12,34 +11,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from interpret.network.pixel_scale import PixelScale, to_rgb
+from interpret.figures.contrast import stretch_contrast
+from interpret.figures.tile_grid import TileGrid
+from interpret.network.pixel_scale import PixelScale
 
-PERCENTILE = 0.99
 LOSSLESS_BELOW = 32
+"""WebP files with smaller tiles, by their side in pixels, are stored without loss."""
 
 
 def contrast(signals: Tensor, channels: str = "RGB") -> Tensor:
-    """Return signals [n, C, h, w] as pictures [n, 3, h, w] in 0 … 1, with zero as mid-grey.
+    """Return signals [n, C, h, w] as pictures [n, 3, h, w] in 0 … 1, with zero as mid-grey; on the processor.
 
     >>> signal = torch.tensor([-2.0, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
     >>> contrast(signal, "L")[0, 0]
     tensor([[0.0000, 0.5000],
             [0.7500, 1.0000]])
 
-    Each is scaled by the 99th percentile of its strongest colour's magnitude and clipped: scaled by the maximum, all
-    but the first layers' projections are grey mush. Zeiler & Fergus 2014 enhance contrast too, and do not say how.
-
-    Args:
-        signals: raw projections.
-        channels: what the C channels are: "RGB", "BGR" or "L".
+    See `interpret.figures.contrast.stretch_contrast`.
     """
-    magnitude = signals.abs().amax(1).flatten(1)
-    rank = max(1, math.ceil(PERCENTILE * magnitude.shape[1]))
-    scale = magnitude.kthvalue(rank, 1).values
-    # a signal that is zero but for a few pixels would be divided by zero
-    scale = torch.where(scale > 0, scale, magnitude.amax(1)).clamp(min=torch.finfo(signals.dtype).tiny)
-    pictures = (signals / (2 * scale[:, None, None, None]) + 0.5).clamp(0, 1)
-    return to_rgb(pictures, channels)
+    signals = signals.detach().cpu()
+    signals = signals if signals.dtype == torch.float64 else signals.float()
+    return torch.from_numpy(np.ascontiguousarray(stretch_contrast(signals.numpy(), channels)))
 
 
 def shrink(pictures: Tensor, side: int) -> Tensor:
@@ -77,35 +69,21 @@ def inputs_to_bytes(images: Tensor, scale: PixelScale) -> NDArray[np.uint8]:
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return k tiles [k, h, w, 3] side by side in as square a grid as there is, row by row; what is left is grey.
+    """Return k tiles [k, h, w, 3] side by side in as square a grid as possible, row by row; missing tiles are grey.
 
     >>> sheet(np.zeros((9, 4, 4, 3), np.uint8)).shape
     (12, 12, 3)
     """
-    count, height, width, _ = tiles.shape
-    columns = sheet_columns(count)
-    rows = -(-count // columns)
-    grid = np.full((rows * columns, height, width, 3), 128, np.uint8)
-    grid[:count] = tiles
-    return grid.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, columns * width, 3)
-
-
-def sheet_columns(count: int) -> int:
-    """Return how many columns a sheet of `count` tiles has.
-
-    >>> sheet_columns(9), sheet_columns(5)
-    (3, 3)
-    """
-    return math.isqrt(count - 1) + 1 if count else 1
+    return TileGrid.square(*tiles.shape[:3]).join(tiles)
 
 
 def webp(picture: NDArray[np.uint8], tile: int) -> bytes:
-    """Return a picture [h, w, 3] of tiles of a side as a WebP file; small tiles keep each pixel.
+    """Return a picture [h, w, 3] of tiles as a WebP file; `tile` is their side in pixels.
 
     >>> webp(np.zeros((4, 4, 3), np.uint8), tile=4)[8:12]
     b'WEBP'
 
-    WebP halves the resolution of colour, which would blur a tile of a few pixels: those are stored without loss.
+    WebP halves the resolution of colour, which would blur tiles of few pixels: these are stored without loss.
     """
     file = BytesIO()
     lossless = tile < LOSSLESS_BELOW

@@ -239,14 +239,19 @@ def test_pictures_without_torch_are_those_of_display(seed: int, channels: str, s
 
 def test_a_mosaic_has_each_tile_in_its_place() -> None:
     tiles = np.random.default_rng(0).integers(0, 255, (2, 3, 4, 5, 3), np.uint8)
-    picture, down, across = mosaic(tiles, least=9)
+    flat = tiles.reshape(6, 4, 5, 3)
+    picture, grid = mosaic(flat, 3, least=9)
+    (down, _), (_, across) = grid.corner(3), grid.corner(1)
     for row, column in np.ndindex(2, 3):
         found = picture[row * down : row * down + 8, column * across : column * across + 10]
         assert np.array_equal(found[..., :3], tiles[row, column].repeat(2, 0).repeat(2, 1))
         assert (found[..., 3] == 255).all()
     # between them the paper shows through
     assert picture.shape == (down + 8, 2 * across + 10, 4) and (picture[8:down, :, 3] == 0).all()
-    assert (mosaic(tiles, least=9, between=200)[0][8:down] == [200, 200, 200, 255]).all()
+    assert (mosaic(flat, 3, least=9, between=200)[0][8:down] == [200, 200, 200, 255]).all()
+    # a missing tile is transparent, whatever lies between the others
+    missing = mosaic(flat[:5], 3, least=9, between=200)[0]
+    assert (missing[down:, 2 * across :, 3] == 0).all() and (missing[down:, : 2 * across, 3] == 255).all()
 
 
 def wrong_shape() -> dict[str, Tensor]:

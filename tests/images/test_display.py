@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from helpers.tensors import normal
-from interpret.images.display import contrast, sheet, sheet_columns, shrink, to_bytes, to_rgb, webp
+from interpret.figures.tile_grid import TileGrid
+from interpret.images.display import contrast, sheet, shrink, to_bytes, webp
+from interpret.network.pixel_scale import to_rgb
 
 
 def decoded(file: bytes) -> NDArray[np.uint8]:
@@ -102,7 +104,9 @@ def test_a_sheet_is_as_square_as_can_be_and_read_row_by_row(count: int) -> None:
     grid = sheet(tiles)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    assert sheet_columns(count) == columns and grid.shape == (rows * 3, columns * 2, 3) and rows <= columns
+    assert (
+        TileGrid.square(count, 3, 2).columns == columns and grid.shape == (rows * 3, columns * 2, 3) and rows <= columns
+    )
     for place in range(rows * columns):
         y, x = place // columns * 3, place % columns * 2
         found = grid[y : y + 3, x : x + 2]

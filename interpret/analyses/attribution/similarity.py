@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.analyses.attribution.opencv import cv2
+from interpret.figures.contrast import contrast_scale
 
-SCALE_PERCENTILE = 99
-"""The percentile of a map's magnitude that is scaled to 1; larger values are clipped."""
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 """Side and standard deviation, in pixels, of the Gaussian window of structural similarity."""
 DETAIL_SIGMA = 2.0
@@ -79,11 +78,7 @@ def scaled(maps: NDArray[np.floating]) -> NDArray[np.float64]:
            [ 1. ,  0. ]])
     """
     magnitude = np.abs(np.asarray(maps, np.float64))
-    scale = np.percentile(magnitude, SCALE_PERCENTILE, axis=(-2, -1), keepdims=True, method="inverted_cdf")
-    largest = magnitude.max((-2, -1), keepdims=True)
-    # the percentile of a map with few values other than zero is zero: divide by the maximum instead
-    scale = np.where(scale > 0, scale, np.where(largest > 0, largest, 1.0))
-    return np.clip(maps / scale, -1, 1)
+    return np.clip(maps / contrast_scale(magnitude)[..., None, None], -1, 1)
 
 
 def detail(picture: NDArray[Any]) -> NDArray[np.float64]:

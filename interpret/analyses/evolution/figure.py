@@ -84,30 +84,25 @@ def _draw_block(axes: Axes, result: Evolution, layer: str, show: str, wide: floa
     signals, tiles = result.projections[layer], result.patches[layer]
     if show == "projections":
         tiles = signals_as_pictures(signals, result.channels)
-    picture, down, across = mosaic(tiles, gap=GAP)
+    picture, grid = mosaic(tiles.reshape(-1, *tiles.shape[2:]), tiles.shape[1], gap=GAP)
+    down, across = grid.height + grid.gap, grid.width + grid.gap
     axes.imshow(picture, interpolation="nearest")
     bare(axes)
-    tile_height, tile_width = _tile(picture.shape[0], down, len(tiles)), _tile(picture.shape[1], across, tiles.shape[1])
     for unit, epoch in np.argwhere(result.jumps[layer]).tolist():
-        x = epoch * across - (across - tile_width) / 2 - 0.5
-        axes.plot([x, x], [unit * down, unit * down + tile_height - 1], color=look().accent, linewidth=1.4,
+        x = epoch * across - grid.gap / 2 - 0.5
+        axes.plot([x, x], [unit * down, unit * down + grid.height - 1], color=look().accent, linewidth=1.4,
                   clip_on=False)  # fmt: skip
-    places = np.arange(tiles.shape[1]) * across + tile_width / 2 - 0.5
+    places = np.arange(tiles.shape[1]) * across + grid.width / 2 - 0.5
     epochs = list(map(str, result.epochs.tolist()))
     axes.set_xticks(places, without_overlaps(epochs, places.tolist(), wide, points("xtick.label")))
-    axes.set_yticks(np.arange(len(tiles)) * down + tile_height / 2 - 0.5, result.units[layer].tolist())
+    axes.set_yticks(np.arange(len(tiles)) * down + grid.height / 2 - 0.5, result.units[layer].tolist())
     axes.tick_params(length=0, pad=2)
-    axes.set(xlim=(-0.5 - (across - tile_width), picture.shape[1] - 0.5))
+    axes.set(xlim=(-0.5 - grid.gap, picture.shape[1] - 0.5))
     axes.set_xlabel("epoch", labelpad=1)
     axes.set_ylabel("unit", labelpad=2)
     height, width = signals.shape[-2:]
     sees, size = f": sees {height} × {width} px", points("axes.title")
     axes.set_title(fit(layer, wide - width_of(sees, size), size) + sees, loc="left")
-
-
-def _tile(length: int, pitch: int, count: int) -> int:
-    """Return the side of one of the tiles that lie a pitch apart in a length."""
-    return length - (count - 1) * pitch
 
 
 def _draw_movement(axes: Axes, result: Evolution, wide: float) -> None:

@@ -142,15 +142,9 @@ class _Block:
             self.colours = ListedColormap(self.colours(np.linspace(0.5, 1, 256)))
         count, height, breadth = tiles.shape
         self.columns = _columns(count, height / breadth, self.flat, width)
-        rows = -(-count // self.columns)
-        colours = np.full((rows * self.columns, height, breadth, 3), 255, np.uint8)
         shades = self.colours((tiles - self.low) / (self.high - self.low))
-        colours[:count] = np.rint(shades[..., :3] * 255)
-        grid = colours.reshape(rows, self.columns, height, breadth, 3)
-        self.picture, down, across = mosaic(grid, gap=0.04, between=GAP_GREY)
-        empty = rows * self.columns - count
-        if empty:
-            self.picture[(rows - 1) * down :, (self.columns - empty) * across :, 3] = 0
+        colours = np.rint(shades[..., :3] * 255).astype(np.uint8)
+        self.picture, _ = mosaic(colours, self.columns, gap=0.04, between=GAP_GREY)
         self.width = width
         self.height = width * self.picture.shape[0] / self.picture.shape[1]
 
