@@ -24,7 +24,7 @@ Method = Literal[
 assert set(METHODS) == set(get_args(Method))
 
 DEFAULT_BATCH_SIZE = 8
-"""Images in one pass; small, since a pass back keeps all activations."""
+"""Images in one pass; small, since a backward pass keeps all activations."""
 
 
 @dataclass(frozen=True)

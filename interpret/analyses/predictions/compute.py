@@ -75,6 +75,37 @@ def predict(
     images = open_images(data, model)
     chosen = list(range(len(images))) if items is None else list(items)
     check_items("items", chosen, images)
+    scores, first_inputs, reading = _run(model, images, chosen, batch_size, device)
+    if k is None:
+        k = min(5, scores.shape[1])
+    if not 1 <= k <= scores.shape[1]:
+        raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
+    truth = _right_classes(model, images, chosen, labels, scores.shape[1])
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    known = truth >= 0
+    of_truth = np.where(known, scores[np.arange(len(scores)), np.maximum(truth, 0)], np.nan)
+    return Predictions(
+        model=model.name,
+        data=images.name,
+        names=[images.source_name(int(images.sources[item])) for item in chosen],
+        pictures=inputs_to_bytes(first_inputs, images.pixel_scale),
+        shown=images.pixel_scale.said,
+        top=top.astype(np.int64),
+        probabilities=np.take_along_axis(scores, top, 1),
+        truth=truth,
+        true_probabilities=of_truth,
+        classes=None if model.classes is None else list(model.classes),
+        outputs=reading.outputs,
+        part=reading.part,
+        sources=images.sources[chosen],
+        class_count=scores.shape[1],
+    )
+
+
+def _run(
+    model: Model, images: Images, chosen: list[int], batch_size: int | None, device: str | torch.device | None
+) -> tuple[NDArray[Any], Tensor, Reading]:
+    """Return the probabilities of all chosen items, the inputs of the first, and how the outputs were read."""
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
     reading: Reading | None = None
@@ -94,31 +125,7 @@ def predict(
                 inputs.append(batch[: MOST_PICTURES - start].clone())
             bar.update(len(batch))
     assert reading is not None
-    scores = torch.cat(probabilities).numpy()
-    if k is None:
-        k = min(5, scores.shape[1])
-    if not 1 <= k <= scores.shape[1]:
-        raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
-    truth = _right_classes(model, images, chosen, labels, scores.shape[1])
-    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    known = truth >= 0
-    of_truth = np.where(known, scores[np.arange(len(scores)), np.maximum(truth, 0)], np.nan)
-    return Predictions(
-        model=model.name,
-        data=images.name,
-        names=[images.source_name(int(images.sources[item])) for item in chosen],
-        pictures=inputs_to_bytes(torch.cat(inputs), images.pixel_scale),
-        shown=images.pixel_scale.said,
-        top=top.astype(np.int64),
-        probabilities=np.take_along_axis(scores, top, 1),
-        truth=truth,
-        true_probabilities=of_truth,
-        classes=None if model.classes is None else list(model.classes),
-        outputs=reading.outputs,
-        part=reading.part,
-        sources=images.sources[chosen],
-        class_count=scores.shape[1],
-    )
+    return torch.cat(probabilities).numpy(), torch.cat(inputs), reading
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:

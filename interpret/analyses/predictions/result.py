@@ -79,12 +79,12 @@ class Predictions(Result):
     @property
     def reading(self) -> str:
         known = int((self.truth >= 0).sum())
-        told = (
+        accuracy = (
             f" The right one is marked; of {count(known, 'image')} whose class is known, it comes first in "
             f"{int((self.top[:, 0] == self.truth)[self.truth >= 0].sum())} and is among them in {int(self.hits.sum())}."
         )
         return (
             f"Images of {self.data}, each with the {self.top.shape[1]} classes that {self.model} finds most probable; "
-            f"bars are probabilities from 0 to 1. {in_words(self.outputs, self.part)}{told if known else ''}"
+            f"bars are probabilities from 0 to 1. {in_words(self.outputs, self.part)}{accuracy if known else ''}"
             f"{self.shown and ' ' + self.shown}"
         )

@@ -128,17 +128,12 @@ def sanity_check(
                 draws.append(_randomise_top(truncated, trained, images, resolved, from_top[:depth], how, draw))
                 found.append({})
                 for method in chosen:
-                    maps = (
-                        attribution_maps(model, truncated, images, resolved, method, how, bar.update)
-                        .double()
-                        .cpu()
-                        .numpy()
-                    )
-                    if not np.isfinite(maps).all():
+                    maps = attribution_maps(model, truncated, images, resolved, method, how, bar.update)
+                    if not bool(maps.isfinite().all()):
                         raise InterpretError(
                             f"the maps of {method!r} are not finite with {depth} layers randomised: leave it out"
                         )
-                    found[-1][method] = maps
+                    found[-1][method] = maps.double().cpu().numpy()
     return SanityCheck(
         model=model.name,
         layer=layer,

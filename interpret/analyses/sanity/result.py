@@ -91,9 +91,9 @@ class SanityCheck(Result):
             f"weights (seed {self.seed}); maps below are those of the first image ({self.target_names[0]})."
         )
         means = {method: float(self.mean("rank", method)[step]) for method in self.rank}
-        told = sorted((method for method in means if not np.isnan(means[method])), key=lambda method: -means[method])
-        if told:
-            named = "; ".join(METHODS.get(one, one) + f" {means[one]:.2f}".replace("-", "−") for one in told)
+        ordered = sorted((method for method in means if not np.isnan(means[method])), key=lambda method: -means[method])
+        if ordered:
+            named = "; ".join(METHODS.get(one, one) + f" {means[one]:.2f}".replace("-", "−") for one in ordered)
             depth = int(self.depths[step])
             sentence += (
                 f" With the top {depth} of {count(self.layers, 'layer')} randomised, the rank correlation of the "
