@@ -10,11 +10,11 @@ from helpers.gallery_study import make_study
 from interpret.gallery import write_gallery
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_study(tmp_path_factory.mktemp("studies") / "study")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gallery(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gallery(study, tmp_path_factory.mktemp("galleries") / "gallery").parent
