@@ -1,4 +1,4 @@
-"""Rules that are composed of others: by layer, by operation, and with functions of the user's own."""
+"""Compose backward rules by layer and operation, with functions of the user's own."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AnyRule = Rule | OwnRule
 
 @dataclass(frozen=True, eq=False)
 class Composite:
-    """A rule that is another one in some layers, or for some operations.
+    """A backward rule composed of others: one for each layer or operation.
 
     Guided backpropagation in the second convolution's block, the deconvnet elsewhere:
 

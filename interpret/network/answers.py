@@ -1,4 +1,4 @@
-"""Answers: how what a network returns is read as probabilities of classes, decided once for all images."""
+"""Decide how a network's outputs are read as class probabilities, once for all images."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from interpret.support.errors import InterpretError, unknown
 Outputs = Literal["softmax", "sigmoid", "probabilities", "log-probabilities"]
 
 NAMES = ("logits", "out", "output", "outputs", "scores", "predictions")
-"""What the scores are called among several outputs, the likeliest first."""
+"""Names of the scores among several outputs, the most likely first."""
 
 _MADE_AS = {
     **dict.fromkeys(("sigmoid", "hardsigmoid", "softmax"), "probabilities"),
     **dict.fromkeys(("log_sigmoid", "log_softmax"), "log-probabilities"),
 }
-"""What operations make, by their names in the table of operations."""
+"""The outputs of operations, by their names in the table of operations."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a network's outputs are taken for.
+    """How a network's outputs are read as probabilities.
 
     >>> reading = Reading("sigmoid", 2)
-    >>> reading.probabilities(torch.tensor([[0.0], [1.0]]))  # one score tells two classes apart: it is the second's
+    >>> reading.probabilities(torch.tensor([[0.0], [1.0]]))  # one score for two classes is the second's
     tensor([[0.5000, 0.5000],
             [0.2689, 0.7311]], dtype=torch.float64)
     >>> Reading("softmax", 4).probabilities(torch.zeros(1, 4))
@@ -47,9 +47,9 @@ class Reading:
     """"softmax" of scores, one a class; "sigmoid" of scores, one a label or one for two classes; "probabilities" as
     they are, one a class or one a label; "log-probabilities"."""
     classes: int
-    """How many classes they tell apart."""
+    """The number of classes."""
     part: str = ""
-    """Which of several outputs they are; "" where there is one."""
+    """The name of the output that is read, if there are several; otherwise ""."""
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Return outputs [B, K] as probabilities, float64; one output for each image becomes two classes, [B, 2].
@@ -67,25 +67,27 @@ class Reading:
         else:
             found = scores
         if not bool(found.isfinite().all()):
-            raise InterpretError("the network answers NaN or infinity: mend the weights or leave the image out")
-        return torch.cat([1 - found, found], 1) if self._tells_two_apart(scores) else found
+            raise InterpretError(
+                "the network's outputs are NaN or infinite: correct the weights or leave the image out"
+            )
+        return torch.cat([1 - found, found], 1) if self._is_binary(scores) else found
 
     def best(self, scores: Tensor) -> Tensor:
         """Return each image's most probable class, [B]."""
-        if self._tells_two_apart(scores):
+        if self._is_binary(scores):
             return (self.probabilities(scores)[:, 1] > 0.5).long()
-        return scores.argmax(1)  # of the scores: probabilities may be rounded to the same number
+        return scores.argmax(1)  # scores, since probabilities may be rounded to the same number
 
-    def _tells_two_apart(self, scores: Tensor) -> bool:
+    def _is_binary(self, scores: Tensor) -> bool:
         return scores.shape[1] == 1 < self.classes
 
 
-class NoScores(InterpretError):  # noqa: N818 - of a network that need not have any
-    """What a network returns is not one score a class."""
+class NoScores(InterpretError):  # noqa: N818 - not every network has scores
+    """The network does not return one score for each class."""
 
 
 def main_output(outputs: object) -> tuple[str, object]:
-    """Return what is the answer among all that a network returns, and what it is called there; "" if it is all.
+    """Return the main one of a network's outputs, and its name; "" if there is only one.
 
     >>> main_output({"aux": torch.zeros(2, 3), "out": torch.ones(2, 3)})
     ('out', tensor([[1., 1., 1.],
@@ -93,7 +95,7 @@ def main_output(outputs: object) -> tuple[str, object]:
     >>> main_output((torch.zeros(1, 2), "features"))
     ('0', tensor([[0., 0.]]))
 
-    Of several outputs with names, that is the one whose name says so, or else the only tensor; of a tuple or a list,
+    Of named outputs, that is the one with a usual name (see `NAMES`), or else the only tensor; of a tuple or a list,
     the first tensor.
     """
     if isinstance(outputs, Tensor):
@@ -119,15 +121,15 @@ def _parts(outputs: object) -> dict[str, object]:
 
 
 def scores_of(outputs: object, count: int) -> Tensor:
-    """Return one score a class of each of so many images, [B, K], out of what a network returns.
+    """Return the scores in a network's outputs for `count` images, [B, K], one for each class.
 
     >>> scores_of(torch.zeros(2, 5, 1, 1), 2).shape, scores_of({"logits": torch.zeros(2)}, 2).shape
     (torch.Size([2, 5]), torch.Size([2, 1]))
-    >>> scores_of(torch.zeros(5), 1).shape  # a `squeeze` took away the dimension of one image
+    >>> scores_of(torch.zeros(5), 1).shape  # a `squeeze` has removed the dimension of one image
     torch.Size([1, 5])
 
     Raises:
-        NoScores: it returns something else.
+        NoScores: the network returns something else.
     """
     found = main_output(outputs)[1]
     if isinstance(found, Tensor):
@@ -136,45 +138,47 @@ def scores_of(outputs: object, count: int) -> Tensor:
         if found.dim() > 1 and found[:1].numel() == found.shape[1]:
             return found.flatten(1)
     what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
-    raise NoScores(f"the network must answer one score a class, [B, K], not {what}: wrap what it returns")
+    raise NoScores(
+        f"the network must return one score for each class, [B, K], not {what}: wrap it in a module that does"
+    )
 
 
 def find_reading(model: Model, images: Tensor) -> Reading:
-    """Run an image and return how the network's outputs are read: as the model says, or as they show.
+    """Run an image and return how the network's outputs are read: as the model says, or as their values suggest.
 
     >>> network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.Sigmoid())
     >>> find_reading(Model(network, "labels"), torch.zeros(1, 1, 2, 2))
     Reading(outputs='probabilities', classes=3, part='')
 
-    Outputs are probabilities if a sigmoid made them, or if none is below 0 and those of each image sum to 1; their
-    logarithms if that holds of their exponentials, or a log-sigmoid made them. Otherwise one output for each image is
-    the score of a sigmoid, and several are the scores of a softmax. That several are scores of one sigmoid each, they
-    do not show: `Model.outputs` says it.
+    Outputs are probabilities if a sigmoid or softmax computed them, or if none is below 0 and those of each image sum
+    to 1. They are log-probabilities if this holds for their exponentials, or if a log-sigmoid or log-softmax computed
+    them. Otherwise one output for each image is the score of a sigmoid, and several are the scores of a softmax. If
+    each of several is the score of a sigmoid, `Model.outputs` has to say so.
 
     Args:
         model: the network, in evaluation mode.
-        images: of which the first runs, on the network's device.
+        images: the first one runs; on the network's device.
 
     Raises:
-        NoScores: the network does not answer one score a class.
-        InterpretError: `Model.outputs` is no reading.
+        NoScores: the network does not return one score for each class.
+        InterpretError: `Model.outputs` is unknown.
     """
     if model.outputs is not None and model.outputs not in READINGS:
         raise unknown("reading of outputs", model.outputs, READINGS)
     with _Watching() as watching, torch.no_grad():
-        # twice, which tells one score for each image from several of one image
+        # twice, to distinguish one score for each image from several scores of one image
         returned = call_network(model.module, torch.cat([images[:1], images[:1]]))
     part, output = main_output(returned)
     scores = scores_of(output, 2)
-    reading = model.outputs or watching.made_as(output) or _shown(scores)
+    reading = model.outputs or watching.made_as(output) or _reading_by_values(scores)
     return Reading(reading, 2 if scores.shape[1] == 1 and reading != "softmax" else scores.shape[1], part)
 
 
-def _shown(scores: Tensor) -> str:
-    """Return what the outputs are, by their values."""
+def _reading_by_values(scores: Tensor) -> str:
+    """Return how outputs are read, by their values."""
     if scores.shape[1] == 1:
         return "sigmoid"
-    # of float32 or of bfloat16, whose sums are further off
+    # of the outputs' own type, since sums in bfloat16 are less exact
     rounding = 8 * torch.finfo(scores.dtype).eps * scores.shape[1] ** 0.5
     scores = scores.double()
     for reading, values in (("probabilities", scores), ("log-probabilities", scores.exp())):
@@ -184,14 +188,14 @@ def _shown(scores: Tensor) -> str:
 
 
 class _Watching(TorchDispatchMode):
-    """Notes which tensors a sigmoid or softmax has made."""
+    """Notes which tensors a sigmoid or softmax has computed."""
 
     def __init__(self) -> None:
         super().__init__()
         self._made = WeakTensorKeyDictionary()
 
     def made_as(self, output: object) -> str | None:
-        """Return what such an operation made of an output; None for any other."""
+        """Return what an output is if such an operation computed it, and otherwise None."""
         return self._made.get(output) if isinstance(output, Tensor) else None
 
     def __torch_dispatch__(
@@ -205,6 +209,6 @@ class _Watching(TorchDispatchMode):
         for tensor in tensors_in(result):
             if made is not None:
                 self._made[tensor] = made
-            elif tensor in self._made:  # written over
+            elif tensor in self._made:  # written into
                 del self._made[tensor]
         return result

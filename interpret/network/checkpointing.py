@@ -1,7 +1,8 @@
-"""Checkpointed forward passes, run plainly: as if the network kept what it computes for the backward pass.
+"""Run checkpointed networks without checkpointing.
 
-Checkpointing (`torch.utils.checkpoint`) runs parts of the network again in the backward pass. There a rule is no
-longer at work, and `torch.autograd.grad` cannot reach what the reentrant form hides. It changes no value, but memory.
+Checkpointing (`torch.utils.checkpoint`) runs parts of the network again in the backward pass. By then a backward rule
+is no longer active, and `torch.autograd.grad` cannot reach what the reentrant form hides. Checkpointing saves memory
+and does not change values, so that it can be left out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _users = 0
 
 @contextmanager
 def plain_checkpoints() -> Iterator[None]:
-    """Run what is checkpointed in this block, on this thread, as it would run without.
+    """Disable checkpointing in this block, on this thread.
 
     >>> import torch
     >>> x = torch.ones(1, requires_grad=True)
@@ -29,7 +30,7 @@ def plain_checkpoints() -> Iterator[None]:
     >>> y.grad_fn.name()
     'ExpBackward0'
 
-    However the network has imported `checkpoint`: this stands in for the two things that it calls.
+    It does not matter how the network has imported `checkpoint`: the two functions that it calls are replaced.
     """
     _enter(1)
     _here.depth = getattr(_here, "depth", 0) + 1
@@ -41,7 +42,7 @@ def plain_checkpoints() -> Iterator[None]:
 
 
 def _enter(change: int) -> None:
-    """Put the stand-ins in place with the first block that is entered, and take them away with the last."""
+    """Replace torch's functions when the first block is entered, and restore them when the last is left."""
     global _users
     with _lock:
         _users += change
@@ -56,7 +57,7 @@ def _is_plain_here() -> bool:
 
 
 class _PlainFunction:
-    """Stands in for the reentrant form's function."""
+    """Replaces the function of the reentrant form."""
 
     @staticmethod
     def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
@@ -66,5 +67,5 @@ class _PlainFunction:
 
 
 def _plain_hook(frame: Any) -> Any:
-    """Stands in for what keeps the other form from saving tensors."""
+    """Replaces the hook by which the other form saves no tensors."""
     return nullcontext() if _is_plain_here() else checkpoint_hook(frame)

@@ -1,8 +1,7 @@
-"""A dry run: what the first images tell of how a network may run.
+"""Dry run: a few forward passes of two images, which show how a network may run.
 
-Analyses take a network for a function of one image. A network may be something else, and nothing in its results would
-show it: its answers may depend on chance, on the other images of a batch, on how its input lies in memory, or on what
-another thread does at the same time. So a few passes over two images come first.
+Analyses treat a network as a function of one image. If its outputs depend on chance, on the other images of a batch, on
+the memory layout of its input or on another thread, nothing in the results would show it.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from interpret.network.layers import StopForward, tensors_in
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 
-ON_ACCELERATORS = 0.02
-"""How far answers may be apart on a GPU, whose products are rounded to ten bits or so and in any order."""
+GPU_TOLERANCE = 0.02
+"""The largest relative difference of outputs on a GPU, which rounds products to about ten bits, in any order."""
 
 
 @dataclass
 class Answers:
-    """What each module answered in one forward pass, in the order in which they finished; with its first output."""
+    """The first outputs of all modules in one forward pass, in the order in which they finished."""
 
     shapes: dict[str, tuple[int, ...]]
-    """Of those that return one tensor."""
+    """Shapes of the outputs that are one tensor."""
     digests: dict[str, list[Tensor]]
-    """Of every tensor that a module returned, rows by numbers: what stands in it, or the extremes and means of maps."""
+    """For every tensor that a module returned, [rows, n]: its values, or the extremes and means of feature maps."""
 
 
 def pair_of(images: Tensor) -> Tensor:
@@ -48,7 +47,7 @@ def pair_of(images: Tensor) -> Tensor:
 
 
 def answers_of(module: nn.Module, images: Tensor, until: Container[str] | None = None) -> Answers:
-    """Run images and return what every module answered; with `until`, no further than to the last of those layers."""
+    """Run images and return the outputs of all modules; with `until`, stop after the last of those layers."""
     answers = Answers({}, {})
     waiting = {name for name, _ in module.named_modules() if until is not None and name in until}
     stops = bool(waiting)
@@ -75,7 +74,7 @@ def answers_of(module: nn.Module, images: Tensor, until: Container[str] | None =
 
 
 def _digest(output: Tensor) -> Tensor:
-    """Return what tells an output apart from another, [rows, n] in float64, in a fraction of its memory."""
+    """Return a digest of an output by which it is compared, [rows, n] in float64, in a fraction of its memory."""
     if output.is_complex():
         output = torch.view_as_real(output)
     if output.numel() == 0 or output.dim() == 0:
@@ -90,11 +89,11 @@ def _digest(output: Tensor) -> Tensor:
 
 
 def is_batched(alone: Sequence[int], together: Sequence[int]) -> bool:
-    """Whether a layer's outputs of one and of two images, by their shapes, have the images as the first dimension.
+    """Return whether the first dimension of a layer's output counts images, from its shapes for one and two images.
 
     >>> is_batched((1, 8), (2, 8)), is_batched((5, 8), (10, 8)), is_batched((7, 1, 8), (7, 2, 8))
     (True, False, False)
-    >>> is_batched((8,), (2, 8))  # a `squeeze` took away the dimension of one image
+    >>> is_batched((8,), (2, 8))  # a `squeeze` has removed the dimension of one image
     True
     """
     if not together or together[0] != 2:
@@ -103,7 +102,7 @@ def is_batched(alone: Sequence[int], together: Sequence[int]) -> bool:
 
 
 class DryRun:
-    """What two images showed of a network.
+    """Checks of a network by a few forward passes of two images.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
     >>> run = DryRun(network.eval(), torch.rand(2, 1, 5, 5))
@@ -112,12 +111,12 @@ class DryRun:
 
     Args:
         module: a network in evaluation mode.
-        images: [B, C, H, W] of which the first two run.
-        until: the layers that matter: the pass ends when all of them have returned. None: all of it.
-        varying: whether answers may vary by chance or with the other images, because the user says so.
+        images: [B, C, H, W]; the first two run.
+        until: the layers that are needed: the pass ends when all of them have returned. None: all layers.
+        varying: whether outputs may vary by chance or with the other images of a batch.
 
     Raises:
-        InterpretError: a network whose answers do, unless `varying`, with the first layer that shows it.
+        InterpretError: outputs vary, and `varying` is not set; the first layer that varies is named.
     """
 
     def __init__(
@@ -128,49 +127,49 @@ class DryRun:
         self._varying = varying
         self._tolerance = torch.finfo(images.dtype).eps ** 0.5
         if images.device.type != "cpu":
-            self._tolerance = max(self._tolerance, ON_ACCELERATORS)
+            self._tolerance = max(self._tolerance, GPU_TOLERANCE)
         alone = answers_of(module, self._pair[:1], until)
         self._together = answers_of(module, self._pair, until)
         self.unbatched = frozenset(
             name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))
         )
-        """The layers whose first dimension is not the image."""
+        """The layers whose first dimension does not count images."""
         if varying:
             return
         again = answers_of(module, self._pair[:1], until)
         name = self._first_difference(alone, again)
         if name is not None:
             raise InterpretError(
-                f"{_named(name)} gives another answer when the same image runs again, by chance (is dropout left on, "
-                f"as F.dropout(x) leaves it?): {REMEDY}"
+                f"{_named(name)} gives another output when the same image runs again (is dropout on in evaluation "
+                f"mode, as in F.dropout(x)?): {REMEDY}"
             )
         batched = [name for name in alone.shapes if name not in self.unbatched]
         name = self._first_difference(alone, self._together, among=batched, rows=1)
         if name is not None:
             raise InterpretError(
-                f"{_named(name)} gives an image another answer when a second one runs beside it (does it take its "
-                f"statistics from the batch?): {REMEDY}"
+                f"{_named(name)} gives an image another output when a second image is in the batch (does it use "
+                f"batch statistics?): {REMEDY}"
             )
 
     def refuse_unbatched(self, name: str) -> None:
-        """Raise an error for a layer whose first dimension is not the image."""
+        """Raise an error for a layer whose first dimension does not count images."""
         if name in self.unbatched:
             raise not_batched(name)
 
     def answers_the_same(self, module: nn.Module, layout: torch.memory_format) -> bool:
-        """Whether the network answers the same when its input lies in another way in memory."""
-        if self._varying:  # which nobody can tell
+        """Return whether the network gives the same outputs for another memory layout of its input."""
+        if self._varying:  # outputs differ anyway
             return False
         try:
             answers = answers_of(module, self._pair.contiguous(memory_format=layout), self._until)
-        except Exception:  # whatever the user's code raises there
+        except Exception:  # the user's code may raise anything
             return False
         return self._first_difference(self._together, answers) is None
 
     def copies_answer_the_same(self, copies: Sequence[nn.Module]) -> bool:
-        """Whether copies of the network that run at the same time answer as it does.
+        """Return whether copies of the network that run at the same time give the same outputs.
 
-        They take turns, operation by operation, so that whatever both of them write and read is seen.
+        They alternate, operation by operation, so that any data that they share shows in the outputs.
         """
         if self._varying:
             return False
@@ -181,10 +180,10 @@ class DryRun:
             try:
                 with turns.taken_by(place):
                     found[place] = answers_of(copies[place], self._pair.flip(0) if place else self._pair, self._until)
-            except Exception:  # whatever the user's code raises there
+            except Exception:  # the user's code may raise anything
                 found[place] = None
 
-        with ThreadPoolExecutor(2) as pool:  # which waits for both, whatever interrupts
+        with ThreadPoolExecutor(2) as pool:  # waits for both, also if interrupted
             list(pool.map(run, (0, 1)))
         first, second = found
         if first is None or second is None or self._first_difference(self._together, first) is not None:
@@ -199,7 +198,7 @@ class DryRun:
     def _first_difference(
         self, one: Answers, other: Answers, among: Container[str] | None = None, rows: int | None = None
     ) -> str | None:
-        """Return the first module whose answers differ; with `rows`, in those first rows of both."""
+        """Return the first module whose outputs differ; with `rows`, compare only so many rows."""
         for name, digests in one.digests.items():
             if among is not None and name not in among:
                 continue
@@ -209,7 +208,7 @@ class DryRun:
             for first, second in zip(digests, others, strict=True):
                 if rows is not None and first.shape[1:] == second.shape[1:]:
                     first, second = first[:rows], second[:rows]
-                elif rows is not None and first.shape != second.shape:  # a `squeeze` took the dimension away
+                elif rows is not None and first.shape != second.shape:  # a `squeeze` has removed the dimension
                     first, second = first.flatten()[None], second[:rows].flatten()[None]
                 if not self._same(first, second):
                     return name
@@ -225,7 +224,7 @@ class DryRun:
 
 
 def check_answers(model: Model, images: Tensor, layer: str | None = None) -> None:
-    """Refuse a network, in evaluation mode, whose answers are no function of one image, up to a layer or at its end.
+    """Raise an error if a network's outputs, up to a layer or at its end, are no function of one image.
 
     >>> check_answers(Model(nn.Conv2d(1, 2, 3), name="one layer"), torch.rand(1, 1, 5, 5))
     """
@@ -234,9 +233,7 @@ def check_answers(model: Model, images: Tensor, layer: str | None = None) -> Non
         run.refuse_unbatched(layer)
 
 
-REMEDY = (
-    "results would depend on it; mend the network, or go on all the same with interpret.load(network, varying=True)"
-)
+REMEDY = "results would depend on it; change the network, or allow it with interpret.load(network, varying=True)"
 
 
 def _named(name: str) -> str:
@@ -244,24 +241,24 @@ def _named(name: str) -> str:
 
 
 def not_batched(name: str) -> InterpretError:
-    """Return the error for a layer whose first dimension is not the image."""
+    """Return the error for a layer whose first dimension does not count images."""
     return InterpretError(
-        f"layer {name!r} does not return one row for each image: its first dimension holds something else, such as "
-        "time steps or parts, so that nobody can tell which image a row belongs to; choose another layer"
+        f"layer {name!r} does not return one row for each image: its first dimension counts something else, such as "
+        "time steps or parts of an image; choose another layer"
     )
 
 
 class _Turns:
-    """Who of several threads may go on: each runs up to its next operation, then it is another's turn."""
+    """Lets threads alternate: each runs up to its next operation, then the next thread runs."""
 
     def __init__(self, count: int) -> None:
         self._condition = threading.Condition()
         self._waiting = list(range(count))
-        """Those that are not done, the one whose turn it is first."""
+        """Threads that have not finished; the first one runs."""
 
     @contextmanager
     def taken_by(self, place: int) -> Iterator[None]:
-        """Let this thread take its turns until the end of the block."""
+        """Let this thread alternate with the others until the end of the block."""
         with self._condition:
             self._condition.wait_for(lambda: self._waiting[0] == place)
         try:
@@ -280,7 +277,7 @@ class _Turns:
 
 
 class _AtEachOperation(TorchFunctionMode):
-    """Calls something before each operation."""
+    """Calls a function before each operation."""
 
     def __init__(self, before: Callable[[], None]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Calling the user's network: the one place that runs its forward pass, and says in a sentence why one failed."""
+"""Call the user's network: the only place that runs its forward pass, and explains in one sentence why it failed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from interpret.network.torch_internals import share_contents
 from interpret.support.errors import InterpretError
 
 _PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError)
-"""What a forward pass may raise that is no fault of the network's code; warnings, where the user made them errors."""
+"""Exceptions that are passed on: not from the network's code, or warnings that the user made errors."""
 _TOO_SMALL = ("too small", "greater than actual input", "must be greater than zero", "can't be greater than")
 
 
 def call_network(module: nn.Module, images: Tensor, what: str = "an input of shape") -> Any:
-    """Return what a network answers to images; whatever its own code raises becomes one sentence.
+    """Return a network's outputs for images; an exception in its code becomes an error of one sentence.
 
     >>> call_network(nn.Conv2d(3, 8, 3), torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 8, 6, 6])
@@ -31,23 +31,23 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
         ...
     interpret.support.errors.InterpretError: an input of shape (1, 8, 8) has 1 channel, but layer '1' (Conv2d) takes 3
 
-    Every analysis calls the network here, and nowhere else. Nothing is compiled or checkpointed in it.
+    Every analysis calls the network here and nowhere else, without compilation and checkpointing.
 
     Args:
         module: the network.
         images: [B, C, H, W].
-        what: what an image's shape is called in an error.
+        what: the name of an image's shape in an error.
 
     Raises:
-        InterpretError: the forward pass failed: in which layer, on what and why.
+        InterpretError: the forward pass failed; it names the layer, the input and the reason.
     """
     try:
         with _nothing_compiled, plain_checkpoints():
             return module(images)
     except _PASSED_ON:
         raise
-    except Exception as error:  # a user's code may raise anything
-        if "can't allocate memory" in str(error):  # which is a plain RuntimeError on processors
+    except Exception as error:  # the user's code may raise anything
+        if "can't allocate memory" in str(error):  # on a processor a RuntimeError
             raise
         raise _explained(module, images, error, what) from error
 
@@ -79,11 +79,11 @@ def collect_outputs(module: nn.Module, images: Tensor, layers: Iterable[str], ra
 
 
 Several = tuple[Tensor, ...] | Mapping[str, Tensor]
-"""Inputs as a network takes them, by place or by name, each [B, …]."""
+"""Inputs of a network by position or by name, each [B, …]."""
 
 
 def is_several(data: object) -> TypeGuard[Several]:
-    """Return whether something is several inputs: a tuple or a dict of tensors that begin with one dimension.
+    """Return whether data is several inputs: a tuple or a dict of tensors, one of which has four dimensions.
 
     >>> is_several({"image": torch.zeros(2, 3, 8, 8), "age": torch.zeros(2)})
     True
@@ -91,7 +91,7 @@ def is_several(data: object) -> TypeGuard[Several]:
     (False, False)
     """
     values = list(data.values()) if isinstance(data, Mapping) else data if isinstance(data, tuple) else ()
-    # a tuple of [C, H, W] is a data set of images
+    # a tuple of tensors [C, H, W] is a data set of images
     return all(isinstance(value, Tensor) for value in values) and any(value.dim() == 4 for value in values)
 
 
@@ -106,7 +106,7 @@ def first_weight(module: nn.Module) -> Tensor:
 
 
 def weights_type(module: nn.Module) -> torch.dtype:
-    """Return the type of a network's weights, which is that of its inputs; float32 where it has none.
+    """Return the type of a network's weights, which is that of its inputs; float32 if it has none.
 
     >>> weights_type(nn.Conv2d(1, 1, 1).double()), weights_type(nn.ReLU())
     (torch.float64, torch.float32)
@@ -115,19 +115,19 @@ def weights_type(module: nn.Module) -> torch.dtype:
 
 
 class CalledBy(nn.Module):
-    """A network that takes images alone, made of one that is called in another way.
+    """Wraps a network that is called in another way as one that takes only images.
 
     >>> network = nn.Bilinear(3, 4, 2)
     >>> with_context = CalledBy(network, lambda network, images: network(images, torch.ones(len(images), 4)))
     >>> call_network(with_context, torch.rand(5, 3)).shape, list(with_context.state_dict())
     (torch.Size([5, 2]), ['weight', 'bias'])
 
-    It has the network's own parameters, buffers and layers, under their names, and its mode.
+    It shares the network's parameters, buffers and layers, by their names, and its mode.
     """
 
     def __init__(self, network: nn.Module, call: Callable[[nn.Module, Tensor], Any]) -> None:
         training = network.training
-        self.__dict__["network"] = network  # not as a layer
+        self.__dict__["network"] = network  # not registered as a layer
         super().__init__()
         self.training = training
         self.call = call
@@ -150,7 +150,7 @@ class CalledBy(nn.Module):
 
 
 def constants_of(module: nn.Module) -> list[Tensor]:
-    """Return the tensors that the call of a network brings along, which do not depend on the images."""
+    """Return the tensors in the closure of a network's `call`, which do not depend on the images."""
     if not isinstance(module, CalledBy) or not isfunction(module.call):
         return []
     variables = getclosurevars(module.call)
@@ -158,9 +158,9 @@ def constants_of(module: nn.Module) -> list[Tensor]:
 
 
 class _NothingCompiled:
-    """Runs what a forward pass has compiled in it as it is written, so that its functions can be seen and changed.
+    """Disables compilation in a forward pass, so that its operations can be followed and overridden.
 
-    PyTorch knows one stance for all threads: the first to come takes it, and the last to go gives it back.
+    PyTorch has one stance for all threads: the first thread sets it, and the last one restores it.
     """
 
     def __init__(self) -> None:
@@ -185,11 +185,11 @@ _nothing_compiled = _NothingCompiled()
 
 
 def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -> InterpretError:
-    """Return the error that says where and why a forward pass failed."""
+    """Return the error with the layer and the reason for which a forward pass failed."""
     name, layer, shape = _where(module, error)
     kind = type(layer.network if isinstance(layer, CalledBy) else layer).__name__
     where = f"layer {name!r} ({kind})" if name else f"the network ({kind})"
-    # of several inputs in one tensor, those are meant that are the images'
+    # of several inputs in one tensor, only the channels of the images count
     given = (getattr(getattr(module, "call", None), "channels", images.shape[1]), *images.shape[2:])
     channels = getattr(layer, "in_channels", None)
     if shape is not None and isinstance(channels, int) and len(shape) == 3 and channels != shape[0] == given[0]:
@@ -213,7 +213,7 @@ def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -
 def _where(module: nn.Module, error: Exception) -> tuple[str, nn.Module, tuple[int, ...] | None]:
     """Return the innermost layer that was running as the error was raised, and its input's shape without the batch.
 
-    The traceback's frames know it: nothing need be noted while a network runs.
+    They are found in the frames of the traceback, at no cost while a network runs.
     """
     names = {layer: name for name, layer in module.named_modules()}
     found: nn.Module = module
@@ -232,7 +232,7 @@ def _where(module: nn.Module, error: Exception) -> tuple[str, nn.Module, tuple[i
 
 
 def _own(frame: FrameType, names: dict[nn.Module, str]) -> nn.Module | None:
-    """Return the layer one of whose methods a frame runs."""
+    """Return the layer whose method runs in a frame."""
     one = frame.f_locals.get("self")
     return one if isinstance(one, nn.Module) and one in names else None
 

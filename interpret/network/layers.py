@@ -1,4 +1,4 @@
-"""Layers by name: which ones are meant, and what they return as the network runs."""
+"""Select layers by name, and receive their outputs while the network runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interpret.network.weights import named_layers
 from interpret.support.errors import InterpretError, unknown
 
 WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-"""The kinds of layer whose outputs are units unless the user says otherwise."""
+"""The kinds of layers whose outputs are units."""
 
 
 def select_layers(
@@ -31,10 +31,10 @@ def select_layers(
 
     Args:
         module: the network.
-        patterns: names or globs (`features.*`), several also separated by commas; None: every layer with units. A bare
-            name is that layer alone, whatever it is. Of what a glob matches, the layers with units are chosen:
-            convolutions and linear layers (see `has_units`). A glob that matches none of them (`*.relu`) chooses what
-            it matches, but for layers that only pass on what another did.
+        patterns: names or globs (`features.*`), several also separated by commas; None: every layer with units. A full
+            name selects that layer alone, of any kind. Of what a glob matches, the layers with units are chosen:
+            convolutions and linear layers (see `has_units`). A glob that matches none of them (`*.relu`) chooses all
+            that it matches, except layers that only pass on another's output.
         among: the names that globs and the default choose from, such as those of the layers that run; None: all.
 
     Raises:
@@ -62,17 +62,17 @@ def select_layers(
 
 
 def has_units(layer: nn.Module) -> bool:
-    """Return whether a layer's outputs are units: a convolution's or a linear layer's, also one of the user's own.
+    """Return whether a layer's outputs are units: a convolution or a linear layer, also of the user's own class.
 
     >>> import torch
-    >>> class Standardised(nn.Module):  # a convolution that is none of torch's classes
+    >>> class Standardised(nn.Module):  # a convolution of another class than torch's
     ...     def __init__(self):
     ...         super().__init__()
     ...         self.kernels = nn.Parameter(torch.ones(8, 3, 5, 5))
     >>> has_units(nn.Conv2d(3, 8, 5)), has_units(Standardised()), has_units(nn.Sequential(nn.Conv2d(3, 8, 5)))
     (True, True, False)
 
-    A layer of the user's own is known by the kernels [units, channels, height, width] that it holds itself.
+    A layer of the user's own is recognised by a parameter [units, channels, height, width].
     """
     if isinstance(layer, WITH_UNITS):
         return True
@@ -82,11 +82,11 @@ def has_units(layer: nn.Module) -> bool:
 
 
 _HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
-"""What holds parameters for another layer."""
+"""Modules that hold parameters of another layer."""
 
 
 def _distinct(layers: dict[str, nn.Module]) -> list[str]:
-    """Return the names of those layers that do something: no identity, and no sequence beside its last layer."""
+    """Return the names of layers without identities, and without sequences whose last layer is among them."""
     passing = (nn.Identity, nn.Dropout, nn.Dropout2d)
     matched = set(layers.values())
     repeating = {
@@ -103,7 +103,7 @@ def did_not_run(name: str) -> InterpretError:
 
 
 def split_patterns(patterns: str | Iterable[str]) -> list[str]:
-    """Return names and globs one by one; in one text, they are separated by commas.
+    """Return names and globs as a list; in one text, they are separated by commas.
 
     >>> split_patterns("conv1, layer1.*")
     ['conv1', 'layer1.*']
@@ -142,8 +142,8 @@ def tensors_in(tree: object) -> Iterator[Tensor]:
             yield from tensors_in(branch)
 
 
-class StopForward(Exception):  # noqa: N818 - not an error: it ends a forward pass that has given all that was asked
-    """Ends a forward pass early; `first_outputs` swallows it."""
+class StopForward(Exception):  # noqa: N818 - not an error
+    """Ends a forward pass early; `first_outputs` catches it."""
 
 
 @contextmanager
@@ -157,10 +157,10 @@ def first_outputs(
 ) -> Iterator[None]:
     """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
 
-    The output comes with its units as the second dimension. A layer that runs several times in one pass (a shared
-    rectifier) counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward
-    pass ends as soon as every named layer has returned. `count` is how many images run: of one, a network that calls
-    `squeeze` takes the dimension away, which is put back. With `raw`, the output comes as the layer returned it.
+    The output has its units as the second dimension. A layer that runs several times in one pass (a shared rectifier)
+    counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward pass ends as
+    soon as every named layer has returned. `count` is the number of images: if it is 1, a dimension that a `squeeze`
+    has removed is restored. With `raw`, the output is passed as the layer returned it.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
     >>> import torch

@@ -1,4 +1,4 @@
-"""A network with what is needed to feed it and to name what it answers."""
+"""A network with its preprocessing and the names of its classes."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Model:
     """
 
     module: nn.Module
-    """The network; given wrapped or compiled, the plain one in it."""
+    """The network, without anything that wraps or compiles it."""
     name: str
     preprocess: Preprocess | None = None
-    """How a picture becomes the module's input, and back; None where nobody said."""
+    """How a picture becomes the module's input, and back; None if unknown."""
     classes: tuple[str, ...] | None = None
-    """What the outputs stand for, in their order; of a network with one output, the two classes that it tells apart."""
+    """The classes, in the order of the outputs; for a network with one output, the two classes."""
     outputs: str | None = None
     """How outputs become probabilities: "softmax", "sigmoid" (one score a label, or one for two classes),
-    "probabilities" (as they are) or "log-probabilities"; None: as they show, see `interpret.network.answers`."""
+    "probabilities" (as they are) or "log-probabilities"; None: by their values, see `interpret.network.answers`."""
     spec: str | None = None
     """What `interpret.load` takes to make this model again; None for a module made in memory."""
     weights: str | None = None
-    """What `interpret.load` takes as its weights, where they are not the network's own."""
+    """What `interpret.load` takes as its weights, if they are not the network's own."""
     origin: str = ""
     """Where the weights come from, in one sentence."""
     card: str | None = None
-    """The model's card in Markdown: what it is, how it was trained, how well it does."""
+    """The model's card in Markdown: what it is, how it was trained, how accurate it is."""
     varying: bool = False
-    """Whether analyses go on though the network's answers vary by chance or with the other images of a batch."""
+    """Whether analyses accept outputs that vary by chance or with the other images of a batch."""
 
     def __post_init__(self) -> None:
         self.module = plain_network(self.module)
@@ -57,14 +57,17 @@ class Model:
         return self.module(images)
 
     def __repr__(self) -> str:
-        told = [self.name, count(sum(one.numel() for one in self.module.parameters() if not is_lazy(one)), "parameter")]
+        parts = [
+            self.name,
+            count(sum(one.numel() for one in self.module.parameters() if not is_lazy(one)), "parameter"),
+        ]
         if self.preprocess is not None:
-            told.append(f"input {' × '.join(map(str, self.input_shape))}")
+            parts.append(f"input {' × '.join(map(str, self.input_shape))}")
         if self.classes is not None:
-            told.append(f"{len(self.classes):,} class" + "es" * (len(self.classes) != 1))
+            parts.append(f"{len(self.classes):,} class" + "es" * (len(self.classes) != 1))
         if self.origin:
-            told.append(self.origin)
-        return f"<Model: {', '.join(told)}>"
+            parts.append(self.origin)
+        return f"<Model: {', '.join(parts)}>"
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -77,7 +80,7 @@ class Model:
 
     @property
     def preprocess_remedy(self) -> str:
-        """What to do so that it says how a picture becomes its input.
+        """How to give the model a preprocessing, for messages.
 
         >>> Model(nn.Conv2d(1, 2, 3), name="mine").preprocess_remedy
         'load it with preprocess=Preprocess((height, width), mean=…, std=…)'
@@ -93,7 +96,7 @@ class Model:
 
     @property
     def colours(self) -> str:
-        """What the input's channels are: "RGB", "BGR" or "L"; "RGB" where nobody said."""
+        """The input's channels: "RGB", "BGR" or "L"; "RGB" if unknown."""
         return self.preprocess.channels if self.preprocess is not None else "RGB"
 
     @property
@@ -118,7 +121,7 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def as_model(model: Model | nn.Module) -> Model:
-    """Return `model` itself, or a bare module as a `Model` that knows no more than its class's name.
+    """Return `model` itself, or a `Model` of a bare module, named after its class.
 
     >>> as_model(nn.Identity()).name
     'Identity'

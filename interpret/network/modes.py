@@ -1,4 +1,4 @@
-"""Modes: a network that is only looked at, and is left as it was."""
+"""Evaluation mode and constant parameters, restored at the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from interpret.network.wrappers import refuse_without_numbers
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode with constant parameters, and back as it was at the end.
+    """Put a network in evaluation mode with constant parameters, and restore it at the end.
 
     >>> network = nn.Linear(2, 2).train()
     >>> with frozen(network):
@@ -35,11 +35,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a network in evaluation mode, and back as it was at the end.
+    """Put a network in evaluation mode, and restore it at the end.
 
-    Buffers that the forward pass updates all the same (a batch norm that stays in training mode) get their values
-    back, layers the tensors that a hook has replaced in them (weight norm), and the random generators their state,
-    which dropout that was left on has used.
+    Also restored are buffers that a forward pass updates (a batch norm that stays in training mode), tensors that a
+    hook replaces in layers (weight norm), and the state of the random generators, which active dropout uses.
     """
     with (
         _unchanged_buffers(module),
@@ -71,7 +70,7 @@ def unchanged_modes(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def constant_parameters(module: nn.Module) -> Iterator[None]:
-    """Make a network's parameters constants, and back as they were at the end."""
+    """Make a network's parameters constants, and restore them at the end."""
     learning = [parameter for parameter in module.parameters() if parameter.requires_grad]
     try:
         for parameter in learning:
@@ -84,7 +83,7 @@ def constant_parameters(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
-    """Give buffers back what they held, whether the network changed them or put others in their place."""
+    """Restore buffers, whether the network changes or replaces them."""
     before = [
         (owner, name, buffer, None if _has_no_values(buffer) else buffer.detach().clone())
         for owner in module.modules()
@@ -103,7 +102,7 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _unchanged_attributes(module: nn.Module) -> Iterator[None]:
-    """Give layers back the tensors that are no parameters or buffers of theirs."""
+    """Restore the tensors in layers that are neither parameters nor buffers."""
     before = [
         (layer, name, value)
         for layer in module.modules()
@@ -134,7 +133,7 @@ def unchanged_random_state(module: nn.Module | None = None) -> Iterator[None]:
     parameters = () if module is None else module.parameters()
     devices = {parameter.device for parameter in parameters} - {torch.device("cpu"), torch.device("meta")}
     kind = next((device.type for device in devices), "cuda")
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that users' code draws from
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that users' code uses
     with torch.random.fork_rng([device.index or 0 for device in devices], device_type=kind):
         try:
             yield

@@ -1,4 +1,4 @@
-"""How inputs look: which values are black and which are white, on one scale for all images of a data set."""
+"""How inputs are displayed: the values of black and white, on one scale for all images of a data set."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation, one for all channels or one for each."""
 
-TAIL = 0.001
-"""The share of values, on either side, that may lie beyond black and white."""
-AT_MOST = 2**16
-"""Values of one image that are looked at to find its range."""
+CLIPPED_FRACTION = 0.001
+"""The share of values at either end that may be clipped."""
+MAX_VALUES = 2**16
+"""The number of values of one image that are used to find its range."""
 
 
 @dataclass(frozen=True)
 class PixelScale:
-    """From a network's inputs to pictures to look at: red, green and blue of `(input · std + mean) / range`.
+    """How a network's inputs become pictures: red, green and blue of `(input · std + mean) / range`.
 
     >>> PixelScale(mean=(0.5,), std=(0.25,)).display(torch.tensor([-2.0, 0.0, 2.0]).reshape(1, 1, 3))[0]
     tensor([[0.0000, 0.5000, 1.0000]])
@@ -33,12 +33,12 @@ class PixelScale:
     std: tuple[float, ...] = (1.0,)
     range: float = 1.0
     channels: str = "RGB"
-    """What three channels are: "RGB" or "BGR". A single one is grey."""
+    """The order of three channels: "RGB" or "BGR". A single one is grey."""
     said: str = ""
-    """The sentence that tells a reader where the colours come from; empty where a preprocessing says so."""
+    """The sentence on the origin of the colours for a reader; empty if they come from a preprocessing."""
 
     def display(self, images: Tensor) -> Tensor:
-        """Return inputs [..., C, H, W] as pictures [..., 3, H, W], clipped to 0 to 1, on the device where they are."""
+        """Return inputs [..., C, H, W] as pictures [..., 3, H, W], clipped to 0 to 1, on the same device."""
         mean, std = (
             torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
             for values in (self.mean, self.std)
@@ -56,21 +56,21 @@ def to_rgb(pictures: Tensor, channels: str) -> Tensor:
         return pictures.flip(-3)
     if pictures.shape[-3] == 3:
         return pictures
-    # a network of two or four channels has no colours: show their mean
+    # other numbers of channels have no colours: show their mean
     return pictures.mean(-3, keepdim=True).expand(*pictures.shape[:-3], 3, -1, -1)
 
 
 def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | None = None) -> PixelScale:
-    """Return the scale of a data set from some of its inputs [C, H, W].
+    """Return the scale of a data set, estimated from some of its inputs [C, H, W].
 
     >>> find_pixel_scale([torch.rand(3, 8, 8)]).said
     'Inputs are shown from 0 (black) to 1 (white).'
     >>> find_pixel_scale([torch.linspace(-3, 5, 999).reshape(1, 27, 37)]).said
     'Inputs are shown from −2.99 (black) to 4.99 (white), the range of the data set: their colours need not be ...'
 
-    What the data set has normalised by is undone where that gives values from 0 to 1 or to 255. Otherwise values from
-    0 to 1, from 0 to 255 and from −1 to 1 are taken for what they seem to be, and others are shown from the least to
-    the greatest value of all, but for a thousandth of them.
+    The data set's normalisation is undone if that gives values from 0 to 1 or to 255. Otherwise values from 0 to 1,
+    from 0 to 255 and from −1 to 1 are displayed on that scale, and others from the least to the greatest value, with a
+    thousandth clipped at either end.
     """
     values = [_values(image) for image in images]
     sample = np.concatenate(values) if values else np.zeros(0)
@@ -105,12 +105,12 @@ def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | No
 def _values(image: Tensor) -> NDArray[Any]:
     """Return the finite values of an image, or some of them, evenly spread."""
     flat = image.detach().reshape(-1)
-    flat = flat[:: max(1, len(flat) // AT_MOST)].float().cpu()
+    flat = flat[:: max(1, len(flat) // MAX_VALUES)].float().cpu()
     return flat[flat.isfinite()].numpy()
 
 
 def _ends(values: NDArray[Any]) -> tuple[float, float]:
-    low, high = np.quantile(values, (TAIL, 1 - TAIL)).tolist() if len(values) else (0.0, 1.0)
+    low, high = np.quantile(values, (CLIPPED_FRACTION, 1 - CLIPPED_FRACTION)).tolist() if len(values) else (0.0, 1.0)
     return low, high
 
 

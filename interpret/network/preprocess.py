@@ -1,4 +1,4 @@
-"""From a picture to a network's input, and back to something that can be looked at."""
+"""Preprocessing: from a picture to a network's input, and back to a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class Cut(NamedTuple):
-    """A resized picture's size, and where in it the input's top left corner lies (negative: padding)."""
+    """A resized picture's size, and the position of the input's top left corner in it (negative: padding)."""
 
     height: int
     width: int
@@ -33,7 +33,7 @@ class Cut(NamedTuple):
 
     @property
     def fits_in_memory(self) -> bool:
-        """Whether the whole picture may be resized at once, and not the wanted part alone."""
+        """Whether the whole picture may be resized at once, and not only the part that is cut."""
         return self.height * self.width <= 2**24
 
 
@@ -51,7 +51,7 @@ class Preprocess:
     shrinks, so that the result equals torchvision's own transforms bit for bit.
 
     Raises:
-        InterpretError: a field that is out of its range, or means and deviations that are not one a channel.
+        InterpretError: a field is out of its range, or there is not one mean and deviation for each channel.
     """
 
     size: tuple[int, int]
@@ -59,15 +59,15 @@ class Preprocess:
     channels: Channels = "RGB"
     """Their order; "L" is a single grey channel."""
     range: float = 1.0
-    """What full white is before mean and deviation: 1 or 255."""
+    """The value of full white before mean and deviation: 1 or 255."""
     mean: tuple[float, ...] = ()
-    """One a channel, in the order of `channels` and on the scale of `range`; empty: zeros."""
+    """One for each channel, in the order of `channels` and on the scale of `range`; empty: zeros."""
     std: tuple[float, ...] = ()
-    """One a channel, likewise; empty: ones."""
+    """One for each channel, in the same way; empty: ones."""
     resize: int | None = None
-    """The short side before the central crop of the rule "crop", in pixels; None: just covers `size`."""
+    """The short side before the central crop of the rule "crop", in pixels; None: as small as `size` allows."""
     rule: Rule = "crop"
-    """Where the shapes differ: cut what is too long, squash it, or pad what is too short with mean colour."""
+    """For another aspect ratio: crop the long side, squash it, or pad the short side with the mean colour."""
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class Preprocess:
         return (len(self.channels), *self.size)
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """Return a picture of any kind as standard input, float32 [C, H, W]: the centre, as `rule` says.
+        """Return a picture of any kind as an input, float32 [C, H, W]: its centre, by `rule`.
 
         >>> Preprocess((2, 2), channels="L")(Image.new("L", (9, 3), 255))
         tensor([[[1., 1.],
@@ -117,7 +117,7 @@ class Preprocess:
         return self.encode(self.cut(picture, self.central(picture.height, picture.width)))
 
     def central(self, height: int, width: int) -> Cut:
-        """Return how a picture of this height and width is resized, and where the standard input lies in it.
+        """Return how a picture of this height and width is resized, and where the central input lies in it.
 
         >>> Preprocess((224, 224), resize=256).central(480, 640)
         Cut(height=256, width=341, top=16, left=58)
@@ -144,7 +144,7 @@ class Preprocess:
         (224, 298)
         """
         short = max(short_side, math.ceil(min(height, width) * max(self.size[0] / height, self.size[1] / width)))
-        # the long side is cut off to whole pixels as torchvision does it
+        # the long side is rounded down to whole pixels, as in torchvision
         if height <= width:
             return short, max(int(short * width / height), self.size[1])
         return max(int(short * height / width), self.size[0]), short
@@ -158,8 +158,8 @@ class Preprocess:
         """
         if cut.fits_in_memory:
             return self.crop(self.resize_picture(picture, cut.height, cut.width), cut.top, cut.left)
-        # A long strip, magnified, need not fit in memory. Pillow rounds a part's edges to float32, so that a
-        # pixel may differ by a level or two from that of the whole.
+        # A long strip may not fit in memory when enlarged. Pillow rounds a part's edges to float32, so that a pixel
+        # may differ by a level or two from that of the whole picture.
         (height, width), scale = self.size, (picture.height / cut.height, picture.width / cut.width)
         top, left = max(cut.top, 0), max(cut.left, 0)
         bottom, right = min(cut.top + height, cut.height), min(cut.left + width, cut.width)
@@ -182,7 +182,7 @@ class Preprocess:
         return picture.resize((width, height), _RESAMPLING[self.interpolation])
 
     def crop(self, picture: Image.Image, top: int, left: int) -> NDArray[np.uint8]:
-        """Return the input's window of an RGB picture, uint8 [H, W, 3], mean colour where it sticks out."""
+        """Return the input's window of an RGB picture, uint8 [H, W, 3], with the mean colour outside the picture."""
         height, width = self.size
         if top >= 0 and left >= 0 and top + height <= picture.height and left + width <= picture.width:
             return np.array(picture.crop((left, top, left + width, top + height)))
@@ -192,7 +192,7 @@ class Preprocess:
 
     @property
     def mean_colour(self) -> tuple[int, int, int]:
-        """The colour, as RGB from 0 to 255, that comes nearest to an input of zeros."""
+        """The colour, as RGB from 0 to 255, that is nearest to an input of zeros."""
         red, green, blue = (self.display(torch.zeros(len(self.channels), 1, 1)) * 255).round().int().flatten().tolist()
         return red, green, blue
 
@@ -206,7 +206,7 @@ class Preprocess:
 
         Args:
             pixels: uint8, RGB [H, W, 3] or grey [H, W]. Grey is repeated for a network that takes colour;
-                colour becomes grey (ITU-R 601 luma) for one that takes grey.
+                colour becomes grey (ITU-R 601 luma) for a network that takes grey.
 
         Raises:
             InterpretError: pixels of another type or shape.
@@ -221,7 +221,7 @@ class Preprocess:
             pixels = np.repeat(pixels[..., None], 3, axis=2)
         elif self.channels == "BGR":
             pixels = pixels[..., ::-1]
-        # in NumPy: an image is too small for PyTorch's threads to help, and on a busy machine they wait for each other
+        # in NumPy: one image is too small for PyTorch's threads, which wait for each other on a busy machine
         values = np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
         values /= np.float32(255 / self.range)
         values -= np.array(self.mean, np.float32)[:, None, None]
@@ -229,7 +229,7 @@ class Preprocess:
         return torch.from_numpy(values)
 
     def display(self, images: Tensor) -> Tensor:
-        """Return inputs as pictures to look at: the inverse of `encode`, in RGB from 0 to 1.
+        """Return inputs as pictures for display: the inverse of `encode`, in RGB from 0 to 1.
 
         >>> preprocess = Preprocess((1, 1), channels="BGR", range=255, mean=(104, 117, 124))
         >>> preprocess.display(preprocess.encode(np.uint8([[[255, 51, 0]]]))).flatten()
@@ -242,7 +242,7 @@ class Preprocess:
             [..., 3, H, W], clipped to 0 to 1; grey is repeated.
 
         Raises:
-            InterpretError: images of another number of channels.
+            InterpretError: the images have another number of channels.
         """
         if images.ndim < 3 or images.shape[-3] != len(self.channels):
             raise InterpretError(
@@ -257,7 +257,7 @@ class Preprocess:
         return PixelScale(self.mean, self.std, self.range, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON and TOML can hold them; `from_dict` gives the same object back.
+        """Return the fields as JSON and TOML can hold them; `from_dict` is the inverse.
 
         >>> preprocess = Preprocess((28, 28), channels="L", mean=(0.1307,), std=(0.3081,))
         >>> Preprocess.from_dict(preprocess.to_dict()) == preprocess
@@ -269,37 +269,37 @@ class Preprocess:
     def from_torchvision(
         cls, transforms: Any, size: tuple[int, int] | None = None, channels: Channels | None = None
     ) -> Preprocess:
-        """Return the preprocessing that does what a transform of torchvision, or one that timm makes, does.
+        """Return the preprocessing that is equal to a transform of torchvision or timm.
 
         >>> from torchvision.models import ResNet18_Weights
         >>> Preprocess.from_torchvision(ResNet18_Weights.DEFAULT.transforms()).resize
         256
 
-        It may be what weights bring along (`weights.transforms()`), or a `Compose`, of the first or the second version,
-        of Resize, CenterCrop, Grayscale, ToTensor (or ToImage and ToDtype) and Normalize. On a picture, the result is
-        that of the transform bit for bit; where the transform resizes numbers instead of the picture, or makes grey of
-        colour before it resizes, it may differ by the rounding of that, at most a level or two of 255; and ToDtype
-        multiplies by 1 / 255 where this divides by 255, a difference in the last bit.
+        The transform may be that of weights (`weights.transforms()`), or a `Compose` (version 1 or 2) of Resize,
+        CenterCrop, Grayscale, ToTensor (or ToImage and ToDtype) and Normalize. On a picture, the result equals that of
+        the transform bit for bit, with two exceptions. If the transform resizes numbers instead of the picture, or
+        converts to grey before it resizes, rounding may differ by a level or two of 255. ToDtype multiplies by 1 / 255,
+        this divides by 255, which may change the last bit.
 
         Args:
             transforms: the transform.
-            size: (height, width), where the transform leaves pictures as large as they are.
-            channels: "L" or "RGB", where the transform takes grey and colour alike.
+            size: (height, width), if the transform does not resize.
+            channels: "L" or "RGB", if the transform takes both grey and colour.
 
         Raises:
-            InterpretError: a step that is random or that no preprocessing can express, by its name.
+            InterpretError: a step is random, or a preprocessing cannot express it; the step is named.
         """
         return cls(**read_transforms(transforms, size, channels))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Return the preprocessing with these fields, those of `to_dict` or of a recipe's table `[input]`.
+        """Return the preprocessing with these fields, from `to_dict` or a recipe's table `[input]`.
 
         >>> Preprocess.from_dict({"size": [28, 28], "channels": "L"}).input_shape
         (1, 28, 28)
 
         Raises:
-            InterpretError: a field that there is not, or no size.
+            InterpretError: an unknown field, or no size.
         """
         names = [field.name for field in fields(cls)]
         for name in values:
@@ -322,21 +322,21 @@ _RESAMPLING = {
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """Return a picture of any kind as plain RGB, the way up that its EXIF orientation says.
+    """Return a picture of any kind as RGB, oriented by its EXIF data.
 
     >>> upright(Image.new("RGBA", (2, 1), (255, 0, 0, 128))).getpixel((0, 0))
     (255, 127, 127)
 
-    What is transparent lies on white. Grey of more than 8 bits is scaled so that full white stays full white:
+    Transparent pixels are put on white. Grey of more than 8 bits is scaled so that full white stays full white:
     integers from 0..65535; floating point from 0..1, 0..255 or 0..65535, the first that holds all values; any
-    other range from its least to its greatest value. NaN and infinity are black. Of an animation it takes the
-    frame that the picture stands at, which is the first one in a freshly opened file.
+    other range from its least to its greatest value. NaN and infinity are black. Of an animation, the current frame is
+    used, which is the first one in a freshly opened file.
 
     Raises:
-        OSError, SyntaxError, ValueError: what Pillow raises for a file that does not decode.
+        OSError, SyntaxError, ValueError: Pillow cannot decode the file.
     """
     picture.load()
-    with suppress(Exception):  # a damaged EXIF block leaves the picture as it lies
+    with suppress(Exception):  # a damaged EXIF block does not rotate the picture
         picture = ImageOps.exif_transpose(picture)
     if picture.mode == "F" or picture.mode.startswith("I"):
         return Image.fromarray(_to_8_bit(np.asarray(picture))).convert("RGB")
@@ -348,7 +348,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale a deep grey picture to 8 bits."""
+    """Scale a grey picture of more than 8 bits to 8 bits."""
     floating = values.dtype.kind == "f"
     levels = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = levels.min(), levels.max()

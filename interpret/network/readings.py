@@ -8,11 +8,11 @@ READINGS = {
     "probabilities": "{outputs} as they are",
     "log-probabilities": "the exponential of {outputs}",
 }
-"""What an output may be taken for, by name; see `interpret.network.answers`."""
+"""The ways in which outputs are read as probabilities; see `interpret.network.answers`."""
 
 
 def in_words(reading: str, part: str = "") -> str:
-    """Return a sentence that tells where probabilities come from; none for a result that does not know.
+    """Return a sentence on how probabilities were computed; an empty one for a result that has no reading.
 
     >>> in_words("softmax")
     "Probabilities are the softmax of the network's outputs."

@@ -1,4 +1,4 @@
-"""Teaching the table of operations a function of the user's own."""
+"""Register functions of the user's own in the table of operations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Window = tuple[Any, Any, Any]
 
 
 class Registration:
-    """What `register_operation` added; `remove` takes it away, and so does the end of a `with` block.
+    """Returned by `register_operation`; `remove` undoes the registration, and so does the end of a `with` block.
 
     >>> import torch
     >>> registration = register_operation(torch.erfinv, backward="slope", grid="elementwise")
@@ -48,7 +48,7 @@ class Registration:
         self._undo = list(undo)
 
     def remove(self) -> None:
-        """Forget the operation; the second time, do nothing."""
+        """Undo the registration; the second call does nothing."""
         while self._undo:
             self._undo.pop()()
 
@@ -67,7 +67,7 @@ def register_operation(
     grid: str | Window | Callable[..., Window] | None = None,
     mixes_units: bool | None = None,
 ) -> Registration:
-    """Tell what a function of your own does, so that rules, receptive fields and connectivity follow it.
+    """Register a function of your own, so that rules, receptive fields, connectivity and occlusion cover it.
 
     >>> import torch
     >>> from torch import nn
@@ -90,7 +90,7 @@ def register_operation(
     >>> torch.autograd.grad(output, image, torch.tensor([[1.0, -1.0]]))[0]  # rectified, as behind nn.SiLU
     tensor([[1., 0.]])
 
-    A function that works in windows says of what size, stride and padding they are:
+    For a function that works in windows, give their size, stride and padding:
 
     >>> class Blur(nn.Module):
     ...     def forward(self, x):
@@ -100,11 +100,11 @@ def register_operation(
     (5, 5)
 
     Args:
-        function: what is called as one operation. A function of torch, or its name as a warning prints it ("erfinv");
-            a subclass of `torch.autograd.Function`, whose `apply` is followed; a subclass of `nn.Module`, whose
-            `forward` is; or a Python function, which is followed wherever a module has it by a name (not where a layer
-            keeps it as an attribute: register the layer's class).
-        like: an operation that does the same; the following arguments change what they name.
+        function: the operation. A function of torch, or its name as a warning prints it ("erfinv");
+            a subclass of `torch.autograd.Function`, whose `apply` counts as the operation; a subclass of `nn.Module`,
+            whose `forward` does; or a Python function, which is replaced wherever a Python module has a name for it (if
+            a layer keeps it as an attribute, register the layer's class instead).
+        like: an operation of torch with the same properties; the following arguments override them.
         backward: how a signal passes back.
 
             - "linear": by the transpose, in every rule; "shape": likewise, where values are only moved or copied;
@@ -123,7 +123,7 @@ def register_operation(
         mixes_units: whether a channel of the result is another unit than that channel of the operand; None: no.
 
     Returns:
-        What undoes it: call its `remove()`, or use it in a `with` statement.
+        A registration: call its `remove()` to undo it, or use it in a `with` statement.
 
     Raises:
         InterpretError: neither `like` nor `backward` is given, an unknown value, or a function that is registered
@@ -147,7 +147,7 @@ def register_operation(
 
 def _operation(like: Any, backward: Any, grid: Any, mixes_units: bool | None) -> Operation:
     if like is None and backward is None:
-        raise InterpretError("say what the function does: give like= an operation, or backward= and grid=")
+        raise InterpretError("give like= an operation, or backward= and grid=")
     found = UNKNOWN
     if like is not None:
         found = operation_of(like if callable(like) else _named(like))
@@ -158,7 +158,7 @@ def _operation(like: Any, backward: Any, grid: Any, mixes_units: bool | None) ->
     passes = found.backward if backward is None else Backward(backward)
     if passes is not None and passes not in (*PASSES_BACK, Backward.CAST, Backward.MAXIMUM, Backward.CHOICE):
         raise InterpretError(
-            f"like={like!r} passes a signal back in a way of its own ({passes}): give backward=, one of "
+            f"like={like!r} has a backward pass that cannot be reused ({passes}): give backward=, one of "
             f"{', '.join(PASSES_BACK)}, as well"
         )
     moves, window = found.grid, found.window
@@ -173,7 +173,7 @@ def _operation(like: Any, backward: Any, grid: Any, mixes_units: bool | None) ->
 
 
 def _named(name: str) -> Callable[..., Any]:
-    """Return something of an operation's name."""
+    """Return a function with an operation's name."""
 
     def named() -> None: ...
 
@@ -182,11 +182,11 @@ def _named(name: str) -> Callable[..., Any]:
 
 
 def _registered_already(name: str) -> InterpretError:
-    return InterpretError(f"{name!r} is registered already: take that away first, by its remove()")
+    return InterpretError(f"{name!r} is registered already: call remove() of that registration first")
 
 
 def _register_known(function: Any, operation: Operation) -> Registration:
-    """Add a row for what torch itself shows to its modes."""
+    """Add a row for a function of torch."""
     key = function if not isinstance(function, str) and function in BY_FUNCTION else None
     if key is None:
         key = operation_name(function if callable(function) else _named(function))
@@ -197,7 +197,7 @@ def _register_known(function: Any, operation: Operation) -> Registration:
 
 
 class _Whole:
-    """A function that modes see as one operation, whatever it calls."""
+    """A function that torch's modes see as one operation."""
 
     def __init__(self, call: Callable[..., Any], named: Any, operation: Operation) -> None:
         self._call = call
@@ -237,11 +237,11 @@ def _replace_attribute(owner: type, name: str, replacement: Callable[[Any], Any]
 
 
 _REPLACED: dict[type, set[str]] = {}
-"""Of classes that are registered, which attribute was replaced."""
+"""Registered classes, and the attributes that were replaced."""
 
 
 def _replace_everywhere(function: FunctionType, whole: _Whole) -> Registration:
-    """Put another in a function's place in every module that has it by a name."""
+    """Replace a function in every Python module that has a name for it."""
     spaces = [vars(module) for module in list(sys.modules.values()) if hasattr(module, "__dict__")]
     spaces.append(function.__globals__)
     places = [(space, name) for space in spaces for name, value in list(space.items()) if value is function]

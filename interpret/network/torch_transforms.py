@@ -1,4 +1,4 @@
-"""What the transforms of torchvision and its kin say: how pictures become inputs, what normalises, what is random."""
+"""Read transforms of torchvision and similar libraries: preprocessing, normalisation, random steps."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from interpret.network.pixel_scale import Normalisation
 from interpret.support.errors import InterpretError
 
 LIBRARIES = ("torchvision.", "timm.")
-"""Whose transforms are known by their names."""
+"""Libraries whose transforms are recognised by name."""
 AUGMENTING = ("albumentations.", "kornia.", "imgaug", "monai.", "audiomentations")
-"""Whose transforms may be random whatever they are called."""
+"""Libraries whose transforms are random unless named in `PLAIN`."""
 RANDOM = (
     "AugMix AugMixAugment AutoAugment ColorJitter CutMix ElasticTransform GaussianBlur GaussianNoise JPEG MixUp "
     "RandAugment ScaleJitter ThreeAugment TrivialAugmentWide"
 ).split()
-"""Random transforms whose names do not begin with it."""
+"""Random transforms whose names do not begin with "Random"."""
 PLAIN = "BasicTransform CenterCrop Compose Normalize PadIfNeeded Resize SmallestMaxSize ToFloat ToTensorV2".split()
 
 
 def read_transforms(
     transforms: Any, size: tuple[int, int] | None = None, channels: str | None = None
 ) -> dict[str, Any]:
-    """Return the fields of the preprocessing that does what a transform does; see `Preprocess.from_torchvision`."""
+    """Return the fields of the preprocessing that is equal to a transform; see `Preprocess.from_torchvision`."""
     if type(transforms).__name__ == "ImageClassification" and hasattr(transforms, "crop_size"):
-        reading = _Reading()
-        reading.resize(transforms.resize_size, transforms.interpolation, antialias=True)
-        reading.cut(transforms.crop_size)
-        reading.numbers, reading.range = "float", 1.0
-        reading.mean, reading.std = _floats(transforms.mean), _floats(transforms.std)
+        steps = _Steps()
+        steps.resize(transforms.resize_size, transforms.interpolation, antialias=True)
+        steps.cut(transforms.crop_size)
+        steps.numbers, steps.range = "float", 1.0
+        steps.mean, steps.std = _floats(transforms.mean), _floats(transforms.std)
     else:
-        reading = _Reading()
+        steps = _Steps()
         for step in steps_of(transforms):
-            reading.take(step)
-    return reading.result(size, channels)
+            steps.add(step)
+    return steps.result(size, channels)
 
 
-class _Reading:
-    """What has been read of a transform's steps, in their order."""
+class _Steps:
+    """The fields of a preprocessing, updated by each step of a transform in order."""
 
     def __init__(self) -> None:
         self.numbers: str = "picture"
-        """What passes from step to step: a picture, "uint8" or "float" numbers."""
+        """The data between steps: a "picture", or "uint8" or "float" numbers."""
         self.range: float | None = None
         self.short_side: int | None = None
         self.size: tuple[int, int] | None = None
@@ -53,7 +53,7 @@ class _Reading:
         self.mean: tuple[float, ...] = ()
         self.std: tuple[float, ...] = ()
 
-    def take(self, step: Any) -> None:
+    def add(self, step: Any) -> None:
         name = type(step).__name__
         known = type(step).__module__.startswith(LIBRARIES)
         if getattr(step, "__name__", "") == "_convert_image_to_rgb" or (known and name in ("Identity", "RGB")):
@@ -87,7 +87,7 @@ class _Reading:
         else:
             name = getattr(step, "__name__", name)
             raise _unreadable(name, "only Resize, CenterCrop, Grayscale, ToTensor (or ToImage, ToDtype) and Normalize "
-                "can be said in numbers")  # fmt: skip
+                "can be read")  # fmt: skip
 
     def _to_float(self, scaled: bool) -> None:
         if self.range is None:
@@ -125,14 +125,14 @@ class _Reading:
 
     def result(self, size: tuple[int, int] | None, channels: str | None) -> dict[str, Any]:
         if self.numbers != "float":
-            raise InterpretError("the transform ends in a picture and not in floating point: add ToTensor at its end")
+            raise InterpretError("the transform does not end in floating point: add ToTensor at its end")
         if self.size is None and self.short_side is not None:
             raise _unreadable("Resize", "its inputs have no fixed size: add CenterCrop, or give Resize both sides")
         if self.size is None and size is None:
-            raise InterpretError("the transform leaves pictures as large as they are: say size=(height, width)")
+            raise InterpretError("the transform does not resize: give size=(height, width)")
         given = self.channels or channels or ("RGB" if len(self.mean) == 3 else None)
         if given is None:
-            raise InterpretError("the transform takes grey and colour alike: say channels='L' or channels='RGB'")
+            raise InterpretError("the transform takes both grey and colour: give channels='L' or channels='RGB'")
         if len(self.mean) not in (0, 1, len(given)):
             raise _unreadable("Normalize", f"it has {len(self.mean)} means for {len(given)} channels")
         mean, std = (values * len(given) if len(values) == 1 else values for values in (self.mean, self.std))
@@ -158,14 +158,14 @@ def _floats(values: Any) -> tuple[float, ...]:
 
 
 def steps_of(transform: Any) -> Iterator[Any]:
-    """Yield the steps of a transform one by one, in their order.
+    """Yield the steps of a transform in order.
 
     >>> from torchvision.transforms import Compose, ToTensor
     >>> list(steps_of(Compose([Compose([ToTensor()])])))
     [ToTensor()]
     """
     inner = getattr(transform, "transforms", None)
-    if type(transform).__name__ == "StandardTransform":  # torchvision's pair of one for images and one for labels
+    if type(transform).__name__ == "StandardTransform":  # torchvision's pair of transforms, for images and for labels
         inner = [transform.transform] if transform.transform is not None else []
     if isinstance(transform, torch.nn.Sequential | list | tuple):
         inner = list(transform)
@@ -177,13 +177,13 @@ def steps_of(transform: Any) -> Iterator[Any]:
 
 
 def is_random(step: Any) -> bool:
-    """Return whether a step may give another image each time."""
+    """Return whether a step is random."""
     name, module = type(step).__name__, type(step).__module__
     return name.startswith("Random") or name in RANDOM or (module.startswith(AUGMENTING) and name not in PLAIN)
 
 
 def _steps_in(dataset: Any, depth: int = 0) -> list[Any]:
-    """Return the steps of the transforms that a data set holds, or the ones that it consists of."""
+    """Return the steps of the transforms in a data set, and in data sets inside it."""
     held = getattr(dataset, "__dict__", {})
     if not isinstance(held, dict) or depth > 8:
         return []
@@ -197,7 +197,7 @@ def _steps_in(dataset: Any, depth: int = 0) -> list[Any]:
 
 
 def normalisation_of(dataset: Any) -> Normalisation | None:
-    """Return the mean and the deviation by which a data set's own transform normalises, if it tells them.
+    """Return the mean and the deviation of a data set's own normalisation; None if unknown.
 
     >>> from torchvision.datasets import FakeData
     >>> from torchvision.transforms import Compose, Normalize, ToTensor

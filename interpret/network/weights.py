@@ -1,7 +1,7 @@
-"""Weights: what a layer multiplies with, what truly holds it, and copies of networks that keep both.
+"""The weight that a layer uses, the parameters that it is computed from, and copies of networks that keep both.
 
 A layer's weight need not be a parameter: weight norm, spectral norm and pruning compute it from others, in a hook
-before each forward pass or, as `torch.nn.utils.parametrizations` do, whenever it is asked for.
+before each forward pass or, as `torch.nn.utils.parametrizations` do, at each access.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from interpret.network.torch_internals import forward_pre_hooks, own_buffers, ow
 from interpret.support.errors import InterpretError
 
 POWER_ITERATIONS = 100
-"""After how many the norm that spectral norm estimates belongs to new weights."""
+"""The number of power iterations after which spectral norm's estimate fits new weights."""
 
 
 def kind_of(layer: nn.Module) -> str:
-    """Return the name of a layer's class, as its author knows it.
+    """Return the name of a layer's class, without parametrizations.
 
     >>> kind_of(nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 3)))
     'Conv2d'
@@ -32,7 +32,7 @@ def kind_of(layer: nn.Module) -> str:
 
 
 def named_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield what `named_modules` does, without the modules that only compute another's weights.
+    """Yield the same as `named_modules`, without modules that only compute another's weights.
 
     >>> network = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(1, 1)))
     >>> [name for name, _ in named_layers(network)]
@@ -47,13 +47,13 @@ def named_layers(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def has_layers(layer: nn.Module) -> bool:
-    """Whether there are layers inside a layer."""
+    """Return whether there are layers inside a layer."""
     return sum(1 for _ in named_layers(layer)) > 1
 
 
 @torch.no_grad()
 def weight_of(layer: nn.Module) -> Tensor | None:
-    """Return the weight that a layer would use in evaluation mode now; None where it has none.
+    """Return the weight that a layer would use in evaluation mode; None if it has none.
 
     >>> layer = nn.utils.parametrizations.weight_norm(nn.Linear(1, 1))
     >>> with torch.no_grad():
@@ -62,20 +62,20 @@ def weight_of(layer: nn.Module) -> Tensor | None:
     tensor([[3.]])
     """
     with evaluating(layer):
-        user = layer if is_parametrized(layer) or "weight" not in vars(layer) else _written_into(layer)
+        user = layer if is_parametrized(layer) or "weight" not in vars(layer) else _after_hooks(layer)
         weight = getattr(user, "weight", None)
     return weight.detach() if isinstance(weight, Tensor) else None
 
 
-def _written_into(layer: nn.Module) -> nn.Module:
-    """Return what a layer is after its hooks have run, of which it knows nothing itself."""
-    stand_in = twin_of(layer, parameters=own_parameters(layer), buffers=own_buffers(layer), parts=own_parts(layer))
-    _run_hooks(stand_in)
-    return stand_in
+def _after_hooks(layer: nn.Module) -> nn.Module:
+    """Return a twin of a layer on which its hooks have run; the layer itself is not changed."""
+    twin = twin_of(layer, parameters=own_parameters(layer), buffers=own_buffers(layer), parts=own_parts(layer))
+    _run_hooks(twin)
+    return twin
 
 
 def held_by(layer: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and buffers that are a layer's own: not those of layers inside it.
+    """Return the parameters and buffers of a layer itself, without those of layers inside it.
 
     >>> sorted(held_by(nn.utils.parametrizations.weight_norm(nn.Linear(1, 1))))
     ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
@@ -90,24 +90,24 @@ def held_by(layer: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def draw_again(layer: nn.Module) -> None:
-    """Draw a layer's weights anew, where they are held.
+    """Reinitialise a layer's weights in place.
 
-    By the layer's own `reset_parameters`; each of the parameters that it leaves as it was is permuted. What a
-    parametrization computes is drawn as it would be without one, and given back to it.
+    The layer's own `reset_parameters` is used; parameters that it does not change are permuted. Weights that a
+    parametrization computes are initialised as without one, and assigned to it.
     """
     if is_parametrized(layer):
         _draw_parametrized(layer)
     else:
         _draw(layer)
     if is_parametrized(layer) or "weight" in vars(layer):
-        _settle(layer)
+        _update_estimates(layer)
 
 
 def _draw(layer: nn.Module) -> None:
     held = dict(layer.named_parameters(recurse=False))
     before = {name: tensor.clone() for name, tensor in held.items()}
     for tensor in held.values():
-        tensor.add_(1)  # for what is written over by equal numbers to be told from what is not
+        tensor.add_(1)  # so that a reset to the same values shows as a change
     moved = {name: tensor.clone() for name, tensor in held.items()}
     reset: Any = getattr(layer, "reset_parameters", None)
     if callable(reset):
@@ -126,7 +126,7 @@ def _draw_parametrized(layer: nn.Module) -> None:
     for name, weight in computed.items():
         try:
             setattr(layer, name, weight.data)
-        except (RuntimeError, NotImplementedError):  # which has no inverse
+        except (RuntimeError, NotImplementedError):  # the parametrization has no inverse
             for tensor in parts[name].parameters(recurse=False):
                 tensor.copy_(_permuted(tensor))
 
@@ -136,17 +136,17 @@ def _permuted(tensor: Tensor) -> Tensor:
 
 
 def copied(module: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
-    """Return a deep copy of a network, also where a hook has left a computed weight in it, which PyTorch cannot copy.
+    """Return a deep copy of a network, also if a hook has left a computed weight in it, which PyTorch cannot copy.
 
     >>> network = nn.utils.parametrizations.weight_norm(nn.Linear(1, 1))
     >>> copied(network) is network
     False
 
     Args:
-        memo: what stands for an object in the copy, by its id, as `copy.deepcopy` takes it.
+        memo: replacements of objects in the copy, by id, as for `copy.deepcopy`.
 
     Raises:
-        InterpretError: a network that refuses to be copied.
+        InterpretError: the network cannot be copied.
     """
     found: dict[int, Any] = dict(memo or {})
     for layer in module.modules():
@@ -155,15 +155,15 @@ def copied(module: nn.Module, memo: Mapping[int, Any] | None = None) -> Any:
                 found.setdefault(id(value), value.detach().clone())
     try:
         return copy.deepcopy(module, found)
-    except Exception as error:  # what a user's module holds may refuse to be copied, in any way
+    except Exception as error:  # the user's objects may raise anything
         raise InterpretError(
-            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}), which this needs: "
-            "take out of it what refuses, or give it a __deepcopy__"
+            f"{type(module).__name__} cannot be copied ({type(error).__name__}: {error}), as is needed here: "
+            "remove the object that cannot, or give it a __deepcopy__"
         ) from error
 
 
-def _settle(layer: nn.Module) -> None:
-    """Let what is estimated of a weight, such as its spectral norm, follow the weight, as training does."""
+def _update_estimates(layer: nn.Module) -> None:
+    """Update estimates of a weight, such as its spectral norm, as training does."""
     with unchanged_modes(layer.modules()):
         layer.train()
         for _ in range(POWER_ITERATIONS):
@@ -176,9 +176,9 @@ def _settle(layer: nn.Module) -> None:
 
 
 def _run_hooks(layer: nn.Module) -> None:
-    """Let hooks compute a layer's weight from what holds it, as they do before a forward pass."""
+    """Run the hooks that compute a layer's weight, as before a forward pass."""
     for hook in forward_pre_hooks(layer):
         try:
             hook(layer, ())
-        except Exception:  # one that looks at the inputs computes no weight from them
+        except Exception:  # a hook that needs the inputs computes no weight
             continue

@@ -1,4 +1,4 @@
-"""The plain network inside what people wrap it in; what has no layers to look into is refused."""
+"""Unwrap networks (`DataParallel`, `torch.compile` …), and refuse those whose layers do not run."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ WRAPPERS = {
     "AveragedModel": "module",
     COMPILED_MODULE[0]: COMPILED_MODULE[1],
 }
-"""PyTorch's modules that answer as the one inside them does, and where they hold it."""
-_REMEDY = "pass the Python module that it was made of"
+"""PyTorch's modules that only call the module inside them, and the attribute that holds it."""
+_REMEDY = "pass the Python module that it was made from"
 
 
 def plain_network(module: nn.Module) -> nn.Module:
-    """Return a network without what wraps it or a part of it: the network itself where nothing does.
+    """Return a network without wrappers of it or of its parts: the network itself if there are none.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     >>> plain_network(nn.DataParallel(network)) is network
@@ -41,11 +41,11 @@ def plain_network(module: nn.Module) -> nn.Module:
     >>> [name for name, _ in wrapped.named_modules()]
     ['', '0', '0.module', '0.module.0', '0.module.1', '1']
 
-    What is wrapped stays as it is: around a wrapped part stand copies that share everything else. So layers have the
-    names that the network's own code gives them, and nothing is compiled.
+    The given network is not changed: modules that contain a wrapped part are replaced by twins that share everything
+    else. So layers have the names that the network's own code gives them, and nothing is compiled.
 
     Raises:
-        InterpretError: a module that is scripted, traced or exported, or has no weights yet.
+        InterpretError: the module is scripted, traced or exported, or has no weights yet.
     """
     if not isinstance(module, nn.Module):
         raise _no_module(module)
@@ -57,7 +57,7 @@ def plain_network(module: nn.Module) -> nn.Module:
 
 
 def _unwrapped(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Return a module or, where something in it is wrapped or compiled, its twin, the same one each time."""
+    """Return a module, or its one twin if something in it is wrapped or compiled."""
     while (inner := _inside(module)) is not None:
         module = inner
     if module in twins:
@@ -71,7 +71,7 @@ def _unwrapped(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Modul
 
 
 def _inside(module: nn.Module) -> nn.Module | None:
-    """Return the module that another is only a wrapper of."""
+    """Return the module inside a wrapper; None if it is no wrapper."""
     for kind in type(module).__mro__:
         if kind.__name__ in WRAPPERS and kind.__module__.startswith("torch."):
             inner: nn.Module = getattr(module, WRAPPERS[kind.__name__])
@@ -80,7 +80,7 @@ def _inside(module: nn.Module) -> nn.Module | None:
 
 
 def _refuse_opaque(name: str, part: nn.Module) -> None:
-    """Refuse a part that does not run the code of its layers."""
+    """Raise an error for a part that does not run the code of its layers, or has no weights yet."""
     what = f"layer {name!r} is" if name else "the network is"
     if isinstance(part, torch.jit.ScriptModule):
         raise InterpretError(f"{what} scripted or traced, so that its layers do not run: {_REMEDY}")
@@ -104,7 +104,7 @@ def _no_module(given: Any) -> InterpretError:
 
 
 def refuse_without_numbers(module: nn.Module) -> None:
-    """Raise an error for a network on the meta device, whose weights have shapes and no numbers.
+    """Raise an error for a network on the meta device, whose weights have no values.
 
     >>> refuse_without_numbers(nn.Linear(2, 2, device="meta"))
     Traceback (most recent call last):

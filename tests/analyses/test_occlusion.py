@@ -208,7 +208,7 @@ def test_mistakes_are_one_sentence(options: dict[str, Any], message: str) -> Non
 
 
 def test_what_is_no_classifier_is_refused() -> None:
-    with pytest.raises(InterpretError, match="must answer one score a class"):
+    with pytest.raises(InterpretError, match="must return one score for each class"):
         occlude(network()[:4], pictures(), size=8, stride=4)
 
 

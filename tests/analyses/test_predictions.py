@@ -128,8 +128,8 @@ def test_it_is_kept_and_drawn_with_the_right_class_marked(tmp_path: Path) -> Non
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"labels": [1, 2]}, "labels must be one for each of the 7 items, not 2"),
         ({"labels": [0, 1, 2, 3, 4, 5, 6]}, "labels must be from 0 to 5, or -1 for none, not 6"),
-        ({"model": nn.Conv2d(1, 3, 3).double()}, r"must answer one score a class, \[B, K\], not shape \[2, 3, 6, 6\]"),
-        ({"data": torch.full((2, 1, 8, 8), torch.nan, dtype=torch.float64)}, "answers NaN or infinity"),
+        ({"model": nn.Conv2d(1, 3, 3).double()}, r"for each class, \[B, K\], not shape \[2, 3, 6, 6\]"),
+        ({"data": torch.full((2, 1, 8, 8), torch.nan, dtype=torch.float64)}, "outputs are NaN or infinite"),
         ({"data": pictures().float()}, "images are torch.float32"),
     ],
 )

@@ -1552,7 +1552,7 @@ def test_attention_is_reported_where_it_is() -> None:
         ("ecaresnet26t", {}),  # a gate that is expanded to the size of what it weighs
         ("skresnet18", {}),  # a softmax that weighs two branches
         ("resnetv2_50x1_bit", {}),  # group norms and standardised weights
-        ("convnextv2_atto", {"norm": "mlp.grn"}),  # a norm over positions, which has no reading
+        ("convnextv2_atto", {"norm": "mlp.grn"}),  # a norm over positions, which is not covered
         ("starnet_s1", {"mul": ""}),  # a product of two signals, of which neither is a gate
     ],
 )

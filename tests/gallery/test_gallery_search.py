@@ -242,7 +242,8 @@ def test_a_network_that_is_no_classifier_is_said_to_be_none(browser: Any, folder
     decoder.classes = ("a", "b", "c")
     other = mined(tmp_path / "decoder", decoder, folder)
     out = write_gallery(other, tmp_path / "decoder" / "gallery").parent
-    assert "There are no predictions: the network must answer one score a class" in Page(out / "images/0.html").text
+    text = Page(out / "images/0.html").text
+    assert "There are no predictions: the network must return one score for each class" in text
 
 
 def test_labels_name_the_answers_of_a_network_without_names(tmp_path: Path) -> None:

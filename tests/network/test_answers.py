@@ -230,7 +230,7 @@ def test_one_score_tells_the_two_classes_of_the_model_apart() -> None:
 def test_what_is_no_row_of_classes_is_refused_in_one_sentence(answer: Any, what: str) -> None:
     module = Answering(answer)
     for analysis in (predict, lambda *arguments: occlude(*arguments, size=6, stride=6)):
-        with pytest.raises(InterpretError, match="must answer one score a class") as refusal:
+        with pytest.raises(InterpretError, match="must return one score for each class") as refusal:
             analysis(module, pictures(2))
         assert str(refusal.value).count(".") == 0
     with pytest.raises(NoScores, match=what):

@@ -307,7 +307,7 @@ def _last(network: nn.Module | interpret.Model) -> str:
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_what_depends_on_chance_is_refused_unless_asked_for(analysis: str) -> None:
     network = seeded(LeftOn)
-    with pytest.raises(InterpretError, match="layer 'f' gives another answer when the same image runs again"):
+    with pytest.raises(InterpretError, match="layer 'f' gives another output when the same image runs again"):
         ANALYSES[analysis](network, pictures(3))
     ANALYSES[analysis](interpret.load(network, varying=True), pictures(3))
 
@@ -315,7 +315,7 @@ def test_what_depends_on_chance_is_refused_unless_asked_for(analysis: str) -> No
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_what_depends_on_the_batch_is_refused_unless_asked_for(analysis: str) -> None:
     network = seeded(of_the_batch)
-    with pytest.raises(InterpretError, match="layer '1' gives an image another answer when a second one runs beside"):
+    with pytest.raises(InterpretError, match="layer '1' gives an image another output when a second"):
         ANALYSES[analysis](network, pictures(3))
     ANALYSES[analysis](interpret.load(network, varying=True), pictures(3))
 

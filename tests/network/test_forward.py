@@ -299,7 +299,7 @@ def test_what_has_no_layers_is_refused(how: str, analysis: str) -> None:
         opaque = {"exported": program.module, "unflattened": lambda: torch.export.unflatten(program)}.get(
             how, lambda: program
         )()
-    with pytest.raises(InterpretError, match=f"{told}.*: pass the Python module that it was made of"):
+    with pytest.raises(InterpretError, match=f"{told}.*: pass the Python module that it was made from"):
         ANALYSES[analysis](opaque, x)
 
 

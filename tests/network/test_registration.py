@@ -183,7 +183,7 @@ def test_units_are_followed_through_what_does_not_mix_them(mixes: bool) -> None:
     [
         ({}, "give like="),
         ({"like": "relux"}, "like='relux' is no operation"),
-        ({"like": F.max_pool2d}, "in a way of its own"),
+        ({"like": F.max_pool2d}, "cannot be reused"),
         ({"backward": "lineal"}, "did you mean 'linear'"),
         ({"backward": "linear", "grid": "elementwize"}, "did you mean 'elementwise'"),
     ],
