@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from interpret.execution.parallel import copies_of, most_workers, run_side_by_side
+from interpret.execution.parallel import copies_of, most_workers, run_side_by_side, threads_each, torch_threads
 from interpret.network.dry_run import DryRun
 from interpret.network.model import Model
 from interpret.network.modes import frozen
@@ -36,6 +36,7 @@ class Execution:
         self.dry_run = dry_run
         self.input_shape = input_shape
         """Of one input, (C, H, W)."""
+        self._workers = 1
 
     def place(self, images: Tensor) -> Tensor:
         """Return images on the device, in the layout in which they run."""
@@ -53,7 +54,13 @@ class Execution:
         """
         copies = copies_of(self.module, most_workers()) if self.device.type == "cpu" else []
         alike = len(copies) > 1 and self.dry_run.copies_answer_the_same(copies)
-        return run_side_by_side(copies if alike else [self.module], jobs)
+        networks = copies if alike else [self.module]
+        self._workers = len(networks)
+        return run_side_by_side(networks, jobs)
+
+    def beside_workers(self) -> AbstractContextManager[None]:
+        """Return a context for this thread's own operations while workers run: they use one worker's share of cores."""
+        return torch_threads(threads_each(self._workers))
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -21,13 +21,11 @@ from interpret.support.errors import InterpretError
 Result = TypeVar("Result")
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""How many pixels of input fit a processor's cache with what networks make of them, which is fastest."""
-_M_ARENA_MAX = -8
-"""The number of that option in <malloc.h>."""
+"""Pixels of the inputs that run together on a processor: their activations fit its cache, which is fastest."""
 TRIM_EVERY = 1.0
-"""After how many seconds memory that is free goes back to the system."""
+"""Seconds after which free memory is given back to the system again."""
 MOST_WORKERS = 8
-"""More would wait for each other in the interpreter, and each holds a batch's activations."""
+"""More workers would wait for each other in the interpreter, and each holds the activations of a batch."""
 
 
 def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
@@ -38,13 +36,13 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
     [1.0, 2.0, 3.0]
 
     There is a worker for each network, and the cores are divided among the workers. On one network, the jobs run one
-    after the other.
+    after the other. While the caller has a result, torch has the number of threads that the caller set.
     """
     workers = len(networks)
     if workers < 2:
         yield from (job(networks[0]) for job in jobs)
         return
-    threads = torch.get_num_threads()
+    threads, share = torch.get_num_threads(), threads_each(workers)
     idle: SimpleQueue[nn.Module] = SimpleQueue()
     for one in networks:
         idle.put(one)
@@ -56,19 +54,16 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
         finally:
             idle.put(own)
 
-    _share_one_heap()
     trimmed = time.monotonic()
-    share = max(1, threads // workers)
-    # This thread, too: operations that spread over busy cores wait long for the last of them.
-    torch.set_num_threads(share)
-    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
+    pool = ThreadPoolExecutor(workers, initializer=_use_threads, initargs=(share,))
     running: deque[Future[Result]] = deque()
     failure: BaseException | None = None
     coming = iter(jobs)
     try:
         while True:
             try:
-                job = next(coming)
+                with torch_threads(share):
+                    job = next(coming)
             except StopIteration:
                 break
             except BaseException as error:  # an interrupt while data is read: what runs already is not lost
@@ -76,7 +71,7 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
                 break
             running.append(pool.submit(run, job))
             if time.monotonic() - trimmed > TRIM_EVERY:
-                _call_allocator("malloc_trim", 0)
+                _trim_heaps()
                 trimmed = time.monotonic()
             if len(running) > 2 * workers:  # jobs differ in length: enough of them wait, so that no worker does
                 yield running.popleft().result()
@@ -86,7 +81,34 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
             raise failure
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads)  # a thread that starts later gets the number that was set last in any thread
+
+
+def _use_threads(count: int) -> None:
+    """Let torch use a number of threads in the calling thread, which is new."""
+    # The first operation of a thread takes the number that was set last in any thread. Without it, the number set here
+    # would be replaced by the main thread's, and results would depend on which of them comes first.
+    torch.get_num_threads()
+    torch.set_num_threads(count)
+
+
+def threads_each(workers: int) -> int:
+    """Return how many threads each of some workers has: its share of the cores."""
+    return max(1, torch.get_num_threads() // workers)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch use a number of threads in the calling thread, and as many as before at the end.
+
+    Operations that spread over cores on which workers are busy wait long for the last of them.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def images_at_once(pixels: int) -> int:
@@ -103,21 +125,15 @@ def most_workers() -> int:
     return min(torch.get_num_threads(), MOST_WORKERS)
 
 
-def _share_one_heap() -> None:
-    """Let the threads allocate from one heap, unless the user has said how many there shall be.
+def _trim_heaps() -> None:
+    """Give free memory back to the system, where the GNU C library allocates.
 
-    The GNU C library gives each thread a heap of its own, and batches that come and go in several of them leave ever
-    more holes: the more images, the more memory. Those of the one heap are given back from time to time.
+    It gives each thread a heap of its own. Batches that come and go in several heaps leave ever more holes in them:
+    the more images, the more memory.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        _call_allocator("mallopt", _M_ARENA_MAX, 1)
-
-
-def _call_allocator(name: str, *arguments: int) -> None:
-    """Call a function of the GNU C library's allocator, if that is what allocates."""
-    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def copies_of(module: nn.Module, count: int) -> list[nn.Module]:

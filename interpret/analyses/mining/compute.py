@@ -103,7 +103,8 @@ def mine_remaining(
     ):
 
         def update(found: BatchMaxima) -> None:
-            miner.update(found)
+            with run.beside_workers():
+                miner.update(found)
             bar.update(len(found.items))
 
         arriving = remaining_batches(miner, run.device, batch_size, workers)
