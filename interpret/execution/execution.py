@@ -1,4 +1,4 @@
-"""Execution: where and how a network runs, decided once, on the first images."""
+"""Execution: the device, memory layout and copies with which a network runs, chosen on the first images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Execution:
         self.module = module
         self.device = device
         self.layout = layout
-        """How inputs lie in memory."""
+        """The memory format of inputs."""
         self.dry_run = dry_run
         self.input_shape = input_shape
         """Of one input, (C, H, W)."""
@@ -78,15 +78,15 @@ def prepared(
     >>> outputs.shape
     torch.Size([5, 4, 6, 6])
 
-    The network is put on the device, in evaluation mode with constant parameters. Parameters and inputs lie
-    channels-last, which doubles the speed of convolutions on processors, if a dry run answers the same so: what reads
-    memory in its order (a `view` after a convolution) does not.
+    The network is put on the device, in evaluation mode with constant parameters. Parameters and inputs are
+    channels-last, which doubles the speed of convolutions on processors, unless a dry run shows other answers: those
+    of a network that reads memory in its order, with a `view` after a convolution.
 
     Args:
         model: the network.
         images: [B, C, H, W] the first inputs, for the dry run.
-        device: where it runs; None: where its parameters are.
-        until: the layers that the analysis asks for, if it stops there; None: the whole network runs.
+        device: the device; None: that of its parameters.
+        until: the layers after which the analysis stops the pass; None: the whole network runs.
 
     Raises:
         InterpretError: a network whose answers vary by chance or with the other images; see `DryRun`.
@@ -118,7 +118,7 @@ def on_device(module: nn.Module, device: str | torch.device | None = None) -> It
     target = torch.device(device) if device is not None else home
     before = [tensor.data for tensor in tensors]
     try:
-        # not module.to(...), which puts other buffers in the place of those that are there
+        # not module.to(...), which replaces the module's buffers by others
         for tensor, data in zip(tensors, before, strict=True):
             tensor.data = data.to(target)
         with frozen(module):

@@ -66,14 +66,14 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
                     job = next(coming)
             except StopIteration:
                 break
-            except BaseException as error:  # an interrupt while data is read: what runs already is not lost
+            except BaseException as error:  # an interrupt while data is read: jobs that already run are finished
                 failure = error
                 break
             running.append(pool.submit(run, job))
             if time.monotonic() - trimmed > TRIM_EVERY:
                 _trim_heaps()
                 trimmed = time.monotonic()
-            if len(running) > 2 * workers:  # jobs differ in length: enough of them wait, so that no worker does
+            if len(running) > 2 * workers:  # jobs differ in length: enough of them are queued for no worker to wait
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -146,5 +146,5 @@ def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     try:
         return [copied(module, shared) for _ in range(count)] if count > 1 else []
-    except InterpretError:  # it refuses to be copied
+    except InterpretError:  # it cannot be copied
         return []

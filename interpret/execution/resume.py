@@ -1,4 +1,4 @@
-"""Unfinished work: what is done is kept in a file, so that the same call goes on from there."""
+"""Unfinished work: its state is kept in a file, from which the same call continues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from interpret.support.files import check_place, replacing
 from interpret.support.interrupts import interrupts_delayed
 
 SAVE_EVERY = 60.0
-"""Seconds between two savings."""
+"""Seconds between two saves."""
 
 MADE_BY = "interpret: unfinished work"
 
@@ -31,12 +31,12 @@ Part = TypeVar("Part")
 
 
 class Unfinished:
-    """A state in a file, from which work of the same settings goes on; without a file, nothing is kept.
+    """A state in a file, from which work with the same settings continues; without a file, nothing is kept.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "sum.safetensors")
     >>> total = torch.zeros(1)
-    >>> Unfinished(file, {"start": 0}).take_all([3, 4], total.add_, lambda: {"total": total})
+    >>> Unfinished(file, {"start": 0}).process([3, 4], total.add_, lambda: {"total": total})
     >>> Unfinished(file, {"start": 0}).load(), Unfinished(file, {"start": 1}).load()
     ({'total': tensor([7.])}, {})
     """
@@ -63,7 +63,7 @@ class Unfinished:
         """Return the state; empty where there is none of these settings.
 
         Raises:
-            InterpretError: a folder, or a file that holds something else, stands there.
+            InterpretError: the file is a folder, or holds something else.
         """
         if self.file is None:
             return {}
@@ -75,17 +75,17 @@ class Unfinished:
                 return {}
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
 
-    def take_all(
-        self, parts: Iterable[Part], take: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
+    def process(
+        self, parts: Iterable[Part], update: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
     ) -> None:
-        """Take parts in as they come, each whole or not at all, and save the state: now and then, and at the end.
+        """Process parts as they come, each whole or not at all, and save the state every minute and at the end.
 
-        An interrupt is an end, too.
+        The state is also saved at an interrupt.
         """
         try:
             for part in parts:
                 with interrupts_delayed(second_too=True):
-                    take(part)
+                    update(part)
                 if time.monotonic() - self._saved > SAVE_EVERY:
                     self.save(state())
         except KeyboardInterrupt:
@@ -94,7 +94,7 @@ class Unfinished:
         self.save(state())
 
     def save(self, found: Mapping[str, Tensor]) -> None:
-        """Keep a state; an empty one is not kept."""
+        """Save a state; an empty one is not saved."""
         if self.file is not None and found:
             self._before_saving()
             tensors = {key: value.contiguous() for key, value in found.items()}

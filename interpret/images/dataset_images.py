@@ -23,7 +23,7 @@ from interpret.network.preprocess import upright
 from interpret.network.torch_transforms import normalisation_of, random_steps
 from interpret.support.errors import InterpretError
 
-READINGS = 12
+REPEATED_READS = 12
 """How often an item is read to see whether a random transform changes it."""
 
 
@@ -66,7 +66,7 @@ class DatasetImages(Images):
         found = read_item(value, self.classes or ())
         if found is None:
             raise no_image(item, self.name, value)
-        if found.label < 0:  # it may be known all the same, to the data set
+        if found.label < 0:  # the data set may know it
             return found._replace(label=int(self.labels[item]))
         self._check_label(item, found.label)
         return found
@@ -78,7 +78,7 @@ class DatasetImages(Images):
                 f"({self.classes[0]} to {self.classes[-1]}): give the data set its own `classes`, counted from 0"
             )
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Note what its items hold beside image and label, and refuse images that differ each time they are read."""
         for item in range(min(len(self), 8)):
             try:
@@ -98,7 +98,7 @@ class DatasetImages(Images):
         steps = random_steps(self.dataset)
         with unchanged_random_state(), suppress(OSError):
             first = _numbers(self._item(item).image)
-            for _ in range(READINGS if steps else 1):
+            for _ in range(REPEATED_READS if steps else 1):
                 again = _numbers(self._item(item).image)
                 if first.shape != again.shape or not np.array_equal(first, again, equal_nan=first.dtype.kind == "f"):
                     which = f" ({', '.join(steps)})" if steps else ""

@@ -15,7 +15,7 @@ from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 
 MOST_INPUTS = 256
-"""How many images that are not in memory an analysis holds together, unless it is told which."""
+"""The largest number of images that an analysis reads into memory without `items`."""
 
 
 class Inputs(NamedTuple):

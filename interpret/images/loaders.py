@@ -54,7 +54,7 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
 
 
 def iterable(what: str, data: str = "data") -> InterpretError:
-    """Return the error for data that has no items by number, which are had from `data`."""
+    """Return the error for data whose items cannot be read by number; `data` is what to take items from."""
     return InterpretError(
         f"data is a {what}, which has no item by number, and hits are read again: "
         f"take some, as list(itertools.islice({data}, 1000))"

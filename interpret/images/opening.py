@@ -205,7 +205,7 @@ def _dataset(data: Any, model: Model) -> Images:
         )
     images = DatasetImages(data, model)
     images.notes += notes
-    images.look()
+    images.check()
     return images
 
 

@@ -21,7 +21,7 @@ from interpret.network.pixel_scale import Normalisation, PixelScale, find_pixel_
 from interpret.network.preprocess import Preprocess
 
 SCALE_SAMPLE_SIZE = 64
-"""Items that the scale of a data set's pictures is found from."""
+"""How many items decide on which scale a data set's inputs are shown as pictures."""
 
 
 class Images(ABC):
@@ -38,7 +38,7 @@ class Images(ABC):
     """
 
     preprocess: Preprocess | None = None
-    """How a picture becomes an input, where somebody said."""
+    """How a picture becomes an input; None where the model does not say."""
     dtype = torch.float32
     """Of the inputs that are made of pictures: that of the network's weights."""
 
@@ -141,11 +141,11 @@ class Images(ABC):
                 yield self[item][0][: self.channels]
 
     def _normalisation(self) -> Normalisation | None:
-        """Return what the inputs are normalised by, if the data tells that."""
+        """Return the normalisation of the inputs, if the data knows it."""
         return None
 
     def doubt(self, item: int) -> str:
-        """Say what is wrong with an item that is another image each time it is read; "" of all others."""
+        """Describe an item that is another image each time it is read; "" for all others."""
         with unchanged_random_state():
             same = torch.equal(self[item][0], self[item][0])
         return "" if same else f"item {item} of data {self.name!r} is another image each time that it is read"

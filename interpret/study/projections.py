@@ -87,7 +87,7 @@ def _project_by_rule(
     for group in _groups(study, {name: mined[name] for name in tiles}):
         hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
         batches = project_hits(model, data, hits, rule=rule, overlap=overlap, device=study.device, done=done)
-        unfinished.take_all(batches, update, state)
+        unfinished.process(batches, update, state)
         publish(group)
     unfinished.save(state() if interrupted else {})
     ours = [f"{layer_path(name)}.{what}.npy" for name in published for what in TILE_KINDS]

@@ -144,11 +144,11 @@ def test_the_gain_of_a_part_over_itself_is_nothing(monkeypatch: pytest.MonkeyPat
     exact=st.integers(1, 5),
 )
 def test_hamming_counts_places_that_differ(signs: list[list[int]], exact: int) -> None:
-    before, correspondence.EXACT = correspondence.EXACT, exact
+    before, correspondence.FEATURES_AT_ONCE = correspondence.FEATURES_AT_ONCE, exact
     try:
         found = hamming(torch.tensor(signs, dtype=torch.int8))
     finally:
-        correspondence.EXACT = before
+        correspondence.FEATURES_AT_ONCE = before
     for i, j in itertools.product(range(len(signs)), repeat=2):
         assert found[i, j] == pytest.approx(
             sum(a != b for a, b in zip(signs[i], signs[j], strict=True)) / len(signs[0])

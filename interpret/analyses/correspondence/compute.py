@@ -26,11 +26,11 @@ Colour = Literal["mean", "grey", "black", "white"]
 LEVELS = {"grey": 0.5, "black": 0.0, "white": 1.0}
 
 ROUNDING = 64
-"""How many units in the last place of a layer's largest feature still count as no change."""
+"""Changes up to so many units in the last place of a layer's largest feature count as none."""
 SIGNS_AT_ONCE = 2**29
-"""Bytes of signs that are held until all images have run."""
-EXACT = 2**20
-"""Features that are compared together: their number is exact in float32."""
+"""The number of bytes of signs that are held until all images have run."""
+FEATURES_AT_ONCE = 2**20
+"""How many features are compared together: counts up to it are exact in float32."""
 
 
 def correspond(
@@ -57,7 +57,7 @@ def correspond(
 
     For each image i and layer, ε_i = x_i − x̃_i is the change of the features when the part is masked. Δ is the Hamming
     distance between sign ε_i and sign ε_j, mean over all features and all pairs i ≠ j, and so from 0 (all images change
-    alike) to 1. Beside each part stand two controls of the same size: a random box at a place of each image's own, as
+    alike) to 1. Each part comes with two controls of the same size: a random box at a place of each image's own, as
     in the paper; and a random box at one place for all images (of the object, where `within` says where that is). The
     second is not in the paper. Masks at one place change the same neurons, whatever lies there: what the part has below
     *that* control is not owed to its place.
@@ -89,8 +89,8 @@ def correspond(
     here: *Sign of zero*: a feature that does not change has the sign 0, a third symbol that differs from both others;
     changes within 64 units in the last place of the layer's largest feature in that image are rounding and count as
     none. *Scale*: the formula is a sum over pairs, the table's values are below 1: here it is the mean over pairs and
-    features. *Mask*: its colour is not given; see `colour`. *Error*: what stands after ± is not said; here it is the
-    jackknife's standard error over images, whose pairs are not independent, and for places that all images share the
+    features. *Mask*: its colour is not given; see `colour`. *Error*: the number after ± is not explained; here it is
+    the jackknife's standard error over images, whose pairs are not independent; for places that all images share the
     draws' standard error is added in quadrature; NaN for two images. *Layer*: features as the layer returns them.
     """
     model = as_model(model)
@@ -299,7 +299,7 @@ def hamming(signs: Tensor) -> NDArray[np.float64]:
     """
     count, width = signs.shape
     agree = torch.zeros(count, count, dtype=torch.float64)
-    for part in signs.split(EXACT, 1):
+    for part in signs.split(FEATURES_AT_ONCE, 1):
         signed = part.float()
         changed = signed.abs()
         of_each = changed.sum(1)

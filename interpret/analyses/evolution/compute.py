@@ -86,8 +86,8 @@ def evolve(
         sample: how many images, chosen by hash, the movement is measured on.
         batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
         seed: chooses units and sample.
-        resume_from: a folder that keeps what was mined, from time to time and at an interrupt, so that the same call
-            goes on from there; it stays until you delete it. None: nothing is kept.
+        resume_from: a folder that keeps what was mined, every minute and at an interrupt, from which the same call
+            continues; it stays until you delete it. None: nothing is kept.
 
     Returns:
         An `Evolution`, to be drawn by `interpret.results.plotting.plot`.
@@ -133,7 +133,7 @@ def evolve(
 def _opened(
     checkpoints: Checkpoints, model: str | os.PathLike[str] | Model | nn.Module | None
 ) -> tuple[Model, dict[int, Checkpoint]]:
-    """Return a network of one's own to put weights into, and the checkpoints by epoch, ascending."""
+    """Return a copy of the network to load weights into, and the checkpoints by epoch, ascending."""
     folder = model_folder(checkpoints) if isinstance(checkpoints, str | os.PathLike) else None
     if model is None:
         if folder is None:

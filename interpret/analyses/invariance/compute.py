@@ -1,4 +1,4 @@
-"""The invariance probe: how far a network's features move as its input is moved, scaled, turned or lit otherwise."""
+"""The invariance probe: how far a network's features move while its input is translated, scaled or rotated."""
 
 from __future__ import annotations
 
@@ -100,8 +100,8 @@ def probe(
         workers: processes that decode images; 0: this one.
         seed: chooses the noise.
         device: where the network runs; None: where its parameters are.
-        resume_from: a file that keeps what is done, from time to time and at the end, an interrupt's, too, so that the
-            same call goes on from there; it stays until you delete it. None: nothing is kept.
+        resume_from: a file that keeps the state, every minute, at the end and at an interrupt, from which the same call
+            continues; it stays until you delete it. None: nothing is kept.
 
     Returns:
         Distances, norms, probabilities and the rest, with rows for the images that decode, in their order.
@@ -233,13 +233,13 @@ def _run(
             curves.update(found)
             bar.update(len(found.rows) * len(found.columns))
 
-        unfinished.take_all(run.side_by_side(jobs(run)), update, curves.state_dict)
+        unfinished.process(run.side_by_side(jobs(run)), update, curves.state_dict)
     task.data.skipped.update(images.skipped)
     return curves
 
 
 def _unfinished(task: _Task, resume_from: str | os.PathLike[str] | None) -> Unfinished:
-    """Return the file from which the same call goes on."""
+    """Return the file from which the same call continues."""
     change = task.prober.change
     return Unfinished.of(
         resume_from,

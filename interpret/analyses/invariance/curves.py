@@ -46,7 +46,7 @@ class CurveAccumulator:
         self.filled_fraction = np.zeros(shape)
 
     def update(self, found: BatchDistances) -> None:
-        """Add what a job measured, as soon as all jobs of its images are there, so that images are whole or not."""
+        """Add what a job measured, as soon as all jobs of its group are there: a group is added whole or not at all."""
         self._waiting.append(found)
         if len(self._waiting) == self.jobs:
             for one in self._waiting:

@@ -8,18 +8,15 @@ import torch
 from torch import Tensor
 
 NUMBERS_AT_ONCE = 2**20
-"""How many activations are compared together: their differences stay in a processor's cache."""
-
-
+"""How many activations are compared at once: their differences stay in a processor's cache."""
 NO_REDUCTION = 0
-"""That of torch's losses, by its number."""
-
+"""The number by which torch's losses know the reduction "none"."""
 
 Shift = tuple[float, float]
 
 
 class DifferenceBuffer:
-    """Memory for differences, taken once: to ask for it each time costs as much as the subtraction."""
+    """A buffer for differences that is allocated once: allocating it each time costs as much as the subtraction."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0)
@@ -28,7 +25,7 @@ class DifferenceBuffer:
         """Return squared distances [n, v, C] of far [n, v, C, …] to near [n, 1, C, …], summed over positions."""
         if far.dim() == 3:
             far, near = far[..., None], near[..., None]
-        # units last, as channels-last has them in memory, for sums over positions to add up whole rows
+        # units last, as in channels-last memory, so that sums over positions add whole rows
         far, near = far.movedim(2, -1), near.movedim(2, -1)
         return self._summed(far, near.expand_as(far))
 
@@ -58,33 +55,33 @@ class DifferenceBuffer:
 
 
 class ShiftedFeatures:
-    """Moves the features of untransformed images [n, C, h, w], and remembers what lies between positions."""
+    """Shifts the features of untransformed images [n, C, h, w], and keeps the values between positions."""
 
     def __init__(self, maps: Tensor) -> None:
         self.maps = maps
         self._between = InterpolatedMaps((0.0, 0.0), maps)
 
-    def squares(self, output: Tensor, shift: Shift, scratch: DifferenceBuffer) -> Tensor:
-        """Return [2, n, 1, C]: squared distances of the output to the moved maps, and the squared norms of these.
+    def squares(self, output: Tensor, shift: Shift, buffer: DifferenceBuffer) -> Tensor:
+        """Return [2, n, 1, C]: squared distances of the output to the shifted maps, and the squared norms of these.
 
         Args:
             output: [n, 1, C, h, w]
-            shift: by how many positions the maps move down and to the right.
-            scratch: memory for the differences.
+            shift: by how many positions the maps are shifted down and to the right.
+            buffer: memory for the differences.
         """
-        known, norms, (rows, columns) = self.moved(shift)
+        known, norms, (rows, columns) = self.shifted(shift)
         if known.numel() == 0:
             return output.new_full((2, *output.shape[:3]), math.nan, dtype=torch.float64)
-        far = scratch.squared_distances(output[..., rows, columns], known[:, None])
+        far = buffer.squared_distances(output[..., rows, columns], known[:, None])
         return torch.stack([far, norms[:, None]])
 
-    def moved(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
-        """Return what is known of the moved maps, its squared norms [n, C], and where it lies.
+    def shifted(self, shift: Shift) -> tuple[Tensor, Tensor, tuple[slice, slice]]:
+        """Return the known part of the shifted maps, its squared norms [n, C], and its rows and columns.
 
-        >>> mover = ShiftedFeatures(torch.tensor([[[[1.0, 2.0, 4.0]]]]))
-        >>> mover.moved((0, 1))
+        >>> features = ShiftedFeatures(torch.tensor([[[[1.0, 2.0, 4.0]]]]))
+        >>> features.shifted((0, 1))
         (tensor([[[[1., 2.]]]]), tensor([[5.]], dtype=torch.float64), (slice(0, 1, None), slice(1, 3, None)))
-        >>> mover.moved((0, -0.5))[0]
+        >>> features.shifted((0, -0.5))[0]
         tensor([[[[1.5000, 3.0000]]]])
         """
         whole = math.floor(shift[0]), math.floor(shift[1])
@@ -94,7 +91,7 @@ class ShiftedFeatures:
         there, known = [], []
         for axis, steps in zip((2, 3), whole, strict=True):
             length, count = self.maps.shape[axis], self._between.maps.shape[axis]
-            first = steps + length - count  # what lies between positions is known from the second one on
+            first = steps + length - count  # values between positions are known from the second position on
             low = max(0, first)
             high = max(low, min(length, first + count))
             there.append(slice(low, high))
@@ -103,13 +100,13 @@ class ShiftedFeatures:
 
 
 class InterpolatedMaps:
-    """Maps [n, C, h, w], moved down and to the right by less than one position, where they are known."""
+    """Maps [n, C, h, w] shifted down and to the right by less than one position, where their values are known."""
 
     def __init__(self, part: Shift, maps: Tensor) -> None:
         self.part = part
         for axis, share in zip((2, 3), part, strict=True):
             if share > 0:
-                # moved by half a position, a value lies between its own and the one before
+                # shifted by half a position, a value is the mean of its own and the one before
                 length = maps.shape[axis] - 1
                 maps = torch.lerp(maps.narrow(axis, 1, length), maps.narrow(axis, 0, length), share)
         self.maps = maps

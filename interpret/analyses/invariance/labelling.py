@@ -28,7 +28,7 @@ class Labelling:
             None in (data.classes, model.classes) or tuple(data.classes or ()) == tuple(model.classes or ())
         )
         self.settings: Any = [self.known, data.labels[list(chosen)].tolist()]
-        """What tells one labelling from another."""
+        """What distinguishes one labelling from another."""
         if labels is None:
             return
         if outputs is None:
@@ -50,7 +50,7 @@ class Labelling:
         self.given, self.settings = torch.tensor(given), given
 
     def of(self, batch: Batch) -> Tensor | None:
-        """Return the labels of a batch, −1 for none; None where the network says them itself."""
+        """Return the labels of a batch, −1 for none; None if the labels are the network's own answers."""
         if self.predicted:
             return None
         if self.given is not None:

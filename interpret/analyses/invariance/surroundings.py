@@ -1,4 +1,4 @@
-"""Images with what lies around them, for a transform to move into view."""
+"""Images with what lies around them, which a transform may move into the picture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _has_surroundings(data: Images, item: int, size: tuple[int, int]) -> bool:
 
 
 class SurroundedImages(Images):
-    """Some of the images with all that a transform looks at around them, as [C + 1, h, w]; see `surround`."""
+    """Some of the images with everything around them that a transform reads, as [C + 1, h, w]; see `surround`."""
 
     def __init__(
         self, data: Images, chosen: Sequence[int], shape: Sequence[int], box: Box, fill: Fill, black: Tensor

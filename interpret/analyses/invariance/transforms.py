@@ -1,4 +1,4 @@
-"""What may happen to a picture without changing what it shows: moved, scaled, turned, lit, blurred, seen aslant."""
+"""Image transforms for the invariance probe: translation, scale, rotation, light, blur, noise and viewpoint."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ FILLS = ("context", "reflect", "edge", "mean", "black")
 DIRECTIONS: dict[str, tuple[int, int]] = {"vertical": (1, 0), "horizontal": (0, 1), "diagonal": (1, 1)}
 """Steps down and to the right of one pixel of translation."""
 MOST_PIXELS = 2**24
-"""Of what a transform may look at for one image."""
-STEEPEST = 60
-"""Degrees: from here on a viewpoint would look at next to the whole plane."""
+"""The largest number of pixels that a transform may read for one image."""
+STEEPEST_VIEWPOINT = 60
+"""Degrees from which on a viewpoint would read almost the whole plane."""
 INTERPOLATION = (
     "translation by whole pixels copies them; everything else that moves pixels interpolates bilinearly, "
     "and where it shrinks, each pixel is the mean of as many samples as keep them at most one pixel apart"
@@ -44,11 +44,11 @@ class Levels:
     black: Tensor
     """[C, 1, 1]"""
     white: Tensor | None
-    """[C, 1, 1]; None where nobody said what white is, so that nothing is clipped."""
+    """[C, 1, 1]; None where the model does not say what white is; then nothing is clipped."""
 
     @classmethod
     def of(cls, preprocess: Preprocess | None, channels: int) -> Levels:
-        """Return those of a preprocessing; without one, black is 0 and a step of 1 is the full range.
+        """Return the levels of a preprocessing; without one, black is 0 and a step of 1 is the full range.
 
         >>> Levels.of(Preprocess((8, 8), channels="L", mean=(0.5,), std=(0.5,)), 1).black.flatten()
         tensor([-1.])
@@ -73,7 +73,7 @@ class Levels:
 
 @dataclass
 class Scene:
-    """Inputs of a network with what lies around them, for transforms to look at."""
+    """Inputs of a network with what lies around them, as transforms take them."""
 
     canvas: Tensor
     """[n, C + 1, h, w]; the last channel is 1 where the source is, and 0 where the fill is."""
@@ -161,7 +161,7 @@ class Transform(ABC):
 
     @abstractmethod
     def reach(self, values: Iterable[float], size: Size) -> Box:
-        """Return what part of the plane it looks at: (top, left, bottom, right) in the input's pixels."""
+        """Return the part of the plane that it reads: (top, left, bottom, right) in the input's pixels."""
 
     @abstractmethod
     def apply(self, scene: Scene, value: float) -> Tensor:
@@ -351,7 +351,7 @@ class Viewpoint(Warp):
     """
 
     name, axis, identity = "viewpoint", "viewpoint (degrees)", 0.0
-    low, high, open = -STEEPEST, STEEPEST, True
+    low, high, open = -STEEPEST_VIEWPOINT, STEEPEST_VIEWPOINT, True
 
     def defaults(self, size: Size) -> NDArray[np.float64]:
         return np.arange(-45, 46, 5, dtype=float)
@@ -470,14 +470,14 @@ def named_transform(transform: str | Transform, direction: Direction | None = No
 
 
 def checked_reach(transform: Transform, values: Iterable[float], size: Size) -> Box:
-    """Return what part of the plane a transform looks at, if that fits in memory."""
+    """Return the part of the plane that a transform reads, if that fits in memory."""
     values = list(values)
     box = transform.reach(values, size)
     height, width = box[2] - box[0], box[3] - box[1]
     if height * width > max(MOST_PIXELS, 4 * size[0] * size[1]):
         furthest = max(values, key=lambda value: _area(transform.reach([value], size)))
         raise InterpretError(
-            f"{transform.name} by {furthest:g} looks at {height} × {width} pixels around each image: "
+            f"{transform.name} by {furthest:g} reads {height} × {width} pixels around each image: "
             f"choose values nearer to {transform.identity:g}"
         )
     return box

@@ -1,4 +1,4 @@
-"""Mining: which images excite each unit most, and how the unit behaves on all of them, in one pass."""
+"""Mining: the images that excite each unit most, and statistics of the unit on all images, in one pass."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def mine(
         seed: chooses the sample on which density and the sample maxima are taken.
         device: where the network runs; see `interpret`.
         dtype: `torch.bfloat16` runs the network under autocast, faster and less exact; None or float32: as it is.
-        resume_from: a file that keeps what is done, from time to time and at the end, an interrupt's, too, so that the
-            same call goes on from there; it stays until you delete it. None: nothing is kept.
+        resume_from: a file that keeps the state, every minute, at the end and at an interrupt, from which the same call
+            continues; it stays until you delete it. None: nothing is kept.
 
     Raises:
         InterpretError: an unknown layer, k or batch size below 1, no image that decodes, images that do not fit the
@@ -119,7 +119,7 @@ def mine_remaining(
             )
             for batch in of_one_shape(arriving, run.input_shape)
         )
-        unfinished.take_all(run.side_by_side(jobs), update, miner.state_dict)
+        unfinished.process(run.side_by_side(jobs), update, miner.state_dict)
 
 
 @contextmanager
@@ -136,7 +136,7 @@ def prepared_to_mine(
         raise InterpretError(f"dtype must be torch.bfloat16, torch.float16 or None, not {dtype}")
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
-    # of the usual kinds it is known where their units are
+    # the positions of the units are known for the usual kinds of layer
     if not all(isinstance(module.get_submodule(name), WITH_UNITS) for name in miner.layers):
         traced = trace(module, tuple(first.shape[1:]))
         for name in traced.keys() & miner.layers:

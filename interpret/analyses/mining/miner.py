@@ -21,11 +21,11 @@ from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 
 SAMPLE_SIZE = 256
-"""How many images the maxima are kept of, one by one."""
+"""The number of images whose maxima are kept one by one."""
 DENSITY_SAMPLE_SIZE = 32
-"""How many images of the sample positions above zero are counted on."""
+"""The number of images of the sample on which positions above zero are counted."""
 FLUSH_SIZE = 64
-"""From how many images on waiting batches are added to the hits and the statistics."""
+"""The number of images from which on waiting batches are added to the hits and the statistics."""
 
 
 class Miner:

@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from interpret.network.model import Model
 
 HEADINGS = ["layer", "units", "dead", "median of the maxima", "strongest"]
-TILES = 6
+TILES_PER_LAYER = 6
 """Units of each layer that a notebook shows beside its line, by the patch that excites them most."""
 
 
 @dataclass
 class Subject:
-    """The network and the images that were mined, to look at the hits again; None for what was read from a file."""
+    """The network and the images that were mined, to show their hits; None for a result read from a file."""
 
     model: Model | None = None
     data: Images | None = None
     fingerprint: str = ""
-    """Of the data; "" where nobody asked for it yet."""
+    """The fingerprint of the data; "" until it is computed."""
     tiles: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
-    """By layer, what a notebook shows of its most active units, as soon as it did."""
+    """By layer, the tiles of its most active units that a notebook has shown."""
 
     def attach(self, model: Model | nn.Module, data: Any) -> None:
-        """Take the network and the data that were mined; see `Mined.attach`."""
+        """Set the network and the data that were mined; see `Mined.attach`."""
         from interpret.images.opening import open_images
         from interpret.network.model import as_model
 
@@ -70,7 +70,7 @@ class Subject:
 
     @property
     def known_fingerprint(self) -> str:
-        """The fingerprint of the data, found out where the data is there."""
+        """The fingerprint of the data, computed if the data is there."""
         if not self.fingerprint and self.data is not None:
             self.fingerprint = self.data.fingerprint
         return self.fingerprint
@@ -122,7 +122,7 @@ class MinedLayer(Result):
     """[C, k, 4] where in the source the neuron looks: top, left, bottom, right, in fractions of its sides."""
     name: str = ""
     subject: Subject = field(default_factory=Subject, metadata={"kept": False})
-    """What `unit` looks at again."""
+    """The network and the data, for `unit`."""
 
     @property
     def maximum(self) -> NDArray[np.float32]:
@@ -404,7 +404,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         if not self.subject.tiles:
             from interpret.analyses.mining.patches import strongest_patches
 
-            self.subject.tiles = strongest_patches(*self.subject.both(), self.layers, TILES)
+            self.subject.tiles = strongest_patches(*self.subject.both(), self.layers, TILES_PER_LAYER)
         return self.subject.tiles
 
     def _stored_fields(self) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class Unit(Result):
         return subject if subject is not None and subject.data is not None else None
 
     def _at_hand(self, what: str) -> tuple[Model, Images, MinedLayer]:
-        """Return what there is to look at again, or raise an error that says how to give it."""
+        """Return the network and the data, or raise an error that says how to give them."""
         if self.mined is None:
             raise InterpretError(
                 f"{self.title} was read from a file without its {what}: read the mined layer, call "

@@ -176,7 +176,7 @@ def _query_features(
     average: bool,
     how: dict[str, Any],
 ) -> _Queries:
-    """Return the queries with their features: items of the data, or images of one's own."""
+    """Return the queries with their features: items of the data, or the user's images."""
     if own is not None:
         return _Queries(features.rows_of(own, images), images, own)
     given = open_images(queries, model)
@@ -205,7 +205,7 @@ def _describe(asked: _Queries, images: Images, items: NDArray[np.int64]) -> dict
 
 
 def _same_classes(queries: Images, images: Images) -> NDArray[np.int64]:
-    """Return the queries' labels where they stand for what the data's do."""
+    """Return the queries' labels; −1 where their classes are not the data's."""
     return queries.labels if queries.classes == images.classes else np.full(len(queries), -1, np.int64)
 
 

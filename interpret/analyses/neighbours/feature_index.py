@@ -73,9 +73,9 @@ def index_features(
     >>> [path.name for path in sorted(Path(kept, "1").iterdir())]
     ['features.npy', 'index.json', 'items.npy']
 
-    An index is a folder of its own, named after the layer, that appears whole or not at all: `features.npy` [M, D],
+    An index is a folder of its own, named after the layer,, written whole or not at all: `features.npy` [M, D],
     `items.npy` [M], and `index.json`, which says of what weights and data it is. What is done of one lies beside it in
-    a folder whose name ends in ".unfinished", from which the same call goes on after an interrupt.
+    a folder whose name ends in ".unfinished", from which the same call continues after an interrupt.
 
     Raises:
         InterpretError: an index of other weights or data, a layer that returns no tensor, images of several shapes.
@@ -132,7 +132,7 @@ def _write(
     unfinished: Unfinished,
     state: Mapping[str, Tensor],
 ) -> None:
-    """Write features as they come, to an array whose length is known when the last has come."""
+    """Write features as they come; those of images that do not decode leave the array shorter at the end."""
     whole = folder / "all.npy"
     items: list[int] = []
     kept: Any = None
@@ -158,7 +158,7 @@ def _write(
         kept.flush()
         return {"items": torch.tensor(items), "skipped": pack(images.skipped)}
 
-    unfinished.take_all(parts(items[-1] + 1 if items else 0), append, state_dict)
+    unfinished.process(parts(items[-1] + 1 if items else 0), append, state_dict)
     if len(items) == about["items"]:
         whole.rename(folder / "features.npy")
     else:  # some did not decode

@@ -1,4 +1,4 @@
-"""Occlusion: what a network answers when a square hides a part of the image, for every place of the square."""
+"""Occlusion: a network's answers while a square hides a part of the image, for every place of the square."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 from interpret.tracing.tracing import layer_with_units, trace
 
-OTHERS = 3
-"""Projections of the same feature map from other images: as many as the paper's figure shows."""
+OTHER_IMAGES = 3
+"""How many other images of a feature map are projected, as in the paper's figure."""
 
 
 def occlude(
@@ -55,7 +55,7 @@ def occlude(
     device: str | torch.device | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> Occlusion:
-    """Move an occluder over images and measure what the network makes of each place.
+    """Move an occluder over images and measure the network's answers at each place.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> occlusion = occlude(network, torch.rand(2, 3, 20, 20), labels=[0, 1], size=8, stride=4)
@@ -86,8 +86,8 @@ def occlude(
         rule: the backward rule of the projections.
         batch_size, device: how the network runs; see `interpret`. The batches are of one image's places, of which
             only the windows are computed; None: 32.
-        resume_from: a file that keeps what is found in `others`, from time to time and at the end, an interrupt's, too,
-            so that the same call goes on from there; it stays until you delete it. None: nothing is kept.
+        resume_from: a file that keeps what is found in `others`, every minute, at the end and at an interrupt, from
+            which the same call continues; it stays until you delete it. None: nothing is kept.
 
     Raises:
         InterpretError: an occluder larger than the image, a stride below 1, labels that are not classes of the
@@ -287,9 +287,9 @@ def _answer_places(
 def _answers_windows_alike(
     module: nn.Module, image: Tensor, occluder: Occluder, layer: str | None, channel: int, at_once: int
 ) -> bool:
-    """Whether a network answers windows as it answers whole images, on a few places; what it does to them may differ.
+    """Return whether a network gives the same answers for windows as for whole images, tried at a few places.
 
-    Code of its own may look at more of a tensor than `Windowed` shows: its memory, or what is no operation of torch's.
+    The network's own code may read more of a tensor than `Windowed` holds, such as its memory.
     """
     some = sorted({0, len(occluder.places) // 2, len(occluder.places) - 1})[:at_once]
     places = [occluder.places[place] for place in some]
@@ -399,7 +399,7 @@ def _other_projections(
         model,
         data,
         task.layer,
-        k=OTHERS,
+        k=OTHER_IMAGES,
         batch_size=task.batch_size,
         device=task.device,
         resume_from=resume_from,
@@ -410,7 +410,7 @@ def _other_projections(
         hits = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
         tiles |= zip(hits, to_bytes(contrast(batch.projections, model.colours)), strict=True)
     return {
-        str(row): np.stack([tiles[channel, rank] for rank in range(OTHERS) if (channel, rank) in tiles])
+        str(row): np.stack([tiles[channel, rank] for rank in range(OTHER_IMAGES) if (channel, rank) in tiles])
         for row, channel in enumerate(channels.tolist())
         if (channel, 0) in tiles
     }

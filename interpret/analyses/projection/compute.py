@@ -1,4 +1,4 @@
-"""Projection: what in the image a neuron answers to, as a signal passed back from it to the pixels."""
+"""Projection: the signal of a neuron, passed back to the pixels that activate it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from interpret.support.errors import InterpretError
 from interpret.tracing.tracing import Layer, layer_with_units
 
 
-@torch.inference_mode(False)  # whose caller may be in it
+@torch.inference_mode(False)  # the caller may be in inference mode
 def project(
     model: Model | nn.Module,
     images: Any,
@@ -165,7 +165,7 @@ def _check(
 
 
 def _count(given: Any, dim: int) -> int:
-    """Return how many channels (of 0 dimensions each) or positions (of 1) were given; 1 where it is one for all."""
+    """Return the number of channels (dim 0) or positions (dim 1) given; 1 where one serves all."""
     shape = [] if given is None else list(torch.as_tensor(given).shape)
     return max(1, shape[0]) if len(shape) > dim else 1
 
@@ -219,7 +219,7 @@ def _run(
         at = task.positions
         if at is None:
             at = _strongest_positions(model.module, images, task.layer, task.channels, crop, batch_size)
-        # of one image, a forward pass and n backward passes cost no more than n of both on half of it
+        # One forward and n backward passes of a whole image cost no more than n of both on half of it.
         shared = count > len(images) and crop.share > 0.5
         if shared:
             crop = replace(crop, size=crop.image)

@@ -14,7 +14,7 @@ from interpret.tracing.tracing import Layer
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of an image must run to get a layer's neuron and its projection exactly.
+    """The part of an image that must run for a layer's neuron and its projection to be exact.
 
     With J the layer's stride, R its receptive field and H the image's side, the part has the side T, the smallest of
     at least R + J − 1 with T ≡ H (mod J), and begins at a multiple of J. All layers below then see the same grid as

@@ -83,8 +83,8 @@ def project_hits(
         layers: which of the mined layers, by name; None: all.
         rule, overlap, strict: as for `project`.
         device: where the network runs; see `interpret`.
-        done: which hits of a layer [C, k] have been projected already. Batches of such alone are left out, and the
-            others come as they would without.
+        done: which hits of a layer [C, k] have been projected already. A batch is left out if all of its
+            hits are done; the other batches stay the same.
 
     Raises:
         InterpretError: a layer that was not mined, or activations that are not those which were mined.
@@ -119,7 +119,7 @@ _Job = Callable[[nn.Module], list[HitBatch]]
 def _jobs(
     images: Any, plan: list[HitGroup], hits: Hits, crops: Mapping[str, Crop], settings: SignalSettings, run: Execution
 ) -> Iterator[_Job]:
-    """Read the data once, as far as it is needed, and yield what there is to run as soon as its images are read."""
+    """Read the needed items once, in order, and yield each group's job as soon as its images are read."""
     needed = np.zeros(len(hits.items), bool)
     whole = np.zeros(len(hits.items), bool)
     for together in plan:
