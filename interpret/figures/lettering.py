@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,25 +25,24 @@ SLACK = 1.05
 """A factor for rasterised text, which is a little wider than its outlines."""
 
 
-def width_of(words: str, size: float | None = None) -> float:
+def width_of(words: str, size: float | None = None, bold: bool = False) -> float:
     """Return the width of a line of text in inches, at a font size in points; None: that of captions.
 
     >>> width_of("nn", 10) == 2 * width_of("n", 10)
     True
     """
     size = look().small if size is None else size
-    return _width(words, tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"])) * size / 720
+    return _width(words, tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"]), bold) * size / 720
 
 
 @lru_cache(4096)
-def _width(words: str, family: tuple[str, ...], _: tuple[str, ...]) -> float:
+def _width(words: str, family: tuple[str, ...], _: tuple[str, ...], bold: bool) -> float:
     """Return the width of a line at 10 points, in points."""
     with warnings.catch_warnings():
         # the warning comes when the text is drawn
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
-        width, _height, _descent = text_to_path.get_text_width_height_descent(
-            words, FontProperties(family=list(family), size=10), ismath=False
-        )
+        font = FontProperties(family=list(family), size=10, weight="bold" if bold else "normal")
+        width, _height, _descent = text_to_path.get_text_width_height_descent(words, font, ismath=False)
     return float(width) * SLACK
 
 
@@ -82,20 +82,47 @@ def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[l
             break
         broken.append(line.strip())
         words = words[len(line) :].strip()
-    return [*broken, _shortened(words, width, size)], width_of(words, size) <= width
+    return [*broken, shorten_to(words, width, size)], width_of(words, size) <= width
 
 
-def _first_line(words: str, width: float, size: float | None) -> str:
+def wrap(words: str, width: float, size: float, bold: bool = False) -> list[str]:
+    """Return text in as many lines of a width in inches as it needs, at a font size in points.
+
+    >>> wrap("one two three", 0.6, 10)
+    ['one two', 'three']
+    >>> "".join(wrap("0123456789abcdef", 0.6, 10))  # a word that is longer than a line is broken anywhere
+    '0123456789abcdef'
+    """
+    words, lines = words.strip(), []
+    while width_of(words, size, bold) > width:
+        line = _first_line(words, width, size, bold) or _start(words, width, size, bold)
+        lines.append(line.strip())
+        words = words[len(line) :].strip()
+    return [*lines, words]
+
+
+def _first_line(words: str, width: float, size: float | None, bold: bool = False) -> str:
     """Return the longest start of a text that fits a line and ends where text may be broken; empty if there is none."""
     for places in (r"\s+", r"[./_\-]"):
         ends = [match.end() for match in re.finditer(places, words)]
-        fitting = [end for end in ends if width_of(words[:end].strip(), size) <= width]
+        fitting = bisect_right(ends, width, key=lambda end: width_of(words[:end].strip(), size, bold))
         if fitting:
-            return words[: fitting[-1]]
+            return words[: ends[fitting - 1]]
     return ""
 
 
-def _shortened(words: str, width: float, size: float | None) -> str:
+def _start(words: str, width: float, size: float, bold: bool) -> str:
+    """Return the longest start of a text that fits a line, but at least one character."""
+    ends = range(1, len(words) + 1)
+    return words[: max(1, bisect_right(ends, width, key=lambda end: width_of(words[:end], size, bold)))]
+
+
+def shorten_to(words: str, width: float, size: float | None = None) -> str:
+    """Return text in a line of a width in inches, shortened in the middle where it is too long.
+
+    >>> shorten_to("features.12.expand3x3.conv", 0.6, 6)
+    'featur….conv'
+    """
     if width_of(words, size) <= width:
         return words
     for kept in range(len(words) - 1, 1, -1):

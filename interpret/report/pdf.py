@@ -1,8 +1,7 @@
-"""The report as a PDF: pages of A4 that matplotlib sets, with every figure as its vectors."""
+"""The report as a PDF: A4 pages that matplotlib draws, with figures as vectors."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from interpret.figures.lettering import shorten_to, width_of, wrap
 from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, ignoring_user_style
 from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.support import numbers
@@ -28,9 +28,9 @@ TEXT = PAGE[0] - 2 * MARGIN
 FOOT = 0.42
 """Inches from the lower edge to the line with the page's number."""
 LEADING = 1.42
-"""Distance of lines, in sizes of the letters."""
-BOLD = 0.86
-"""How many bold letters there are in the room of a plain one."""
+"""Line spacing, relative to the font size."""
+NAME = 5.0
+"""The largest width of the network's name at the foot of a page, in inches."""
 
 
 def write_pdf(report: Report, path: Path) -> None:
@@ -38,7 +38,7 @@ def write_pdf(report: Report, path: Path) -> None:
     about = {"Title": f"{report.name}: report", "Creator": f"interpret {__version__}", "CreationDate": None}
     with ignoring_user_style(), PdfPages(path, metadata=about) as file:
         pages = _Pages(file, report.name)
-        # pictures first: the table of layers may take many pages, and comes last
+        # the table of layers comes last, as it may take many pages
         _title(pages, report)
         _filters(pages, report)
         _units(pages, report)
@@ -50,7 +50,7 @@ def write_pdf(report: Report, path: Path) -> None:
 
 
 class _Pages:
-    """Text and pictures one below the other, in inches from the top, on as many pages as it takes."""
+    """Text and pictures below each other, in inches from the top, on as many pages as needed."""
 
     def __init__(self, file: PdfPages, name: str) -> None:
         self.file = file
@@ -62,13 +62,13 @@ class _Pages:
         """Finish the page."""
         if self.page is not None:
             self.y = PAGE[1] - FOOT
-            self.write(_short(self.name, 60), 7, color=QUIET)
+            self.write(shorten_to(self.name, NAME, 7), 7, color=QUIET)
             self.write(str(self.file.get_pagecount() + 1), 7, TEXT, color=QUIET, ha="right")
             self.file.savefig(self.page)
         self.page = None
 
     def need(self, height: float) -> Figure:
-        """Return the page that has room for what comes next, a new one if need be."""
+        """Return a page with room for a height in inches: the current one, or a new one."""
         if self.page is None or self.y + height > PAGE[1] - MARGIN:
             self.end()
             self.page = Figure(figsize=PAGE, facecolor="white")
@@ -76,14 +76,14 @@ class _Pages:
         return self.page
 
     def text(self, words: str, size: float, x: float = 0.0, width: float = TEXT, **look: Any) -> None:
-        """Set a paragraph, broken into lines."""
-        for line in wrapped(words, size, width * (BOLD if look.get("weight") == "bold" else 1)):
+        """Write a paragraph, broken into lines."""
+        for line in wrap(words, width, size, bold=look.get("weight") == "bold"):
             self.need(size / 72 * LEADING)
             self.write(line, size, x, **look)
             self.y += size / 72 * LEADING
 
     def write(self, words: str, size: float, x: float = 0.0, **look: Any) -> None:
-        """Write on the current line, without going to the next."""
+        """Write on the current line, without moving to the next."""
         assert self.page is not None
         self.page.text(
             (MARGIN + x) / PAGE[0],
@@ -93,7 +93,7 @@ class _Pages:
         )
 
     def heading(self, words: str, room: float = 1.5) -> None:
-        """Begin a section, on a page that has room for more than its heading."""
+        """Begin a section, on a page with room for a height in inches."""
         self.y += 0.25 if self.page is not None else 0
         self.need(room)
         self.rule(INK, 1.2)
@@ -108,27 +108,17 @@ class _Pages:
         self.page.add_artist(Line2D(ends, [at, at], color=color, linewidth=width))
 
     def picture(self, picture: Any, x: float, width: float, height: float, columns: int = 1, rows: int = 1) -> None:
-        """Place a picture of tiles at the current height, without going below it."""
+        """Draw a picture of tiles at the current height, without moving below it."""
         assert self.page is not None
         place = ((MARGIN + x) / PAGE[0], 1 - (self.y + height) / PAGE[1], width / PAGE[0], height / PAGE[1])
         axes = self.page.add_axes(place)
-        # as it is, pixel for pixel: the reader's program scales it
+        # without resampling: the PDF viewer scales it
         axes.imshow(picture, interpolation="none", aspect="auto")
         for column in range(1, columns):
             axes.axvline(column * picture.shape[1] / columns - 0.5, color="white", linewidth=0.5)
         for row in range(1, rows):
             axes.axhline(row * picture.shape[0] / rows - 0.5, color="white", linewidth=0.5)
         axes.set_axis_off()
-
-
-def wrapped(words: str, size: float, width: float) -> list[str]:
-    """Return lines of about a width in inches, for letters of a size in points.
-
-    >>> wrapped("one two three", 10, 0.7)
-    ['one two', 'three']
-    """
-    letters = max(4, int(width / (size / 72 * 0.565)))  # DejaVu Sans, on the average of English
-    return textwrap.wrap(words, letters, break_on_hyphens=False) or [""]
 
 
 def _title(pages: _Pages, report: Report) -> None:
@@ -149,7 +139,7 @@ def _title(pages: _Pages, report: Report) -> None:
         pages.y += 0.52
     pages.heading("Provenance")
     for term, value in report.provenance:
-        lines = wrapped(value, 8, TEXT - 1.75)
+        lines = wrap(value, TEXT - 1.75, 8)
         pages.need(len(lines) * 8 / 72 * LEADING + 0.1)
         pages.write(term, 8, color=QUIET)
         pages.text(value, 8, 1.75, TEXT - 1.75)
@@ -168,7 +158,9 @@ def _layers(pages: _Pages, report: Report) -> None:
         if pages.y + 0.18 > PAGE[1] - MARGIN:
             pages.need(PAGE[1])
             _row(pages, heads, columns, color=QUIET)
-        cells = (_short(layer.name, 36), _short(layer.kind, 18), layer.output, layer.params, layer.macs, layer.field)
+        name = shorten_to(layer.name, columns[1] - 0.1, 7)
+        kind = shorten_to(layer.kind, columns[2] - columns[1] - 0.1, 7)
+        cells = (name, kind, layer.output, layer.params, layer.macs, layer.field)
         _row(pages, cells, columns)
 
 
@@ -179,10 +171,6 @@ def _row(pages: _Pages, cells: Sequence[str], columns: Sequence[float], **look: 
     pages.y += 0.15
     pages.rule(HAIRLINE, 0.3)
     pages.y += 0.025
-
-
-def _short(words: str, most: int) -> str:
-    return words if len(words) <= most else words[: most // 2] + "…" + words[-(most - most // 2 - 1) :]
 
 
 def _filters(pages: _Pages, report: Report) -> None:
@@ -223,11 +211,10 @@ def _units(pages: _Pages, report: Report) -> None:
         pages.y += 0.03
         for column, unit in enumerate(units):
             x = column * (wide + gap)
-            room = int((wide - 0.55) / (7 / 72 * 0.565))
-            pages.write(
-                f"{unit.index}  {_short(unit.output_class, room)}" if unit.output_class else str(unit.index), 7, x
-            )
-            pages.write(numbers.value(unit.value), 7, x + wide, color=QUIET, ha="right")
+            value = numbers.value(unit.value)
+            label = f"{unit.index}  {unit.output_class}".rstrip()
+            pages.write(shorten_to(label, wide - width_of(value, 7) - 0.08, 7), 7, x)
+            pages.write(value, 7, x + wide, color=QUIET, ha="right")
             pages.y += 0.15
             for place, picture in enumerate(_present([unit.patches, unit.projections])):
                 tiles = _open(report.read(picture))
@@ -252,7 +239,7 @@ def _result(file: PdfPages, figure: Figure, title: str, reading: str, name: str)
     width, height = figure.get_size_inches()
     page_width = max(PAGE[0], width + 0.8)
     text = page_width - 2 * MARGIN
-    titles, lines = wrapped(title, 13, text * BOLD), wrapped(reading, 9, text)
+    titles, lines = wrap(title, text, 13, bold=True), wrap(reading, text, 9)
     head = MARGIN + 0.12 + len(titles) * 13 / 72 * LEADING + 0.12
     foot = 0.15 + len(lines) * 9 / 72 * LEADING + MARGIN
     page_height = max(PAGE[1], head + height + foot)
@@ -268,7 +255,7 @@ def _result(file: PdfPages, figure: Figure, title: str, reading: str, name: str)
     write(titles, top - 0.1, 13, weight="bold")
     write(lines, -0.15, 9)
     foot_line = height + head - page_height + FOOT
-    write([_short(name, 60)], foot_line, 7)
+    write([shorten_to(name, NAME, 7)], foot_line, 7)
     number = str(file.get_pagecount() + 1)
     figure.text((left + text) / width, foot_line / height, number, fontsize=7, color=INK, va="top", ha="right")
     file.savefig(figure, bbox_inches=Bbox.from_bounds((width - page_width) / 2, height + head - page_height,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 from PIL import Image
@@ -30,6 +31,7 @@ from interpret.cli import main
 from interpret.figures import style
 from interpret.network.model import Model
 from interpret.report.contents import UNITS, Report
+from interpret.report.pdf import write_pdf
 from interpret.report.writer import write_report
 from interpret.results.kinds import BUILT_IN, result_class
 from interpret.study.study import Study
@@ -175,6 +177,32 @@ def test_the_pdf_begins_with_pictures_and_ends_with_the_table_of_layers(
     assert len(tables) == 1 and not any(pictured for pictured, _ in told[tables[0] :])
     assert all(pictured for pictured, _ in told[1 : tables[0]]) and tables[0] > 1
     assert "Network report" in told[0][1] and told[-1][1][-1] == str(len(told))
+
+
+@pytest.mark.parametrize("word", ["WWWW ", "W", "ill.", "$"])
+def test_no_line_of_the_pdf_leaves_its_page(
+    word: str, model: Model, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wide and narrow letters, with and without spaces: lines are as long as they are drawn."""
+    study = Study(tmp_path / "study", model, images)
+    study.mine("3", k=2)
+    study.info["model"]["name"] = word * 60
+    study.info["model"]["origin"] = word * 300
+    study.info["data"]["name"] = word * 200
+    ends: list[float] = []
+    longest: list[float] = []
+
+    def saved(_: PdfPages, figure: Figure, **settings: Any) -> None:
+        FigureCanvasAgg(figure).draw()
+        for text in figure.texts:
+            box = text.get_window_extent()
+            ends.append(box.x1 / figure.bbox.width)
+            longest.append(box.width / figure.bbox.width)
+
+    monkeypatch.setattr(PdfPages, "savefig", saved)
+    write_pdf(Report(study), tmp_path / "report.pdf")
+    assert max(ends) < 0.95
+    assert max(longest) > 0.7  # and they fill the page
 
 
 def test_only_the_sections_that_there_are(model: Model, images: torch.Tensor, tmp_path: Path) -> None:
