@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from interpret.gallery import cards
+from interpret.gallery.cards import render_card
 from interpret.gallery.class_page import ClassPages
 from interpret.gallery.classes import Classes
 from interpret.gallery.correlation import correlate
@@ -156,7 +156,7 @@ class _Writer:
         self._image_and_class_pages()
         for finding in self.found:
             self._bytes(finding.path, finding.picture)
-        card = cards.parse_card(network.model["card"] or "")
+        card = render_card(network.model["card"] or "")
         self._page("index.html", "network.html", root="", card=card)
         for page, template in zip(_PAGES[1:], ("guide", "findings", "compare", "favourites"), strict=True):
             self._page(page, f"{template}.html", root="")
