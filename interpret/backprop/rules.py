@@ -203,7 +203,7 @@ class BackwardRule(TorchFunctionMode):
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
         if not torch.is_grad_enabled() or (not signals and not self._history.knows((args, kwargs))):
             return func(*args, **kwargs)
-        if self.rule == "gradient":
+        if self.rule == "gradient" or operation_of(func).backward is Backward.QUERY:
             return self._run(func, args, kwargs)
         self.check(signals)
         result = self._pass(func, args, kwargs, signals)
@@ -224,8 +224,6 @@ class BackwardRule(TorchFunctionMode):
     def _pass(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]) -> Any:
         """Run one operation with its backward pass overridden, alone or as the end of a written-out rectifier."""
         backward = operation_of(func).backward
-        if backward is Backward.QUERY:
-            return self._run(func, args, kwargs)
         derivations = self._history.derivations(func, args, kwargs)
         pending = [one for one in self._history.pending((args, kwargs)) if not one.reported]
         for derivation in [] if backward in (Backward.RECTIFIER, Backward.CLAMP) else derivations:

@@ -1,7 +1,8 @@
 """What this package uses of torch that torch does not publish: all of it, in one place.
 
 `tests/network/test_torch_internals.py` states what each function here has to return, and fails if a version of torch
-changes that; it also fails if another file uses a private name of torch. `pyproject.toml` allows the versions tested.
+changes that; it also fails if another file uses a private name of torch. The tests of networks and backward rules pass
+with the oldest and the newest version that `pyproject.toml` allows.
 """
 
 from __future__ import annotations
