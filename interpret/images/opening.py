@@ -1,4 +1,4 @@
-"""Opening images: folders, named sets, tensors, pictures and data sets, all as one class."""
+"""Opening images: folders, named data sets, tensors, pictures and data sets, all as `Images`."""
 
 from __future__ import annotations
 
@@ -54,28 +54,30 @@ def open_images(
     Args:
         data: one of
 
-            - a folder of image files, searched recursively, an image file, or a list of such files;
-            - a set by name: `"photographs"` (the 230 that come with the demo packages), `"digits"`, `"fashion-mnist"`
-              or `"emoji"` (see `interpret.images.datasets`); a folder of such a name is written `./digits`;
+            - a folder of image files, searched recursively, an image file, or a list of image files;
+            - the name of a data set: `"photographs"` (230 photographs from the demo packages), `"digits"`,
+              `"fashion-mnist"` or `"emoji"` (see `interpret.images.datasets`); for a folder of that name, write
+              `./digits`;
             - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W];
-            - pictures: Pillow's, one or a list; uint8 pixels, [N, H, W], [N, H, W, C] or [N, C, H, W], or one of these;
-            - a map-style data set, PyTorch's or Hugging Face's, or any list, whose items are images, tuples or dicts
-              (see `interpret.images.items.read_item`); a `DataLoader` stands for its data set;
-            - `Images`, returned as they are.
-        model: whose preprocessing the pictures pass through, and whose classes the labels index where a folder's
-            subfolders carry their names or, for ImageNet's, their WordNet ids. Otherwise subfolders are classes
-            in alphabetical order, if there are at least two and every image lies in one.
-        crops: "center": the standard input of each picture, as the preprocessing says; "tiles": windows of the
-            input's size all over the picture, at several scales, about ¾ of the input apart and evenly spread
-            from edge to edge. None: tiles for `"photographs"`, otherwise center.
+            - pictures: one Pillow image or a list; uint8 pixels [N, H, W], [N, H, W, C] or [N, C, H, W], or those of
+              one picture;
+            - a map-style data set of PyTorch or Hugging Face, or any list, whose items are images, tuples or dicts
+              (see `interpret.images.items.read_item`); of a `DataLoader`, its data set is read;
+            - `Images`, which are returned unchanged.
+        model: the model whose preprocessing turns pictures into inputs. Labels index its classes if all subfolders of a
+            folder are named after them or, for ImageNet, after their WordNet ids. Otherwise, subfolders are classes in
+            alphabetical order, if there are at least two and every image is in one.
+        crops: "center": one central crop per picture, as the preprocessing says; "tiles": windows of the input's size
+            that cover the picture at several scales, about ¾ of the input apart and evenly spaced from edge to edge.
+            None: "tiles" for `"photographs"`, otherwise "center".
         scales: lengths of the picture's short side for "tiles", in pixels.
 
     Raises:
-        InterpretError: no such data, nothing in it, images that do not fit the model, or that are other ones each time
-            they are read.
+        InterpretError: data that does not exist or is empty; images that do not fit the model; images that change each
+            time they are read, as under random augmentation.
 
     Warns:
-        LeftAside: what of the data is not used; it also stands in `Images.notes`.
+        LeftAside: a part of the data is not used; `Images.notes` says so, too.
     """
     model = as_model(model)
     if crops not in (None, "center", "tiles"):
@@ -112,7 +114,7 @@ def open_images(
 
 
 class LeftAside(UserWarning):
-    """Data holds something that is not used, such as a mask beside each image."""
+    """The data holds something that is not used, such as a mask for each image."""
 
 
 def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ...]) -> Images:
@@ -141,7 +143,7 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
 
 
 def _pictures(data: object) -> NDArray[np.uint8] | list[Image.Image] | None:
-    """Return pictures in memory as a list of them or as pixels [N, H, W] or [N, H, W, C]; None for anything else."""
+    """Return pictures in memory as a list or as pixels [N, H, W] or [N, H, W, C]; None for other data."""
     if isinstance(data, Image.Image):
         return [data]
     if isinstance(data, list | tuple) and all(isinstance(one, Image.Image | Tensor | np.ndarray) for one in data):
@@ -210,9 +212,9 @@ def _dataset(data: Any, model: Model) -> Images:
 
 
 def _check_first(images: Images, model: Model) -> None:
-    """Refuse a first item that is no input, or has other channels than the preprocessing makes.
+    """Refuse data whose first item is not an input or has another number of channels than the model takes.
 
-    What a network without a preprocessing takes, it says itself when it runs.
+    A network without preprocessing is not checked here: it raises its own error when it runs.
     """
     if len(images) == 0:
         return
@@ -237,7 +239,7 @@ def _preprocess(model: Model) -> Preprocess:
 
 
 def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ...] | None) -> FileImages:
-    """Open files as the folder that holds them all would be, in their own order."""
+    """Open files as their common parent folder would be opened, in the given order."""
     gone = next((path for path in paths if not path.is_file()), None)
     if gone is not None:
         raise InterpretError(f"data names the file {str(gone)!r}, which does not exist: leave it out")
@@ -250,7 +252,7 @@ def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ..
 
 
 def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
-    # found without importing it: the package imports TensorFlow
+    # do not import the package: it imports TensorFlow
     package = find_spec("ai_benchmark")
     if package is None or not package.submodule_search_locations:
         raise InterpretError(

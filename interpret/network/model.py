@@ -18,7 +18,7 @@ from interpret.support.wording import count
 
 @dataclass(eq=False, repr=False)
 class Model:
-    """A network, its preprocessing and its classes, as [`interpret.load`][interpret.loading.loading.load] returns it.
+    """A network with its preprocessing and its classes, returned by `interpret.load`.
 
     >>> model = Model(nn.Conv2d(1, 2, 3), name="one layer")
     >>> model(torch.zeros(1, 1, 5, 5)).shape
@@ -30,25 +30,26 @@ class Model:
     """
 
     module: nn.Module
-    """The network, without anything that wraps or compiles it."""
+    """The network itself, without wrappers such as `DataParallel` or `torch.compile`."""
     name: str
     preprocess: Preprocess | None = None
-    """How a picture becomes the module's input, and back; None if unknown."""
+    """How to turn a picture into the module's input, and back; None if unknown."""
     classes: tuple[str, ...] | None = None
-    """The classes, in the order of the outputs; for a network with one output, the two classes."""
+    """Names of the classes, in the order of the outputs; for a network with one output, the two classes."""
     outputs: str | None = None
-    """How outputs become probabilities: "softmax", "sigmoid" (one score a label, or one for two classes),
-    "probabilities" (as they are) or "log-probabilities"; None: by their values, see `interpret.network.answers`."""
+    """How outputs become probabilities: "softmax", "sigmoid" (one score per label, or a single score for two classes),
+    "probabilities" (unchanged) or "log-probabilities"; None: inferred from the values, see
+    `interpret.network.answers`."""
     spec: str | None = None
-    """What `interpret.load` takes to make this model again; None for a module made in memory."""
+    """The spec with which `interpret.load` loads this model again; None for a module made in memory."""
     weights: str | None = None
-    """What `interpret.load` takes as its weights, if they are not the network's own."""
+    """The `weights` argument with which `interpret.load` loads it again; None for the network's own weights."""
     origin: str = ""
     """Where the weights come from, in one sentence."""
     card: str | None = None
-    """The model's card in Markdown: what it is, how it was trained, how accurate it is."""
+    """Model card in Markdown: what it is, how it was trained, how accurate it is."""
     varying: bool = False
-    """Whether analyses accept outputs that vary by chance or with the other images of a batch."""
+    """Whether analyses accept outputs that vary randomly or with the other images of a batch."""
 
     def __post_init__(self) -> None:
         self.module = plain_network(self.module)

@@ -39,7 +39,7 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes a network's input: resize, cut, order the channels, scale, normalise.
+    """Turn a picture into a network's input: resize, crop, order the channels, scale, normalise.
 
     >>> preprocess = Preprocess((224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), resize=256)
     >>> preprocess(Image.new("RGB", (640, 480), "white")).shape
@@ -47,25 +47,25 @@ class Preprocess:
     >>> preprocess.display(preprocess(Image.new("RGB", (640, 480), "white"))).unique()
     tensor([1.])
 
-    A channel's value is `(pixel / 255 · range − mean) / std`. Resizing is Pillow's, antialiased where it
-    shrinks, so that the result equals torchvision's own transforms bit for bit.
+    The value of a channel is `(pixel / 255 · range − mean) / std`. Pillow resizes, with antialiasing when it shrinks;
+    the result is bit-identical to that of torchvision's transforms.
 
     Raises:
-        InterpretError: a field is out of its range, or there is not one mean and deviation for each channel.
+        InterpretError: a field is out of range; `mean` or `std` does not have one value per channel.
     """
 
     size: tuple[int, int]
     """Height and width of the input, in pixels."""
     channels: Channels = "RGB"
-    """Their order; "L" is a single grey channel."""
+    """Order of the channels; "L" is a single grey channel."""
     range: float = 1.0
-    """The value of full white before mean and deviation: 1 or 255."""
+    """Value of white before `mean` and `std` are applied, usually 1 or 255."""
     mean: tuple[float, ...] = ()
-    """One for each channel, in the order of `channels` and on the scale of `range`; empty: zeros."""
+    """Mean per channel, in the order of `channels` and on the scale of `range`; empty: zeros."""
     std: tuple[float, ...] = ()
-    """One for each channel, in the same way; empty: ones."""
+    """Standard deviation per channel, in the same order and scale; empty: ones."""
     resize: int | None = None
-    """The short side before the central crop of the rule "crop", in pixels; None: as small as `size` allows."""
+    """Short side before the central crop, in pixels, with the rule "crop" only; None: as small as `size` allows."""
     rule: Rule = "crop"
     """For another aspect ratio: crop the long side, squash it, or pad the short side with the mean colour."""
     interpolation: Interpolation = "bilinear"
@@ -107,7 +107,7 @@ class Preprocess:
         return (len(self.channels), *self.size)
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        """Return a picture of any kind as an input, float32 [C, H, W]: its centre, by `rule`.
+        """Return the input for a Pillow image of any mode, float32 [C, H, W]: its centre, according to `rule`.
 
         >>> Preprocess((2, 2), channels="L")(Image.new("L", (9, 3), 255))
         tensor([[[1., 1.],

@@ -1,4 +1,4 @@
-"""A table of a network's layers: sizes, parameters, operations and receptive fields, with their formulas."""
+"""A table of a network's layers: sizes with their formulas, parameters, operations and receptive fields."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class LayerSummary:
     """How the output's size follows from the input's; see `interpret.tracing.conv_arithmetic.size_formula`."""
     params: int
     dense_params: int | None
-    """The parameters of a fully connected layer between the same two maps; None for layers that are no convolution."""
+    """Parameters of a fully connected layer with the same input and output shapes; None unless a convolution."""
     macs: int
     """Multiply-accumulates for one image."""
     receptive_field: tuple[int, int] | None
     """(height, width) in pixels of the input; None if a neuron may see the whole image."""
     local_field: tuple[int, int] | None
-    """(height, width) of the window to which its signal passes back, with gates constant; None for the whole image."""
+    """(height, width) of the window that its signal reaches in the backward pass, gates constant; None: whole image."""
     stride: tuple[int, int] | None
     """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
 
 def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None, format: Format = "text") -> str:
-    """Return a table of a network's layers, in the order in which they run, with the totals.
+    """Summarise a network in a table: one row per layer, in the order in which they run, and the totals.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.MaxPool2d(2))
     >>> print(summarise(network, (1, 28, 28)))
@@ -65,14 +65,18 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     >>> json.loads(summarise(network, (1, 28, 28), "json"))["layers"][0]["dense_params"]
     3617280
 
-    Sizes are channels × height × width; "if dense" is the number of parameters of a fully connected layer between the
-    same two maps; MACs are multiply-accumulates for one image; a receptive field and its stride are in pixels of the
-    input, and "whole image" if a neuron may see all of it. If that is only through gates, as in squeeze-and-excitation,
-    the local field follows: the window to which the signal passes back with the gates constant.
+    The columns:
+
+    - **input**, **output**: sizes, as channels × height × width.
+    - **parameters**: the layer's own; **if dense**: those of a fully connected layer with the same input and output.
+    - **MACs**: multiply-accumulates for one image.
+    - **receptive field**, **stride**: in pixels of the input; "whole image" if a neuron may see all of it. If it does
+      so only through gates, as in squeeze-and-excitation, the local field is given too: the window that the signal
+      reaches in the backward pass with the gates held constant.
 
     Args:
         model: the network.
-        input_shape: (channels, height, width) of one image; None: the model's own.
+        input_shape: (channels, height, width) of one image; None: the model's input shape.
         format: "text", "markdown" or "json"; JSON has the fields of `LayerSummary`.
 
     Raises:

@@ -20,7 +20,7 @@ DEFAULT_SHOWN = 8
 def compare(
     before: Mined, after: Mined, layers: str | Iterable[str] | None = None, *, shown: int = DEFAULT_SHOWN
 ) -> Comparison:
-    """Return how far each unit of two networks, such as two checkpoints, is excited by the same images.
+    """Compare the top-activating images of each unit in two networks, such as two checkpoints.
 
     >>> import copy, torch
     >>> from torch import nn
@@ -42,20 +42,24 @@ def compare(
         changes = interpret.compare(before, after)       # in a notebook, the figure
         changes.to_dataframe().sort_values("overlap")    # a row for each unit
 
-    The hits of a unit before and after are two rankings of images. Their **overlap** is the mean over the depths d = 1
-    … k of the share of common images among the first d, |A_d ∩ B_d| / d: 1 for the same ranking, 0 for rankings without
-    a common image; the first ranks weigh most. Hits with the value zero are left out, since a rectifier gives zero on
-    any image; if neither ranking has other hits, the overlap is 1. A **shared image** is among the hits of both, a
-    **shared patch** is also at the same position of the feature map. The **correlation** is Pearson's, of the unit's
-    maxima on the images of both samples, so that it also depends on images that are not among the strongest.
+    The result holds four measures per unit:
 
-    Units are compared by their number. Both networks must therefore have the same architecture and start from the same
-    weights: a training from other weights gives its units another order.
+    - **Overlap**: the average overlap of the unit's two rankings of top-activating images, that is, the mean over the
+      depths d = 1 … k of |A_d ∩ B_d| / d. It is 1 for identical rankings and 0 for rankings without a common image; the
+      first ranks weigh most. Hits with the value zero are left out, since a rectifier gives zero on any image. If
+      neither ranking has other hits, the overlap is 1.
+    - **Shared images**: the number of images that are hits in both networks.
+    - **Shared patches**: the number of these that are also at the same position of the feature map.
+    - **Correlation**: Pearson's correlation of the unit's maxima on the images of both samples. It also depends on
+      images that are not top-activating.
+
+    Units are compared by their number. Therefore both networks must have the same architecture and be trained from the
+    same initial weights; from other initial weights, units come out in another order.
 
     Args:
         before, after: the results of `interpret.mine` for the two networks, on the same images.
         layers: names or globs; None: all layers that were mined in both.
-        shown: number of units that are shown with their patches, those that changed most, if the images are available.
+        shown: number of units to show with their patches, those that changed most, if the images are available.
 
     Raises:
         InterpretError: different images, an unknown layer, a layer whose number of units differs, no common layer.

@@ -25,19 +25,19 @@ def compare_costs(names: Sequence[str] | None = None) -> NetworkCosts:
     >>> costs.top1, costs.macs.round(3), costs.params
     (array([56.522, 58.178]), array([0.714, 0.349]), array([61100840,  1235496]))
 
-    The accuracy is published by torchvision for the network's default weights. Operations and parameters are counted
-    here, on networks without memory for their weights; the published numbers are kept as well.
+    Torchvision publishes the accuracy of each network's default weights. This function counts operations and parameters
+    itself, on networks on the meta device, and also returns the counts that torchvision publishes.
 
     Args:
-        names: names of networks, as `torchvision.models.list_models` returns them; None: all classifiers.
+        names: names of networks, as in `torchvision.models.list_models`; None: all classifiers.
 
     Returns:
-        `interpret.analyses.costs.result.NetworkCosts`, in the order of `names`. The multiply-accumulates are
-        those of convolutions and matrix products; torchvision's "GFLOPS" count them in the same way.
-        GoogLeNet and Inception v3 come without their auxiliary classifiers, which run in training only.
+        `interpret.analyses.costs.result.NetworkCosts`, in the order of `names`. It counts the multiply-accumulates of
+        convolutions and matrix products, as torchvision's "GFLOPS" do. It leaves out the auxiliary classifiers of
+        GoogLeNet and Inception v3, which run in training only.
 
     Raises:
-        InterpretError: an unknown name, with near ones, or an empty list.
+        InterpretError: `names` is empty or holds an unknown name; the message suggests similar names.
 
     Source: A. Canziani, A. Paszke and E. Culurciello, "An analysis of deep neural network models for practical
     applications", 2016, figures 1 and 2; the accuracies and published counts are torchvision's.

@@ -19,9 +19,9 @@ from interpret.figures.style import in_style, look, points
 from interpret.network.model import Model, as_model
 
 MOST_HEIGHT, LEAST_WIDTH = 9.6, 4.0
-"""Inches of the whole figure, where its user gives no size."""
+"""Size limits of the whole figure in inches, if no size is given."""
 LARGEST_TILE = 1.1
-"""Inches of the longer side of a kernel at most."""
+"""Largest longer side of a kernel, in inches."""
 
 
 @overload
@@ -64,31 +64,31 @@ def plot_filters(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Plot the kernels of a layer as a figure in the manner of figure 3 of the AlexNet paper.
+    """Plot a layer's kernels as in figure 3 of the AlexNet paper.
 
     >>> figure = plot_filters(nn.Sequential(nn.Conv2d(3, 64, 11)))
     >>> len(figure.axes[0].images)
     64
     >>> figure.savefig("filters.pdf")  # doctest: +SKIP
 
-    Colour kernels, and those of one input channel, stand in a grid in the order of their units, row by row. Kernels
-    over many input channels come as a table of grey slices: a row is a unit, a column an input channel; a place without
-    connection, as in LeNet-5's C3, is hatched.
+    Colour kernels and kernels with one input channel are drawn in a grid, row by row in the order of the units. Kernels
+    with more input channels are drawn as a table of grey slices, with one row per unit and one column per input
+    channel. Missing connections, as in LeNet-5's C3, are hatched.
 
     Args:
         model: the network.
-        layer: a convolution, or a linear layer on the pixels themselves; None: the first convolution.
-        scale: "filter": each filter by its own largest weight; "shared": all by the largest of the layer.
-        channel: one input channel to show of every filter; None: all.
-        limit: at most so many rows and columns of a table of slices; the figure says what is left out.
+        layer: a convolution, or a linear layer that reads the pixels; None: the first convolution.
+        scale: "filter": divide each filter by its own largest weight; "shared": divide all by the layer's largest.
+        channel: the only input channel to show of each filter; None: all.
+        limit: largest number of rows and of columns in a table of slices; the figure says what is left out.
         numbers: whether to print each unit's number in the grid; a table always has them.
         width, figsize, ax: as in `interpret.plot`; without any of them, the figure is up to 7.2 inches wide.
 
     Returns:
-        A matplotlib figure, to save with `figure.savefig(path)`, or `ax`.
+        A matplotlib figure, or `ax` if you pass it. Save a figure with `figure.savefig(path)`.
 
     Raises:
-        InterpretError: as `filter_images`, and a limit below 1.
+        InterpretError: as `filter_images`; a limit below 1.
     """
     model = as_model(model)
     kernels = find_kernels(model, layer)

@@ -18,7 +18,7 @@ from interpret.figures.panels import Key, Names, Panel, Size, choose, lay_out
 from interpret.figures.style import bare, evenly, in_style, look, mix, points
 
 ROW = 1.75
-"""Inches that a panel takes in height."""
+"""Height of a panel, in inches."""
 NAMES = ("examples", "first", "last", "layers", "probability")
 
 
@@ -46,7 +46,7 @@ def plot_invariance(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw probes as in figure 5 of Zeiler & Fergus: a row for each transform.
+    """Plot invariance curves as in figure 5 of Zeiler & Fergus (2014): one row per transform.
 
     >>> curves = InvarianceCurves(
     ...     "scale", "scale (ratio)", 1.0, np.array([1.0, 1.5, 2.0]),
@@ -56,16 +56,20 @@ def plot_invariance(
     >>> [axes.get_title() for axes in plot_invariance(curves, panels=["first", "layers"]).axes]
     ['conv1', 'all layers, mean', '']
 
-    From left to right: some images at a few values; relative distances in the first layer and in the last one, a
-    line an image, in the colour of its frame; the mean curve of every layer; the probability of each image's label.
-    A colour is an image, wherever it stands, and a grey a layer, from the first, which is black, to the last, which is
-    the palest. With more images than there are pictures of, their mean is a thick line in the grey of its layer, and
-    what half of them lie within is shaded; in the last panel, which is of no layer, that line is dashed.
+    The panels of a row, from left to right:
+
+    - "examples": some images, transformed by a few values.
+    - "first", "last": the relative distances in the first and in the last layer, one line per image, in the colour of
+      the image's frame.
+    - "layers": the mean curve of each layer, in greys from black for the first layer to the palest for the last.
+    - "probability": the probability of each image's label.
+
+    If there are more images than example pictures, a thick line in the layer's grey shows the mean over all images, and
+    shading shows the middle half (25th to 75th percentile). In the "probability" panel, that line is dashed.
 
     Args:
-        curves, more: probes of one network, a row each.
-        panels: "examples", "first", "last", "layers" and "probability", those that there are; "layers" in axes of one's
-            own.
+        curves, more: results of `interpret.probe` for one network, one per row.
+        panels: the panels to draw, by name; None: all that the results have data for, or "layers" if you pass `ax`.
         width, figsize, ax: as in `interpret.plot`.
     """
     rows = [curves, *more]
@@ -130,15 +134,15 @@ def _panel(curves: InvarianceCurves, name: str) -> Panel:
 
 
 def _greys(count: int) -> list[str]:
-    """Return a layer's grey: from the ink to the palest that can be seen."""
+    """Return a grey per layer: from the ink to the palest that can be seen."""
     return [mix(look().ink, look().paper, share) for share in np.linspace(0, 0.72, max(count, 1)).tolist()]
 
 
 def _coloured(curves: InvarianceCurves) -> dict[int, str]:
-    """Return the rows of the images that are pictured, or, without pictures, of the first five, with their colours."""
+    """Return the rows and colours of the images with example pictures; without pictures, of the first five."""
     count = len(next(iter(curves.distances.values())))
     rows = range(min(count, 5)) if curves.example_rows is None else curves.example_rows.tolist()
-    # no grey: a grey is a layer
+    # no greys, which stand for layers
     colours = [colour for colour in look().categories if np.ptp(to_rgb(colour)) > 0.1]
     return dict(zip(rows, colours, strict=False))
 
@@ -164,7 +168,7 @@ def _pitch(curves: InvarianceCurves, wide: float) -> float:
 
 
 def _draw_examples(axes: Axes, curves: InvarianceCurves, wide: float) -> None:
-    """Draw the pictures, an image a row, framed in its colour."""
+    """Draw the pictures, one image per row, framed in its colour."""
     assert curves.examples is not None and curves.example_values is not None
     images, values, height, width, _ = curves.examples.shape
     frame = max(1, round(max(height, width) / 32))
@@ -195,13 +199,13 @@ def _draw_examples(axes: Axes, curves: InvarianceCurves, wide: float) -> None:
 
 
 def _axis(curves: InvarianceCurves, wide: float) -> str:
-    """Return what an axis is called, its unit in a line of its own."""
+    """Return an axis label, with the unit on its own line."""
     size = points("axes.label")
     return "\n".join(fit(part, wide - 0.1, size, lines=2) for part in curves.axis.replace(" (", "\n(", 1).split("\n"))
 
 
 def _draw_images(axes: Axes, curves: InvarianceCurves, lines: NDArray[Any], grey: str, dashes: str) -> None:
-    """Draw a line an image; of more images than have a colour, the mean and the middle half."""
+    """Draw one line per image; if there are more images than colours, also the mean and the middle half."""
     order = np.argsort(curves.values, kind="stable")
     values = curves.values[order]
     known = lines[np.isfinite(lines).any(1)][:, order]
@@ -234,7 +238,7 @@ def _label(axes: Axes, curves: InvarianceCurves, wide: float, top: float) -> Non
 
 
 def _mean(lines: NDArray[Any]) -> NDArray[Any]:
-    """Return the mean line of the images that have one: features that are all zero have none."""
+    """Return the mean line, without images whose features are all zero, which have no relative distance."""
     known = lines[np.isfinite(lines).all(1)]
     return known.mean(0) if len(known) else np.full(lines.shape[1], np.nan)
 

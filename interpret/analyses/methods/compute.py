@@ -1,4 +1,4 @@
-"""Compare the maps of several methods, and measure how far each depends on the target."""
+"""Compare the maps of several attribution methods, and measure how much each depends on the target."""
 
 from __future__ import annotations
 
@@ -55,29 +55,34 @@ def compare_methods(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> MethodComparison:
-    """Return the maps of several methods for the same targets, and how far each map depends on the target.
+    """Compare attribution methods on the same targets, and measure how much each map depends on the target.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
     >>> compared = compare_methods(network, torch.rand(2, 1, 8, 8), ["gradient", "deconvnet"])
     >>> compared.maps["gradient"].shape, compared.same_for_other["deconvnet"].shape
     ((2, 8, 8), (2,))
 
-    `interpret.plot(compared)` draws the result. Nie et al. 2018, "A theoretical explanation for perplexing behaviors of
-    backpropagation-based visualizations", show in pictures that the deconvnet and guided backpropagation recover the
-    image and hardly depend on the class. This project measures it by two numbers. `same_for_other` is the rank
-    correlation of the map's magnitude (summed over colours) with that of the map for another class. `same_as_image` is
-    the rank correlation of the map (summed over colours, with its sign) with the fine detail of the image: its grey
-    minus its grey blurred by 2 pixels. Both are computed within the target's receptive field, since all maps are zero
-    outside.
+    Draw the result with `interpret.plot(compared)`. It holds two measures per map:
+
+    - `same_for_other`: the rank correlation of the map's magnitude (summed over colours) with that of the map for
+      another class. Near 1, the map hardly depends on the class.
+    - `same_as_image`: the rank correlation of the signed map (summed over colours) with the fine detail of the image:
+      its grey values minus its grey values blurred by 2 pixels. Near 1, the map recovers the image.
+
+    Both are computed within the target's receptive field, since all maps are zero outside.
 
     Args:
         model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
         methods: the methods to compare, by name; None: all.
-        other: the class to compare with; None: the strongest class (or channel, at the same position) besides the
-            target.
+        other: the class to compare with; None: the class with the highest score besides the target (for a layer, the
+            channel with the highest activation at the same position).
 
     Raises:
-        InterpretError: as `interpret.attribute`; a network with a single output; an `other` that is the target.
+        InterpretError: as `interpret.attribute`; the network has a single output; `other` equals the target.
+
+    Source: Nie, Zhang & Patel, "A theoretical explanation for perplexing behaviors of backpropagation-based
+    visualizations", 2018, which shows in pictures that the deconvnet and guided backpropagation recover the image and
+    hardly depend on the class. The two measures are this project's own.
     """
     model = as_model(model)
     chosen = resolve_methods(methods)

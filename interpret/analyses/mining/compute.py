@@ -1,4 +1,4 @@
-"""Mining: the images that excite each unit most, and statistics of the unit on all images, in one pass."""
+"""Mining: the top-activating images of each unit, and statistics of the unit over all images, in one pass."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mine(
     dtype: torch.dtype | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> Mined:
-    """Find for every unit the k images that excite it most, in one pass over the data.
+    """Find the k top-activating images of every unit, in one pass over the data.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
     >>> images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -52,31 +52,33 @@ def mine(
     >>> bool(torch.isclose(network[0](images)[image, 2, y, x], torch.tensor(mined["0"].values[2, 0])))
     True
 
-    Activations are taken as the layer returns them: name the rectifier for rectified ones. A unit's hits come from
-    distinct sources (photographs), each with its strongest item and position; where values tie, the lowest item
-    comes first, then the lowest position. The same call gives the same bytes; another batch size changes values by
-    the rounding of the forward pass at most. Memory does not depend on how many images there are.
+    Activations are the layer's outputs; for rectified activations, name the rectifier as the layer. The hits of a unit
+    come from distinct sources (photographs), each with its strongest item and position. Ties are broken by the lower
+    item, then by the lower position. The same call gives bit-identical results; another batch size changes values at
+    most by the rounding of the forward pass. Memory use does not grow with the number of images.
 
     Args:
-        model: the network; it runs in evaluation mode and is left as it was.
-        data: images [N, C, H, W], a data set of (image, label) or image, a folder, or an `Images`; for a network of
-            several inputs a tuple or a dict of them, tensors [N, …], of which the first of floats [N, C, H, W] is the
-            images, or a data set whose items are such tuples or dicts of one image each.
-        layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
-        k: hits to keep for each unit, at least 1.
-        batch_size: how many images run together; see `interpret`.
-        workers: processes that decode images; 0: this one.
-        seed: chooses the sample on which density and the sample maxima are taken.
-        device: where the network runs; see `interpret`.
-        dtype: `torch.bfloat16` runs the network under autocast, faster and less exact; None or float32: as it is.
-        resume_from: a file that keeps the state, every minute, at the end and at an interrupt, from which the same call
-            continues; it stays until you delete it. None: nothing is kept.
+        model: the network; it runs in evaluation mode and is restored afterwards.
+        data: images [N, C, H, W], a data set of images or of (image, label), a folder, or an `Images`. For a network
+            with several inputs: a tuple or dict of tensors [N, …], of which the first float tensor [N, C, H, W] holds
+            the images, or a data set whose items are such tuples or dicts for one image.
+        layers: names or globs; None: every convolutional and linear layer. A glob matches only layers that run.
+        k: number of hits to keep per unit, at least 1.
+        batch_size: number of images per forward pass; see `interpret`.
+        workers: number of processes that decode images; 0: decode in the main process.
+        seed: seed of the sample of images on which density and sample maxima are computed.
+        device: the device that the network runs on; see `interpret`.
+        dtype: `torch.bfloat16` or `torch.float16`: run under autocast, faster and less precise; None or float32: run
+            without autocast.
+        resume_from: a file for the state, written every minute, at the end and when interrupted. The same call resumes
+            from it; the file stays until you delete it. None: keep no state.
 
     Raises:
-        InterpretError: an unknown layer, k or batch size below 1, no image that decodes, images that do not fit the
-            network or each other, or a unit whose maximum is NaN or infinite, naming layer and image.
+        InterpretError: an unknown layer; k or a batch size below 1; no image that decodes; images that do not fit the
+            network or differ in shape; a unit whose maximum is NaN or infinite (the message names layer and image).
 
-    The nine strongest with their patches are Zeiler & Fergus 2014, Fig. 2.
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, Fig. 2, which shows the nine
+    top-activating patches of units.
     """
     model, images = open_together(as_model(model), data)
     miner = Miner(model, images, layers, k, seed=seed)
@@ -94,7 +96,7 @@ def mine_remaining(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Update a miner with all images that it has not seen, from where unfinished mining stopped."""
+    """Update a miner with all images that it has not seen yet, resuming unfinished mining."""
     miner.load_state_dict(unfinished.load())
     images = miner.data
     with (
@@ -126,17 +128,16 @@ def mine_remaining(
 def prepared_to_mine(
     miner: Miner, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Iterator[Execution]:
-    """Make the miner's network ready to run, and leave out layers whose outputs are no units.
+    """Prepare the miner's network to run, and leave out layers whose outputs have no units.
 
     Raises:
-        InterpretError: an unknown dtype, images that do not fit the network, or a layer asked for by name that has to
-            be left out.
+        InterpretError: an unknown dtype; images that do not fit the network; a layer given by name that has no units.
     """
     if dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise InterpretError(f"dtype must be torch.bfloat16, torch.float16 or None, not {dtype}")
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
-    # the positions of the units are known for the usual kinds of layer
+    # the common layer types are known to have units
     if not all(isinstance(module.get_submodule(name), WITH_UNITS) for name in miner.layers):
         traced = trace(module, tuple(first.shape[1:]))
         for name in traced.keys() & miner.layers:
@@ -149,6 +150,6 @@ def prepared_to_mine(
 def remaining_batches(
     miner: Miner, device: torch.device, batch_size: int | None = None, workers: int = 0
 ) -> Iterator[Batch]:
-    """Read the images that a miner has not seen, in batches of the size given or the default size for a device."""
+    """Read the images that a miner has not seen yet, in batches of the given size or the device's default."""
     size = default_batch_size(miner.data, device) if batch_size is None else batch_size
     return batches(miner.data, size, workers, start=miner.seen_items)

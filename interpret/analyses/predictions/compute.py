@@ -25,9 +25,9 @@ from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 
 MOST_PICTURES = 64
-"""A result keeps the pictures of this many images at most."""
+"""The largest number of images whose pictures a result keeps."""
 INFORMATIVE_PROBABILITY = 0.8
-"""Probability at which the network knows the class, and hiding a part of the image can still lower it."""
+"""Probability at which the network is sure of the class, and hiding a part of the image can still lower it."""
 
 
 def predict(
@@ -49,24 +49,25 @@ def predict(
     >>> bool((predictions.probabilities.sum(1) <= 1).all())
     True
 
+    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
+    decides from the values. The result's `outputs` says which way was used. A single output per image is the score of
+    the second of two classes.
+
     Args:
-        model: the network, whose output is one score per class; it runs in evaluation mode and is left as it was.
+        model: the network, whose output is one score per class; it runs in evaluation mode and is restored afterwards.
         data: the images, as `interpret.open_images` takes them.
-        items: which of the images, in this order; None: all. The result keeps the pictures of the first 64.
-        k: number of classes, at most as many as the network has; None: 5, or all if there are fewer.
-        labels: the right class of each item, −1 where it is unknown; None: the data's labels, if they are labels of the
-            network's classes.
-        batch_size, device: how the network runs; see `interpret`.
+        items: indices of the images, in this order; None: all. The result keeps the pictures of the first 64.
+        k: number of classes to return, at most the network's number of classes; None: 5, or all if there are fewer.
+        labels: the true class of each item, −1 if unknown; None: the data's labels, if they index the network's
+            classes.
+        batch_size, device: see `interpret`.
 
     Returns:
-        `Predictions`, which `interpret.plot` draws. Classes of equal probability are in the order of their numbers.
+        `Predictions`, which `interpret.plot` draws. Classes of equal probability are sorted by index.
 
     Raises:
-        InterpretError: k or an item out of range, labels that are no classes or not one per item, an output that is not
-            one finite score per class.
-
-    The model's `outputs` says how its outputs become probabilities; otherwise `interpret.network.answers` finds out.
-    The result keeps which way it was. A single output for each image is the score of the second of two classes.
+        InterpretError: k or an item is out of range; a label is not a class index, or there is not one label per item;
+            the output is not one finite score per class.
 
     Source: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
     Fig. 4 (left).
@@ -105,7 +106,7 @@ def predict(
 def _run(
     model: Model, images: Images, chosen: list[int], batch_size: int | None, device: str | torch.device | None
 ) -> tuple[NDArray[Any], Tensor, Reading]:
-    """Return the probabilities of all chosen items, the inputs of the first, and how the outputs were read."""
+    """Return the probabilities of all chosen items, the first inputs, and how outputs became probabilities."""
     inputs: list[Tensor] = []
     probabilities: list[Tensor] = []
     reading: Reading | None = None

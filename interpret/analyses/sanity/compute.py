@@ -38,7 +38,7 @@ DEFAULT_STEPS = 10
 TrainedWeights = dict[str, dict[str, Tensor]]
 """The trained values of each layer's own tensors, by layer and name."""
 MOST_DRAWS = 20
-"""How often random weights are drawn at most, if they give the target a zero gradient."""
+"""The largest number of times that random weights are drawn, if they give the target a zero gradient."""
 
 
 @torch.inference_mode(False)
@@ -65,7 +65,7 @@ def sanity_check(
     batch_size: int | None = None,
     device: str | torch.device | None = None,
 ) -> SanityCheck:
-    """Compare each method's maps with those of the same network, randomised layer by layer from the top down.
+    """Compare each method's maps before and after randomising the network's weights, layer by layer from the top.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 3))
     >>> check = sanity_check(network, torch.rand(2, 1, 8, 8), ["gradient", "guided"])
@@ -74,30 +74,30 @@ def sanity_check(
     >>> check.rank["guided"].shape, check.rank["gradient"][:, 0]
     ((2, 4), array([1., 1.]))
 
-    This is the cascading randomisation of Adebayo et al. 2018, "Sanity checks for saliency maps", section 3.1: a map
-    that stays the same does not show what the network has learnt. The target, Grad-CAM's layer and the superpixels
-    remain those of the trained network. Layers are the modules that hold weights themselves, in the order in which they
-    run. Each is drawn anew by its own `reset_parameters`; if that changes no weight, the weights are permuted. At the
-    end, the network has its trained weights again.
+    A map that stays the same under randomised weights does not show what the network has learnt. The layers are the
+    modules that hold weights themselves, in the order in which they run. Each layer is reinitialised by its own
+    `reset_parameters`; if that changes no weight, its weights are permuted. The target, Grad-CAM's layer and the
+    superpixels remain those of the trained network. The trained weights are restored at the end.
 
-    The maps are compared within the target's receptive field, since all maps are zero outside.
+    Maps are compared within the target's receptive field, since all maps are zero outside. The measures are the
+    paper's: Spearman's rank correlation of the maps' magnitudes and of the signed maps, and structural similarity
+    (SSIM). The paper does not say how it scales maps for SSIM. Here, each map is divided by the 99th percentile of its
+    magnitude, as in the figure, and compared in the window of Wang et al. 2004.
 
-    The measures are those of the paper: Spearman's rank correlation of the magnitudes and of the maps with their sign,
-    and structural similarity. The paper does not say how it scales maps for the latter; here, they are divided by the
-    99th percentile of their magnitude, as in the figure, and compared in the window of Wang et al. 2004.
-
-    If a network ends in a rectifier, as SqueezeNet does, random weights may make the target zero, and with it every
-    gradient. This says nothing about the methods. Such weights are therefore drawn again, up to 20 times. The
-    similarity of a map that is zero everywhere in spite of that is NaN, to be left out.
+    In a network that ends in a rectifier, such as SqueezeNet, random weights may make the target zero, and with it all
+    gradients. This says nothing about the methods, so the weights are then drawn again, up to 20 times. If a map is
+    still zero everywhere, its similarity is NaN.
 
     Args:
         model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
         methods: the methods to check, by name; None: all.
-        steps: number of steps from no layer to all layers, as even as possible; None: one step for each layer.
+        steps: number of steps from no layer to all layers, as equal as possible; None: one step per layer.
         seed: seed of the random weights, of SmoothGrad's noise and of KernelSHAP's choice of regions.
 
     Raises:
-        InterpretError: as `interpret.attribute`; a network without weights below the target; fewer than 1 step.
+        InterpretError: as `interpret.attribute`; no weights below the target; fewer than 1 step.
+
+    Source: Adebayo et al., "Sanity checks for saliency maps", 2018, section 3.1 (cascading randomisation).
     """
     model = as_model(model)
     chosen = resolve_methods(methods)
