@@ -104,6 +104,7 @@ def _squeezenet_state() -> State:
 def squeezenet_state_of(weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Tensor]:
     """Return Keras-style weights by torchvision's names, with kernels [h, w, in, out] as [out, in, h, w].
 
+    >>> import numpy as np
     >>> state = squeezenet_state_of({"fire2/squeeze1x1": (np.zeros((1, 1, 64, 16)), np.zeros(16))})
     >>> {name: tuple(tensor.shape) for name, tensor in state.items()}
     {'features.3.squeeze.weight': (16, 64, 1, 1), 'features.3.squeeze.bias': (16,)}
