@@ -1,4 +1,4 @@
-"""How many images go through a network together."""
+"""The number of images per forward pass."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from interpret.images.sources import Images
 from interpret.support.errors import refuse_below_one
 
 LARGEST_BATCH = 32
-"""The largest batch that is chosen for a device."""
+"""The largest default batch size."""
 
 
 def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) -> int:
-    """Return the batch size: the one asked for, or the default for a device and images of so many pixels.
+    """Return the given batch size, or the default for a device and a number of pixels per image.
 
     >>> batch_size_for(None, 224 * 224, torch.device("cpu")), batch_size_for(100, 224 * 224, torch.device("cpu"))
     (8, 100)

@@ -1,4 +1,4 @@
-"""Execution: the device, memory layout and copies with which a network runs, chosen on the first images."""
+"""Execution: choose the device, memory layout and copies of a network by a dry run on the first images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Execution:
-    """A network on its device, in the memory layout that suits it, while an analysis runs."""
+    """A network on its device, in its fastest memory layout, for the duration of an analysis."""
 
     def __init__(
         self,
@@ -35,22 +35,22 @@ class Execution:
         """The memory format of inputs."""
         self.dry_run = dry_run
         self.input_shape = input_shape
-        """Of one input, (C, H, W)."""
+        """The shape (C, H, W) of one input."""
         self._workers = 1
 
     def place(self, images: Tensor) -> Tensor:
-        """Return images on the device, in the layout in which they run."""
+        """Return images on the device, in the memory format of inputs."""
         return images.to(self.device).contiguous(memory_format=self.layout)
 
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-        """Return a context in which operations run in a type of lower precision; None or float32: as they are."""
+        """Return an autocast context for a type of lower precision; for None or float32, one without effect."""
         return nullcontext() if dtype in (None, torch.float32) else torch.autocast(self.device.type, dtype)
 
     def side_by_side(self, jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
-        """Run jobs on the network, several at once on a processor, and yield their results in the jobs' order.
+        """Run jobs on the network, several at once on a CPU, and yield their results in the jobs' order.
 
-        Each worker has a copy of the network for its hooks, if copies answer as the network does; otherwise, and on a
-        GPU, the jobs run one after the other.
+        Each worker has its own copy of the network for hooks. On a GPU, or if copies give other outputs than the
+        network, the jobs run one after the other.
         """
         copies = copies_of(self.module, most_workers()) if self.device.type == "cpu" else []
         alike = len(copies) > 1 and self.dry_run.copies_answer_the_same(copies)
@@ -59,7 +59,7 @@ class Execution:
         return run_side_by_side(networks, jobs)
 
     def beside_workers(self) -> AbstractContextManager[None]:
-        """Return a context for this thread's own operations while workers run: they use one worker's share of cores."""
+        """Return a context in which this thread uses one worker's share of the cores while workers run."""
         return torch_threads(threads_each(self._workers))
 
 
@@ -70,7 +70,7 @@ def prepared(
     device: str | torch.device | None = None,
     until: Container[str] | None = None,
 ) -> Iterator[Execution]:
-    """Make a network ready to run on images, and leave it as it was at the end.
+    """Prepare a network to run on images, and restore it at the end.
 
     >>> model = Model(nn.Conv2d(3, 4, 3), name="one layer")
     >>> with prepared(model, torch.rand(2, 3, 8, 8)) as run:
@@ -78,18 +78,18 @@ def prepared(
     >>> outputs.shape
     torch.Size([5, 4, 6, 6])
 
-    The network is put on the device, in evaluation mode with constant parameters. Parameters and inputs are
-    channels-last, which doubles the speed of convolutions on processors, unless a dry run shows other answers: those
-    of a network that reads memory in its order, with a `view` after a convolution.
+    The network is moved to the device, in evaluation mode and without gradients for parameters. Parameters and inputs
+    use the channels-last layout, which doubles the speed of convolutions on CPUs. If a dry run shows that this changes
+    the outputs, as a `view` after a convolution may, they stay contiguous.
 
     Args:
         model: the network.
         images: [B, C, H, W] the first inputs, for the dry run.
-        device: the device; None: that of its parameters.
-        until: the layers after which the analysis stops the pass; None: the whole network runs.
+        device: the device; None: that of the parameters.
+        until: the layers after which the analysis stops the forward pass; None: the whole network runs.
 
     Raises:
-        InterpretError: a network whose answers vary by chance or with the other images; see `DryRun`.
+        InterpretError: the outputs vary randomly or with the other images of a batch; see `DryRun`.
     """
     module = model.module
     with on_device(module, device) as target:
@@ -111,14 +111,14 @@ def prepared(
 
 @contextmanager
 def on_device(module: nn.Module, device: str | torch.device | None = None) -> Iterator[torch.device]:
-    """Put a network on a device, in evaluation mode with constant parameters, and leave it as it was at the end."""
+    """Move a network to a device, in evaluation mode without gradients for parameters, and restore it at the end."""
     refuse_without_numbers(module)
     tensors = [*module.parameters(), *module.buffers()]
     home = tensors[0].device if tensors else torch.device("cpu")
     target = torch.device(device) if device is not None else home
     before = [tensor.data for tensor in tensors]
     try:
-        # not module.to(...), which replaces the module's buffers by others
+        # not module.to(...), which replaces the module's buffers
         for tensor, data in zip(tensors, before, strict=True):
             tensor.data = data.to(target)
         with frozen(module):

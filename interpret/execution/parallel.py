@@ -1,4 +1,4 @@
-"""Running batches side by side: on processors, whole batches scale better than the operations inside them."""
+"""Run batches in parallel: on CPUs, parallel batches scale better than parallel operations within a batch."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from interpret.support.errors import InterpretError
 Result = TypeVar("Result")
 
 PIXELS_AT_ONCE = 8 * 224 * 224
-"""Pixels of the inputs that run together on a processor: their activations fit its cache, which is fastest."""
+"""Input pixels per batch on a CPU: fastest, since their activations fit its cache."""
 TRIM_EVERY = 1.0
-"""Seconds after which free memory is given back to the system again."""
+"""Seconds between two returns of free memory to the system."""
 MOST_WORKERS = 8
-"""More workers would wait for each other in the interpreter, and each holds the activations of a batch."""
+"""Largest number of workers. More would wait for Python's global lock, and each holds the activations of a batch."""
 
 
 def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
-    """Run jobs, each on whichever of equal networks is idle, and yield their results in the jobs' order.
+    """Run jobs, each on an idle one of several identical networks, and yield their results in the jobs' order.
 
     >>> jobs = [lambda network, value=value: float(network(torch.tensor([value]))) for value in (1.0, 2.0, 3.0)]
     >>> list(run_side_by_side([nn.Identity(), nn.Identity()], jobs))
     [1.0, 2.0, 3.0]
 
-    There is a worker for each network, and the cores are divided among the workers. On one network, the jobs run one
-    after the other. While the caller has a result, torch has the number of threads that the caller set.
+    There is one worker per network, and the cores are divided among the workers. On one network, the jobs run one after
+    the other. Whenever a result is yielded, torch has the number of threads that the caller set.
     """
     workers = len(networks)
     if workers < 2:
@@ -66,14 +66,14 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
                     job = next(coming)
             except StopIteration:
                 break
-            except BaseException as error:  # an interrupt while data is read: jobs that already run are finished
+            except BaseException as error:  # an interrupt while data is read: first finish the jobs that run
                 failure = error
                 break
             running.append(pool.submit(run, job))
             if time.monotonic() - trimmed > TRIM_EVERY:
                 _trim_heaps()
                 trimmed = time.monotonic()
-            if len(running) > 2 * workers:  # jobs differ in length: enough of them are queued for no worker to wait
+            if len(running) > 2 * workers:  # jobs differ in length: queue enough that no worker waits
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()
@@ -81,27 +81,27 @@ def run_side_by_side(networks: Sequence[nn.Module], jobs: Iterable[Callable[[nn.
             raise failure
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # a thread that starts later gets the number that was set last in any thread
+        torch.set_num_threads(threads)  # new threads take the number that any thread set last
 
 
 def _use_threads(count: int) -> None:
-    """Let torch use a number of threads in the calling thread, which is new."""
-    # The first operation of a thread takes the number that was set last in any thread. Without it, the number set here
-    # would be replaced by the main thread's, and results would depend on which of them comes first.
+    """Set torch's number of threads in the calling thread, which is new."""
+    # A thread's first torch call takes the number that any thread set last. Make that call now: later, it would replace
+    # the number set here by the main thread's, and results would depend on timing.
     torch.get_num_threads()
     torch.set_num_threads(count)
 
 
 def threads_each(workers: int) -> int:
-    """Return how many threads each of some workers has: its share of the cores."""
+    """Return the number of threads per worker: its share of the cores."""
     return max(1, torch.get_num_threads() // workers)
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use a number of threads in the calling thread, and as many as before at the end.
+    """Set torch's number of threads in the calling thread, and restore it at the end.
 
-    Operations that spread over cores on which workers are busy wait long for the last of them.
+    An operation on as many threads as there are cores waits for those cores on which workers are busy.
     """
     before = torch.get_num_threads()
     try:
@@ -112,7 +112,7 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def images_at_once(pixels: int) -> int:
-    """Return how many images of so many pixels go through a network together.
+    """Return the number of images per batch on a CPU for a number of pixels per image.
 
     >>> images_at_once(224 * 224), images_at_once(4000 * 3000)
     (8, 1)
@@ -121,15 +121,15 @@ def images_at_once(pixels: int) -> int:
 
 
 def most_workers() -> int:
-    """Return how many jobs run at once on a processor."""
+    """Return the number of jobs that run at once on a CPU."""
     return min(torch.get_num_threads(), MOST_WORKERS)
 
 
 def _trim_heaps() -> None:
-    """Give free memory back to the system, where the GNU C library allocates.
+    """Return free memory to the system, under the GNU C library.
 
-    It gives each thread a heap of its own. Batches that come and go in several heaps leave ever more holes in them:
-    the more images, the more memory.
+    It has one heap per thread. Batches that are allocated and freed in several heaps fragment them, so that memory use
+    would grow with the number of images.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
@@ -137,7 +137,7 @@ def _trim_heaps() -> None:
 
 
 def copies_of(module: nn.Module, count: int) -> list[nn.Module]:
-    """Return copies of a module that share its parameters and buffers; none where it cannot be copied.
+    """Return copies of a module that share its parameters and buffers; an empty list if it cannot be copied.
 
     >>> network = nn.Linear(2, 2)
     >>> [one.weight is network.weight for one in copies_of(network, 2)]

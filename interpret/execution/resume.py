@@ -1,4 +1,4 @@
-"""Unfinished work: its state is kept in a file, from which the same call continues."""
+"""Unfinished work: save its state in a file, from which the same call resumes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Part = TypeVar("Part")
 
 
 class Unfinished:
-    """A state in a file, from which work with the same settings continues; without a file, nothing is kept.
+    """The state of unfinished work in a file, from which work with the same settings resumes; None: keep no state.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp(), "sum.safetensors")
@@ -54,16 +54,16 @@ class Unfinished:
 
     @classmethod
     def of(cls, file: str | os.PathLike[str] | None, model: Model, data: Images, **settings: Any) -> Unfinished:
-        """Return the state of work on a model and data, whose hashes are among the settings."""
+        """Return the state of work on a model and data, with their hashes among the settings."""
         if file is None:
             return cls(None, {})
         return cls(file, settings | {"weights": model.weights_hash, "data": data.fingerprint})
 
     def load(self) -> dict[str, Tensor]:
-        """Return the state; empty where there is none of these settings.
+        """Return the state; empty if there is none with these settings.
 
         Raises:
-            InterpretError: the file is a folder, or holds something else.
+            InterpretError: the file is a folder or does not hold a state.
         """
         if self.file is None:
             return {}
@@ -78,9 +78,9 @@ class Unfinished:
     def process(
         self, parts: Iterable[Part], update: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
     ) -> None:
-        """Process parts as they come, each whole or not at all, and save the state every minute and at the end.
+        """Process parts as they arrive; save the state every minute, at the end and when interrupted.
 
-        The state is also saved at an interrupt.
+        An interrupt waits until the current part is processed completely.
         """
         try:
             for part in parts:
@@ -94,7 +94,7 @@ class Unfinished:
         self.save(state())
 
     def save(self, found: Mapping[str, Tensor]) -> None:
-        """Save a state; an empty one is not saved."""
+        """Save a state, unless it is empty."""
         if self.file is not None and found:
             self._before_saving()
             tensors = {key: value.contiguous() for key, value in found.items()}
@@ -103,7 +103,7 @@ class Unfinished:
         self._saved = time.monotonic()
 
     def refuse_others(self, names: Collection[str]) -> None:
-        """Refuse to work in the state's folder if it holds other files than these, or any of them without a state."""
+        """Refuse the state's folder if it holds other files than these, or any of these without a state."""
         folder = self.file.parent if self.file is not None else None
         for path in sorted(folder.iterdir()) if folder is not None and folder.exists() else ():
             if path.name not in names or (self.file is not None and not self.file.exists()):
@@ -115,7 +115,7 @@ class Unfinished:
 
 
 def holds_unfinished(file: Path) -> bool:
-    """Return whether a file is a state of unfinished work, which may be replaced."""
+    """Return whether a file holds the state of unfinished work, and may therefore be replaced."""
     with suppress(SafetensorError), safe_open(file, "pt") as stored:
         metadata = stored.metadata() or {}
         return metadata.get("made_by") == MADE_BY and "settings" in metadata
@@ -123,7 +123,7 @@ def holds_unfinished(file: Path) -> bool:
 
 
 def pack(value: Any) -> Tensor:
-    """Return what JSON can write as a tensor, to be kept beside others.
+    """Return a value that JSON can represent as a tensor, to store with other tensors.
 
     >>> unpack(pack({"torn.png": "it is no picture"}))
     {'torn.png': 'it is no picture'}

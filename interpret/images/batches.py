@@ -1,4 +1,4 @@
-"""Images in batches, read in this process or ahead in others."""
+"""Images in batches, read in the main process or ahead of time by worker processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from interpret.support.interrupts import interrupts_delayed, interrupts_ignored
 
 
 class Batch(NamedTuple):
-    """Some items, read: images [B, C, H, W], and for each its item and its label (int64 [B])."""
+    """A batch: images [B, C, H, W], their items and their labels (both int64 [B])."""
 
     images: Tensor
     items: Tensor
@@ -36,7 +36,7 @@ def first_images(images: Images) -> Tensor:
 
 
 def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int = 0) -> Iterator[Batch]:
-    """Read items from `start` on, in order, in batches.
+    """Read items in batches, in order, beginning with item `start`.
 
     >>> from torch import nn
     >>> from interpret.images.opening import open_images
@@ -44,11 +44,11 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
     >>> [batch.items.tolist() for batch in batches(images, batch_size=2)]
     [[0, 1], [2, 3], [4]]
 
-    Items that do not decode are left out and recorded in `images.skipped`; a batch may be smaller for it. The
-    order is the same whatever the number of workers, processes that read ahead; an interrupt ends them quietly.
+    Items that do not decode are left out and recorded in `images.skipped`, so a batch may be smaller. Workers are
+    processes that read ahead; their number does not change the order. An interrupt stops them without a traceback.
 
     Raises:
-        InterpretError: a batch size below 1, fewer than 0 workers, or no item at all that decodes.
+        InterpretError: a batch size below 1; fewer than 0 workers; no item decodes.
     """
     refuse_below_one(batch_size=batch_size)
     if workers < 0:
@@ -60,14 +60,14 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         sampler=items,
         num_workers=workers,
         collate_fn=_collate,
-        generator=torch.Generator(),  # of its own: it draws a seed for the workers
+        generator=torch.Generator(),  # draws the workers' seed, so that the global generator is unchanged
     )
     with interrupts_ignored() if workers else nullcontext():
         arriving = iter(loader)
     read = 0
     try:
         while True:
-            # so that none tears a batch that a worker is handing over
+            # so that an interrupt does not cut off a batch while a worker sends it
             with interrupts_delayed() if workers else nullcontext():
                 batch, errors = next(arriving, (None, None))
             if errors is None:
@@ -78,16 +78,16 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
                 images.skipped[error.name] = error.reason
             if batch is not None:
                 read += len(batch.items)
-                images.labels[batch.items.numpy()] = batch.labels.numpy()  # a plain data set tells them only now
+                images.labels[batch.items.numpy()] = batch.labels.numpy()  # some data sets give labels only when read
                 yield batch
     finally:
-        del arriving  # ends the workers, whoever still holds the traceback
+        del arriving  # ends the workers, even if a traceback still refers to this frame
     if items and start == 0 and not read:
         raise none_left(images)
 
 
 def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Batch]:
-    """Yield batches, and refuse images of another shape (C, H, W).
+    """Yield batches, and refuse images whose shape is not (C, H, W).
 
     Raises:
         InterpretError: an image of another shape.
@@ -98,7 +98,7 @@ def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Bat
 
 
 def refuse_other_shape(found: Sequence[int], expected: Sequence[int]) -> None:
-    """Raise an error where an image has another shape than the others of its data."""
+    """Raise an error if an image has another shape than the others in its data."""
     if tuple(found) != tuple(expected):
         raise InterpretError(
             f"images of one data set must have one shape, not {list(expected)} and {list(found)}: resize them, or cut "
@@ -116,7 +116,7 @@ def read_items(images: Images, items: Iterable[int]) -> Batch:
     tensor([0, 3])
 
     Raises:
-        InterpretError: no item that decodes, or items of different shapes.
+        InterpretError: no item decodes; items have different shapes.
     """
     reader = _Reader(images)
     batch, errors = _collate([reader[item] for item in items])
@@ -142,7 +142,7 @@ def none_left(images: Images) -> InterpretError:
 
 
 class _Reader(Dataset[Any]):
-    """What a worker reads: an item or the reason why not, because an exception would cross processes mangled."""
+    """Reads items in a worker. Returns errors instead of raising them: an exception would reach the parent altered."""
 
     def __init__(self, images: Images) -> None:
         self.images = images

@@ -24,14 +24,14 @@ from interpret.network.torch_transforms import normalisation_of, random_steps
 from interpret.support.errors import InterpretError
 
 REPEATED_READS = 12
-"""How often an item is read to see whether a random transform changes it."""
+"""Number of times that an item is read again to find out whether a random transform changes it."""
 
 
 class DatasetImages(Images):
-    """A map-style data set, such as PyTorch's and Hugging Face's; `interpret.images.items` says what its items may be.
+    """A map-style data set, such as PyTorch's and Hugging Face's; `read_item` lists the forms of items.
 
-    Its images may be inputs [C, H, W], taken as they are, or pictures, which the model's preprocessing turns into
-    inputs. The same index must always give the same image.
+    Its images are inputs [C, H, W], used unchanged, or pictures, which the model's preprocessing turns into inputs. The
+    same index must always give the same image.
     """
 
     def __init__(self, dataset: Any, model: Model) -> None:
@@ -66,7 +66,7 @@ class DatasetImages(Images):
         found = read_item(value, self.classes or ())
         if found is None:
             raise no_image(item, self.name, value)
-        if found.label < 0:  # the data set may know it
+        if found.label < 0:  # the data set may store the label elsewhere
             return found._replace(label=int(self.labels[item]))
         self._check_label(item, found.label)
         return found
@@ -79,7 +79,7 @@ class DatasetImages(Images):
             )
 
     def check(self) -> None:
-        """Note what its items hold beside image and label, and refuse images that differ each time they are read."""
+        """Note which parts of items are not used, and refuse images that change each time they are read."""
         for item in range(min(len(self), 8)):
             try:
                 found = self._item(item)
@@ -110,7 +110,7 @@ class DatasetImages(Images):
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the kind of data set, its length, and 64 of its items, spread evenly."""
+        """SHA-256 over the data set's class and length, and 64 evenly spaced items."""
         items = np.unique(np.linspace(0, len(self) - 1, 64).astype(int)).tolist()
         kind = f"{type(self.dataset).__qualname__} {len(self)}"
         return hash_arrays(self._readable(items), kind.encode())

@@ -16,11 +16,11 @@ from interpret.figures.tile_grid import TileGrid
 from interpret.network.pixel_scale import PixelScale
 
 LOSSLESS_BELOW = 32
-"""WebP files with smaller tiles, by their side in pixels, are stored without loss."""
+"""Tiles with a smaller side, in pixels, are stored as lossless WebP."""
 
 
 def contrast(signals: Tensor, channels: str = "RGB") -> Tensor:
-    """Return signals [n, C, h, w] as pictures [n, 3, h, w] in 0 … 1, with zero as mid-grey; on the processor.
+    """Return signals [n, C, h, w] as pictures [n, 3, h, w] in 0 … 1 on the CPU, with zero as mid-grey.
 
     >>> signal = torch.tensor([-2.0, 0.0, 1.0, 2.0]).reshape(1, 1, 2, 2)
     >>> contrast(signal, "L")[0, 0]
@@ -35,7 +35,7 @@ def contrast(signals: Tensor, channels: str = "RGB") -> Tensor:
 
 
 def shrink(pictures: Tensor, side: int) -> Tensor:
-    """Return pictures [n, C, h, w] whose longer side is `side` pixels, averaged over areas; smaller ones stay.
+    """Shrink pictures [n, C, h, w] to a longer side of `side` pixels by area averaging; smaller ones are unchanged.
 
     >>> shrink(torch.arange(4.0).reshape(1, 1, 2, 2), 1)
     tensor([[[[1.5000]]]])
@@ -60,7 +60,7 @@ def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
 
 
 def inputs_to_bytes(images: Tensor, scale: PixelScale) -> NDArray[np.uint8]:
-    """Return a network's inputs [n, C, h, w], or windows of them, as pictures [n, h, w, 3].
+    """Return a network's inputs [n, C, h, w], or windows of them, as uint8 pictures [n, h, w, 3].
 
     >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), PixelScale(range=5.0))[0, 0, :, 0]
     array([  0, 255], dtype=uint8)
@@ -69,7 +69,7 @@ def inputs_to_bytes(images: Tensor, scale: PixelScale) -> NDArray[np.uint8]:
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return k tiles [k, h, w, 3] side by side in as square a grid as possible, row by row; missing tiles are grey.
+    """Join k tiles [k, h, w, 3] row by row in the most nearly square grid; missing tiles are grey.
 
     >>> sheet(np.zeros((9, 4, 4, 3), np.uint8)).shape
     (12, 12, 3)
@@ -78,12 +78,12 @@ def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def webp(picture: NDArray[np.uint8], tile: int) -> bytes:
-    """Return a picture [h, w, 3] of tiles as a WebP file; `tile` is their side in pixels.
+    """Encode a picture [h, w, 3] of tiles as WebP; `tile` is the side of a tile in pixels.
 
     >>> webp(np.zeros((4, 4, 3), np.uint8), tile=4)[8:12]
     b'WEBP'
 
-    WebP halves the resolution of colour, which would blur tiles of few pixels: these are stored without loss.
+    Lossy WebP halves the resolution of colour, which blurs small tiles; these are stored losslessly.
     """
     file = BytesIO()
     lossless = tile < LOSSLESS_BELOW

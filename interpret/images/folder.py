@@ -1,4 +1,4 @@
-"""A folder of image files: which there are, what their subfolders say, and how one is read."""
+"""A folder of image files: list them, find their labels by subfolder, and read them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UnreadableImage(InterpretError):  # noqa: N818 - the name that the interfa
 
 @cache
 def picture_formats() -> tuple[str, ...]:
-    """Pillow's formats of pictures; not those that start another program, such as EPS."""
+    """Return Pillow's picture formats, without those that start another program, such as EPS."""
     Image.init()
     wanted = "AVIF BMP DIB GIF ICO JPEG JPEG2000 MPO PNG PPM TGA TIFF WEBP".split()
     return tuple(name for name in wanted if name in Image.OPEN)
@@ -45,7 +45,7 @@ def picture_formats() -> tuple[str, ...]:
 
 @cache
 def extensions() -> tuple[str, ...]:
-    """Return the file name extensions that are taken for images, in lower case.
+    """Return the file name extensions of images, in lower case.
 
     >>> ".jpg" in extensions(), ".txt" in extensions()
     (True, False)
@@ -54,7 +54,7 @@ def extensions() -> tuple[str, ...]:
 
 
 def list_images(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the image files under a folder, sorted by path, and their sizes in bytes; no file is opened.
+    """List the image files under a folder, sorted by path, with their sizes in bytes; opens no file.
 
     >>> import tempfile
     >>> root = Path(tempfile.mkdtemp())
@@ -63,8 +63,8 @@ def list_images(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int
     >>> list_images(root)[0]
     ['a.bmp', 'b.bmp']
 
-    Paths are relative to `root`, with `/`. Files and folders whose names start with a dot are left out, and a
-    folder that is reached twice through links counts once.
+    Paths are relative to `root` and use `/`. Files and folders whose names start with a dot are left out. A folder that
+    links reach a second time is listed once.
     """
     found: list[tuple[str, int]] = []
     seen: set[tuple[int, int]] = set()
@@ -93,7 +93,7 @@ def list_images(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int
 def labels_of(
     names: Sequence[str], classes: tuple[str, ...] | None = None
 ) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
-    """Return the label that each file's first-level subfolder gives it, and the classes it indexes.
+    """Label files by their first-level subfolder; return the labels and the classes that they index.
 
     >>> labels_of(["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"])
     (array([0, 0, 1]), ('cat', 'dog'))
@@ -106,18 +106,18 @@ def labels_of(
 
     Args:
         names: relative paths, with `/`.
-        classes: those of the network. Their indices count where every subfolder is one of them, or the WordNet
-            id of one of them; capitals do not matter, nor underscores for spaces.
+        classes: the network's classes. Labels index them if every subfolder has the name or WordNet id of one of them;
+            upper and lower case, and underscores and spaces, are the same. Otherwise labels index the subfolders.
 
     Returns:
-        int64 labels, and their classes; labels of −1 and None unless all files lie in two or more subfolders.
+        Labels, int64, and their classes. If a file is in no subfolder or there is only one subfolder: −1 and None.
     """
     folders = [name.partition("/")[0] for name in names if "/" in name]
     known = sorted(set(folders))
     if len(folders) < len(names) or len(known) < 2:
         return np.full(len(names), -1, np.int64), None
     spelled = wnids() if classes == class_names() and known[0] in wnids() else classes or ()
-    # reversed: of two classes of one name, the first one counts
+    # reversed, so that the first of two classes with the same name counts
     index = {_plain(name): i for i, name in reversed(list(enumerate(spelled)))}
     if not all(_plain(folder) in index for folder in known):
         return np.searchsorted(known, folders).astype(np.int64), tuple(known)
@@ -129,25 +129,25 @@ def _plain(name: str) -> str:
 
 
 def read_picture(root: str | os.PathLike[str], name: str) -> Image.Image:
-    """Return an image file as an upright RGB picture, whatever kind of image it is.
+    """Read an image file of any mode as an upright RGB picture.
 
     Raises:
-        UnreadableImage: a file that is missing or does not decode.
+        UnreadableImage: the file is missing or does not decode.
     """
     return _open(root, name, upright)
 
 
 def read_size(root: str | os.PathLike[str], name: str) -> tuple[int, int]:
-    """Return the height and width of an image file's upright picture, from its header.
+    """Read the height and width of an image file's upright picture from its header.
 
     Raises:
-        UnreadableImage: a file that is missing or no image.
+        UnreadableImage: the file is missing or not an image.
     """
     return _open(root, name, upright_size)
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-    """Return the height and width that a picture has once it is upright.
+    """Return the height and width of a picture after it is turned upright.
 
     >>> upright_size(Image.new("L", (3, 2)))
     (2, 3)
@@ -155,7 +155,7 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     width, height = picture.size
     with suppress(Exception):  # damaged EXIF: as in `upright`
         if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
-            if isinstance(picture, TiffImageFile):  # which may tell the size turned already
+            if isinstance(picture, TiffImageFile):  # its `size` may be that of the turned picture already
                 width, height = (picture.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
             return width, height
     return height, width
@@ -168,12 +168,12 @@ def _open(root: str | os.PathLike[str], name: str, read: Callable[[Image.Image],
             warnings.simplefilter("ignore")
             with Image.open(file, formats=picture_formats()) as picture:
                 return read(picture)
-    except Exception as error:  # decoders raise whatever a damaged file makes them trip over
+    except Exception as error:  # damaged files can make a decoder raise any exception
         raise UnreadableImage(name, why_unreadable(error)) from None
 
 
 def why_unreadable(error: Exception) -> str:
-    """Say in a few words, without paths of this machine, why an image was not read."""
+    """Return in a few words, without absolute paths, why an image could not be read."""
     if isinstance(error, UnidentifiedImageError):
         return "it is no image of a known format"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

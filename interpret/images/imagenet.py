@@ -1,4 +1,4 @@
-"""The thousand classes of ImageNet 2012, in the order in which networks answer them."""
+"""The 1000 classes of ImageNet 2012, in the order of the networks' outputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.models import AlexNet_Weights
 
 @cache
 def class_names() -> tuple[str, ...]:
-    """Return the names of the 1000 classes, as torchvision's metadata spells them (nothing is downloaded).
+    """Return the names of the 1000 classes from torchvision's metadata; downloads nothing.
 
     >>> class_names()[281:283]
     ('tabby', 'tiger cat')

@@ -1,4 +1,4 @@
-"""Some images of data as one batch of inputs."""
+"""Read some images of the data as one batch of inputs."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ MOST_INPUTS = 256
 
 
 class Inputs(NamedTuple):
-    """Some images of data as one batch."""
+    """Some images of the data as one batch."""
 
     tensor: Tensor
-    """[B, C, H, W] as the network takes them."""
+    """[B, C, H, W] the network's inputs."""
     images: Images
     """The data."""
     items: Sequence[int]
-    """[B] which of its items."""
+    """[B] the items of the data."""
 
 
 def open_inputs(data: object, model: Model | nn.Module, items: Sequence[int] | None = None) -> Inputs:
-    """Open images as `open_images` does, and read some of them as one batch.
+    """Open data as `open_images` does, and read some of its images as one batch.
 
     >>> import torch
     >>> open_inputs(torch.zeros(5, 1, 4, 4), nn.Conv2d(1, 1, 3), items=[3, 0]).tensor.shape
     torch.Size([2, 1, 4, 4])
 
     Args:
-        data: what `open_images` takes; a tensor of inputs is taken as it is.
-        items: which of the images, in this order; None: all, of which there may be 256 at most, unless they are in
-            memory as inputs.
+        data: anything that `open_images` takes; a tensor of inputs is used unchanged.
+        model: the network that the inputs are for.
+        items: indices of the images, in this order; None: all, at most 256 unless they are inputs in memory.
 
     Raises:
-        InterpretError: as `open_images`; items that there are not; one that does not decode; too many.
+        InterpretError: as `open_images`; an item out of range or that does not decode; too many images.
     """
     images = open_images(data, model, crops="center")
     if type(images) is TensorImages and items is None:
@@ -66,7 +66,7 @@ def open_inputs(data: object, model: Model | nn.Module, items: Sequence[int] | N
 
 
 def check_items(what: str, items: Sequence[int], images: Images) -> None:
-    """Refuse items that the data does not have, or none at all."""
+    """Refuse items out of range and empty lists of items."""
     if not items:
         raise InterpretError(f"{what} is empty: name at least one image")
     odd = next((item for item in items if not 0 <= item < len(images)), None)

@@ -1,4 +1,4 @@
-"""Items of data sets as people have them: which part is the image, which the label, and what is left aside."""
+"""Items of data sets: find the image and the label in an item, and list what is not used."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ from interpret.images.folder import picture_formats, read_picture
 from interpret.support.errors import InterpretError
 
 IMAGE_KEYS = "image pixel_values img images x input inputs picture photo jpg jpeg png webp data".split()
-"""Names under which an item may hold its image, the likeliest first."""
+"""Names of an item's image, the likeliest first."""
 LABEL_KEYS = "label labels target targets class class_id class_idx category fine_label y cls".split()
-"""Names under which it may hold its label."""
+"""Names of an item's label, the likeliest first."""
 
 
 class Item(NamedTuple):
-    """What an item of a data set comes to."""
+    """The image and the label found in an item of a data set."""
 
     image: Tensor | Image.Image
     """An input [C, H, W], or a picture."""
     label: int
-    """−1 where there is none."""
+    """−1 if there is none."""
     used: tuple[str, ...]
-    """What the image and the label are called, where they have names or places."""
+    """The names or indices of the image and the label in the item; empty if the item is itself an image."""
     left: tuple[str, ...]
-    """What else the item holds."""
+    """The parts of the item that are not used."""
 
 
 def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
-    """Return the image and the label of an item of any of the usual forms; None where no part of it is an image.
+    """Return the image and the label of an item in any common form; None if no part of it is an image.
 
     >>> read_item({"pixel_values": torch.zeros(3, 4, 4), "labels": 2, "boxes": [[0, 0, 1, 1]]})[1:]
     (2, ("'pixel_values'", "'labels'"), ("'boxes'",))
     >>> read_item((torch.zeros(3, 4, 4), 1, torch.zeros(4, 4)))[1:]
     (1, ('element 0', 'element 1'), ('element 2 (Tensor [4, 4])',))
 
-    An item is an image, a tuple or list, a named tuple or a mapping. The image is the likeliest part by its name, and
-    otherwise the first that can be one: an input, a picture, uint8 pixels in any order, a file, or its bytes. The label
-    is the part that is called so, and otherwise the first after the image that is a whole number, or the name of a
-    class; several labels, such as a vector of zeros and ones, are none.
+    An item is an image, a tuple or list, a named tuple or a mapping. The image is the part with the likeliest name, or
+    else the first part that can be one: an input, a picture, uint8 pixels in any order, a file or its bytes. The label
+    is the part with a label's name, or else the first part after the image that is a whole number or the name of a
+    class. Multi-label targets, such as a vector of zeros and ones, do not count as a label.
 
     Args:
-        classes: what labels may be called.
+        value: the item.
+        classes: names of classes that labels may be given by.
     """
     alone = as_image(value)
     if alone is not None:
@@ -65,7 +66,7 @@ def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
     else:
         return None
     order = list(parts)
-    # after the image, and before it only then: an item may begin with its own number
+    # first what follows the image: an item may begin with its own number
     others = order[order.index(key) + 1 :] + order[: order.index(key)]
     for name in sorted(others, key=lambda name: _rank(name, LABEL_KEYS)):
         label = as_label(parts[name], classes)
@@ -75,19 +76,19 @@ def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
 
 
 def as_image(value: Any) -> Tensor | Image.Image | None:
-    """Return an input [C, H, W] or a picture, if a value is one of these in any of their usual forms.
+    """Return a value as an input [C, H, W] or a picture; None if it is neither in any common form.
 
     >>> as_image(np.zeros((5, 4, 1), np.uint8)).size
     (4, 5)
 
     Raises:
-        OSError: what Pillow raises for bytes that do not decode.
+        OSError: the image does not decode.
     """
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, Tensor):
         value = value.detach().as_subclass(Tensor)
-        if value.ndim == 4 and len(value) == 1:  # a batch of one, as processors return it
+        if value.ndim == 4 and len(value) == 1:  # a batch of one, as Hugging Face's image processors return
             value = value[0]
         if value.is_floating_point():
             return value if value.ndim == 3 else None
@@ -100,13 +101,13 @@ def as_image(value: Any) -> Tensor | Image.Image | None:
         return read_picture(Path(value).parent, Path(value).name) if _is_file(value) else None
     if isinstance(value, bytes | bytearray):
         return Image.open(BytesIO(value), formats=picture_formats())
-    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:  # as Hugging Face keeps what is not decoded
+    if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:  # an image that Hugging Face has not decoded
         return as_image(value["bytes"] or value["path"])
     return None
 
 
 def channels_last(shape: Sequence[int]) -> bool:
-    """Return whether [..., H, W, C] is likelier than [..., C, H, W].
+    """Return whether a shape is more likely [..., H, W, C] than [..., C, H, W].
 
     >>> channels_last((8, 8, 3)), channels_last((3, 8, 8))
     (True, False)
@@ -115,13 +116,13 @@ def channels_last(shape: Sequence[int]) -> bool:
 
 
 def pixels_last(pixels: NDArray[np.uint8], channels_first: bool = False) -> NDArray[np.uint8] | None:
-    """Return pixels as [..., H, W] or [..., H, W, C], whichever way round they are; None where they are no picture.
+    """Return pixels in either channel order as [..., H, W] or [..., H, W, C]; None if they are not pictures.
 
     >>> pixels_last(np.zeros((2, 3, 8, 9), np.uint8)).shape, pixels_last(np.zeros((2, 8, 9, 1), np.uint8)).shape
     ((2, 8, 9, 3), (2, 8, 9))
 
     Args:
-        channels_first: whether channels come first where both are possible, as in tensors.
+        channels_first: whether to read channels as first if both orders are possible, as in tensors.
     """
     first, last = pixels.shape[-3] in (1, 3, 4), pixels.shape[-1] in (1, 3, 4)
     if not (first or last):
@@ -141,12 +142,12 @@ def _picture(pixels: NDArray[Any], channels_first: bool = False) -> Image.Image 
 def _is_file(path: str | os.PathLike[str]) -> bool:
     try:
         return Path(path).is_file()
-    except (OSError, ValueError):  # a text that is no path
+    except (OSError, ValueError):  # a text that is not a path
         return False
 
 
 def as_label(value: Any, classes: Sequence[str] = ()) -> int | None:
-    """Return the one label that a value is, or None.
+    """Return a value as a single label; None if it is not one.
 
     >>> as_label(torch.tensor([3.0])), as_label("dog", ("cat", "dog")), as_label([0, 1, 1]), as_label(0.5)
     (3, 1, None, None)
@@ -192,7 +193,7 @@ def _left(parts: Mapping[str | int, Any], *used: str | int) -> tuple[str, ...]:
 
 
 def describe(value: Any) -> str:
-    """Say in a few words what a value is.
+    """Describe the type and contents of a value in a few words, for messages.
 
     >>> describe(torch.zeros(4, 4)), describe({"a": 1}), describe((torch.zeros(2), 3))
     ('Tensor [4, 4]', "dict with 'a'", 'tuple of Tensor [2], int')
@@ -217,7 +218,7 @@ def no_image(item: int, name: str, value: Any) -> InterpretError:
 
 
 def classes_in(dataset: Any) -> tuple[str, ...] | None:
-    """Return the names of a data set's classes, if it or the one that it is a part of tells them.
+    """Return the names of a data set's classes; None if neither it nor the data sets that it wraps define them.
 
     >>> from types import SimpleNamespace
     >>> classes_in(SimpleNamespace(classes=[0, 1])), classes_in(SimpleNamespace(class_to_idx={"dog": 1, "cat": 0}))
@@ -247,7 +248,7 @@ def _by_index(indices: Mapping[Any, Any]) -> tuple[str, ...] | None:
 
 
 def _parts_of(dataset: Any) -> list[Any]:
-    """Return the data sets that one is made of: what it is a part of, or what it joins."""
+    """Return the data sets that a data set wraps or concatenates."""
     if isinstance(dataset, ConcatDataset):
         return list(dataset.datasets)
     held = getattr(dataset, "__dict__", None)
@@ -265,7 +266,7 @@ def _label_column(dataset: Any) -> str:
 
 
 def labels_in(dataset: Any, count: int) -> NDArray[np.int64] | None:
-    """Return the labels of a data set that has them ready, int64 [count], without reading its images.
+    """Return the labels that a data set stores, int64 [count], without reading its images; None if it stores none.
 
     >>> from torch.utils.data import Subset, TensorDataset
     >>> labels_in(Subset(TensorDataset(torch.zeros(3, 1, 2, 2), torch.tensor([4, 5, 6])), [2, 0]), 2)
@@ -289,7 +290,7 @@ def labels_in(dataset: Any, count: int) -> NDArray[np.int64] | None:
         targets = list(dataset.with_format(None)[column]) if column else None
     if not isinstance(targets, Sequence | np.ndarray | Tensor):
         return None
-    with suppress(ValueError, TypeError):  # of several labels an item, some more than others
+    with suppress(ValueError, TypeError):  # items with different numbers of labels
         labels = np.asarray(targets).reshape(count)
         if labels.dtype.kind in "iufb" and bool((labels % 1 == 0).all()) and bool((labels >= -1).all()):
             return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Data loaders: the data set that one reads, item by item."""
+"""Data loaders: read a `DataLoader`'s data set item by item."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from interpret.support.errors import InterpretError
 
 
 def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
-    """Return the data set that a loader reads, with items by number, and what of the loader is not used.
+    """Return the map-style data set behind a loader, and notes on which of the loader's settings are ignored.
 
     >>> from torch.utils.data import TensorDataset
     >>> import torch
     >>> loaded_by(DataLoader(TensorDataset(torch.zeros(4, 3)), batch_size=2, shuffle=True))[1]
     ["the DataLoader's RandomSampler is not used: items come in the order of its data set"]
 
-    A sampler that takes some items only, such as `SubsetRandomSampler`, still takes those, in ascending order. A
-    `collate_fn` of one's own makes each item, as a batch of one.
+    A `SubsetRandomSampler` still selects its items, now in ascending order. A custom `collate_fn` is applied to each
+    item as a batch of one.
 
     Raises:
-        InterpretError: a loader of an iterable data set.
+        InterpretError: the loader's data set is iterable-style.
     """
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset):
@@ -54,7 +54,7 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
 
 
 def iterable(what: str, data: str = "data") -> InterpretError:
-    """Return the error for data whose items cannot be read by number; `data` is what to take items from."""
+    """Return the error for data without items by index; `data` is the expression to take items from in the remedy."""
     return InterpretError(
         f"data is a {what}, which has no item by number, and hits are read again: "
         f"take some, as list(itertools.islice({data}, 1000))"
@@ -62,7 +62,7 @@ def iterable(what: str, data: str = "data") -> InterpretError:
 
 
 class _Collated(Dataset[Any]):
-    """A data set whose items are what a `collate_fn` makes of each, as a batch of one."""
+    """A data set whose items have passed through a `collate_fn`, each as a batch of one."""
 
     def __init__(self, dataset: Any, collate: Callable[[list[Any]], Any]) -> None:
         self.dataset, self.collate = dataset, collate
@@ -75,7 +75,7 @@ class _Collated(Dataset[Any]):
 
 
 def _only(batch: Any) -> Any:
-    """Return the one item of a batch."""
+    """Return the only item of a batch of one."""
     if isinstance(batch, Mapping):
         return {key: _only(value) for key, value in batch.items()}
     if hasattr(batch, "_asdict"):

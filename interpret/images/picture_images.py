@@ -1,4 +1,4 @@
-"""Images that are cut from pictures, in files or in memory."""
+"""Images cropped from pictures, in files or in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from interpret.support.progress import progress
 
 
 class PictureImages(Images):
-    """Items that are cut from pictures: the central part of each, or tiles at several scales."""
+    """Items cropped from pictures: the central crop of each, or tiles at several scales."""
 
     def __init__(
         self,
@@ -37,10 +37,10 @@ class PictureImages(Images):
         preprocess: Preprocess,
         scales: tuple[int, ...] | None,
     ) -> None:
-        """Take one label a picture; without `scales`, the central part of each."""
+        """Take one label per picture; without `scales`, use the central crop of each picture."""
         self.preprocess: Preprocess = preprocess
         self.cuts: NDArray[np.int32] | None = None
-        """int32 [N, 4], a `Cut` each; None: the central one."""
+        """int32 [N, 4], one `Cut` per item; None: the central crops."""
         self._own_labels = labels
         skipped: dict[str, str] = {}
         sources = np.arange(len(labels))
@@ -58,7 +58,7 @@ class PictureImages(Images):
     def _tile(
         self, count: int, scales: tuple[int, ...], skipped: dict[str, str]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return how many tiles each picture has, and all of them."""
+        """Return the number of tiles of each picture, and all tiles."""
         counts, cuts = np.zeros(count, np.int64), []
         with progress(count, "measuring images", "image") as bar:
             for source in range(count):
@@ -96,7 +96,7 @@ class PictureImages(Images):
         source = int(self.sources[item])
         picture = self.source_picture(source)
         cut = self._cut(item, (picture.height, picture.width))
-        # to where the picture ends, or the input, which sticks out where it was padded
+        # up to the border of the picture, or of the input if padding extends it beyond the picture
         top, left = max(box[0], min(0, -cut.top)), max(box[1], min(0, -cut.left))
         bottom = min(box[2], max(self.preprocess.size[0], cut.height - cut.top))
         right = min(box[3], max(self.preprocess.size[1], cut.width - cut.left))
@@ -109,7 +109,7 @@ class PictureImages(Images):
         if self.cuts is None:
             return self
         whole = copy.copy(self)
-        whole.__dict__.pop("fingerprint", None)  # which is that of the tiles
+        whole.__dict__.pop("fingerprint", None)  # the tiles' fingerprint does not apply
         whole.cuts, whole.sources, whole.labels = None, np.arange(len(self._own_labels)), self._own_labels
         return whole
 
@@ -126,7 +126,7 @@ class PictureImages(Images):
         return self._last_resized[1]
 
     def source_picture(self, source: int) -> Image.Image:
-        # neighbouring items share their source: it is decoded once, and fails once
+        # neighbouring items share their source: decode it, or fail to, only once
         if self._last is None or self._last[0] != source:
             try:
                 self._last = (source, self._read(source))
@@ -144,7 +144,7 @@ class PictureImages(Images):
         return (cut.top / cut.height, cut.left / cut.width, bottom / cut.height, right / cut.width)
 
     def _cutting(self) -> bytes:
-        """Hash what decides the items' values beside the pictures themselves."""
+        """Hash what determines the items' values besides the pictures: the preprocessing and the tiles."""
         settings = json.dumps(self.preprocess.to_dict(), sort_keys=True).encode()
         return hashlib.sha256(settings + (b"" if self.cuts is None else self.cuts.tobytes())).digest()
 
@@ -163,7 +163,7 @@ class FileImages(PictureImages):
         preprocess: Preprocess,
         scales: tuple[int, ...] | None,
     ) -> None:
-        """Take the files' paths under `root` and their sizes in bytes, as `list_images` returns them."""
+        """Take the files' paths relative to `root` and their sizes in bytes, as `list_images` returns them."""
         self.root = root
         self.names = names
         self.sizes = sizes
@@ -173,7 +173,7 @@ class FileImages(PictureImages):
     def fingerprint(self) -> str:
         """SHA-256 over paths relative to the folder, sizes in bytes, the preprocessing and the tiles.
 
-        Contents are not read: a file that changes and keeps its size goes unnoticed.
+        Contents are not read: a change that keeps a file's size is not detected.
         """
         digest = hashlib.sha256(self._cutting())
         for name, size in zip(self.names, self.sizes.tolist(), strict=True):
@@ -191,7 +191,7 @@ class FileImages(PictureImages):
 
 
 class ArrayImages(PictureImages):
-    """Images in memory: uint8 pixels [N, H, W] or [N, H, W, C], or a list of pictures and of such pixels."""
+    """Images in memory: uint8 pixels [N, H, W] or [N, H, W, C], or a list of pictures or of pixels per picture."""
 
     def __init__(
         self,
@@ -212,7 +212,7 @@ class ArrayImages(PictureImages):
         return hash_arrays([*pixels, self.labels], self._cutting())
 
     def source_name(self, source: int) -> str:
-        file = getattr(self.pictures[source], "filename", "")  # of a picture that was opened from one
+        file = getattr(self.pictures[source], "filename", "")  # set on pictures that were opened from a file
         return Path(file).name if file else f"image {source}"
 
     def _picture(self, source: int) -> Image.Image:

@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 
 def sample_by_hash(count: int, size: int, seed: int = 0) -> NDArray[np.int64]:
-    """Return `size` of the items 0 … count − 1, those with the lowest hash, in the order of their hashes.
+    """Return the `size` items of 0 … count − 1 with the lowest hashes, sorted by hash.
 
     >>> sample_by_hash(5, 3, seed=0)
     array([2, 4, 1])
 
-    The hash is splitmix64 (Steele et al. 2014) of the item and the seed, so that a larger sample extends a smaller.
+    The hash is splitmix64 (Steele et al. 2014) of the item and the seed. A larger sample extends a smaller one.
     """
     with np.errstate(over="ignore"):
         z = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64)

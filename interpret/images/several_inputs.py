@@ -1,4 +1,4 @@
-"""Several inputs: what a network takes beside its images travels behind them, as further channels of one tensor."""
+"""Networks with several inputs: pack all inputs into one tensor, with the other inputs as extra image channels."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from interpret.support.errors import InterpretError, unknown
 
 
 def call_with(network: Callable[..., Any], inputs: Mapping[str | int, Tensor]) -> Any:
-    """Call a network on inputs by name or by place."""
+    """Call a network on inputs by name or by position."""
     by_place = [inputs[key] for key in sorted(key for key in inputs if isinstance(key, int))]
     return network(*by_place, **{key: value for key, value in inputs.items() if isinstance(key, str)})
 
 
 def check_call(network: nn.Module, keys: Iterable[str | int]) -> None:
-    """Refuse inputs that a network's `forward` has no place for.
+    """Refuse inputs that a network's `forward` does not accept.
 
     >>> check_call(nn.ReLU(), [0, 1])
     Traceback (most recent call last):
@@ -54,7 +54,7 @@ arguments): pass images with labels as a data set of (image, label)
 
 
 def by_key(inputs: Several) -> dict[str | int, Tensor]:
-    """Return inputs by name or by place, and refuse those of different length.
+    """Return inputs by name or by position, and refuse inputs of different lengths.
 
     >>> by_key((torch.zeros(2, 3), torch.zeros(2))).keys()
     dict_keys([0, 1])
@@ -72,7 +72,7 @@ def by_key(inputs: Several) -> dict[str | int, Tensor]:
 
 
 def image_among(inputs: Mapping[str | int, Tensor], chosen: str | int | None = None) -> str | int:
-    """Return which input holds the images: the one chosen, or the first of floats [B, C, H, W].
+    """Return which input holds the images: the chosen one, or the first float tensor [B, C, H, W].
 
     >>> image_among({"age": torch.zeros(2), "picture": torch.zeros(2, 3, 8, 8)})
     'picture'
@@ -87,20 +87,22 @@ def image_among(inputs: Mapping[str | int, Tensor], chosen: str | int | None = N
 
 
 def taking_images(module: nn.Module, image: str | int, others: Mapping[str | int, Tensor]) -> CalledBy:
-    """Return a network of several inputs as one that takes images alone; the others are constants.
+    """Wrap a network with several inputs into one that takes only images; the other inputs are constants.
 
     >>> network = taking_images(nn.Bilinear(3, 4, 2), 0, {1: torch.ones(1, 4)})
     >>> network(torch.rand(5, 3)).shape
     torch.Size([5, 2])
 
     Args:
-        others: the other inputs [B, …], or [1, …] where they are the same for all images.
+        module: the network.
+        image: the name or position of the input that takes the images.
+        others: the other inputs [B, …], or [1, …] if they are the same for all images.
     """
 
     check_call(module, [image, *others])
 
     def call(network: nn.Module, images: Tensor) -> Any:
-        # copies, which the network may write into
+        # clones, since the network may change them in place
         constants = {key: value.expand(len(images), *value.shape[1:]).clone() for key, value in others.items()}
         return call_with(network, {image: images, **constants})
 
@@ -109,7 +111,7 @@ def taking_images(module: nn.Module, image: str | int, others: Mapping[str | int
 
 @dataclass(frozen=True)
 class Packing:
-    """How several inputs lie in one tensor: the images' channels first, then the numbers of the others.
+    """The layout of several inputs in one tensor: the images' channels first, then the values of the others.
 
     >>> inputs = by_key((torch.rand(2, 3, 4, 4), torch.tensor([True, False])))
     >>> packing = Packing.of(inputs)
@@ -118,15 +120,15 @@ class Packing:
     >>> packing.unpack(packing.pack(inputs))[1]
     tensor([ True, False])
 
-    Numbers of another type than the images' travel byte by byte, which every type of float holds exactly.
+    Values of another type than the images' are stored byte by byte; every float type holds a byte exactly.
     """
 
     image: str | int
     channels: int
     size: torch.Size
-    """Height and width of the images; of a part, the others' numbers would be lost."""
+    """Height and width of the images. Crops are refused, since they would lose values of the other inputs."""
     others: tuple[tuple[str | int, torch.dtype, torch.Size], ...]
-    """Of each further input its name, type and shape without the batch."""
+    """The name, type and shape (without the batch) of each other input."""
 
     @classmethod
     def of(cls, inputs: Mapping[str | int, Tensor], chosen: str | int | None = None) -> Packing:
@@ -148,7 +150,7 @@ class Packing:
         return torch.cat(packed, 1)
 
     def unpack(self, packed: Tensor) -> dict[str | int, Tensor]:
-        """Return the inputs by name or by place; all but the images are constants."""
+        """Return the inputs by name or by position; all but the images are detached."""
         if packed.shape[2:] != self.size:
             raise InterpretError(f"a network of several inputs takes whole images, {list(self.size)}")
         found = {self.image: packed[:, : self.channels]}
@@ -168,7 +170,7 @@ class Packing:
 
 
 def as_one(model: Model, inputs: Several, chosen: str | int | None = None) -> tuple[Model, Tensor, Packing]:
-    """Return a model that takes several inputs as one tensor, that tensor, and how they lie in it.
+    """Return a model that takes several inputs as one tensor, that tensor, and its layout.
 
     >>> model = Model(nn.Bilinear(3, 4, 2), name="two inputs")
     >>> as_one(model, (torch.rand(5, 3, 2, 2), torch.rand(5, 4)))[1].shape
@@ -181,7 +183,7 @@ def as_one(model: Model, inputs: Several, chosen: str | int | None = None) -> tu
 
 
 class SeveralImages(TensorImages):
-    """Images in memory, each with what the network takes beside it."""
+    """Images in memory, each with the network's other inputs."""
 
     def __init__(self, model: Model, packed: Tensor, packing: Packing) -> None:
         super().__init__(packed[:, : packing.channels], model)
@@ -197,7 +199,7 @@ class SeveralImages(TensorImages):
 
 
 class _ImagesOf:
-    """A data set of (image, label), of one whose items hold further inputs; the last item read is at hand."""
+    """A data set of (image, label) from one whose items hold several inputs; `others` has the last item's others."""
 
     def __init__(self, dataset: Any, keys: list[str | int], image: str | int) -> None:
         self.dataset, self.keys, self.image = dataset, keys, image
@@ -212,14 +214,14 @@ class _ImagesOf:
         return inputs[self.image], label
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the data set knows besides, such as its classes."""
-        if name in ("dataset", "keys", "image", "others"):  # as it is copied, before it has any
+        """Return the data set's own attributes, such as its classes."""
+        if name in ("dataset", "keys", "image", "others"):  # while it is copied, before these are set
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 class SeveralItems(DatasetImages):
-    """A data set each of whose items holds what the network takes beside an image."""
+    """A data set whose items hold an image and the network's other inputs."""
 
     def __init__(self, dataset: Any, model: Model, keys: list[str | int]) -> None:
         first, _ = _inputs_of(dataset[0], keys, 0)
@@ -244,7 +246,7 @@ class SeveralItems(DatasetImages):
 
 
 def _inputs_of(item: Any, keys: list[str | int], place: int) -> tuple[dict[str | int, Any], Any]:
-    """Return the inputs that an item holds, by name or place, and its label."""
+    """Return an item's inputs, by name or position, and its label."""
     holds = isinstance(item, Mapping | tuple | list)
     if not holds or any(key not in (item if isinstance(item, Mapping) else range(len(item))) for key in keys):
         raise InterpretError(f"item {place} does not hold the inputs {keys} that the network takes")
@@ -267,7 +269,7 @@ def _is_image(value: Any) -> bool:
 
 
 def needed_inputs(module: nn.Module) -> list[str]:
-    """Return what a network cannot be called without, as its `forward` names it.
+    """Return the names of the required parameters of a network's `forward`.
 
     >>> needed_inputs(nn.Bilinear(3, 4, 2)), needed_inputs(nn.Linear(3, 4))
     (['input1', 'input2'], ['input'])
@@ -281,14 +283,14 @@ def needed_inputs(module: nn.Module) -> list[str]:
 
 
 def open_together(model: Model, data: Any) -> tuple[Model, Images]:
-    """Return data as `open_images` does, and of several inputs the model that takes them as one.
+    """Open data as `open_images` does; for several inputs, pack them and wrap the model accordingly.
 
     >>> model, images = open_together(Model(nn.Bilinear(3, 4, 2), "two"), (torch.rand(5, 3, 2, 2), torch.rand(5, 4)))
     >>> len(images), images.channels
     (5, 3)
 
-    The items of a data set hold several inputs where the network cannot do with one: under the names that its
-    `forward` has for them, or in their order.
+    The items of a data set hold several inputs if the network's `forward` requires more than one: under the names of
+    its parameters, or in their order.
     """
     if is_several(data):
         model, packed, packing = as_one(model, data)
@@ -309,14 +311,15 @@ def _has_items(data: Any) -> bool:
 
 
 def with_examples(module: nn.Module, examples: Any) -> tuple[CalledBy, tuple[int, ...]]:
-    """Return a network of several inputs as one that takes images alone, and the shape of one.
+    """Wrap a network with several inputs into one that takes only images, and return it with the shape of an image.
 
     >>> network, shape = with_examples(nn.Bilinear(3, 4, 2), [(3, 8, 8), (4,)])
     >>> shape
     (3, 8, 8)
 
     Args:
-        examples: of each input, by name or place, its shape without the batch, or a tensor [B, …].
+        module: the network.
+        examples: for each input, by name or position, its shape without the batch or a tensor [B, …].
     """
     weight = first_weight(module)
     inputs = {

@@ -1,4 +1,4 @@
-"""Images that are inputs in memory, as the network takes them."""
+"""Images in memory that are already inputs of the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from interpret.network.pixel_scale import PixelScale
 
 
 class TensorImages(Images):
-    """Inputs in memory, exactly as the network takes them: a tensor [N, C, H, W]."""
+    """Inputs in memory, passed to the network unchanged: a tensor [N, C, H, W]."""
 
     def __init__(self, tensor: Tensor, model: Model, name: str = "tensor") -> None:
         super().__init__(name, np.arange(len(tensor)))

@@ -10,8 +10,8 @@ from interpret.network.preprocess import Cut, Preprocess
 def tiles(preprocess: Preprocess, height: int, width: int, scales: Iterable[int]) -> list[Cut]:
     """Return the windows of the input's size that cover a picture at each scale.
 
-    Along each axis they are about ¾ of the input apart and evenly spread from edge to edge; where the picture is
-    hardly longer than the input, one in the middle.
+    Along each axis, they are about ¾ of the input apart and evenly spaced from edge to edge. If the picture is hardly
+    longer than the input, there is one window in the middle.
 
     >>> [cut.left for cut in tiles(Preprocess((227, 227)), 512, 768, [512]) if cut.top == 0]
     [0, 180, 361, 541]
@@ -19,8 +19,9 @@ def tiles(preprocess: Preprocess, height: int, width: int, scales: Iterable[int]
     [Cut(height=256, width=256, top=14, left=14)]
 
     Args:
-        height, width: of the picture.
-        scales: lengths of its short side, larger where the input needs it.
+        preprocess: the preprocessing, for the input's size.
+        height, width: the picture's size.
+        scales: lengths of the picture's short side in pixels, raised if the input needs it.
     """
     sizes = dict.fromkeys(preprocess.resized(height, width, scale) for scale in scales)
     return [
@@ -32,7 +33,7 @@ def tiles(preprocess: Preprocess, height: int, width: int, scales: Iterable[int]
 
 
 def _starts(length: int, window: int) -> list[int]:
-    """Spread windows over a length."""
+    """Return the starts of evenly spaced windows over a length."""
     slack = length - window
     gaps = min(round(slack / (0.75 * window)), slack)
     return [round(i * slack / gaps) for i in range(gaps + 1)] if gaps else [slack // 2]
