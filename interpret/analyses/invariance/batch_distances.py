@@ -1,4 +1,4 @@
-"""What one job measures: how far the features of some images move at some values of the transform."""
+"""Measure how much the features of some images change at some values of the transform: the work of one job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from interpret.support.errors import InterpretError
 
 @dataclass
 class LayerDistances:
-    """How far the features of a layer with C units move, for n images at v values."""
+    """Distances between the features of transformed and untransformed images: C units, n images, v values."""
 
     distances: NDArray[np.float64]
     """[n, v]"""
@@ -34,15 +34,15 @@ class LayerDistances:
     unit_norms: NDArray[np.float64]
     """[C] sums over the images."""
     shifted: NDArray[np.float64] | None
-    """[2, n, v] the distances to the shifted features and the norms of these, where both are known; None for a layer
-    that is not compared so."""
+    """[2, n, v] the distances to the shifted features and the norms of these, where both are known; None for layers
+    without an equivariance error."""
     unit_shifted: NDArray[np.float64] | None
     """[2, C, v] sums over the images."""
 
 
 @dataclass
 class ClassAnswers:
-    """What the network answers for n images: untransformed in the first column, then at v values."""
+    """The network's predictions for n images: untransformed in the first column, then at v values."""
 
     labels: NDArray[np.int64]
     """[n]"""
@@ -54,17 +54,17 @@ class ClassAnswers:
 
 @dataclass
 class BatchDistances:
-    """What one job measures on n images at v values."""
+    """The measurements of one job on n images at v values."""
 
     rows: list[int]
-    """[n] which of the images."""
+    """[n] indices of the images."""
     columns: list[int]
-    """[v] which of the values."""
+    """[v] indices of the values."""
     filled_fraction: NDArray[np.float64]
     """[n, v] the share of the pixels that come from the fill."""
     layers: dict[str, LayerDistances]
     classes: ClassAnswers | None
-    """None where the network's output is no row of classes."""
+    """None if the network's output is not a row of classes."""
 
 
 def batch_distances(
@@ -74,14 +74,14 @@ def batch_distances(
 
     Args:
         module: the network, or a copy of it.
-        prober: what is probed.
-        batch: the images with what lies around them, [n, C + 1, h, w].
-        labels: [n]; None: the network's own answers on the untransformed images.
-        columns: the values, by their places.
+        prober: the layers and values to probe.
+        batch: the images with their surroundings, [n, C + 1, h, w].
+        labels: [n]; None: the network's predictions for the untransformed images.
+        columns: indices of the values.
         run: how the network runs.
 
     Raises:
-        InterpretError: features that are not finite, or a failing forward pass.
+        InterpretError: features that are not finite; a failing forward pass.
     """
     rows = batch.items.tolist()
     scene = prober.scene(batch.images.to(run.device), rows)
@@ -119,7 +119,7 @@ class _Comparison:
     def __init__(self, prober: Prober, images: int) -> None:
         self.prober, self.images = prober, images
         self.columns: list[int] = []
-        """Which values the images of the current pass have."""
+        """Indices of the values in the current pass."""
         self.references: dict[str, Tensor] = {}
         """By layer, the features of the untransformed images."""
         self._shifted: dict[str, ShiftedFeatures] = {}
@@ -131,7 +131,7 @@ class _Comparison:
 
     def keep(self, name: str, output: Tensor) -> None:
         """Keep a layer's features of the untransformed images."""
-        self.references[name] = output.clone()  # a later layer may rectify it in place
+        self.references[name] = output.clone()  # a later layer may change it in place
         if name in self.prober.strides:
             self._shifted[name] = ShiftedFeatures(self.references[name])
 
@@ -151,7 +151,7 @@ class _Comparison:
     def summary(self, name: str, items: list[int]) -> LayerDistances:
         """Return a layer's distances, and those of its units summed over the images."""
         reference = self.references[name]
-        # of units without positions, the square itself
+        # units without positions: nothing to sum over
         lengths = (reference.flatten(2).square().sum(2) if reference.dim() > 2 else reference.square()).double()
         squares = torch.cat([lengths[:, None], *self._squares[name]], 1)
         finite = torch.isfinite(squares).flatten(1).all(1).tolist()

@@ -1,4 +1,4 @@
-"""The invariance probe: how far a network's features move while its input is translated, scaled or rotated."""
+"""The invariance probe: how much a network's features change while its input is transformed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
-"""Images, values and pixels of the pictures that a figure shows."""
+"""Number of images, number of values and side in pixels of the example pictures in a figure."""
 
 
 def probe(
@@ -63,7 +63,7 @@ def probe(
     device: str | torch.device | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> InvarianceCurves:
-    """Measure how far each layer's features move under a transform, and how sure the network stays.
+    """Measure how much each layer's features and the label's probability change under a transform.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     >>> images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -75,56 +75,57 @@ def probe(
     >>> curves.unit_distances["0"].shape
     (4, 4)
 
-    The untransformed image goes through the network once for every job of up to 32 values, transformed ones in
-    batches; all layers are compared as they return, and nothing but distances is kept, so that memory does not depend
-    on how many images and values there are. Values between pixels are found bilinearly, from as many samples as an
-    image that shrinks needs; a translation by whole pixels copies them. See `interpret.analyses.invariance.transforms`
-    for what each transform does: "translation", "scale", "rotation", "illumination", "contrast", "blur", "noise",
-    "viewpoint".
+    The transforms are "translation", "scale", "rotation", "illumination", "contrast", "blur", "noise" and "viewpoint";
+    see `interpret.analyses.invariance.transforms`. Geometric transforms interpolate bilinearly, with enough samples per
+    pixel when they shrink; a translation by whole pixels copies the pixels.
+
+    The **distance** of a layer is the Euclidean distance between its features of the transformed and of the
+    untransformed image. The **equivariance error** of a translation measures whether features have merely moved: it
+    translates the features of the untransformed image by the translation divided by the layer's stride, and takes their
+    Euclidean distance to the features of the translated image, divided by the norm of the former. Fractional shifts
+    interpolate linearly between neighbouring positions. Positions that enter over the border are left out of distance
+    and norm; the error is NaN if none remains. Layers without positions have no equivariance error. The stride is that
+    of the local field or, after an operation that mixes the whole image, the rounded ratio of input and output size.
+
+    A job runs some images untransformed and at up to 32 values. Only distances are kept, so memory use does not grow
+    with the numbers of images and values.
+
+    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
+    decides from the first image. A single output per image is the score of the second of two classes.
 
     Args:
-        model: the network; it runs in evaluation mode and is left as it was.
-        images: [B, C, H, W], or whatever `interpret.open_images` opens.
-        transform: a name, or a `Transform` of your own.
-        values: pixels, ratios or degrees; None: the paper's −60 … 60 pixels (of 224), 1 … 1.8 and 0 … 350 degrees,
-            and for the other transforms a range on both sides of what still can be recognised.
-        layers: names or globs; None: every convolutional and linear layer. Of globs, the layers that run.
-        labels: B indices of the network's outputs, −1 for none; "predicted": what the network says of the
-            untransformed image; None: those of the images, where they have any.
-        direction: of a translation: "vertical" (the default), "horizontal" or "diagonal".
-        fill: what comes into the picture: "context", the larger photograph that the image was cut from, and beyond
-            its edge its reflection; "reflect", "edge", "mean" (the image's own) or "black". None: "context" where the
-            source is larger than the input, otherwise "reflect".
-        items: which of the images; None: all.
-        batch_size: how many inputs run together; see `interpret`.
-        workers: processes that decode images; 0: this one.
-        seed: chooses the noise.
-        device: where the network runs; None: where its parameters are.
-        resume_from: a file that keeps the state, every minute, at the end and at an interrupt, from which the same call
-            continues; it stays until you delete it. None: nothing is kept.
+        model: the network; it runs in evaluation mode and is restored afterwards.
+        images: inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
+        transform: a name, or your own `Transform`.
+        values: the values in the transform's unit, such as pixels, ratios or degrees. None: the paper's values (−60 …
+            60 pixels of 224, ratios 1 … 1.8, 0 … 350 degrees); for the other transforms, a range that includes the identity.
+        layers: names or globs; None: every convolutional and linear layer. A glob matches only layers that run.
+        labels: B indices of the network's outputs, −1 if unknown; "predicted": the network's prediction for the
+            untransformed image; None: the labels of the data, if it has any.
+        direction: direction of a translation: "vertical" (the default), "horizontal" or "diagonal".
+        fill: how to fill pixels that enter the picture: "context" (the photograph that the image was cropped from, and
+            its reflection beyond the photograph's border), "reflect", "edge", "mean" (the image's mean colour) or
+            "black". None: "context" if the source is larger than the input, otherwise "reflect".
+        items: indices of the images; None: all.
+        batch_size: number of images per forward pass; see `interpret`.
+        workers: number of processes that decode images; 0: decode in the main process.
+        seed: seed of the noise.
+        device: the device that the network runs on; None: that of its parameters.
+        resume_from: a file for the state, written every minute, at the end and when interrupted. The same call resumes
+            from it; the file stays until you delete it. None: keep no state.
 
     Returns:
-        Distances, norms, probabilities and the rest, with rows for the images that decode, in their order.
+        `InvarianceCurves`, with one row per image that decodes, in the order of the images.
 
     Raises:
-        InterpretError: an unknown transform, direction, layer or fill; values that are not finite or that the
-            transform cannot take, such as a scale of 0 or less; labels that are not one an image or not among the
-            network's outputs; images that do not decode or do not fit the network; features that are not finite.
+        InterpretError: an unknown transform, direction, layer or fill; values that are not finite or out of the
+            transform's range, such as a scale of 0; labels that are not output indices, or not one per image; images
+            that do not decode or do not fit the network; features that are not finite.
 
-    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, section 4.1 and figure 5.
-    The paper leaves open what comes into the picture as it moves, and how values between pixels are found; both are
-    choices here, kept in the result. It plots distances in the first and the seventh layer, and does not say whether
-    it divides them: here are both, distances and norms.
-
-    The equivariance error of a layer asks whether what changed has merely moved: it translates the features of the
-    untransformed image by the translation over the layer's stride and takes the Euclidean distance to the features of
-    the translated image, over the norm of the former. A translation that is no multiple of the stride interpolates
-    linearly between neighbouring positions. Positions that come in over the border have nothing to be compared with
-    and are left out, in both; NaN where none is left. Layers without positions have no such error. The stride is
-    that of the local field, or, after an operation that mixes the whole image, the ratio of sizes, rounded.
-
-    How the network's outputs become probabilities, `interpret.network.answers` finds out on the first image, or the
-    model's `outputs` says. One output for each image is the score of the second of two classes.
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, section 4.1 and figure 5. The
+    paper does not say how it fills pixels that enter the picture and how it interpolates; the result records both. It
+    plots distances in the first and the seventh layer and does not say whether it normalises them; the result has
+    distances and norms.
     """
     model = as_model(model)
     task = _check(model, open_images(images, model), transform, values, layers, labels, direction, fill, items, seed)
@@ -139,12 +140,12 @@ def probe(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be probed, checked."""
+    """The validated arguments."""
 
     model: Model
     data: Images
     images: SurroundedImages
-    """Those of the data that are probed."""
+    """The images to probe."""
     first: Tensor
     """[C, H, W] the first input that decodes."""
     prober: Prober
@@ -163,7 +164,7 @@ def _check(
     items: Iterable[int] | None,
     seed: int,
 ) -> _Task:
-    """Refuse what cannot be probed before the network runs on the images."""
+    """Validate the arguments before the network runs on the images."""
     chosen = _checked_items(items, len(data))
     first = _first_input(data, chosen)
     refuse_other_type(model.module, first)
@@ -209,7 +210,7 @@ def _run(
     device: str | torch.device | None,
     resume_from: str | os.PathLike[str] | None,
 ) -> CurveAccumulator:
-    """Run all images at all values, from where an unfinished probe stopped."""
+    """Run all images at all values, resuming an unfinished probe."""
     prober, images = task.prober, task.images
     group, spans = prober.plan(batch_size)
     curves = CurveAccumulator(prober, images, group, len(spans))
@@ -239,7 +240,7 @@ def _run(
 
 
 def _unfinished(task: _Task, resume_from: str | os.PathLike[str] | None) -> Unfinished:
-    """Return the file from which the same call continues."""
+    """Return the state from which the same call resumes."""
     change = task.prober.change
     return Unfinished.of(
         resume_from,
@@ -260,14 +261,14 @@ def _unfinished(task: _Task, resume_from: str | os.PathLike[str] | None) -> Unfi
 
 
 def _describe(result: InvarianceCurves, task: _Task) -> None:
-    """Add what was probed, and how, to the curves."""
+    """Add the settings of the probe to the result."""
     change, reading = task.prober.change, task.prober.reading
     result.direction = change.direction if isinstance(change, Translation) else ""
     result.predicted = task.labelling.predicted
     result.model, result.data, result.seed = task.model.name, task.data.name, task.prober.seed
     if reading is not None:
         result.outputs, result.part = reading.outputs, reading.part
-    if not isinstance(change, Photometric):  # which leaves all pixels where they are
+    if not isinstance(change, Photometric):  # photometric transforms do not move pixels
         result.fill, result.interpolation = task.images.fill, INTERPOLATION
 
 
@@ -275,7 +276,7 @@ def _describe(result: InvarianceCurves, task: _Task) -> None:
 
 
 def _draw(result: InvarianceCurves, task: _Task) -> None:
-    """Add pictures of a few images at a few values, both spread over those that were probed."""
+    """Add pictures of a few images at a few values, both evenly spaced over the probed ones."""
     assert result.items is not None
     model, data, prober = task.model, task.data, task.prober
     values = np.unique(result.values)
@@ -298,5 +299,5 @@ def _draw(result: InvarianceCurves, task: _Task) -> None:
 
 
 def _spread(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most so many places of `count`, evenly spread from the first to the last."""
+    """Return at most `most` evenly spaced indices from 0 to `count` − 1."""
     return np.unique(np.linspace(0, count - 1, most).round().astype(np.int64))

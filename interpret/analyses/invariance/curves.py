@@ -1,4 +1,4 @@
-"""The invariance curves, updated job by job."""
+"""Accumulate the invariance curves job by job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interpret.images.sources import Images
 
 
 class CurveAccumulator:
-    """Collects the curves from the measurements of jobs; the jobs of a group of images come one after the other."""
+    """Collects the curves from the measurements of jobs; the jobs of a group of images arrive one after the other."""
 
     BY_IMAGE = ("seen", "labels", "probabilities", "top", "filled_fraction")
     BY_LAYER = ("distances", "norms", "equivariance", "unit_distances", "unit_norms", "unit_shifted")
@@ -23,11 +23,11 @@ class CurveAccumulator:
     def __init__(self, prober: Prober, images: Images, group: int, jobs: int) -> None:
         self.prober, self.images = prober, images
         self.group, self.jobs = group, jobs
-        """How many images form a group, and how many jobs a group has."""
+        """The number of images per group, and the number of jobs per group."""
         self.first = 0
-        """Where the first group begins."""
+        """The first image of the first group."""
         self.seen_items = 0
-        """The image to go on with: one past the last whole group."""
+        """The next image: one past the last complete group."""
         self._waiting: list[BatchDistances] = []
         self.seen = np.zeros(len(images), bool)
         shape, layers = (len(images), len(prober.values)), prober.layers
@@ -36,7 +36,7 @@ class CurveAccumulator:
         self.distances = {name: np.zeros(shape, prober.kind) for name in layers}
         self.norms = {name: np.zeros(len(images), prober.kind) for name in layers}
         self.equivariance = {name: np.zeros(shape, prober.kind) for name in prober.strides}
-        # of the units, sums over the images
+        # per unit, sums over the images
         self.unit_distances: dict[str, NDArray[np.float64]] = {}
         self.unit_norms: dict[str, NDArray[np.float64]] = {}
         self.unit_shifted: dict[str, NDArray[np.float64]] = {}
@@ -46,7 +46,7 @@ class CurveAccumulator:
         self.filled_fraction = np.zeros(shape)
 
     def update(self, found: BatchDistances) -> None:
-        """Add what a job measured, as soon as all jobs of its group are there: a group is added whole or not at all."""
+        """Add the measurements of a job, once all jobs of its group have arrived: groups are added only completely."""
         self._waiting.append(found)
         if len(self._waiting) == self.jobs:
             for one in self._waiting:
@@ -56,7 +56,7 @@ class CurveAccumulator:
             self.seen_items = min(self.first + groups * self.group, len(self.images))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that was added up to now as tensors, for `load_state_dict`; empty before the first group."""
+        """Return the state as tensors, for `load_state_dict`; empty before the first group."""
         if not self.seen_items:
             return {}
         arrays = {key: getattr(self, key) for key in self.BY_IMAGE}
@@ -65,7 +65,7 @@ class CurveAccumulator:
         return state | {"seen_items": torch.tensor(self.seen_items), "skipped": pack(self.images.skipped)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from the state of other curves of the same model, data and settings."""
+        """Load the state of an accumulator with the same model, data and settings."""
         if not state:
             return
         self.first = self.seen_items = int(state["seen_items"])
@@ -87,7 +87,7 @@ class CurveAccumulator:
             self._add_classes(found.classes, found.rows, found.columns)
 
     def _add_layer(self, name: str, found: LayerDistances, rows: list[int], columns: list[int], first: bool) -> None:
-        """Add a layer's distances; the norms with the first job of a group, as all of its jobs measure them."""
+        """Add a layer's distances; add norms only with the first job of a group, since all its jobs measure them."""
         places, count = np.ix_(rows, columns), len(self.prober.values)
         self.distances[name][places] = found.distances
         units = self.unit_distances.setdefault(name, np.zeros((len(found.unit_norms), count)))
@@ -103,7 +103,7 @@ class CurveAccumulator:
             shifted[:, :, columns] += found.unit_shifted
 
     def _add_classes(self, found: ClassAnswers, rows: list[int], columns: list[int]) -> None:
-        """Add the network's answers; at values that change nothing, those on the untransformed images."""
+        """Add the network's predictions; at identity values, those for the untransformed images."""
         self.labels[rows] = found.labels
         sources = [*([0] * len(self.identities)), *range(1, found.top.shape[1])]
         places = np.ix_(rows, self.identities + columns)
@@ -111,7 +111,7 @@ class CurveAccumulator:
         self.probabilities[places] = found.probabilities[:, sources]
 
     def result(self) -> InvarianceCurves:
-        """Return the curves of the images that were added."""
+        """Return the curves of all images added so far."""
         change, rows = self.prober.change, np.flatnonzero(self.seen).tolist()
         has_classes = self.prober.reading is not None
         has_labels = has_classes and bool((self.labels[rows] >= 0).any())
@@ -130,7 +130,7 @@ class CurveAccumulator:
             probabilities=self.probabilities[rows] if has_labels else None,
             labels=self.labels[rows] if has_labels else None,
             top=self.top[rows] if has_classes else None,
-            # the weights of four neighbouring pixels only nearly add up to 1
+            # bilinear weights sum to 1 only up to rounding
             filled_fraction=self.filled_fraction[rows].mean(0).round(6),
             items=np.array([self.prober.items[row] for row in rows], np.int64),
         )

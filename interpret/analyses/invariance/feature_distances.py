@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 NUMBERS_AT_ONCE = 2**20
-"""How many activations are compared at once: their differences stay in a processor's cache."""
+"""Number of activations to compare at once, so that their differences stay in the CPU's cache."""
 NO_REDUCTION = 0
-"""The number by which torch's losses know the reduction "none"."""
+"""The code of the reduction "none" in torch's losses."""
 
 Shift = tuple[float, float]
 
 
 class DifferenceBuffer:
-    """A buffer for differences that is allocated once: allocating it each time costs as much as the subtraction."""
+    """A buffer for differences, allocated once, since allocating it each time takes as long as the subtraction."""
 
     def __init__(self) -> None:
         self._memory = torch.empty(0)
@@ -30,7 +30,7 @@ class DifferenceBuffer:
         return self._summed(far, near.expand_as(far))
 
     def _summed(self, far: Tensor, near: Tensor) -> Tensor:
-        """Return the sums over … of (far − near)², both [n, v, …, C], half by half where they are large."""
+        """Return the sums over … of (far − near)², both [n, v, …, C]; split large ones in halves."""
         splits = [axis for axis in (0, 1, 2) if far.shape[axis] > 1]
         if far.numel() <= NUMBERS_AT_ONCE or not splits:
             return self._squared_difference(far, near).sum(tuple(range(2, far.dim() - 1))).double()
@@ -40,7 +40,7 @@ class DifferenceBuffer:
         return torch.cat([first, second], axis) if axis < 2 else first + second
 
     def _squared_difference(self, left: Tensor, right: Tensor) -> Tensor:
-        """Return (left − right)², laid out as `left` is, until the next call."""
+        """Return (left − right)² in the memory layout of `left`; the next call overwrites it."""
         count = left.numel()
         if self._memory.numel() < count or self._memory.dtype != left.dtype:
             self._memory = left.new_empty(count)
@@ -55,7 +55,7 @@ class DifferenceBuffer:
 
 
 class ShiftedFeatures:
-    """Shifts the features of untransformed images [n, C, h, w], and keeps the values between positions."""
+    """Shifts the features of untransformed images [n, C, h, w], and caches interpolated maps."""
 
     def __init__(self, maps: Tensor) -> None:
         self.maps = maps
@@ -66,7 +66,7 @@ class ShiftedFeatures:
 
         Args:
             output: [n, 1, C, h, w]
-            shift: by how many positions the maps are shifted down and to the right.
+            shift: number of positions to shift the maps down and to the right.
             buffer: memory for the differences.
         """
         known, norms, (rows, columns) = self.shifted(shift)
@@ -91,7 +91,7 @@ class ShiftedFeatures:
         there, known = [], []
         for axis, steps in zip((2, 3), whole, strict=True):
             length, count = self.maps.shape[axis], self._between.maps.shape[axis]
-            first = steps + length - count  # values between positions are known from the second position on
+            first = steps + length - count  # interpolated values begin at the second position
             low = max(0, first)
             high = max(low, min(length, first + count))
             there.append(slice(low, high))
@@ -100,13 +100,13 @@ class ShiftedFeatures:
 
 
 class InterpolatedMaps:
-    """Maps [n, C, h, w] shifted down and to the right by less than one position, where their values are known."""
+    """Maps [n, C, h, w] shifted down and to the right by less than one position, without unknown border values."""
 
     def __init__(self, part: Shift, maps: Tensor) -> None:
         self.part = part
         for axis, share in zip((2, 3), part, strict=True):
             if share > 0:
-                # shifted by half a position, a value is the mean of its own and the one before
+                # for example, a shift by half a position averages each value with the one before
                 length = maps.shape[axis] - 1
                 maps = torch.lerp(maps.narrow(axis, 1, length), maps.narrow(axis, 0, length), share)
         self.maps = maps

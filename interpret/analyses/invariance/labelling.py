@@ -1,4 +1,4 @@
-"""Which output of the network is the right one for each image."""
+"""Labels of images, as indices of the network's outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interpret.support.errors import InterpretError
 
 
 class Labelling:
-    """Which output of the network is the right one for each image."""
+    """Labels of images, as indices of the network's outputs: given, predicted or from the data."""
 
     def __init__(
         self, labels: Iterable[int] | str | None, chosen: Sequence[int], data: Images, model: Model, outputs: int | None
@@ -23,12 +23,12 @@ class Labelling:
         self.outputs = outputs
         self.predicted = False
         self.given: Tensor | None = None
-        # a folder's own classes are not the network's
+        # labels of the data count only if its classes are the network's
         self.known = outputs is not None and (
             None in (data.classes, model.classes) or tuple(data.classes or ()) == tuple(model.classes or ())
         )
         self.settings: Any = [self.known, data.labels[list(chosen)].tolist()]
-        """What distinguishes one labelling from another."""
+        """The part of the labelling that work to resume must share."""
         if labels is None:
             return
         if outputs is None:
@@ -50,7 +50,7 @@ class Labelling:
         self.given, self.settings = torch.tensor(given), given
 
     def of(self, batch: Batch) -> Tensor | None:
-        """Return the labels of a batch, −1 for none; None if the labels are the network's own answers."""
+        """Return the labels of a batch, −1 if unknown; None if the labels are the network's predictions."""
         if self.predicted:
             return None
         if self.given is not None:

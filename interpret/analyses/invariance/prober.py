@@ -1,4 +1,4 @@
-"""What is probed: layers at values of a transform."""
+"""The plan of a probe: layers, values of the transform, and jobs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from interpret.support.errors import refuse_below_one
 from interpret.tracing.tracing import Layer, layer_with_units, select_traced, trace
 
 VALUES_AT_ONCE = 32
-"""How many values form a job. Jobs run side by side, and each runs the untransformed images once more."""
+"""Largest number of values per job. Jobs run in parallel, and each also runs the untransformed images."""
 
 
 class Prober:
-    """What is probed: layers at values of a transform, and in which groups."""
+    """The layers and the values of the transform to probe, and their division into jobs."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Prober:
         self.reading = find_class_reading(model, first)
 
     def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
-        """Return how many images form a group, and the columns of the values of each job.
+        """Return the number of images per group, and the indices of the values of each job.
 
-        The images of a group share what a transform computes from a value, and the values of a job share the features
-        of the untransformed images; the more of one, the fewer of the other fit a pass. About twice as many images as
-        values were fastest, on small networks and large ones; but no more than a quarter of a pass, so that the
-        features that are kept take no more memory than the pass.
+        The images of a group share a transform's computations for a value, and the values of a job share the features
+        of the untransformed images; a forward pass holds some images at some values. About twice as many images as
+        values were fastest, on small and large networks. A group takes at most a quarter of a pass, so that the kept
+        features take no more memory than the pass.
         """
         refuse_below_one(batch_size=batch_size)
         self.batch_size = batch_size or images_at_once(self.size[0] * self.size[1])
         moving = [column for column, value in enumerate(self.values) if not self.change.is_identity(value)]
-        # Values that move layers by the same part of their strides follow each other, from the finest stride on.
+        # Sort values so that those with the same fractional shift, from the finest stride on, follow each other.
         strides = sorted(set(self.strides.values()))
         moving.sort(key=lambda column: [part % 1 for stride in strides for part in self.shift(stride, column)])
         spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
@@ -73,13 +73,13 @@ class Prober:
         return group, [span.astype(int).tolist() for span in spans]
 
     def scene(self, canvas: Tensor, rows: Iterable[int]) -> Scene:
-        """Return images of the given rows, with what lies around them, as a transform takes them."""
+        """Return a scene of the images in the given rows, with their surroundings, for a transform."""
         corner = (-self.box[0], -self.box[1])
         items = tuple(self.items[row] for row in rows)
         return Scene(canvas, corner, self.size, self.levels.to(canvas), items, self.seed)
 
     def shift(self, stride: tuple[int, int], column: int) -> Shift:
-        """Return by how many positions of a layer of some stride a value moves the image, down and to the right."""
+        """Return a translation, down and to the right, in positions of a layer with a stride."""
         assert isinstance(self.change, Translation)
         down, right = self.change.shift(float(self.values[column]))
         return down / stride[0], right / stride[1]
@@ -89,13 +89,13 @@ def _layers_in_order(module: nn.Module, layers: str | Iterable[str] | None, trac
     """Return the layers to probe, in the order of execution."""
     selected = select_traced(module, traced, layers)
     for name in selected:
-        if not isinstance(module.get_submodule(name), WITH_UNITS):  # of these it is known where their units are
+        if not isinstance(module.get_submodule(name), WITH_UNITS):  # those types are known to have units
             layer_with_units(module, traced, name)
     return [name for name in traced if name in selected]
 
 
 def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
-    """Return how many pixels of the input lie between a layer's positions; None where it has no positions."""
+    """Return the stride of a layer's positions in pixels of the input; None if it has no positions."""
     if len(layer.output_shape) != 3:
         return None
     axes = layer.axes or (-2, -1)
@@ -108,7 +108,7 @@ def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def find_class_reading(model: Model, first: Tensor) -> Reading | None:
-    """Return how the network's outputs are read as probabilities; None where they are no row of classes."""
+    """Return how the network's outputs become probabilities; None if they are not a row of classes."""
     parameter = next(model.module.parameters(), first)
     with frozen(model.module), torch.inference_mode():
         try:

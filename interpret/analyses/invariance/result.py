@@ -1,4 +1,4 @@
-"""What an invariance probe measured: how far features move, and how sure the network stays."""
+"""The result of `interpret.probe`: distances of features and probabilities under a transform."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Numbers = NDArray[np.floating[Any]]
 
 @dataclass(repr=False, eq=False)
 class InvarianceCurves(Result):
-    """Curves of V values of a transform for B images, layer by layer, as `interpret.probe` returns them.
+    """Invariance curves for B images at V values of a transform, per layer; the result of `interpret.probe`.
 
     >>> curves = InvarianceCurves(
     ...     "scale", "scale (ratio)", 1.0, np.array([1.0, 1.5, 2.0]),
@@ -38,62 +38,61 @@ class InvarianceCurves(Result):
 
     transform: str
     axis: str
-    """The values' name and unit."""
+    """Name and unit of the values."""
     identity: float
-    """The value that changes nothing."""
+    """The value at which the transform changes nothing."""
     values: NDArray[np.float64]
-    """[V] as they were asked for."""
+    """[V] in the given order."""
     distances: dict[str, Numbers]
     """Layer to [B, V]: Euclidean distance between the features of the transformed and the untransformed image."""
     norms: dict[str, Numbers]
     """Layer to [B]: Euclidean norm of the untransformed image's features."""
     unit_distances: dict[str, Numbers] = field(default_factory=dict)
-    """Layer to [C, V]: a unit's distances, summed over images, over its norms, summed likewise; NaN where it is
-    zero on all of them. Images count by how strongly the unit answers them."""
+    """Layer to [C, V]: a unit's distances, summed over images, divided by its summed norms; NaN if the unit is zero on
+    all images. So images weigh by the unit's response to them."""
     equivariance: dict[str, Numbers] = field(default_factory=dict)
-    """Layer to [B, V], of a translation: how far the features are from those of the untransformed image moved by
-    as much, relative to these; see `interpret.probe`."""
+    """Layer to [B, V], for a translation: the equivariance error, see `interpret.probe`."""
     unit_equivariance: dict[str, Numbers] = field(default_factory=dict)
-    """Layer to [C, V]: the same of each unit, summed over images as `unit_distances` is."""
+    """Layer to [C, V]: the equivariance error of each unit, summed over images as in `unit_distances`."""
     probabilities: Numbers | None = None
-    """[B, V] of the label; NaN for images without one, None where no image has one."""
+    """[B, V] probability of the label; NaN for images without a label, None if no image has one."""
     labels: NDArray[np.int64] | None = None
-    """[B] indices of the network's outputs, −1 where there is none."""
+    """[B] indices of the network's outputs; −1 if unknown."""
     predicted: bool = False
-    """Whether the labels are what the network says of the untransformed image, and not the truth."""
+    """Whether the labels are the network's predictions for the untransformed images, not the true classes."""
     top: NDArray[np.int64] | None = None
-    """[B, V] the network's most probable class; None where its output is no row of classes."""
+    """[B, V] the network's most probable class; None if its output is not a row of classes."""
     filled_fraction: Numbers | None = None
     """[V] mean share of the pixels that come from the fill and not from the photograph."""
     items: NDArray[np.int64] | None = None
-    """[B] which of the data the images are."""
+    """[B] the items of the data."""
     names: list[str] = field(default_factory=list)
-    """What the example images show: their labels' names, or what they are called."""
+    """Captions of the example images: the names of their labels, or of the images."""
     examples: NDArray[np.uint8] | None = None
     """[n, m, h, w, 3] pictures of the n images `example_rows` at the m values `example_values`."""
     example_rows: NDArray[np.int64] | None = None
     example_values: NDArray[np.float64] | None = None
     direction: str = ""
-    """Of a translation."""
+    """Direction of a translation."""
     model: str = ""
     data: str = ""
     fill: str = ""
-    """What comes into the picture: "context", "reflect", "edge", "mean" or "black"; "" where nothing does."""
+    """The fill: "context", "reflect", "edge", "mean" or "black"; "" for transforms that do not move pixels."""
     interpolation: str = ""
-    """How values between pixels are found."""
+    """A description of the interpolation between pixels."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
     outputs: str = ""
-    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"; "" where they
-    are no row of classes."""
+    """How outputs became probabilities: "softmax", "sigmoid", "probabilities" or "log-probabilities"; "" if they are
+    not a row of classes."""
     part: str = ""
-    """Which of several outputs that was."""
+    """Which output was used, if the network has several."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def name(self) -> str:
-        """What a study calls it: the transform, and which translation it is where it is not the vertical one."""
+        """The name in a study: the transform, and the direction of a translation that is not vertical."""
         return self.transform if self.direction in ("", "vertical") else f"{self.transform}-{self.direction}"
 
     @property
@@ -113,28 +112,28 @@ class InvarianceCurves(Result):
 
     @property
     def relative(self) -> dict[str, Numbers]:
-        """Layer to [B, V]: distances over norms; NaN for an image whose features are all zero."""
+        """Layer to [B, V]: distances divided by norms; NaN for an image whose features are all zero."""
         return {layer: quotient(far, self.norms[layer][:, None]) for layer, far in self.distances.items()}
 
     @property
     def areas(self) -> dict[str, Numbers]:
-        """Layer to [B]: the area under each image's relative curve, over the range of the values.
+        """Layer to [B]: the area under each image's relative curve, divided by the range of the values.
 
-        That is the curve's mean height, so that transforms with other units and ranges compare: 0 is invariant.
+        This is the curve's mean height, comparable between transforms with different units and ranges; 0 is invariant.
         """
         return {layer: self._area(curve) for layer, curve in self.relative.items()}
 
     @property
     def unit_areas(self) -> dict[str, Numbers]:
-        """Layer to [C]: the area under each unit's relative curve, over the range of the values."""
+        """Layer to [C]: the area under each unit's relative curve, divided by the range of the values."""
         return {layer: self._area(curve) for layer, curve in self.unit_distances.items()}
 
     @property
     def consistency(self) -> Numbers | None:
-        """[B]: of all pairs of two values, the share at which the network gives the same most probable class.
+        """[B]: the share of all pairs of values at which the network predicts the same class; None without classes.
 
-        Source: Zhang, "Making convolutional networks shift-invariant again", 2019, section 4, which draws pairs of
-        diagonal shifts at random; here are all pairs of the values, and of whatever transform it is.
+        Source: Zhang, "Making convolutional networks shift-invariant again", 2019, section 4, which draws random pairs
+        of diagonal shifts; here, all pairs of values of any transform count.
         """
         if self.top is None:
             return None
@@ -148,10 +147,10 @@ class InvarianceCurves(Result):
         return None if self.probabilities is None else self.probabilities.std(1)
 
     def ranked_units(self, layer: str) -> NDArray[np.int64]:
-        """Return a layer's units from the most to the least invariant; those that are always zero are left out.
+        """Return a layer's units from the most to the least invariant, without units that are always zero.
 
         Raises:
-            InterpretError: a layer that was not probed.
+            InterpretError: the layer was not probed.
         """
         if layer not in self.unit_distances:
             raise unknown("probed layer", layer, self.unit_distances)
@@ -168,9 +167,9 @@ class InvarianceCurves(Result):
         return f"{count(len(self.layers), 'layer')}, {count(images, 'image')}, {count(len(self.values), 'value')}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each layer, image and value: distance, relative, and where known the last two.
+        """Return one row per layer, image and value: distance, relative, equivariance and probability.
 
-        These are equivariance, and the probability of the image's label, which is the same for all layers.
+        The last two are left out if unknown. The probability of the image's label is the same for all layers.
         """
         relative = self.relative
         rows = range(len(next(iter(self.distances.values()))))
@@ -208,7 +207,7 @@ class InvarianceCurves(Result):
         return " ".join(part for part in [*parts, self.shown] if part)
 
     def _area(self, curves: Numbers) -> Numbers:
-        """Return the areas under curves [n, V] over the range of the values; the mean where that is nothing."""
+        """Return the areas under curves [n, V] divided by the range of the values; their mean if the range is 0."""
         order = np.argsort(self.values, kind="stable")
         values, curves = self.values[order], curves[:, order]
         width = values[-1] - values[0]
@@ -225,5 +224,5 @@ _FILLS = {
 
 
 def quotient(above: Numbers, below: Numbers) -> Numbers:
-    """Divide, with NaN for what is divided by zero."""
+    """Divide, with NaN where the divisor is not above zero."""
     return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan, above.dtype), where=below > 0)

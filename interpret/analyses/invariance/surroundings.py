@@ -1,4 +1,4 @@
-"""Images with what lies around them, which a transform may move into the picture."""
+"""Images with their surroundings, which a transform may move into the picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from interpret.support.errors import InterpretError, unknown
 
 
 def choose_fill(fill: Fill | None, data: Images, chosen: Sequence[int], size: tuple[int, int]) -> Fill:
-    """Return the fill asked for, or the one that suits the data."""
+    """Return the given fill, or the default for the data."""
     if fill is not None and fill not in FILLS:
         raise unknown("fill", fill, FILLS)
     if fill not in (None, "context"):
@@ -40,7 +40,7 @@ def _has_surroundings(data: Images, item: int, size: tuple[int, int]) -> bool:
 
 
 class SurroundedImages(Images):
-    """Some of the images with everything around them that a transform reads, as [C + 1, h, w]; see `surround`."""
+    """Chosen images with the surroundings that a transform reads, as [C + 1, h, w]; see `surround`."""
 
     def __init__(
         self, data: Images, chosen: Sequence[int], shape: Sequence[int], box: Box, fill: Fill, black: Tensor

@@ -26,11 +26,11 @@ Box = tuple[int, int, int, int]
 
 FILLS = ("context", "reflect", "edge", "mean", "black")
 DIRECTIONS: dict[str, tuple[int, int]] = {"vertical": (1, 0), "horizontal": (0, 1), "diagonal": (1, 1)}
-"""Steps down and to the right of one pixel of translation."""
+"""Pixels down and to the right per pixel of translation."""
 MOST_PIXELS = 2**24
 """The largest number of pixels that a transform may read for one image."""
 STEEPEST_VIEWPOINT = 60
-"""Degrees from which on a viewpoint would read almost the whole plane."""
+"""Limit of the viewpoint angle in degrees; beyond it, the transform would read almost the whole plane."""
 INTERPOLATION = (
     "translation by whole pixels copies them; everything else that moves pixels interpolates bilinearly, "
     "and where it shrinks, each pixel is the mean of as many samples as keep them at most one pixel apart"
@@ -39,16 +39,16 @@ INTERPOLATION = (
 
 @dataclass(frozen=True)
 class Levels:
-    """A network's inputs for black and for white pixels, which photometric transforms refer to."""
+    """A network's inputs for black and white pixels, used by photometric transforms."""
 
     black: Tensor
     """[C, 1, 1]"""
     white: Tensor | None
-    """[C, 1, 1]; None where the model does not say what white is; then nothing is clipped."""
+    """[C, 1, 1]; None if the model does not define white; then nothing is clipped."""
 
     @classmethod
     def of(cls, preprocess: Preprocess | None, channels: int) -> Levels:
-        """Return the levels of a preprocessing; without one, black is 0 and a step of 1 is the full range.
+        """Return the levels of a preprocessing; without one, black is 0 and the full range is 1.
 
         >>> Levels.of(Preprocess((8, 8), channels="L", mean=(0.5,), std=(0.5,)), 1).black.flatten()
         tensor([-1.])
@@ -64,7 +64,7 @@ class Levels:
 
     @property
     def span(self) -> Tensor:
-        """[C, 1, 1] from black to white."""
+        """[C, 1, 1] white minus black."""
         return torch.ones_like(self.black) if self.white is None else self.white - self.black
 
     def clip(self, images: Tensor) -> Tensor:
@@ -73,34 +73,34 @@ class Levels:
 
 @dataclass
 class Scene:
-    """Inputs of a network with what lies around them, as transforms take them."""
+    """Inputs of a network with their surroundings, for transforms."""
 
     canvas: Tensor
-    """[n, C + 1, h, w]; the last channel is 1 where the source is, and 0 where the fill is."""
+    """[n, C + 1, h, w]; the last channel is 1 for pixels of the source and 0 for fill."""
     corner: tuple[int, int]
     """Row and column of the inputs' top left pixel in the canvas."""
     size: Size
     levels: Levels
     items: tuple[int, ...] = ()
-    """Which of the data these are: noise is drawn for each by its number."""
+    """Items of the data; each item's noise is drawn from the seed and its index."""
     seed: int = 0
 
     def window(self, down: int = 0, right: int = 0, margin: int = 0) -> Tensor:
-        """Return the inputs' window of the canvas [n, C + 1, H, W], moved by whole pixels, with a margin."""
+        """Return the inputs' window of the canvas [n, C + 1, H, W], shifted by whole pixels, plus a margin."""
         top, left = self.corner[0] + down - margin, self.corner[1] + right - margin
         height, width = self.size[0] + 2 * margin, self.size[1] + 2 * margin
         return self.canvas[:, :, top : top + height, left : left + width]
 
     @cached_property
     def noise(self) -> Tensor:
-        """Standard normal noise [n, C, H, W], one pattern an image, the same in whatever batch it comes."""
+        """Standard normal noise [n, C, H, W], one pattern per image, independent of the batch."""
         shape = (self.canvas.shape[1] - 1, *self.size)
         drawn = [np.random.default_rng([self.seed, item]).standard_normal(shape, np.float32) for item in self.items]
         return torch.from_numpy(np.stack(drawn)).to(self.canvas)
 
 
 def surround(part: Tensor, corner: tuple[int, int], box: Box, fill: Fill, black: Tensor) -> Tensor:
-    """Return what lies in `box`: [C + 1, bottom − top, right − left], with the fill where `part` does not reach.
+    """Return the pixels in `box`, [C + 1, bottom − top, right − left], filled where `part` does not reach.
 
     >>> row = torch.tensor([[[1.0, 2.0, 3.0]]])
     >>> for fill in ("reflect", "edge", "mean", "black"):
@@ -111,14 +111,14 @@ def surround(part: Tensor, corner: tuple[int, int], box: Box, fill: Fill, black:
     [[0.0, 0.0, 1.0, 2.0, 3.0, 0.0]]
 
     Args:
-        part: [C, h, w] what there is.
-        corner: row and column of its top left pixel.
-        box: (top, left, bottom, right) of what is wanted.
-        fill: "context" reflects, too: it is asked for with all of the source as `part`.
+        part: [C, h, w] the available pixels.
+        corner: row and column of the top left pixel of `part`.
+        box: (top, left, bottom, right) of the pixels to return.
+        fill: how to fill the rest. "context" reflects, like "reflect"; pass the whole source as `part` for it.
         black: [C, 1, 1] the input for a black pixel.
 
     Returns:
-        The channels, and in the last one 1 where `part` is and 0 where it is not.
+        The channels, and a last channel that is 1 for pixels of `part` and 0 for fill.
     """
     (top, left, bottom, right), (height, width) = box, part.shape[1:]
     rows, columns = torch.arange(top, bottom) - corner[0], torch.arange(left, right) - corner[1]
@@ -136,46 +136,46 @@ def _clamped(places: Tensor, length: int) -> Tensor:
 
 
 def _reflected(places: Tensor, length: int) -> Tensor:
-    """Mirror places beyond the first and last one, which are not repeated, as often as it takes."""
+    """Reflect places at the first and last one, without repeating these, as often as needed."""
     around = places.remainder(max(2 * length - 2, 1))
     return torch.minimum(around, 2 * length - 2 - around) if length > 1 else torch.zeros_like(places)
 
 
 class Transform(ABC):
-    """A way to change inputs by a value, at one of which, the identity, it changes nothing."""
+    """A transform of inputs with one parameter, the value; at the value `identity` it changes nothing."""
 
     name: str
-    """What `interpret.probe` takes."""
+    """The name for `interpret.probe`."""
     axis: str
-    """Name and unit of the values, as an axis of a figure bears it."""
+    """Name and unit of the values, for the axis of a figure."""
     identity: float
     low: float = -math.inf
     high: float = math.inf
-    """The values lie from `low` to `high`."""
+    """The range of the values is `low` to `high`."""
     open: bool = False
-    """Whether `low` and `high` themselves are left out."""
+    """Whether the range excludes `low` and `high`."""
 
     @abstractmethod
     def defaults(self, size: Size) -> NDArray[np.float64]:
-        """Return the values that are probed unless others are asked for."""
+        """Return the default values to probe."""
 
     @abstractmethod
     def reach(self, values: Iterable[float], size: Size) -> Box:
-        """Return the part of the plane that it reads: (top, left, bottom, right) in the input's pixels."""
+        """Return the region that the transform reads: (top, left, bottom, right) in pixels of the input."""
 
     @abstractmethod
     def apply(self, scene: Scene, value: float) -> Tensor:
-        """Return changed inputs [n, C + 1, H, W] for a value that is not the identity."""
+        """Return transformed inputs [n, C + 1, H, W] for a value other than the identity."""
 
     def __call__(self, scene: Scene, value: float) -> Tensor:
-        """Return inputs [n, C + 1, H, W] changed by a value; the last channel is the share that is not fill."""
+        """Return inputs [n, C + 1, H, W] transformed by a value; the last channel is the share that is not fill."""
         return scene.window() if self.is_identity(value) else self.apply(scene, value)
 
     def is_identity(self, value: float) -> bool:
         return value == self.identity
 
     def checked(self, values: Iterable[float]) -> NDArray[np.float64]:
-        """Return values as an array, if all are such that it can take."""
+        """Return values as an array; refuse values out of range."""
         try:
             given = np.array([float(value) for value in values])
         except (TypeError, ValueError):
@@ -196,30 +196,30 @@ class Transform(ABC):
 
 
 class Warp(Transform):
-    """A transform that moves pixels: each is looked up elsewhere in the plane."""
+    """A geometric transform: each pixel of the result is sampled at another place of the input."""
 
     @abstractmethod
     def matrix(self, value: float, size: Size) -> NDArray[np.float64]:
-        """Return the homography [3, 3] from a place (x, y, 1) of the result to where it is looked up.
+        """Return the homography [3, 3] from a place (x, y, 1) in the result to the place to sample.
 
-        Places are counted in pixels from the middle of the input.
+        Coordinates are in pixels from the centre of the input.
         """
 
     def sources(
         self, value: float, rows: NDArray[np.float64], columns: NDArray[np.float64], size: Size
     ) -> NDArray[np.float64]:
-        """Return where the pixels at rows × columns of the result are looked up: [rows, columns, 2], (x, y).
+        """Return the places to sample for the pixels at rows × columns of the result: [rows, columns, 2], (x, y).
 
-        Both in pixels of the input, whose top left one is at (0, 0).
+        Coordinates are in pixels of the input, whose top left pixel is (0, 0).
         """
         return _projected(self._in_pixels(value, size), rows, columns)
 
     def _in_pixels(self, value: float, size: Size) -> NDArray[np.float64]:
-        """Return the homography of `matrix` between the input's own pixels."""
+        """Return the homography of `matrix` in pixels of the input, whose top left pixel is (0, 0)."""
         return _shifted(size, 1) @ self.matrix(value, size) @ _shifted(size, -1)
 
     def reach(self, values: Iterable[float], size: Size) -> Box:
-        # a homography takes straight edges to straight edges: the corners reach furthest
+        # a homography maps straight edges to straight edges: the corners reach furthest
         rows, columns = (np.array([-0.5, length - 0.5]) for length in size)
         with np.errstate(all="ignore"):
             found = np.concatenate([self.sources(value, rows, columns, size).reshape(-1, 2) for value in values])
@@ -231,7 +231,7 @@ class Warp(Transform):
     def apply(self, scene: Scene, value: float) -> Tensor:
         times = self._samples(value, scene.size)
         rows, columns = ((np.arange(length * times) + 0.5) / times - 0.5 for length in scene.size)
-        # as grid_sample counts: from -1 at the first pixel of the canvas to 1 at the last
+        # coordinates of grid_sample: -1 is the first pixel of the canvas and 1 the last
         scales = 2 / np.maximum(np.array(scene.canvas.shape[:1:-1]) - 1, 1)
         offsets = scales * scene.corner[::-1] - 1
         counted = np.array([[scales[0], 0, offsets[0]], [0, scales[1], offsets[1]], [0, 0, 1]])
@@ -242,8 +242,8 @@ class Warp(Transform):
         return F.avg_pool2d(sampled, times) if times > 1 else sampled
 
     def _samples(self, value: float, size: Size) -> int:
-        """Return how many samples a side each pixel needs for them to be at most one pixel apart."""
-        # of a homography, the longest step is at a corner
+        """Return the number of samples per pixel and axis so that samples are at most one pixel apart."""
+        # the longest step of a homography is at a corner
         rows, columns = (np.array([0.0, 1.0, length - 2, length - 1]) for length in size)
         places = self.sources(value, rows, columns, size)
         steps = [np.linalg.norm(np.diff(places, axis=axis), axis=2) for axis in (0, 1)]
@@ -251,17 +251,17 @@ class Warp(Transform):
 
 
 def _shifted(size: Size, sign: int) -> NDArray[np.float64]:
-    """Return the homography from pixels counted from the middle of an input to the input's own, or back."""
+    """Return the homography from coordinates relative to an input's centre to its pixels (sign 1), or back (−1)."""
     return np.array([[1, 0, sign * (size[1] - 1) / 2], [0, 1, sign * (size[0] - 1) / 2], [0, 0, 1]])
 
 
 def _projected(
     matrix: NDArray[np.float64], rows: NDArray[np.float64], columns: NDArray[np.float64], dtype: Any = np.float64
 ) -> NDArray[Any]:
-    """Return where a homography takes the places at rows × columns: [rows, columns, 2], (x, y)."""
+    """Map the places at rows × columns by a homography: [rows, columns, 2], (x, y)."""
     across, down = matrix[:, :1] * columns, matrix[:, 1:2] * rows + matrix[:, 2:]
     places = np.empty((len(rows), len(columns), 2), dtype)
-    if np.all(matrix[2] == [0, 0, 1]):  # lines stay parallel: no two numbers need more than to be added
+    if np.all(matrix[2] == [0, 0, 1]):  # an affine map needs no division
         for axis in (0, 1):
             np.add(down[axis, :, None], across[axis], out=places[:, :, axis], casting="same_kind")
         return places
@@ -272,14 +272,14 @@ def _projected(
 
 
 class Translation(Warp):
-    """Move down, right, or both, by pixels.
+    """Translate down, right, or both, by pixels.
 
     >>> column = surround(torch.tensor([[[1.0], [2.0], [3.0]]]), (-1, 0), (-1, 0, 2, 1), "edge", torch.zeros(1))
     >>> scene = Scene(column[None], corner=(1, 0), size=(1, 1), levels=Levels.of(None, 1))
     >>> Translation()(scene, 1)[0, 0], Translation()(scene, -0.5)[0, 0]
     (tensor([[1.]]), tensor([[2.5000]]))
 
-    Content moves down and to the right for values above 0; "diagonal" does both, by as many pixels each.
+    Values above 0 move the content down or to the right; "diagonal" does both, each by that number of pixels.
     """
 
     name = "translation"
@@ -293,13 +293,13 @@ class Translation(Warp):
         self.step = DIRECTIONS[direction]
 
     def defaults(self, size: Size) -> NDArray[np.float64]:
-        # the paper's 60 pixels are of 224
+        # the paper translates images of 224 pixels by up to 60
         most = min(60, max(1, round(min(size) * 60 / 224)))
         step = max(1, most // 30)
         return np.arange(-most, most + 1, step, dtype=float)
 
     def shift(self, value: float) -> tuple[float, float]:
-        """Return by how many pixels content moves down, and to the right."""
+        """Return the number of pixels that the content moves down and to the right."""
         return self.step[0] * value, self.step[1] * value
 
     def matrix(self, value: float, size: Size) -> NDArray[np.float64]:
@@ -314,7 +314,7 @@ class Translation(Warp):
 
 
 class Scale(Warp):
-    """Enlarge about the middle by a factor, or shrink by one below 1."""
+    """Scale about the centre by a factor; below 1, shrink."""
 
     name, axis, identity = "scale", "scale (ratio)", 1.0
     low, open = 0.0, True
@@ -327,7 +327,7 @@ class Scale(Warp):
 
 
 class Rotation(Warp):
-    """Turn counter-clockwise about the middle, by degrees."""
+    """Rotate counter-clockwise about the centre, by degrees."""
 
     name, axis, identity = "rotation", "rotation (degrees)", 0.0
 
@@ -339,15 +339,15 @@ class Rotation(Warp):
 
     def matrix(self, value: float, size: Size) -> NDArray[np.float64]:
         cosine, sine = math.cos(math.radians(value)), math.sin(math.radians(value))
-        # y points down: what turns counter-clockwise to the eye is looked up clockwise from where it is
+        # to rotate the content counter-clockwise, sample clockwise; y points down
         return np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
 
 
 class Viewpoint(Warp):
-    """Walk round the picture, as if it hung on a wall, by degrees: a homography.
+    """View the picture obliquely, as if it hung on a wall, by degrees: a homography.
 
-    The picture turns about its vertical middle line; its right side moves away for values above 0. It is seen from as
-    far as its longer side is long (a view of 53 degrees), so that without a turn it is itself.
+    The picture rotates about its vertical centre line; for values above 0, its right side recedes. The camera is as far
+    away as the longer side is long (a field of view of 53 degrees); at 0 degrees, the picture is unchanged.
     """
 
     name, axis, identity = "viewpoint", "viewpoint (degrees)", 0.0
@@ -358,12 +358,12 @@ class Viewpoint(Warp):
 
     def matrix(self, value: float, size: Size) -> NDArray[np.float64]:
         away, cosine, sine = max(size), math.cos(math.radians(value)), math.sin(math.radians(value))
-        seen = np.array([[cosine, 0, 0], [0, 1, 0], [sine / away, 0, 1]])  # the wall's (x, y) to the picture's
+        seen = np.array([[cosine, 0, 0], [0, 1, 0], [sine / away, 0, 1]])  # from (x, y) on the wall to the view
         return np.linalg.inv(seen)
 
 
 class Photometric(Transform):
-    """A transform that changes values and leaves pixels where they are."""
+    """A transform that changes the values of pixels and does not move them."""
 
     low = 0.0
 
@@ -377,11 +377,11 @@ class Photometric(Transform):
 
     @abstractmethod
     def change(self, images: Tensor, scene: Scene, value: float) -> Tensor:
-        """Return changed inputs [n, C, H, W], not yet clipped to black and white."""
+        """Return transformed inputs [n, C, H, W], before clipping to black and white."""
 
 
 class Illumination(Photometric):
-    """Multiply all pixels' values with a factor, and clip at white."""
+    """Multiply all pixel values by a factor, and clip at white."""
 
     name, axis, identity = "illumination", "illumination (ratio)", 1.0
 
@@ -393,7 +393,7 @@ class Illumination(Photometric):
 
 
 class Contrast(Photometric):
-    """Multiply each pixel's difference from the image's mean grey with a factor, and clip at black and white."""
+    """Multiply each pixel's difference from the image's mean grey by a factor, and clip at black and white."""
 
     name, axis, identity = "contrast", "contrast (ratio)", 1.0
 
@@ -408,9 +408,10 @@ class Contrast(Photometric):
 
 
 class Noise(Photometric):
-    """Add normal noise to each value, its deviation a share of the range from black to white, and clip at both.
+    """Add Gaussian noise to each value, and clip at black and white.
 
-    An image's noise is one pattern, drawn by the seed and the image's number, and grows with the value.
+    The standard deviation is given as a fraction of the range from black to white. Each image has one noise pattern,
+    drawn from the seed and the image's index and scaled by the value.
     """
 
     name, axis, identity = "noise", "noise (deviation / full range)", 0.0
@@ -423,7 +424,7 @@ class Noise(Photometric):
 
 
 class Blur(Transform):
-    """Blur with a Gaussian of a deviation in pixels, cut off at three deviations."""
+    """Blur with a Gaussian whose standard deviation is in pixels, truncated at three standard deviations."""
 
     name, axis, identity = "blur", "blur (deviation in pixels)", 0.0
     low = 0.0
@@ -437,7 +438,7 @@ class Blur(Transform):
 
     def apply(self, scene: Scene, value: float) -> Tensor:
         radius = self._radius(value)
-        # torchvision reflects at the border of what it gets; with what lies around in it, that part is cut off
+        # torchvision reflects at the border of its input: pass a margin of real pixels, and cut it off afterwards
         blurred = TF.gaussian_blur(scene.window(margin=radius), [2 * radius + 1] * 2, [value] * 2)
         return blurred[:, :, radius:-radius, radius:-radius]
 
@@ -452,13 +453,13 @@ TRANSFORMS: dict[str, type[Transform]] = {
 
 
 def named_transform(transform: str | Transform, direction: Direction | None = None) -> Transform:
-    """Return a transform by its name.
+    """Return a transform by name.
 
     >>> named_transform("translation", "diagonal").axis
     'diagonal translation (pixels)'
 
     Raises:
-        InterpretError: an unknown name or direction, or a direction for what has none.
+        InterpretError: an unknown name or direction; a direction for another transform than translation.
     """
     if direction is not None and transform != Translation.name:
         raise InterpretError(f"direction={direction!r} applies to translation only, not to {transform!r}: leave it out")
@@ -470,7 +471,7 @@ def named_transform(transform: str | Transform, direction: Direction | None = No
 
 
 def checked_reach(transform: Transform, values: Iterable[float], size: Size) -> Box:
-    """Return the part of the plane that a transform reads, if that fits in memory."""
+    """Return the region that a transform reads; refuse one that is too large for memory."""
     values = list(values)
     box = transform.reach(values, size)
     height, width = box[2] - box[0], box[3] - box[1]

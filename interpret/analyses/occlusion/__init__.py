@@ -1,1 +1,1 @@
-"""What a network answers when a part of the image is hidden."""
+"""How a network's outputs change when a part of the image is occluded."""

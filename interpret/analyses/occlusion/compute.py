@@ -1,4 +1,4 @@
-"""Occlusion: a network's answers while a square hides a part of the image, for every place of the square."""
+"""Occlusion: a network's outputs while an occluder hides a part of the image, for every place of the occluder."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from interpret.support.progress import progress
 from interpret.tracing.tracing import layer_with_units, trace
 
 OTHER_IMAGES = 3
-"""How many other images of a feature map are projected, as in the paper's figure."""
+"""Number of other images of a feature map to project, as in the paper's figure."""
 
 
 def occlude(
@@ -55,7 +55,7 @@ def occlude(
     device: str | torch.device | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> Occlusion:
-    """Move an occluder over images and measure the network's answers at each place.
+    """Move an occluder over images and measure the network's outputs at each place.
 
     >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> occlusion = occlude(network, torch.rand(2, 3, 20, 20), labels=[0, 1], size=8, stride=4)
@@ -64,38 +64,38 @@ def occlude(
     >>> occlusion.attributions().shape
     (2, 20, 20)
 
-    Places begin at the image's corner and are `stride` apart, until the occluder reaches the far border, over which
-    the last may stick out. The values are those of running every occluded image, up to float rounding: an occluder
-    changes a window of each feature map, and only that is computed again
-    (`interpret.analyses.occlusion.windowed_forward`).
+    Places start at the image's top left corner and are `stride` apart. At the far borders, the last occluder may extend
+    beyond the image. The results equal those of running every occluded image, up to float rounding. Only the windows
+    that the occluder can affect are recomputed (see `interpret.analyses.occlusion.windowed_forward`).
+
+    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
+    decides from the outputs on the clean image. A single output per image is the score of the second of two classes.
 
     Args:
-        model: the network; how its outputs [B, classes] become probabilities, `interpret.network.answers` finds out on
-            the clean image, or the model's `outputs` says. One output for each image is the score of the second of
-            two classes.
-        images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes.
-        labels: [B] the true classes; None: each image's most probable one.
-        size, stride: the occluder's and its step, in pixels, or as (height, width).
-        items: which of the images, in this order; None: all.
-        layer: whose strongest feature map is followed; None: the last convolution.
-        channels: [B] the feature maps to follow instead of the strongest.
-        feature_map: whether to follow one at all; without it, only the network's answers are measured.
-        fill: "grey" (mid-grey as the preprocessing maps it; 0 where the model has none), "mean" (each image's own
-            mean colour), or a value or one for each channel, in units of the network's input.
-        others: data in which to look for other images that excite the same feature maps.
+        model: the network, with outputs [B, classes].
+        images: B inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
+        labels: [B] the true classes; None: the most probable class of each image.
+        size, stride: size and step of the occluder in pixels; one number, or (height, width).
+        items: indices of the images, in this order; None: all.
+        layer: the layer whose strongest feature map is measured; None: the last convolution.
+        channels: [B] the feature maps to measure instead of the strongest.
+        feature_map: whether to measure a feature map, too; False: only the network's outputs.
+        fill: "grey" (mid-grey, mapped by the preprocessing; 0 for a model without one), "mean" (each image's mean
+            colour), or one value or one per channel, in units of the network's input.
+        others: data in which to find other images that activate the same feature maps.
         rule: the backward rule of the projections.
-        batch_size, device: how the network runs; see `interpret`. The batches are of one image's places, of which
-            only the windows are computed; None: 32.
-        resume_from: a file that keeps what is found in `others`, every minute, at the end and at an interrupt, from
-            which the same call continues; it stays until you delete it. None: nothing is kept.
+        batch_size, device: see `interpret`. A batch holds places of one image, of which only windows are computed;
+            None: 32.
+        resume_from: a file for the state of the search in `others`, written every minute, at the end and when
+            interrupted. The same call resumes from it; the file stays until you delete it. None: keep no state.
 
     Raises:
-        InterpretError: an occluder larger than the image, a stride below 1, labels that are not classes of the
-            network, a layer without feature maps.
+        InterpretError: an occluder larger than the image; a stride below 1; labels that are not classes of the network;
+            a layer without feature maps.
 
-    The five columns are those of Zeiler & Fergus 2014, Fig. 7 (Fig. 6 in some versions). The paper leaves open how
-    wide the square and its steps are, and which response makes a feature map the strongest: here it is the sum over
-    its positions, negative activations of a layer named before its rectifier counting as zero.
+    Source: Zeiler & Fergus 2014, Fig. 7 (Fig. 6 in some versions), whose five columns the figure has. The paper does
+    not give the size and step of the occluder, nor how it ranks feature maps. Here, the strongest map has the largest
+    sum over its positions, with negative activations (of a layer before its rectifier) counted as zero.
     """
     model = as_model(model)
     task = _check(model, open_inputs(images, model, items), size, stride, fill, layer, feature_map, batch_size, device)
@@ -124,14 +124,14 @@ def occlude(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be measured, checked."""
+    """The validated arguments."""
 
     opened: Inputs
     occluder: Occluder
     layer: str | None
-    """Whose feature maps are followed; None: none."""
+    """The layer whose feature maps are measured; None: none."""
     batch_size: int | None
-    """As the user says it."""
+    """The argument; None: the default."""
     device: str | torch.device | None
 
     @property
@@ -140,7 +140,7 @@ class _Task:
 
     @property
     def places_at_once(self) -> int:
-        """The size of batches: all of about one size, so that no worker waits for another's longer ones."""
+        """The batch size, chosen so that all batches have about the same size and no worker waits for another."""
         most = LARGEST_BATCH if self.batch_size is None else batch_size_for(self.batch_size, 1, self.images.device)
         count = len(self.occluder.places)
         return -(-count // -(-count // most))
@@ -157,7 +157,7 @@ def _check(
     batch_size: int | None,
     device: str | torch.device | None,
 ) -> _Task:
-    """Refuse what cannot be measured before the network runs."""
+    """Validate the arguments before the network runs."""
     images = opened.tensor
     if batch_size is not None:
         batch_size_for(batch_size, 1, images.device)
@@ -168,7 +168,7 @@ def _check(
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
-    """Return the layer whose feature maps are followed: the one named, or the last convolution that runs."""
+    """Return the layer whose feature maps are measured: the named one, or the last convolution that runs."""
     traced = trace(module, shape)
     parts = dict(module.named_modules())
     if layer is None:
@@ -186,7 +186,7 @@ def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None)
 
 
 def _one_for_each(name: str, numbers: Any, count: int) -> Tensor:
-    """Return whole numbers, one for each image, as a tensor."""
+    """Return whole numbers, one per image, as a tensor."""
     given = torch.as_tensor(numbers).cpu()
     if given.is_floating_point() or given.shape != (count,):
         raise InterpretError(f"{name} must be {count} whole numbers, one for each image, not {numbers!r}")
@@ -217,13 +217,13 @@ def _channels(channels: Any, sums: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What the network returns for B clean images, and with the occluder at P places of each."""
+    """The network's outputs for B clean images, and with the occluder at P places in each."""
 
     reading: Reading
     labels: Tensor
     """[B]"""
     channels: Tensor
-    """[B] the feature map that is followed in each image."""
+    """[B] the feature map that is measured in each image."""
     clean_outputs: Tensor
     """[B, K]"""
     clean_sums: Tensor
@@ -231,7 +231,7 @@ class _Answers:
     outputs: Tensor
     """[B, P, K]"""
     sums: Tensor
-    """[B, P] sums over the feature map that is followed."""
+    """[B, P] sums over the measured feature map."""
 
 
 def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
@@ -278,8 +278,8 @@ def _answer_places(
     channel: int,
     in_windows: bool,
 ) -> tuple[int, int, Tensor, Tensor]:
-    """Answer a batch of places of one image."""
-    image = image.clone()  # which the network may rectify in place
+    """Run one image with the occluder at a batch of places."""
+    image = image.clone()  # the network may change it in place
     hidden = occluder.hide(image, row, occluder.places[start : start + count])
     return row, start, *_answer(module, hidden if in_windows else hidden.whole(), layer, channel)
 
@@ -287,9 +287,9 @@ def _answer_places(
 def _answers_windows_alike(
     module: nn.Module, image: Tensor, occluder: Occluder, layer: str | None, channel: int, at_once: int
 ) -> bool:
-    """Return whether a network gives the same answers for windows as for whole images, tried at a few places.
+    """Return whether a network gives the same outputs for windows as for whole images, tested at a few places.
 
-    The network's own code may read more of a tensor than `Windowed` holds, such as its memory.
+    They can differ if the network's code reads a tensor in ways that `Windowed` does not support, such as its memory.
     """
     some = sorted({0, len(occluder.places) // 2, len(occluder.places) - 1})[:at_once]
     places = [occluder.places[place] for place in some]
@@ -297,7 +297,7 @@ def _answers_windows_alike(
     expected = _answer(module, hidden.whole(), layer, channel)
     try:
         found = _answer(module, hidden, layer, channel)
-    except Exception:  # whatever the user's code raises there
+    except Exception:  # the network's code may raise anything
         return False
     tolerance = torch.finfo(image.dtype).eps ** 0.5
     return all(
@@ -309,7 +309,7 @@ def _answers_windows_alike(
 def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the network's outputs [n, classes], and the sums of a layer's feature maps [n, C], or of one of them [n].
 
-    Without a layer, there is one map, whose sum is zero.
+    Without a layer, return sums of zero, as of a single map.
     """
     sums = torch.zeros((len(images), 1) if channel is None else len(images), dtype=images.dtype)
 
@@ -362,7 +362,7 @@ def _aggregate(task: _Task, answers: _Answers) -> dict[str, Any]:
 def _draw(
     model: Model, task: _Task, answers: _Answers, others: Any, rule: Rule, resume_from: str | os.PathLike[str] | None
 ) -> dict[str, Any]:
-    """Return the images and, of the feature maps that are followed, their projections as pictures."""
+    """Return pictures of the images and of the projections of the measured feature maps."""
     scale = task.opened.images.pixel_scale
     pictures = {
         "pictures": inputs_to_bytes(task.images, scale),
@@ -377,7 +377,7 @@ def _draw(
 
 
 def _projections(model: Model, task: _Task, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
-    """Return each image's feature map's strongest neuron, projected into the whole image."""
+    """Project the strongest neuron of each image's feature map, as pictures of the whole image's size."""
     assert task.layer is not None
     found = project(model, task.images, task.layer, channels, rule=rule, batch_size=task.batch_size, device=task.device)
     return to_bytes(contrast(found.full((task.images.shape[2], task.images.shape[3])), model.colours))
@@ -391,7 +391,7 @@ def _other_projections(
     rule: Rule,
     resume_from: str | os.PathLike[str] | None,
 ) -> dict[str, NDArray[np.uint8]]:
-    """Return, for each image's feature map, projections from the other images that excite it most."""
+    """Return projections of each image's feature map in its top-activating other images."""
     if others is None or task.layer is None:
         return {}
     data = open_images(others, model)
@@ -417,5 +417,5 @@ def _other_projections(
 
 
 def _numpy(values: Tensor) -> NDArray[Any]:
-    """Return values in their own type; NumPy has none for bfloat16."""
+    """Return values as an array of their own type, bfloat16 as float32, since NumPy has no bfloat16."""
     return (values.float() if values.dtype == torch.bfloat16 else values).cpu().numpy()

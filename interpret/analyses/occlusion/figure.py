@@ -1,4 +1,4 @@
-"""The five columns of an occlusion experiment."""
+"""The figure of an occlusion experiment, with five columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from interpret.figures.style import in_style, look, mix, points
 from interpret.support.errors import InterpretError
 
 NAMED_CLASSES = 5
-"""How many classes of a map have a colour of their own; the others share a grey."""
+"""Number of classes of a map with their own colour; the others share a grey."""
 TITLES = {
     "image": "image",
     "activation": "summed activation",
@@ -32,9 +32,9 @@ TITLES = {
     "classes": "most probable",
 }
 LEAST = 1.04
-"""Inches of width that a panel needs."""
+"""Least width of a panel, in inches."""
 BESIDE = 0.36
-"""Inches beside a map, for its scale."""
+"""Width of the colour scale beside a map, in inches."""
 
 
 @overload
@@ -65,7 +65,7 @@ def plot_occlusion(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw an occlusion experiment as Zeiler & Fergus 2014, Fig. 7: a row for each image, five columns.
+    """Plot an occlusion experiment as in Zeiler & Fergus 2014, Fig. 7: one row per image, five columns.
 
     >>> import torch
     >>> from interpret import occlude
@@ -75,13 +75,17 @@ def plot_occlusion(
     >>> float(figure.get_size_inches()[0])
     3.3
 
-    The maps show, at the place of the occluder's centre, what was measured with it there.
+    A map's value at a position was measured with the occluder centred there.
 
     Args:
-        occlusion: what `interpret.occlude` returned.
-        panels: "image", "activation", "projections", "probability", "classes"; "probability" in axes of one's own.
-        images: which of the images, from 0; None: all, and the first in axes of one's own.
+        occlusion: the result of `interpret.occlude`.
+        panels: "image", "activation", "projections", "probability" and "classes"; None: all, or "probability" if you
+            pass `ax`.
+        images: indices of the images; None: all, or the first if you pass `ax`.
         width, figsize, ax: as in `interpret.plot`.
+
+    Raises:
+        InterpretError: an unknown panel; an index out of range; several panels or images for one `ax`.
     """
     names = list(TITLES) if occlusion.layer is not None else ["image", "probability", "classes"]
     chosen = choose(panels, names, ax=ax, main="probability")
@@ -92,7 +96,7 @@ def plot_occlusion(
             raise InterpretError(f"images must be from 0 to {count - 1}, the occluded images, not {image}")
     if ax is not None and len(asked) > 1:
         raise InterpretError(f"images names {len(asked)} images, and ax takes one: draw each into axes of its own")
-    # a line of panels that is not broken is titled once, above all images
+    # if the panels fit into one line, title them once, above the first image
     broken = ax is None and len(chosen) * LEAST * look().scale > width_in_inches(width, figsize)
     rows = [
         [_panel(occlusion, name, chosen, row, broken or place == 0) for name in chosen]
@@ -113,7 +117,7 @@ def _panel(occlusion: Occlusion, name: str, chosen: list[str], row: int, titled:
     lines = max(2, min(found, NAMED_CLASSES + 1)) if name == "classes" else 2
 
     def measures(wide: float) -> tuple[float, float, float]:
-        """Return the inches from the top to the map, of the map's width, and of all together."""
+        """Return in inches the top of the map, its width, and the height of the panel."""
         head = height_of("\n", points("axes.title")) + 0.05 if titled else 0.03
         side = wide - BESIDE * look().scale
         return head, side, head + side * ratio + height_of("\n" * (lines - 1)) + 0.16
@@ -131,7 +135,7 @@ def _panel(occlusion: Occlusion, name: str, chosen: list[str], row: int, titled:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a map stands on its sheet, in inches."""
+    """The position of a map on its sheet, in inches."""
 
     sheet: Sheet
     top: float
@@ -143,11 +147,11 @@ class _Place:
 
     @property
     def room(self) -> float:
-        """How much there is for a word below, to the edge of the sheet."""
+        """The width in inches for text below the map."""
         return self.sheet.width - 0.03
 
     def show(self, pixels: Any, extent: tuple[float, float, float, float], size: tuple[int, int], **look: Any) -> Any:
-        """Draw what lies at left, right, bottom and top of a picture of a size in pixels."""
+        """Draw pixels at `extent` (left, right, bottom, top) in a picture of a size (height, width), in pixels."""
         across, down = self.width / size[1], self.height / size[0]
         left, right, bottom, top = extent
         drawn = self.sheet.axes.imshow(
@@ -156,13 +160,13 @@ class _Place:
                     self.top + (top + 0.5) * down),
             **look,
         )  # fmt: skip
-        # a cell at the border sticks out of the picture, as the occluder does
+        # a cell at the border extends beyond the picture, as the occluder does
         drawn.set_clip_path(Rectangle((0, self.top), self.width, self.height, transform=self.sheet.axes.transData))
         self.sheet.axes.set(xlim=(0, self.sheet.width), ylim=(self.sheet.height, 0))
         return drawn
 
     def ground(self) -> None:
-        """Draw the picture's own frame, so that places compare across the row."""
+        """Draw the frame of the whole picture, so that positions can be compared across the row."""
         grey = mix(look().ink, look().paper, 0.92)
         self.sheet.box(0, self.top, self.width, self.height, facecolor=grey, zorder=-1)
         self.sheet.frame(0, self.top, self.width, self.height, look().hairline)
@@ -198,7 +202,7 @@ def _class(place: _Place, occlusion: Occlusion, row: int) -> str:
 
 
 def _extent(occlusion: Occlusion) -> tuple[float, float, float, float]:
-    """Where the maps lie in the image: each place is a cell around the occluder's centre."""
+    """Return the extent of the maps in the image: each place is a cell around the occluder's centre."""
     down, right = occlusion.settings["stride"]
     height, width = occlusion.size
     left, top = (width - right) / 2 - 0.5, (height - down) / 2 - 0.5
@@ -217,13 +221,13 @@ def _heat(place: _Place, occlusion: Occlusion, values: NDArray[Any], clean: floa
     scale = figure.colorbar(drawn, cax=bar, ticks=MaxNLocator(5), format=_short_number)
     scale.outline.set_visible(False)
     bar.tick_params(labelsize=look().small, length=2, pad=2)
-    # where the value without the occluder lies
+    # mark the value without the occluder
     bar.axhline(clean, color="white", linewidth=2.2)
     bar.axhline(clean, color="#1a1a1a", linewidth=1.0)
 
 
 def _short_number(value: float, _: Any) -> str:
-    """Return a number in at most four letters.
+    """Format a number in at most four characters.
 
     >>> _short_number(12000, None), _short_number(0.25, None), _short_number(-3, None)
     ('12k', '0.25', '−3')
@@ -233,7 +237,7 @@ def _short_number(value: float, _: Any) -> str:
 
 
 def _projections(place: _Place, occlusion: Occlusion, row: int) -> None:
-    """Draw this image's projection in a frame, with those of other images beside it."""
+    """Draw this image's projection in a frame, followed by those of other images."""
     assert occlusion.projections is not None
     own = occlusion.projections[row]
     others = occlusion.others.get(str(row))

@@ -1,4 +1,4 @@
-"""The occluder: a rectangle that hides a part of an image, at every place of a grid."""
+"""The occluder: a rectangle of constant colour that hides a part of an image, at each place of a grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interpret.support.errors import InterpretError
 
 
 class Occluder:
-    """A rectangle of constant value, and its places in an image.
+    """A rectangle of constant colour, and its places in an image.
 
     >>> from torch import nn
     >>> occluder = Occluder.of(Model(nn.Identity(), "identity"), torch.ones(1, 1, 4, 4), size=2, stride=2, fill=0.0)
@@ -38,10 +38,10 @@ class Occluder:
 
     @classmethod
     def of(cls, model: Model, images: Tensor, size: Any, stride: Any, fill: Any) -> Occluder:
-        """Check an occluder's size, stride and fill, and return its places in images [B, C, H, W].
+        """Return an occluder with its places in images [B, C, H, W].
 
         Raises:
-            InterpretError: an occluder larger than the images, a stride below 1, or an unknown fill.
+            InterpretError: an occluder larger than the images; a stride below 1; an unknown fill.
         """
         height, width = _two("size", size)
         down, right = _two("stride", stride)
@@ -55,9 +55,9 @@ class Occluder:
         return cls(tops, lefts, (height, width), (down, right), _fill(model, images, fill))
 
     def hide(self, image: Tensor, row: int, places: Sequence[tuple[int, int]]) -> Windowed:
-        """Return the image [1, C, H, W], the row-th of all, with the occluder at each of the places."""
+        """Return an image [1, C, H, W] with the occluder at each of the places; `row` is its index among the images."""
         (height, width), (rows, columns) = self.size, image.shape[2:]
-        # a window that sticks out of the image is moved into it, and shows the image where the occluder does not reach
+        # a window that extends beyond the image is moved inside, and holds the image where the occluder does not reach
         corners = [(min(top, rows - height), min(left, columns - width)) for top, left in places]
         patches = torch.stack(
             [image[0, :, top : top + height, left : left + width] for top, left in corners]
@@ -68,12 +68,12 @@ class Occluder:
 
 
 def _places(side: int, size: int, stride: int) -> list[int]:
-    """Return where an occluder begins along an axis, until it reaches the far border."""
+    """Return the starts of an occluder along an axis, up to the first that reaches the far border."""
     return [start for start in range(0, side, stride) if start == 0 or start - stride + size < side]
 
 
 def _two(name: str, value: Any) -> tuple[int, int]:
-    """Return a length, or one for each axis, as (height, width)."""
+    """Return one length, or one per axis, as (height, width)."""
     pair = (value, value) if isinstance(value, int) else tuple(value)
     if len(pair) != 2 or not all(isinstance(one, int) and one >= 1 for one in pair):
         raise InterpretError(f"{name} must be a whole number of pixels of at least 1, or two, not {value!r}")

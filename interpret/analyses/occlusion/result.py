@@ -1,4 +1,4 @@
-"""What an occluder hides from a network, as `interpret.occlude` measures it."""
+"""The result of `interpret.occlude`: outputs and activations for each place of the occluder."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class Occlusion(Result):
-    """What B images' outputs become as an occluder moves over R rows and K columns of places.
+    """The network's outputs for B images as an occluder moves over R rows and K columns of places.
 
-    Activations keep the network's type.
+    Activations have the network's type.
     """
 
     kind: ClassVar[str] = "occlusion"
@@ -25,15 +25,15 @@ class Occlusion(Result):
     shows_images = True
 
     tops: NDArray[np.int64]
-    """[R] first row of the occluder at each place, in pixels."""
+    """[R] top of the occluder at each place, in pixels."""
     lefts: NDArray[np.int64]
-    """[K] first column."""
+    """[K] left of the occluder at each place, in pixels."""
     size: list[int]
-    """(height, width) of the occluder; at the far borders of the image it sticks out."""
+    """(height, width) of the occluder, which may extend beyond the far borders of the image."""
     labels: NDArray[np.int64]
-    """[B] the class whose probability is followed: the true one, or the most probable one without the occluder."""
+    """[B] the class whose probability is measured: the true one, or the most probable one without the occluder."""
     probabilities: NDArray[np.floating[Any]]
-    """[B, R, K] that class's probability, 0 to 1."""
+    """[B, R, K] the probability of that class, 0 to 1."""
     clean_probabilities: NDArray[np.floating[Any]]
     """[B] without the occluder."""
     predictions: NDArray[np.int64]
@@ -41,9 +41,9 @@ class Occlusion(Result):
     clean_predictions: NDArray[np.int64]
     """[B] without the occluder."""
     layer: str | None
-    """The layer whose strongest feature map is followed; None, as in all that tells of it, where none is."""
+    """The layer whose strongest feature map is measured; None, like all fields about it, if none is."""
     channels: NDArray[np.int64] | None
-    """[B] that map: the one with the largest sum without the occluder, or the one asked for."""
+    """[B] the measured map: the one with the largest sum without the occluder, or the given one."""
     activations: NDArray[np.floating[Any]] | None
     """[B, R, K] the map's activations above zero, summed over positions."""
     clean_activations: NDArray[np.floating[Any]] | None
@@ -51,25 +51,25 @@ class Occlusion(Result):
     pictures: NDArray[np.uint8]
     """[B, H, W, 3] the images."""
     projections: NDArray[np.uint8] | None
-    """[B, H, W, 3] the map's strongest neuron, projected into the whole image; contrast as in `display.contrast`."""
+    """[B, H, W, 3] projection of the map's strongest neuron, with the contrast of `display.contrast`."""
     others: dict[str, NDArray[np.uint8]]
-    """Of image "0", "1" …, projections [n, h, w, 3] of its map in other images, strongest first; those that exist."""
+    """Image index "0", "1" … to projections [n, h, w, 3] of its map in other images, strongest first; if there are."""
     classes: list[str] | None
-    """The classes' names, where they are known."""
+    """Names of the classes; None if unknown."""
     model: str
     settings: dict[str, Any]
     predicted: bool = False
-    """Whether the labels are what the network says of the image without the occluder."""
+    """Whether the labels are the network's predictions without the occluder."""
     outputs: str = ""
-    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
+    """How outputs became probabilities: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
     part: str = ""
-    """Which of several outputs that was."""
+    """Which output was used, if the network has several."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def title(self) -> str:
-        # a study keeps one for each layer that was followed
+        # a study keeps one result per measured layer
         losers = "the network loses" if self.layer is None else f"the network and {self.layer} lose"
         return f"What {losers} where a square is hidden"
 
@@ -79,9 +79,9 @@ class Occlusion(Result):
         return f"{count(len(self.labels), 'image')}, {rows} × {columns} places"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each image and place: top, left, label, probability, lost, prediction, and activation.
+        """Return one row per image and place: top, left, label, probability, lost, prediction, and activation.
 
-        `lost` is how far the probability lies below that without the occluder.
+        `lost` is the probability without the occluder minus that with it.
         """
         columns = crossed(image=range(len(self.labels)), top=self.tops, left=self.lefts)
         image = columns["image"]
@@ -110,13 +110,13 @@ class Occlusion(Result):
         )
 
     def class_name(self, label: int) -> str:
-        """Return what a class is called."""
+        """Return the name of a class."""
         return self.classes[label] if self.classes and label < len(self.classes) else f"class {label}"
 
     def attributions(self) -> NDArray[np.float64]:
-        """Return each pixel's mean loss of probability over the occluders that hide it, [B, H, W].
+        """Return each pixel's loss of probability, averaged over the occluders that cover it, [B, H, W].
 
-        That is what `captum.attr.Occlusion` returns for the class's probability.
+        It equals the result of `captum.attr.Occlusion` for the probability of the class.
         """
         count, height, width = self.pictures.shape[:3]
         sums, hidden = np.zeros((count, height, width)), np.zeros((height, width))

@@ -1,8 +1,8 @@
-"""Forward pass of images that differ from a clean image in one window each, on the windows that can have changed.
+"""Incremental forward pass: images that differ from one clean image in a window each.
 
-A change of the image affects only the activations whose receptive fields hold it. Each layer's output is computed in
-the window that can have changed, and is the clean image's everywhere else (Nakandala et al. 2019, "Incremental and
-Approximate Inference for Faster Occlusion-based Deep CNN Explanations").
+A local change of the image affects only the activations whose receptive fields contain it. Each layer's output is
+recomputed in the window that the change can reach; elsewhere it is copied from the clean image (Nakandala et al. 2019,
+"Incremental and Approximate Inference for Faster Occlusion-based Deep CNN Explanations").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from interpret.network.operations import is_in_place, operation_name, operation_
 from interpret.network.torch_internals import NO_TORCH_FUNCTION, operator_arguments, wrapper_tensor
 
 LARGEST_WINDOW = 0.75
-"""The share of a map above which running all of it is as fast as running the window."""
+"""The share of a feature map from which on computing the whole map is as fast as computing the window."""
 
 Box = tuple[int, int]
 """(first, size) along one axis"""
@@ -30,9 +30,8 @@ Box = tuple[int, int]
 class Windowed(Tensor):
     """B images [B, C, H, W] that each differ from one clean image in a window.
 
-    Operations that keep the change local run on the window alone; every other one runs on the whole images, in the
-    default memory layout. A view of the images, or an in-place change, turns them into whole images for good, which
-    the view then shares.
+    Local operations run on the windows only. All others run on the whole images, in the default memory layout. A view
+    of the images or an in-place change converts them permanently to whole images, which share memory with the view.
 
     >>> clean = torch.zeros(1, 1, 8, 8)
     >>> images = Windowed.of(clean, torch.ones(2, 1, 2, 2), [(0, 0), (3, 4)])
@@ -48,16 +47,15 @@ class Windowed(Tensor):
     patch: Tensor
     """[B, C, h, w] the contents of the windows."""
     corners: list[tuple[int, int]]
-    """B (row, column) of the windows' top left corners."""
+    """The (row, column) of each window's top left corner; B of them."""
     images: Tensor | None
-    """[B, C, H, W] the whole images, once there is a view of them or they were changed in place; from then on the
-    windows are not used."""
+    """[B, C, H, W] the whole images, after a view or an in-place change; the windows are then unused. None before."""
 
     __torch_function__ = NO_TORCH_FUNCTION  # type: ignore[assignment]
 
     @staticmethod
     def of(clean: Tensor, patch: Tensor, corners: Sequence[tuple[int, int]]) -> Windowed:
-        """Put B patches [B, C, h, w] at their corners into a clean image [1, C, H, W]."""
+        """Return B images: a clean image [1, C, H, W] with each of the patches [B, C, h, w] at its corner."""
         size = (len(patch), *clean.shape[1:])
         made: Windowed = wrapper_tensor(Windowed, size, clean)
         made.clean, made.patch, made.corners, made.images = clean, patch, list(corners), None
@@ -81,9 +79,13 @@ class Windowed(Tensor):
         return Windowed.of(self.clean[:, one], self.patch[:, one], self.corners).whole()[:, 0]
 
     def window(self, corners: Sequence[tuple[int, int]], size: Sequence[int], around: Tensor, shift: Box) -> Tensor:
-        """Return windows [B, C, h, w] of the images, of a size and at corners of their own.
+        """Return other windows [B, C, h, w] of the images, with the given corners and size.
 
-        Corners are in coordinates of `around`, which is the clean image with its border: shifted by so much.
+        Args:
+            corners: the top left corner of each window, in coordinates of `around`.
+            size: (height, width) of the windows.
+            around: the clean image with its padding.
+            shift: the (row, column) of the clean image in `around`.
         """
         count, channels = len(self.patch), self.patch.shape[1]
         windows = torch.empty(
@@ -114,21 +116,21 @@ class Windowed(Tensor):
         return _on_whole_images(func, args, kwargs, any_layout=rule is not None)
 
     def _open(self) -> Tensor:
-        """Become whole images, for views and in-place changes to share."""
+        """Convert to whole images, whose memory views and in-place changes share."""
         if self.images is None:
             self.images = self.whole().contiguous()
         return self.images
 
 
 def _on_whole_images(func: Any, args: Any, kwargs: Any, any_layout: bool) -> Any:
-    """Run an operation on the whole images, contiguous unless it gives the same in any memory layout."""
+    """Run an operation on the whole images; make them contiguous unless its result is the same in any layout."""
 
     def whole(argument: Any, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return type(value)(whole(argument, one) for one in value)
         if not _is(value):
             return value
-        if argument.alias_info is not None:  # a view, or an in-place change
+        if argument.alias_info is not None:  # the operation returns a view or changes the argument in place
             return value._open()
         return value.whole() if any_layout else value.whole().contiguous()
 
@@ -147,7 +149,7 @@ def layout_of(tensor: Tensor) -> torch.memory_format:
 
 
 def _with_whole_images(value: Any) -> Any:
-    """Return the arguments of a call, with plain tensors for windowed images that have become whole."""
+    """Replace windowed images that were converted to whole images by plain tensors in a call's arguments."""
     if isinstance(value, Windowed) and value.images is not None:
         return value.images
     if isinstance(value, (list, tuple)):
@@ -158,21 +160,21 @@ def _with_whole_images(value: Any) -> Any:
 
 
 def _overlap(start: int, length: int, size: int) -> tuple[slice, slice] | None:
-    """Return where [start, start + length) lies in [0, size), there and in itself; None where it lies outside."""
+    """Intersect [start, start + length) with [0, size): return its slices in the latter and in the former, or None."""
     first, last = max(start, 0), min(start + length, size)
     return (slice(first, last), slice(first - start, last - start)) if first < last else None
 
 
 def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operation that treats all positions alike, on the clean image and on the windows."""
+    """Run an elementwise operation on the clean image and on the windows."""
     windowed = [value for value in args if isinstance(value, Windowed)]
     others = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and not _is(value)]
-    # in place, only the first argument changes
+    # an in-place operation changes only its first argument
     in_place = is_in_place(func)
     if (in_place and not _is(args[0])) or any(_is(value) for value in kwargs.values()) or _makes_view(func):
         return NotImplemented
     normalises = operation_name(func) == "batch_norm"
-    if normalises and _argument(func, args, "training"):  # its statistics depend on the whole images
+    if normalises and _argument(func, args, "training"):  # the batch statistics depend on the whole images
         return NotImplemented
     if not normalises and not all(_is_alike_everywhere(value) for value in others):
         return NotImplemented
@@ -187,7 +189,7 @@ def _pointwise(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if in_place:
         args[0].patch, args[0].corners = patch, corners
         return args[0]
-    if isinstance(clean, tuple):  # batch norm, whose statistics are not used
+    if isinstance(clean, tuple):  # batch norm also returns statistics, which are unused
         return (Windowed.of(clean[0], patch[0], corners), *clean[1:])
     return Windowed.of(clean, patch, corners)
 
@@ -208,12 +210,12 @@ def _argument(func: Any, args: tuple[Any, ...], name: str) -> Any:
 
 
 def _is_alike_everywhere(value: Tensor) -> bool:
-    """Return whether a tensor is the same at every position and for every image, such as one number a channel."""
+    """Return whether a tensor is the same at every position and for every image, such as one value per channel."""
     return value.dim() == 0 or (value.dim() in (3, 4) and value.shape[-2:] == (1, 1) and value.shape[:-3] in ((), (1,)))
 
 
 def _aligned(images: Sequence[Windowed]) -> tuple[list[tuple[int, int]], list[Tensor] | None]:
-    """Return the windows that several sets of images share, and each set's contents; None if they are large."""
+    """Return windows common to several sets of images, and each set's contents in them; None if they are too large."""
     first = images[0]
     if len(images) == 1 or all(
         one.corners == first.corners and one.patch.shape[2:] == first.patch.shape[2:] for one in images
@@ -239,7 +241,7 @@ def _join(boxes: Iterable[Box]) -> Box:
 def _uniform(
     rows: Sequence[Box], columns: Sequence[Box], map_size: Sequence[int]
 ) -> tuple[list[tuple[int, int]], tuple[int, int]]:
-    """Return the corners and the size of windows of one size, inside the map, that hold the given boxes."""
+    """Return the corners and the common size of windows inside the map that contain the given boxes."""
     height, width = max(size for _, size in rows), max(size for _, size in columns)
     tops = (max(0, min(first, map_size[0] - height)) for first, _ in rows)
     lefts = (max(0, min(first, map_size[1] - width)) for first, _ in columns)
@@ -260,11 +262,14 @@ def _slide(
     dilation: Sequence[int],
     fill: float,
 ) -> Any:
-    """Run a convolution or pool on the windows that can have changed; `run` must add no padding.
+    """Run a convolution or pooling on the windows that the change can reach.
 
     Args:
-        clean: its result for the clean image.
-        fill: the value of the padding.
+        run: the operation, without padding.
+        images: its input.
+        clean: its output for the clean image.
+        kernel, stride, padding, dilation: as (vertical, horizontal).
+        fill: the padding value.
     """
     reach = [dilation[axis] * (kernel[axis] - 1) for axis in (0, 1)]
     bounds: list[list[Box]] = [[], []]
@@ -277,7 +282,7 @@ def _slide(
     corners, size = _uniform(bounds[0], bounds[1], clean.shape[2:])
     if _is_large(size, clean.shape[2:]):
         return NotImplemented
-    # at the far side, the padding that the last position needs: in ceil mode more than was given
+    # the padding at the far border that the last position needs: in ceil mode, more than `padding`
     far = [
         max(0, (clean.shape[2 + axis] - 1) * stride[axis] + reach[axis] + 1 - padding[axis] - images.shape[2 + axis])
         for axis in (0, 1)
@@ -306,7 +311,7 @@ def _convolution(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
 
 
 def _with_defaults(args: tuple[Any, ...], *defaults: Any) -> tuple[Any, ...]:
-    """Return positional arguments with defaults for those left out; the first two have none."""
+    """Add defaults for omitted positional arguments; the first two have none."""
     return (*args, *defaults[len(args) - 2 :])
 
 
@@ -324,12 +329,12 @@ def _max_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     result = _slide(run, images, clean, kernel, stride, pair(padding), pair(dilation), -math.inf)
     if result is NotImplemented:
         return func(images.whole(), *args[1:])
-    return result, indices.expand(len(images), -1, -1, -1)  # the clean image's; nothing unpools by them
+    return result, indices.expand(len(images), -1, -1, -1)  # the clean image's indices: no operation here unpools
 
 
 def _average_pool(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     images, kernel, stride, padding, ceil_mode, counts_padding, divisor = _with_defaults(args, [], 0, False, True, None)
-    # if the divisor differs between positions, the whole images run
+    # the divisor differs between positions: run the whole images
     differs = ceil_mode or (any(pair(padding)) and not counts_padding)
     if kwargs or not _is(images) or (differs and divisor is None):
         return NotImplemented
