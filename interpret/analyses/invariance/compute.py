@@ -98,7 +98,8 @@ def probe(
         images: inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
         transform: a name, or your own `Transform`.
         values: the values in the transform's unit, such as pixels, ratios or degrees. None: the paper's values (−60 …
-            60 pixels of 224, ratios 1 … 1.8, 0 … 350 degrees); for the other transforms, a range that includes the identity.
+            60 pixels of 224, ratios 1 … 1.8, 0 … 350 degrees); for the other transforms, a range that includes the
+            identity.
         layers: names or globs; None: every convolutional and linear layer. A glob matches only layers that run.
         labels: B indices of the network's outputs, −1 if unknown; "predicted": the network's prediction for the
             untransformed image; None: the labels of the data, if it has any.
