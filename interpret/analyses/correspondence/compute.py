@@ -26,11 +26,11 @@ Colour = Literal["mean", "grey", "black", "white"]
 LEVELS = {"grey": 0.5, "black": 0.0, "white": 1.0}
 
 ROUNDING = 64
-"""Changes up to so many units in the last place of a layer's largest feature count as none."""
+"""Changes up to this many units in the last place of a layer's largest feature count as no change."""
 SIGNS_AT_ONCE = 2**29
-"""The number of bytes of signs that are held until all images have run."""
+"""Largest number of bytes of signs that are held until all images have run."""
 FEATURES_AT_ONCE = 2**20
-"""How many features are compared together: counts up to it are exact in float32."""
+"""Number of features to compare at once; counts up to it are exact in float32."""
 
 
 def correspond(
@@ -47,7 +47,7 @@ def correspond(
     seed: int = 0,
     device: str | torch.device | None = None,
 ) -> Correspondence:
-    """Measure whether a layer knows a part: whether hiding it in different images changes the features alike.
+    """Measure whether masking the same part in different images changes a layer's features consistently.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 64, 6))
     >>> images = torch.rand(5, 1, 10, 10, generator=torch.Generator().manual_seed(0))
@@ -55,43 +55,50 @@ def correspond(
     >>> found.scores["3"].shape, bool((found.scores["3"] <= 1).all())
     ((3, 1), True)
 
-    For each image i and layer, ε_i = x_i − x̃_i is the change of the features when the part is masked. Δ is the Hamming
-    distance between sign ε_i and sign ε_j, mean over all features and all pairs i ≠ j, and so from 0 (all images change
-    alike) to 1. Each part comes with two controls of the same size: a random box at a place of each image's own, as
-    in the paper; and a random box at one place for all images (of the object, where `within` says where that is). The
-    second is not in the paper. Masks at one place change the same neurons, whatever lies there: what the part has below
-    *that* control is not owed to its place.
+    Let ε_i = x_i − x̃_i be the change of the features of image i when the part is masked. Δ is the Hamming distance
+    between sign ε_i and sign ε_j, averaged over all features and all pairs i ≠ j. It ranges from 0 (all images change
+    in the same way) to 1. Lower values mean that the layer responds to the part consistently.
+
+    Each part has two controls of the same size:
+
+    - "random": a box at a random place per image, as in the paper.
+    - "shared": a box at one random place for all images, relative to the boxes of `within`. It is not in the paper.
+      Masks at the same place change the same neurons, whatever they cover. Only a Δ below this control shows that the
+      part itself matters, and not its place.
 
     Args:
-        model: the network; it runs in evaluation mode and is left as it was.
-        images: B of them, at least two: [B, C, H, W] as the module takes them, or anything else that
-            `interpret.open_images` takes.
+        model: the network; it runs in evaluation mode and is restored afterwards.
+        images: B ≥ 2 inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
         parts: name to boxes (top, left, bottom, right) in pixels of the input, bottom and right exclusive: [B, 4], or
-            one for all images.
+            one box for all images.
         layers: names or globs; None: every convolutional and linear layer.
-        items: which of the images, in this order; None: all.
-        within: boxes of the objects, in which the random masks lie, [B, 4] or one for all; None: the whole image.
-        draws: how many random places each control is the mean of.
-        colour: what lies over a masked part: "mean" is an input of zero, which is the training images' mean colour
-            wherever the preprocessing subtracts it; "grey", "black" and "white" need a model that says how pictures
-            become its input.
-        seed: chooses the random places.
-        batch_size, device: how the network runs; see `interpret`.
+        items: indices of the images, in this order; None: all.
+        within: boxes of the objects, inside which random masks are placed, [B, 4] or one for all images; None: the
+            whole image.
+        draws: number of random places over which each control is averaged.
+        colour: colour of the mask. "mean" is an input of zero, the training images' mean colour if the preprocessing
+            subtracts it; "grey", "black" and "white" need a model with preprocessing.
+        seed: seed of the random places.
+        batch_size, device: see `interpret`.
 
     Returns:
-        A `Correspondence`: `.scores`, `.errors`, and `.table()`, the paper's.
+        `Correspondence`, with `.scores`, `.errors` and `.table()`, the paper's table.
 
     Raises:
-        InterpretError: fewer than two images, a part that is empty, lies outside its image or has not one box an image,
-            an unknown layer or colour.
+        InterpretError: fewer than two images; a part that is empty, lies outside its image or does not have one box per
+            image; an unknown layer or colour.
 
-    Source: Zeiler & Fergus 2014, section 4 ("Correspondence analysis") and Table 1. What it leaves open, and the choice
-    here: *Sign of zero*: a feature that does not change has the sign 0, a third symbol that differs from both others;
-    changes within 64 units in the last place of the layer's largest feature in that image are rounding and count as
-    none. *Scale*: the formula is a sum over pairs, the table's values are below 1: here it is the mean over pairs and
-    features. *Mask*: its colour is not given; see `colour`. *Error*: the number after ± is not explained; here it is
-    the jackknife's standard error over images, whose pairs are not independent; for places that all images share the
-    draws' standard error is added in quadrature; NaN for two images. *Layer*: features as the layer returns them.
+    Source: Zeiler & Fergus 2014, section 4 ("Correspondence analysis") and Table 1. Choices that the paper leaves open:
+
+    - Sign of zero: an unchanged feature has the sign 0, which differs from both other signs. Changes up to 64 units in
+      the last place of the layer's largest feature in that image count as rounding, that is, as no change.
+    - Scale: the paper's formula is a sum over pairs, but its values are below 1; here, Δ is a mean over pairs and
+      features.
+    - Mask: the paper does not give its colour; see `colour`.
+    - Error: the paper does not explain the number after ±. Here, it is the jackknife's standard error over images,
+      since pairs of images are not independent. For "shared", the standard error over draws is added in quadrature. It
+      is NaN for two images.
+    - Features: the layer's outputs.
     """
     model = as_model(model)
     task = _check(model, open_inputs(images, model, items).tensor, parts, layers, within, draws, colour, seed)
@@ -112,18 +119,18 @@ def correspond(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be measured, checked."""
+    """The validated arguments."""
 
     images: Tensor
     """[B, C, H, W]"""
     parts: int
-    """How many parts there are."""
+    """Number of parts."""
     variants: list[_Variant]
     """All ways of masking the images."""
     mask: Tensor
-    """[C, 1, 1] what lies over a masked part."""
+    """[C, 1, 1] the input for a masked pixel."""
     features: dict[str, int]
-    """How many features each layer has."""
+    """Layer to its number of features."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ def _check(
     colour: str,
     seed: int,
 ) -> _Task:
-    """Refuse what cannot be measured before the network runs."""
+    """Validate the arguments before the network runs."""
     if len(images) < 2:
         raise InterpretError(f"images must be at least two, because pairs are compared, not {len(images)}")
     refuse_other_type(model.module, images)
@@ -166,7 +173,7 @@ def _boxes(parts: Mapping[str, Any], images: Tensor) -> list[NDArray[np.int64]]:
 
 
 def _box(what: str, boxes: Any, images: Tensor) -> NDArray[np.int64]:
-    """Return boxes as int64 [B, 4], one for each image, each inside of it and not empty."""
+    """Return boxes as int64 [B, 4], one per image; refuse boxes that are empty or outside of their image."""
     array = np.asarray(boxes.cpu() if isinstance(boxes, Tensor) else boxes)
     count, _, height, width = images.shape
     if array.shape not in ((4,), (count, 4)) or array.dtype.kind not in "iuf" or (array % 1 != 0).any():
@@ -187,7 +194,7 @@ def _box(what: str, boxes: Any, images: Tensor) -> NDArray[np.int64]:
 
 
 def _area(within: Any, images: Tensor, boxes: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return the boxes in which the random masks lie, [B, 4]."""
+    """Return the boxes inside which random masks are placed, [B, 4]."""
     height, width = images.shape[2:]
     area = _box("within", (0, 0, height, width) if within is None else within, images)
     for part in boxes:
@@ -215,7 +222,7 @@ def _variants(boxes: list[NDArray[np.int64]], area: NDArray[np.int64], draws: in
 
 
 def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
-    """Return what a masked part holds, [C, 1, 1]."""
+    """Return the input for a masked pixel, [C, 1, 1]."""
     if colour not in get_args(Colour):
         raise unknown("colour", colour, get_args(Colour))
     zero = images.new_zeros(images.shape[1], 1, 1)
@@ -236,7 +243,7 @@ def _mask_value(model: Model, images: Tensor, colour: str) -> Tensor:
 def _run(
     model: Model, task: _Task, batch_size: int | None, device: str | torch.device | None
 ) -> dict[str, list[NDArray[np.float64]]]:
-    """Return for each layer and variant the distances between the images' changes, [B, B]."""
+    """Return the distances [B, B] between the images' changes, per layer and variant."""
     images, count = task.images, len(task.images)
     together = max(1, SIGNS_AT_ONCE // (count * sum(task.features.values())))
     distances: dict[str, list[NDArray[np.float64]]] = {name: [] for name in task.features}
@@ -280,7 +287,7 @@ def _features(module: nn.Module, images: Tensor, task: _Task) -> dict[str, Tenso
 
 
 def _signs(before: Tensor, after: Tensor) -> Tensor:
-    """Return the sign of ε = before − after, int8 [B, D], 0 where it is no more than rounding."""
+    """Return the sign of ε = before − after, int8 [B, D], 0 for changes within rounding."""
     change = before - after
     largest = torch.maximum(before.abs().amax(1, keepdim=True), after.abs().amax(1, keepdim=True))
     rounding = ROUNDING * torch.finfo(before.dtype).eps * largest
@@ -288,7 +295,7 @@ def _signs(before: Tensor, after: Tensor) -> Tensor:
 
 
 def hamming(signs: Tensor) -> NDArray[np.float64]:
-    """Return the share of places at which two rows of signs differ, for all pairs of rows: [B, B].
+    """Return the share of columns in which two rows of signs differ, for all pairs of rows: [B, B].
 
     >>> hamming(torch.tensor([[1, 0, -1, 1], [1, 1, -1, 0]], dtype=torch.int8))
     array([[0. , 0.5],
@@ -303,7 +310,7 @@ def hamming(signs: Tensor) -> NDArray[np.float64]:
         signed = part.float()
         changed = signed.abs()
         of_each = changed.sum(1)
-        # agreement where both change is (|a||b| + ab) / 2; where neither does, what is left of the whole
+        # count agreement as (|a||b| + ab) / 2 where both change, plus the number of columns where neither does
         both = changed @ changed.T
         agree += ((both + signed @ signed.T) / 2 + part.shape[1] - of_each[:, None] - of_each[None] + both).double()
     return (1 - agree / width).numpy()
@@ -313,7 +320,7 @@ def hamming(signs: Tensor) -> NDArray[np.float64]:
 
 
 def _aggregate(task: _Task, distances: Mapping[str, list[NDArray[np.float64]]]) -> dict[str, Any]:
-    """Return scores and their errors, and by how much parts are below the controls, layer by layer."""
+    """Return scores, the gains of parts over the controls, and the errors of both, per layer."""
     found: dict[str, dict[str, NDArray[np.float64]]] = {"scores": {}, "errors": {}, "gains": {}, "gain_errors": {}}
     for name, of_variants in distances.items():
         draws: dict[str, list[list[NDArray[np.float64]]]] = {kind: [[] for _ in range(task.parts)] for kind in MASKS}
@@ -329,17 +336,17 @@ def _aggregate(task: _Task, distances: Mapping[str, list[NDArray[np.float64]]]) 
 
 @dataclass(frozen=True)
 class _Estimate:
-    """A mean over pairs of images, with what it is when one image is left out, and draw by draw."""
+    """A mean over pairs of images, with its leave-one-out means and its variance over draws."""
 
     mean: float
     without: NDArray[np.float64]
-    """[B]"""
+    """[B] the mean without each image."""
     between_draws: float
-    """The variance that comes of places which all images share."""
+    """The variance of the mean over draws, for places that all images share; otherwise 0."""
 
     @classmethod
     def of(cls, draws: list[NDArray[np.float64]], shared: bool) -> _Estimate:
-        """Take the distances of all pairs, [B, B], of one draw or several; `shared`: of places that images share."""
+        """Estimate from the distances of all pairs, [B, B], per draw; `shared`: the images share the places."""
         distances = np.mean(draws, 0)
         count, total, of_each = len(distances), distances.sum(), distances.sum(1)
         pairs = (count - 1) * (count - 2)
@@ -350,11 +357,11 @@ class _Estimate:
 
     @property
     def error(self) -> float:
-        """The jackknife's standard error over images, and that over draws in quadrature."""
+        """The jackknife's standard error over images and the standard error over draws, added in quadrature."""
         count = len(self.without)
         over_images = (count - 1) / count * ((self.without - self.without.mean()) ** 2).sum()
         return float(np.sqrt(over_images + self.between_draws))
 
     def minus(self, other: _Estimate) -> _Estimate:
-        """Return the difference, its error taken image by image."""
+        """Return the difference, with leave-one-out means paired by image."""
         return _Estimate(self.mean - other.mean, self.without - other.without, self.between_draws + other.between_draws)

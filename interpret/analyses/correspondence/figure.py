@@ -1,4 +1,4 @@
-"""The figure of a correspondence: Δ of each part beside its random masks, layer by layer."""
+"""The figure of a correspondence: Δ of each part and of its random controls, per layer."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def plot_correspondence(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw a correspondence: a panel a part, Δ ± standard error against the layers (Zeiler & Fergus 2014, Table 1).
+    """Plot Δ ± standard error against the layers, one panel per part (Zeiler & Fergus 2014, Table 1).
 
     Args:
-        result: what `interpret.correspond` returned.
-        panels: parts, by name.
+        result: the result of `interpret.correspond`.
+        panels: names of parts; None: all.
         width, figsize, ax: as in `interpret.plot`.
     """
     chosen = choose(panels, result.parts, ax=ax)
@@ -72,7 +72,7 @@ def _draw(axes: Axes, result: Correspondence, part: int, wide: float) -> None:
         scores, errors = (
             np.array([of[layer][row, part] for layer in result.layers]) for of in (result.scores, result.errors)
         )
-        # side by side, so that no error bar hides another
+        # shifted, so that no error bar hides another
         x = places + 0.14 * (row - 1)
         axes.plot(x, scores, color=colour, linewidth=0.6, alpha=0.6)
         axes.errorbar(

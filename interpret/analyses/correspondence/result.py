@@ -1,4 +1,4 @@
-"""Whether a network's features change alike when the same part of an object is hidden: what `correspond` returns."""
+"""The result of `interpret.correspond`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from interpret.support.errors import unknown
 from interpret.support.wording import count
 
 MASKS = ("part", "random", "shared")
-"""What is hidden: the part; a box of its size at a random place of each image's own; one at a random place that all
-images share."""
+"""The masks: the part; a box of its size at a random place per image; one at a random place shared by all images."""
 
 
 @dataclass(repr=False, eq=False)
 class Correspondence(Result):
-    """Δ of each layer for P parts and for random masks of their size, over B images."""
+    """Δ per layer for P parts and for random masks of their size, over B images."""
 
     kind = "correspondence"
     drawn_by = "interpret.analyses.correspondence.figure:plot_correspondence"
@@ -29,19 +28,19 @@ class Correspondence(Result):
     images: int
     parts: list[str]
     draws: int
-    """How many random places each control is the mean of."""
+    """Number of random places over which each control is averaged."""
     colour: str
-    """What lies over a masked part."""
+    """Colour of the mask."""
     features: dict[str, int]
-    """Layer to how many features an image has there."""
+    """Layer to its number of features per image."""
     scores: dict[str, NDArray[np.float64]]
     """Layer to [3, P]: Δ, 0 to 1, of each of `MASKS` for each part; lower is more consistent."""
     errors: dict[str, NDArray[np.float64]]
-    """Layer to [3, P]: its standard error over the images."""
+    """Layer to [3, P]: standard error of the scores over the images."""
     gains: dict[str, NDArray[np.float64]]
-    """Layer to [2, P]: Δ of "random" and of "shared" minus that of the part, image by image the same ones."""
+    """Layer to [2, P]: Δ of "random" and of "shared" minus that of the part, on the same images."""
     gain_errors: dict[str, NDArray[np.float64]]
-    """Layer to [2, P]: its standard error over the images."""
+    """Layer to [2, P]: standard error of the gains over the images, paired by image."""
 
     @property
     def layers(self) -> list[str]:
@@ -49,10 +48,10 @@ class Correspondence(Result):
         return list(self.scores)
 
     def table(self, layers: Sequence[str] | None = None) -> str:
-        """Return Δ ± standard error as a Markdown table, a row a part and for each its two controls.
+        """Return Δ ± standard error as a Markdown table, with one row per part and per control.
 
         Args:
-            layers: which columns; None: all.
+            layers: the layers, as columns; None: all.
         """
         shown = self.layers if layers is None else list(layers)
         for layer in shown:
@@ -77,7 +76,7 @@ class Correspondence(Result):
         return f"{count(len(self.parts), 'part')}, {count(len(self.layers), 'layer')}, {count(self.images, 'image')}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each layer, part and mask (see `MASKS`): score and error."""
+        """Return one row per layer, mask (see `MASKS`) and part: score and error."""
         columns = crossed(layer=self.layers, mask=MASKS, part=self.parts)
         return columns | {
             name: np.concatenate([of[layer].ravel() for layer in self.layers])

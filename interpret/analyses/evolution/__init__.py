@@ -1,1 +1,1 @@
-"""How units form during training."""
+"""How units change during training."""

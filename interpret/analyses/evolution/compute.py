@@ -55,7 +55,7 @@ def evolve(
     device: str | torch.device | None = None,
     resume_from: str | os.PathLike[str] | None = None,
 ) -> Evolution:
-    """Follow units and features through training: at each kept epoch, what excites a unit most, and what has moved.
+    """Track units and features during training: top-activating images per epoch, and how much features change.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
     >>> early = {name: torch.full_like(value, 0.1) for name, value in network.state_dict().items()}
@@ -66,42 +66,43 @@ def evolve(
     >>> evolution.movement["2"].shape, evolution.jumps["2"][:, 0]
     ((1,), array([False, False]))
 
-    For each unit and each kept epoch, `mine` finds the single strongest activation over all images, and the rule
-    projects it to the pixels. A jump is marked where it lies on another item of the data than at the kept epoch before.
+    For each unit and epoch, `mine` finds the strongest activation over all images, and the rule projects it to the
+    pixels. A **jump** is an epoch at which the strongest activation is on another item of the data than at the epoch
+    before.
 
-    Movement is what the figure is used to argue, that lower layers settle within a few epochs and upper ones late, as a
-    number: of an image's features f at consecutive kept epochs a < b, ‖f_b − f_a‖ / ‖f_a‖ / (b − a), mean over images.
+    **Movement** measures how fast a layer's features change. For an image's features f at consecutive kept epochs
+    a < b, it is ‖f_b − f_a‖ / ‖f_a‖ / (b − a), averaged over images. Features are the layer's outputs, compared
+    position by position. Images whose earlier features are all zero are left out of the layer's mean.
 
     Args:
-        checkpoints: a model folder or a shipped model's name ("lenet"), whose `epochs/NN.safetensors` are read; any
-            other folder of checkpoints, with the epoch as the last number in each file's name; or a mapping from
-            epoch to a file or a state dict.
-        data: the images, as `interpret.open_images` takes them; the paper takes all training images.
+        checkpoints: a model folder or the name of a shipped model ("lenet"), whose `epochs/NN.safetensors` are read;
+            another folder of checkpoints, with the epoch as the last number in each file name; or a mapping from epoch
+            to a file or a state dict.
+        data: the images, as `interpret.open_images` takes them; the paper uses all training images.
         layers: names or globs; None: every convolutional and linear layer.
-        units: how many of each layer, chosen at random (by hash) among those that are not dead at the last epoch; or
-            which ones, for all layers or layer by layer.
-        model: the network that the checkpoints belong to; of a model folder, it need not be given. Its own weights
-            play no part, and it is left as it was.
-        rule: how activations are projected; see `interpret.project`.
-        sample: how many images, chosen by hash, the movement is measured on.
-        batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
-        seed: chooses units and sample.
-        resume_from: a folder that keeps what was mined, every minute and at an interrupt, from which the same call
-            continues; it stays until you delete it. None: nothing is kept.
+        units: the number of units per layer, chosen randomly (by hash) among those that are not dead at the last epoch;
+            or the units, for all layers or per layer.
+        model: the network of the checkpoints; not needed for a model folder. Its own weights are ignored, and it is
+            restored afterwards.
+        rule: the rule of the projections; see `interpret.project`.
+        sample: number of images, chosen by hash, on which movement is measured.
+        batch_size, workers, device: see `interpret` and, for workers, `interpret.mine`.
+        seed: seed of the choice of units and of the sample.
+        resume_from: a folder for the state of mining, written every minute and when interrupted. The same call resumes
+            from it; the folder stays until you delete it. None: keep no state.
 
     Returns:
-        An `Evolution`, to be drawn by `interpret.results.plotting.plot`.
+        `Evolution`, which `interpret.plot` draws.
 
     Raises:
-        InterpretError: no checkpoints, no network for them, a checkpoint of another architecture (before anything is
-            mined), an unknown layer, or a unit that a layer does not have.
+        InterpretError: no checkpoints; no network for them; a checkpoint of another architecture (checked before
+            mining); an unknown layer; a unit that a layer does not have.
 
-    Source: Zeiler & Fergus 2014, section 4 ("Feature evolution during training") and Fig. 4. It shows "a randomly
-    chosen subset of model features"; whether dead ones were drawn, too, it does not say: here they are not. It calls a
-    jump a change "in the image from which the strongest activation originates"; of several crops of one photograph,
-    each counts as an image here. The curve is not in the paper. The norm that it divides by is the earlier epoch's, an
-    image whose earlier features are all zero is left out of its layer's mean, and features are compared as the layer
-    returns them, position by position.
+    Source: Zeiler & Fergus 2014, section 4 ("Feature evolution during training") and Fig. 4. The paper shows "a
+    randomly chosen subset of model features" and does not say whether it includes dead ones; here it does not. It calls
+    a jump a change "in the image from which the strongest activation originates"; here, each crop of a photograph is an
+    image. Movement is not in the paper: it puts a number on the paper's argument that lower layers converge within a
+    few epochs and upper layers late.
     """
     if sample < 1:
         raise InterpretError(f"sample must be at least 1 image, not {sample}")
@@ -142,7 +143,7 @@ def _opened(
                 "or a model folder that keeps epochs"
             )
         model = folder
-    # its own weights are not wanted, and need not be there
+    # its own weights are not needed, and may be missing
     loaded = load(model, weights="random") if isinstance(model, str | os.PathLike) else as_model(model)
     return replace(loaded, module=copied(loaded.module)), _by_epoch(checkpoints, folder)
 
@@ -170,7 +171,7 @@ def _by_epoch(checkpoints: Checkpoints, folder: Path | None) -> dict[int, Checkp
 
 
 def _check(network: Model, kept: Mapping[int, Checkpoint]) -> None:
-    """Read every checkpoint, so that a bad one is refused before anything is mined."""
+    """Read every checkpoint, to refuse an invalid one before mining."""
     with progress(len(kept), "reading checkpoints", "epoch") as bar:
         for epoch in kept:
             _load_epoch(network, kept, epoch)
@@ -178,7 +179,7 @@ def _check(network: Model, kept: Mapping[int, Checkpoint]) -> None:
 
 
 def _load_epoch(network: Model, kept: Mapping[int, Checkpoint], epoch: int) -> None:
-    """Put a checkpoint's weights into the network."""
+    """Load a checkpoint's weights into the network."""
     checkpoint = kept[epoch]
     if isinstance(checkpoint, Mapping):
         state, source = checkpoint, f"the weights of epoch {epoch}"
@@ -213,7 +214,7 @@ def _mine(
 def _choose(
     units: int | Sequence[int] | Mapping[str, Sequence[int]], mined: Mined, seed: int
 ) -> dict[str, NDArray[np.int64]]:
-    """Return the units of each mined layer that are shown, ascending."""
+    """Return the units of each mined layer to show, ascending."""
     if isinstance(units, Mapping):
         for layer in units:
             if layer not in mined:
@@ -237,7 +238,7 @@ def _named(units: Sequence[int], layer: str, found: MinedLayer) -> NDArray[np.in
 
 
 def _drawn(count: int, found: MinedLayer, seed: int) -> NDArray[np.int64]:
-    """Draw units among those that answer to some image; among all where none does."""
+    """Draw units among those that are not dead; among all units if all are dead."""
     living = np.flatnonzero(~found.dead) if not found.dead.all() else np.arange(len(found.dead))
     return np.sort(living[sample_by_hash(len(living), count, seed)])
 
@@ -252,9 +253,9 @@ def _movement(
     batch_size: int | None,
     device: str | torch.device | None,
 ) -> dict[str, Any]:
-    """Return for each layer the mean movement from each kept epoch to the next, its standard error, and of how many.
+    """Return each layer's mean movement between consecutive kept epochs, its standard error, and the number of images.
 
-    Both epochs' networks run on one batch, so that no features need to be kept.
+    Both epochs' networks run on the same batch, so that no features are stored.
     """
     epochs = list(kept)
     chosen = np.sort(sample_by_hash(len(images), sample, seed)).tolist()
@@ -301,7 +302,7 @@ def _read(images: Images, items: list[int], batch_size: int) -> Iterator[Tensor]
 
 @torch.inference_mode()
 def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[str]) -> dict[str, NDArray[np.float64]]:
-    """Return for each layer and image ‖f_later − f_earlier‖ / ‖f_earlier‖; NaN or infinity where the latter is 0."""
+    """Return ‖f_later − f_earlier‖ / ‖f_earlier‖ per layer and image; NaN or infinity if ‖f_earlier‖ is 0."""
     before, after = (collect_outputs(network, images, layers) for network in (earlier, later))
     moved: dict[str, NDArray[np.float64]] = {}
     for layer, output in after.items():
@@ -315,7 +316,7 @@ def _moved(earlier: nn.Module, later: nn.Module, images: Tensor, layers: list[st
 
 
 def _aggregate(mined: Mapping[int, Mined], chosen: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """Return what was mined of the chosen units, layer by layer, with epochs along the second axis."""
+    """Return the hits of the chosen units per layer, with epochs along the second axis."""
     return {
         field: {
             layer: np.stack([getattr(found[layer], field)[units, 0] for found in mined.values()], 1)
@@ -337,7 +338,7 @@ def _draw(
     rule: Rule,
     device: str | torch.device | None,
 ) -> dict[str, Any]:
-    """Return the chosen units' projections and patches by layer, each [units, epochs, …]."""
+    """Return the chosen units' projections and patches per layer, each [units, epochs, …]."""
     projections: dict[str, NDArray[np.float32]] = {}
     patches: dict[str, NDArray[np.uint8]] = {}
     for column, epoch in enumerate(kept):
@@ -352,7 +353,7 @@ def _draw(
                 signals
             )
             patches.setdefault(batch.layer, np.zeros((*size, *shown.shape[1:]), np.uint8))[rows, column] = shown
-    # of a layer without hits, there is nothing to show
+    # a layer without hits has nothing to show
     return {
         "projections": {layer: projections.get(layer, np.zeros(0, np.float32)) for layer in chosen},
         "patches": {layer: patches.get(layer, np.zeros(0, np.uint8)) for layer in chosen},

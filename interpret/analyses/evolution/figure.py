@@ -1,4 +1,4 @@
-"""The figure of an evolution: blocks of projections, a layer each, and the curve of how far features still move."""
+"""The figure of an evolution: one block of projections per layer, and the curve of the features' movement."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from interpret.support.errors import unknown
 from interpret.support.wording import count
 
 CURVE = 1.9
-"""Inches that the curve is high."""
+"""Height of the curve, in inches."""
 GAP = 0.14
-"""Of a tile's longer side."""
+"""Gap between tiles, as a fraction of a tile's longer side."""
 
 
 @in_style
@@ -34,14 +34,14 @@ def plot_evolution(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> Figure | Axes:
-    """Draw an evolution: rows of units, columns of epochs, one block a layer, and below the features' movement.
+    """Plot an evolution: one block per layer, with units as rows and epochs as columns, and below it the movement.
 
-    Zeiler & Fergus 2014, Fig. 4, has the blocks alone.
+    Zeiler & Fergus 2014, Fig. 4, has only the blocks.
 
     Args:
-        result: what `interpret.evolve` returned.
-        panels: layers, for their blocks, and "movement".
-        show: "projections", or "patches" for the images' windows that they come from.
+        result: the result of `interpret.evolve`.
+        panels: names of layers, for their blocks, and "movement".
+        show: "projections", or "patches" for the windows of the images.
         width, figsize, ax: as in `interpret.plot`.
     """
     if show not in ("projections", "patches"):
@@ -106,7 +106,7 @@ def _draw_block(axes: Axes, result: Evolution, layer: str, show: str, wide: floa
 
 
 def _draw_movement(axes: Axes, result: Evolution, wide: float) -> None:
-    """Draw each layer's movement as a step from one kept epoch to the next."""
+    """Draw each layer's movement as a step between consecutive kept epochs."""
     starts, ends = result.epochs[:-1], result.epochs[1:]
     logarithmic = bool(result.epochs[0] > 0 and result.epochs[-1] > 8 * result.epochs[0])
     for color, layer in zip(by_depth(len(result.layers)), result.layers, strict=True):
@@ -132,5 +132,5 @@ def _draw_movement(axes: Axes, result: Evolution, wide: float) -> None:
 
 
 def _leads(value: float) -> bool:
-    """Whether a number on a logarithmic axis is 2 or 5 times a power of ten."""
+    """Return whether a number on a logarithmic axis is 2 or 5 times a power of ten."""
     return round(value / 10 ** math.floor(math.log10(value))) in (2, 5)

@@ -1,4 +1,4 @@
-"""How units and features change during training: what `interpret.evolve` returns."""
+"""The result of `interpret.evolve`: how units and features change during training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class Evolution(Result):
-    """Of U units of each layer, the strongest activation at each of E kept epochs; and how far the features move."""
+    """The strongest activations of U units per layer at E kept epochs, and the movement of the features."""
 
     kind = "evolution"
     drawn_by = "interpret.analyses.evolution.figure:plot_evolution"
@@ -23,23 +23,23 @@ class Evolution(Result):
     model: str
     data: str
     items: int
-    """How many images the strongest were looked for in."""
+    """Number of images that were searched for the strongest activations."""
     rule: str
-    """By which the activations are projected."""
+    """The rule of the projections."""
     channels: str
-    """What the projections' C channels are: "RGB", "BGR" or "L"."""
+    """Order of the projections' C channels: "RGB", "BGR" or "L"."""
     epochs: NDArray[np.int64]
     """[E] the kept epochs, ascending."""
     units: dict[str, NDArray[np.int64]]
-    """Layer to [U]: the units that are shown."""
+    """Layer to [U]: the units shown."""
     values: dict[str, NDArray[np.float32]]
     """Layer to [U, E]: the strongest activation over all images."""
     images: dict[str, NDArray[np.int64]]
-    """Layer to [U, E]: the item that it is on."""
+    """Layer to [U, E]: its item of the data."""
     positions: dict[str, NDArray[np.int64]]
-    """Layer to [U, E, 2]: the row and column in the feature map."""
+    """Layer to [U, E, 2]: its row and column in the feature map."""
     projections: dict[str, NDArray[np.float32]]
-    """Layer to [U, E, C, h, w]: the signal in the window that the neuron sees, raw."""
+    """Layer to [U, E, C, h, w]: the signal in the window that the neuron sees, not scaled for display."""
     patches: dict[str, NDArray[np.uint8]]
     """Layer to [U, E, h, w, 3]: the same window of the image, as a picture."""
     movement: dict[str, NDArray[np.float64]]
@@ -47,9 +47,9 @@ class Evolution(Result):
     movement_errors: dict[str, NDArray[np.float64]]
     """Layer to [E − 1]: its standard error over the images."""
     sample: int
-    """How many images the movement is measured on."""
+    """Number of images on which movement is measured."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def layers(self) -> list[str]:
@@ -58,7 +58,7 @@ class Evolution(Result):
 
     @property
     def jumps(self) -> dict[str, NDArray[np.bool_]]:
-        """Layer to [U, E]: whether the strongest image is another than at the kept epoch before; False at the first."""
+        """Layer to [U, E]: whether the strongest image differs from the previous kept epoch's; False at the first."""
         return {
             layer: np.concatenate([np.zeros((len(images), 1), bool), images[:, 1:] != images[:, :-1]], 1)
             for layer, images in self.images.items()
@@ -74,7 +74,7 @@ class Evolution(Result):
         return f"{count(len(self.layers), 'layer')}, {count(units, 'unit')}, {count(len(self.epochs), 'epoch')}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each layer, unit and epoch: value, image, row, column, jump."""
+        """Return one row per layer, unit and epoch: value, image, row, column, jump."""
         jumps = self.jumps
         return stacked(
             [

@@ -1,4 +1,4 @@
-"""What mining keeps of a batch: each unit's strongest activation on each image, and where it lies."""
+"""The maxima of a batch: each unit's strongest activation on each image, and its position."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from interpret.support.errors import InterpretError
 
 @dataclass
 class BatchMaxima:
-    """The maxima of all units over the positions of each image of a batch, the layers' units side by side."""
+    """The maxima of all units over the positions of each image in a batch; the units of all layers are concatenated."""
 
     items: Tensor
     """[B]"""
     labels: Tensor
-    """[B], −1 where there is none."""
+    """[B], −1 if unknown."""
     shapes: dict[str, torch.Size]
     """The output shape of each layer that ran, (C, H, W) or (C,)."""
     values: Tensor
     """[B, units] each unit's strongest activation on each image."""
     places: Tensor
-    """[B, units] where it lies in the feature map, counted row by row."""
+    """[B, units] its position in the feature map, as a row-major index."""
     positive: dict[str, Tensor]
-    """By layer [2, C]: at how many positions each unit is above zero, and how many positions were counted. They are
-    counted on those images of the batch that belong to the density's sample; empty where there is none."""
+    """Layer to [2, C]: the number of positions at which each unit is above zero, and the number of positions counted,
+    on the images of the batch in the density sample; empty without such images."""
 
     @classmethod
     def joined(cls, batches: Sequence[BatchMaxima]) -> BatchMaxima:
-        """Return several batches as one, without the counts of positions."""
+        """Concatenate several batches, without the counts of positions."""
         items, labels, values, places = (
             torch.cat([getattr(batch, name) for batch in batches]) for name in ("items", "labels", "values", "places")
         )
         return cls(items, labels, batches[0].shapes, values, places, {})
 
     def only(self, layers: Sequence[str]) -> BatchMaxima:
-        """Return the maxima of some of the layers, in their order."""
+        """Return the maxima of some of the layers; their order is unchanged."""
         if list(self.shapes) == list(layers):
             return self
         columns = torch.arange(self.values.shape[1]).split([shape[0] for shape in self.shapes.values()])
@@ -76,7 +76,7 @@ def batch_maxima(
     density_items: Collection[int] = (),
     dtype: torch.dtype | None = None,
 ) -> BatchMaxima:
-    """Run a batch and return the maxima of the layers' units on each image; it changes nothing.
+    """Run a batch and return the maxima of the layers' units on each image; a pure function.
 
     >>> from interpret.execution.execution import prepared
     >>> from interpret.network.model import as_model
@@ -92,12 +92,12 @@ def batch_maxima(
         module: the network, or a copy of it.
         batch: the images.
         run: how the network runs.
-        layers: names; those that do not run are left out of the result.
-        density_items: the items on which positions above zero are counted.
-        dtype: runs the network under autocast; None or float32: as it is.
+        layers: names of layers; those that do not run are left out of the result.
+        density_items: the items on which to count positions above zero.
+        dtype: the type for autocast; None or float32: no autocast.
 
     Raises:
-        InterpretError: a layer whose output has no units, or a failing forward pass.
+        InterpretError: a layer whose output has no units; a failing forward pass.
     """
     images = run.place(batch.images)
     counted = [row for row, item in enumerate(batch.items.tolist()) if item in density_items]
@@ -127,27 +127,27 @@ def batch_maxima(
 
 
 def strongest_places(name: str, output: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each unit's strongest activation on each image, and its first place, counted row by row; both [B, C].
+    """Return each unit's strongest activation on each image, and its first position as a row-major index; both [B, C].
 
     >>> strongest_places("conv", torch.tensor([[[[1.0, 2.0], [5.0, 5.0]]]]))
     (tensor([[5.]]), tensor([[2]]))
     """
     if output.dim() == 2:
-        return output.clone(), torch.zeros_like(output, dtype=torch.int64)  # a later layer may rectify it in place
+        return output.clone(), torch.zeros_like(output, dtype=torch.int64)  # a later layer may change it in place
     if output.dim() != 4:
         raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
     if output.device.type != "cpu":
         return output.flatten(2).max(2)
-    # Max-pooling with one window for the whole map: the only operation that finds a maximum with its place and is
-    # vectorised on processors, there as fast as amax. On GPUs, a single thread would go through each map.
+    # Global max-pooling: the only operation that returns maxima with indices and is vectorised on CPUs, as fast as
+    # amax. On GPUs, a single thread would process each map.
     output = output.contiguous(memory_format=torch.channels_last)
     values, places = F.max_pool2d(output, output.shape[2:], return_indices=True)
     return values.flatten(1), places.flatten(1)
 
 
 def _count_positive(output: Tensor) -> Tensor:
-    """Count at how many positions each unit is above zero, and how many positions there are: [2, C]."""
-    # Sums of ones and zeros in float32 are vectorised, those of booleans are not; they are exact for each image.
+    """Return for each unit the number of positions above zero, and the number of positions: [2, C]."""
+    # Sums of float32 ones are vectorised, sums of booleans are not; they are exact for each image.
     ones = output.sign().clamp_(min=0).reshape(*output.shape[:2], -1)
     above = ones.sum(2, dtype=torch.float32).long().sum(0).cpu()
     return torch.stack([above, torch.full_like(above, output[:, 0].numel())])

@@ -1,4 +1,4 @@
-"""Figures of what was mined: a network's layers, a layer's units, and one unit."""
+"""Figures of mining results: a network's layers, a layer's units, and one unit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from interpret.figures.tiles import Cell, Names, Row, Tiles, choose, grid_of, in
 from interpret.support.errors import InterpretError
 
 ACROSS = 6
-"""Units in a row of a layer's sheet."""
+"""Units per row in a layer's sheet."""
 PAIRS_ACROSS = 3
-"""Patches with their projections in a row."""
+"""Pairs of patch and projection per row."""
 
 
 @in_style
@@ -30,15 +30,15 @@ def plot_mined(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """Draw the most active units of each layer, each by the patch that excites it most.
+    """Plot the most active units of each layer, each with its top-activating patch.
 
     Args:
-        mined: what `interpret.mine` returned.
-        panels: layers by name, in this order; None: all.
-        most: how many units of a layer at most.
-        width: of the figure, in inches.
-        figsize: width and height in inches instead.
-        ax: axes to draw into; None: a figure of its own.
+        mined: the result of `interpret.mine`.
+        panels: names of layers, in this order; None: all.
+        most: largest number of units per layer.
+        width: width of the figure in inches.
+        figsize: width and height in inches, instead of `width`.
+        ax: axes to draw into; None: a new figure.
     """
     from interpret.analyses.mining.patches import strongest_patches
 
@@ -65,15 +65,15 @@ def plot_mined_layer(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """Draw a sheet of a layer's units, each by the patches that excite it most.
+    """Plot a sheet of a layer's units, each with its top-activating patches.
 
     Args:
-        layer: one of what `interpret.mine` returned.
-        panels: units by number, in this order; None: the most active.
-        most: how many at most.
-        width: of the figure, in inches.
-        figsize: width and height in inches instead.
-        ax: axes to draw into; None: a figure of its own.
+        layer: one layer of the result of `interpret.mine`.
+        panels: numbers of units, in this order; None: the most active units.
+        most: largest number of units.
+        width: width of the figure in inches.
+        figsize: width and height in inches, instead of `width`.
+        ax: axes to draw into; None: a new figure.
     """
     from interpret.analyses.mining.patches import patches_of_units
 
@@ -102,15 +102,15 @@ def plot_unit(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """Draw a unit's patches beside their projections, with value and place under each.
+    """Plot a unit's patches beside their projections, with value and position below each.
 
     Args:
-        unit: what `mined[layer].unit(number)` returned.
-        panels: hits by rank, "0" the strongest; None: all.
-        rule: by which the patches are projected; None: "deconvnet", or for a unit from a file what it has.
-        width: of the figure, in inches.
-        figsize: width and height in inches instead.
-        ax: axes to draw into; None: a figure of its own.
+        unit: the result of `mined[layer].unit(number)`.
+        panels: ranks of hits, "0" for the strongest; None: all.
+        rule: the rule of the projections; None: "deconvnet", or for a unit from a file the rule stored with it.
+        width: width of the figure in inches.
+        figsize: width and height in inches, instead of `width`.
+        ax: axes to draw into; None: a new figure.
     """
     known = unit.shows_projections
     chosen: Any = rule or (known[0] if known else None)

@@ -1,4 +1,4 @@
-"""Histograms of values that arrive in batches and whose range is not known in advance."""
+"""Streaming histograms of values whose range is not known in advance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 64
 
 
 class DyadicHistogram:
-    """Histograms of values that arrive in batches and whose range is not known in advance, one for each unit.
+    """Streaming histograms of values whose range is not known in advance, one per unit.
 
     >>> histogram = DyadicHistogram(1)
     >>> for batch in ([[10.0], [11.0]], [[300.0]]):
@@ -23,20 +23,20 @@ class DyadicHistogram:
     >>> counts[0].nonzero()[0], int(counts[0].sum()), start, width
     (array([ 0, 36]), 3, array([8.]), array([8.]))
 
-    A bin is a power of two wide, at least what float32 resolves at the largest value, and begins at a multiple of its
-    width. When the values need more than 64 bins, neighbouring bins are merged two by two, which is exact: the result
-    depends on the values alone, not on their order or the batches.
+    The width of a bin is a power of two, at least the float32 resolution of the largest value; bins begin at multiples
+    of their width. When the values need more than 64 bins, neighbouring bins are merged in pairs, which is exact. The
+    result therefore depends only on the values, not on their order or the batches.
     """
 
     STATE = ("counts", "exponent", "first", "low", "high")
 
     def __init__(self, units: int) -> None:
         self.counts = torch.zeros(units, BINS, dtype=torch.int64)
-        """[units, 64] how many values lie in each bin."""
+        """[units, 64] number of values in each bin."""
         self.exponent = torch.full((units,), -60, dtype=torch.int64)
-        """[units] a bin is 2 to the power of this wide."""
+        """[units] base-2 logarithm of the bin width."""
         self.first = torch.zeros(units, dtype=torch.int64)
-        """[units] where bin 0 begins, in widths of a bin."""
+        """[units] start of bin 0, in bin widths."""
         self.low = torch.full((units,), torch.inf, dtype=torch.float64)
         """[units] the lowest value."""
         self.high = torch.full((units,), -torch.inf, dtype=torch.float64)
@@ -56,7 +56,7 @@ class DyadicHistogram:
         units = grown.nonzero()[:, 0]
         low = torch.minimum(self.low, low)[units]
         high = torch.maximum(self.high, high)[units]
-        # float32 resolves no narrower bin, and its number would not fit into an integer
+        # a narrower bin is below float32 resolution, and its index would not fit into an integer
         largest = torch.maximum(-low, high).clamp(min=torch.finfo(torch.float32).tiny)
         resolution = torch.frexp(largest).exponent.long() - 24
         exponent = torch.maximum(self.exponent[units], resolution)
@@ -74,7 +74,7 @@ class DyadicHistogram:
         old = self.first[units][:, None] + torch.arange(BINS)
         moved = (old >> (exponent - self.exponent[units])[:, None]) - first[:, None]
         counts = torch.zeros(len(units), BINS, dtype=torch.int64)
-        # empty old bins may fall outside: they carry no count anywhere
+        # only empty old bins may fall outside
         counts.scatter_add_(1, moved.clamp(0, BINS - 1), self.counts[units])
         self.counts[units], self.exponent[units], self.first[units] = counts, exponent, first
         self.low[units], self.high[units] = low, high
@@ -84,11 +84,11 @@ class DyadicHistogram:
         return {name: getattr(self, name).clone() for name in self.STATE}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load tensors from `state_dict`."""
         for name in self.STATE:
             setattr(self, name, state[name].clone())
 
     def of(self, columns: slice) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the counts [C, 64] of some units, where their bin 0 begins [C] and their bins' width [C]."""
+        """Return the counts [C, 64] of some units, the starts of their bins 0 [C] and the widths of their bins [C]."""
         width = torch.exp2(self.exponent[columns].double())
         return self.counts[columns].numpy().copy(), (self.first[columns] * width).numpy(), width.numpy()

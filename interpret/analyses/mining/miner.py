@@ -1,4 +1,4 @@
-"""The miner: what mining has found up to now, updated batch by batch."""
+"""The miner: accumulates hits and statistics batch by batch."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 
 SAMPLE_SIZE = 256
-"""The number of images whose maxima are kept one by one."""
+"""Number of images in the sample whose maxima are kept individually."""
 DENSITY_SAMPLE_SIZE = 32
-"""The number of images of the sample on which positions above zero are counted."""
+"""Number of images of the sample on which positions above zero are counted."""
 FLUSH_SIZE = 64
-"""The number of images from which on waiting batches are added to the hits and the statistics."""
+"""Number of waiting images from which on their batches are added to the hits and statistics."""
 
 
 class Miner:
-    """Collects the hits and statistics of layers from the maxima of batches, which come in the order of the data.
+    """Collects the hits and statistics of layers from the maxima of batches, which arrive in the order of the data.
 
     >>> from interpret.images.opening import open_images
     >>> network = nn.Sequential(nn.Conv2d(1, 2, 3))
@@ -45,7 +45,7 @@ class Miner:
            [0]]))
 
     Args:
-        model, data, layers, k, seed: as for `mine`.
+        model, data, layers, k, seed: as in `mine`.
     """
 
     def __init__(
@@ -69,19 +69,19 @@ class Miner:
         self.density_items = frozenset(self.sample[:DENSITY_SAMPLE_SIZE].tolist())
         """The items on which positions above zero are counted."""
         self.seen_items = 0
-        """The item to go on with: one past the last that was added."""
+        """The next item: one past the last that was added."""
         self._columns: dict[str, slice] = {}
-        """Where each layer's units lie among those of all layers."""
+        """Each layer's range in the concatenated units of all layers."""
         self._top: TopK | None = None
         self._statistics: Statistics | None = None
         self._positive: dict[str, Tensor] = {}
-        """As `BatchMaxima.positive`, summed over batches."""
+        """`BatchMaxima.positive`, summed over batches."""
         self._waiting: list[BatchMaxima] = []
 
     def leave_out(self, layers: Collection[str], error: Callable[[str], InterpretError]) -> None:
-        """Leave out layers that cannot be mined; raise the error of one that was asked for by name or if none is left.
+        """Leave out layers that cannot be mined; raise the error if one was given by name, or if none would remain.
 
-        None can be left out after the first update.
+        After the first update, it is an error to leave out any layer.
         """
         gone = [name for name in self.layers if name in layers]
         none_left = len(gone) == len(self.layers)
@@ -105,7 +105,7 @@ class Miner:
             self._flush()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that was found up to now as tensors, for `load_state_dict`; empty before the first update."""
+        """Return the state as tensors, for `load_state_dict`; empty before the first update."""
         self._flush()
         if self._top is None or self._statistics is None:
             return {}
@@ -113,12 +113,12 @@ class Miner:
         state |= {f"top/{name}": value for name, value in self._top.state_dict().items()}
         state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
         state |= {f"above_zero/{name}": value.clone() for name, value in self._positive.items()}
-        # what became known as the images were read: labels, and which of them do not decode
+        # what was learnt from reading the images: their labels, and which do not decode
         state |= {"labels": torch.from_numpy(self.data.labels), "skipped": pack(self.data.skipped)}
         return state | {"seen_items": torch.tensor(self.seen_items)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from the state of another miner of the same model, data, layers, k and seed."""
+        """Load the state of a miner with the same model, data, layers, k and seed."""
         if not state:
             return
         self.seen_items = int(state["seen_items"])
@@ -131,7 +131,7 @@ class Miner:
         self._positive = _below("above_zero", state)
 
     def result(self) -> Mined:
-        """Return what was found up to now."""
+        """Return the hits and statistics of all images added so far."""
         self._flush()
         if self._top is None or self._statistics is None:
             raise InterpretError("data holds no image that can be read: give at least one")
@@ -157,7 +157,7 @@ class Miner:
         )
 
     def _allocate(self, units: Mapping[str, int]) -> tuple[TopK, Statistics]:
-        """Make room for the hits and the statistics of all layers' units, side by side."""
+        """Allocate hits and statistics for the concatenated units of all layers."""
         ends = np.cumsum([units[name] for name in self.layers]).tolist()
         starts = [0, *ends[:-1]]
         self._columns = {name: slice(start, end) for name, start, end in zip(self.layers, starts, ends, strict=True)}
@@ -171,7 +171,7 @@ class Miner:
         if not self._waiting or self._top is None or self._statistics is None:
             return
         found, self._waiting = BatchMaxima.joined(self._waiting), []
-        if not math.isfinite(float(found.values.float().sum(dtype=torch.float64))):  # float32 is what is kept
+        if not math.isfinite(float(found.values.float().sum(dtype=torch.float64))):  # float32, since hits are float32
             raise self._not_finite(found)
         items = found.items.numpy()
         self._top.update(found.candidates(self._top.threshold), items, self.data.sources[items])
@@ -190,5 +190,5 @@ class Miner:
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names start with a prefix, with the prefix removed."""
     return {name.removeprefix(f"{prefix}/"): value for name, value in state.items() if name.startswith(f"{prefix}/")}

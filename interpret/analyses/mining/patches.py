@@ -1,4 +1,4 @@
-"""Patches: the windows of the images that hits see, cut again from the data."""
+"""Patches: crop the windows that hits see from the data."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from interpret.images.opening import open_images
 from interpret.network.model import Model, as_model
 
 SMALL = 80
-"""Pixels along the longer side of a patch in a table."""
+"""Longer side of a patch in a table, in pixels."""
 
 
 def cut_patches(
     model: Model | nn.Module, data: Any, mined: Mapping[str, Any], layers: str | Iterable[str] | None = None
 ) -> dict[str, Tensor]:
-    """Return of each layer the windows [n, C, h, w] of the network's inputs that its hits see, without running it.
+    """Crop the windows [n, C, h, w] of the network's inputs that each layer's hits see; does not run the network.
 
     >>> from interpret import mine
     >>> network, images = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU()), torch.rand(6, 1, 12, 12)
     >>> cut_patches(network, images, mine(network, images, k=2))["0"].shape
     torch.Size([8, 1, 3, 3])
 
-    They come by units and of a unit by ranks; places that are not filled are left out. The data is read once.
+    Patches are sorted by unit, then by rank; missing hits are left out. The data is read once.
 
     Args:
-        model, data, mined, layers: as for `interpret.analyses.projection.hit_projection.project_hits`.
+        model, data, mined, layers: as in `interpret.analyses.projection.hit_projection.project_hits`.
 
     Raises:
-        InterpretError: a layer that was not mined, or hits that the network or the data cannot have.
+        InterpretError: a layer that was not mined; hits that do not fit the network or the data.
     """
     model = as_model(model)
     images = open_images(data, model)
@@ -59,7 +59,7 @@ def cut_patches(
 def patches_of_units(
     model: Model, data: Any, layer: MinedLayer, units: Sequence[int], most: int | None = None
 ) -> list[NDArray[np.uint8]]:
-    """Return of each unit the pictures [n, h, w, 3] of its patches, strongest first, at most so many."""
+    """Return pictures [n, h, w, 3] of each unit's patches, strongest first, at most `most` per unit."""
     chosen = _strongest(layer, np.asarray(units, np.int64), most)
     counts = (chosen.images >= 0).sum(1)
     found = cut_patches(model, data, {layer.name: chosen}).get(layer.name)
@@ -73,13 +73,13 @@ def patches_of_units(
 def strongest_patches(
     model: Model, data: Any, layers: Mapping[str, MinedLayer], most: int
 ) -> dict[str, list[NDArray[np.uint8]]]:
-    """Return of each layer small pictures of the patches that excite its most active units most."""
+    """Return small pictures of the strongest patch of each layer's most active units."""
     units = {name: layer.most_active[:most] for name, layer in layers.items()}
     found = cut_patches(model, data, {name: _strongest(layer, units[name], 1) for name, layer in layers.items()})
     shown: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in layers}
     for name, patches in found.items():
         small = pictures_of(model, data, shrink(patches, SMALL))
-        # they come by their units
+        # patches are sorted by unit
         shown[name] = [small[place] for place in np.argsort(np.argsort(units[name])).tolist()]
     return shown
 
@@ -94,12 +94,12 @@ def project_unit(model: Model, data: Any, layer: MinedLayer, unit: int, rule: Ru
 
 
 def pictures_of(model: Model, data: Any, patches: Tensor) -> NDArray[np.uint8]:
-    """Return windows of a data set's inputs [n, C, h, w] as pictures [n, h, w, 3]."""
+    """Return windows [n, C, h, w] of the data's inputs as pictures [n, h, w, 3]."""
     return inputs_to_bytes(patches, open_images(data, model).pixel_scale)
 
 
 def _strongest(layer: MinedLayer, units: NDArray[np.int64], most: int | None) -> MinedLayer:
-    """Return the layer with the strongest hits of some units alone."""
+    """Return the layer with only the strongest hits of some units."""
     chosen = layer.only(units)
     return (
         chosen

@@ -1,4 +1,4 @@
-"""What `interpret.mine` found: of each layer the hits of its units, and how these behave on all images."""
+"""The result of `interpret.mine`: the hits of each layer's units, and their statistics over all images."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 HEADINGS = ["layer", "units", "dead", "median of the maxima", "strongest"]
 TILES_PER_LAYER = 6
-"""Units of each layer that a notebook shows beside its line, by the patch that excites them most."""
+"""Number of units per layer that a notebook shows, each with its top-activating patch."""
 
 
 @dataclass
 class Subject:
-    """The network and the images that were mined, to show their hits; None for a result read from a file."""
+    """The network and the images that were mined, to show the hits; both None for a result read from a file."""
 
     model: Model | None = None
     data: Images | None = None
     fingerprint: str = ""
     """The fingerprint of the data; "" until it is computed."""
     tiles: dict[str, list[NDArray[np.uint8]]] = field(default_factory=dict)
-    """By layer, the tiles of its most active units that a notebook has shown."""
+    """Cache of the tiles for notebooks: layer to those of its most active units."""
 
     def attach(self, model: Model | nn.Module, data: Any) -> None:
         """Set the network and the data that were mined; see `Mined.attach`."""
@@ -57,57 +57,57 @@ class Subject:
         self.model, self.data = network, images
 
     def both(self) -> tuple[Model, Images]:
-        """Return the network and the data, or raise an error that says how to give them."""
+        """Return the network and the data, or raise an error that says how to attach them."""
         if self.model is None or self.data is None:
             raise InterpretError("what was read from a file holds no images: call .attach(model, data) first")
         return self.model, self.data
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(Subject(fingerprint=self.fingerprint))  # networks and images are not pickled with results
+        return vars(Subject(fingerprint=self.fingerprint))  # do not pickle networks and images with results
 
     def __deepcopy__(self, memo: object) -> Subject:
         return self
 
     @property
     def known_fingerprint(self) -> str:
-        """The fingerprint of the data, computed if the data is there."""
+        """The fingerprint of the data, computed now if the data is attached; "" if unknown."""
         if not self.fingerprint and self.data is not None:
             self.fingerprint = self.data.fingerprint
         return self.fingerprint
 
 
 class _UnknownLayerError(InterpretError, KeyError):
-    """A name that a mapping does not have."""
+    """A layer that was not mined."""
 
-    __str__ = Exception.__str__  # KeyError's would put the sentence in quotes
+    __str__ = Exception.__str__  # KeyError's puts the sentence in quotes
 
 
 @dataclass(repr=False, eq=False)
 class MinedLayer(Result):
-    """The hits and the statistics of one layer's C units; in a notebook, a sheet of the most active ones.
+    """The hits and statistics of one layer's C units; a notebook shows a sheet of the most active ones.
 
-    `layer.unit(12)` is one of them, with its patches and projections.
+    `layer.unit(12)` returns one unit with its patches and projections.
     """
 
     kind = "mined-layer"
     drawn_by = "interpret.analyses.mining.figure:plot_mined_layer"
 
     values: NDArray[np.float32]
-    """[C, k] activations of the hits, strongest first; −inf where there are fewer than k."""
+    """[C, k] activations of the hits, strongest first; −inf for missing hits."""
     images: NDArray[np.int64]
-    """[C, k] items of the data; −1 where there are fewer than k."""
+    """[C, k] items of the data; −1 for missing hits."""
     positions: NDArray[np.int64]
-    """[C, k, 2] rows and columns in the feature map; 0 where the output has none."""
+    """[C, k, 2] rows and columns in the feature map; 0 for outputs without positions."""
     dead: NDArray[np.bool_]
-    """[C] whether the unit was above zero on no image at all."""
+    """[C] whether the unit was above zero on no image."""
     histogram: NDArray[np.int64]
-    """[C, 64] how many images have their maximum in each bin."""
+    """[C, 64] number of images whose maximum is in each bin."""
     histogram_start: NDArray[np.float64]
-    """[C] where bin 0 begins."""
+    """[C] start of bin 0."""
     histogram_width: NDArray[np.float64]
-    """[C] how wide a bin is, a power of two."""
+    """[C] width of a bin, a power of two."""
     density: NDArray[np.float32]
-    """[C] share of positions above zero, on the first 32 images of the sample; NaN where none of them decodes."""
+    """[C] share of positions above zero, on the first 32 images of the sample; NaN if none of them decodes."""
     sample_maxima: NDArray[np.float32]
     """[n, C] the units' maxima on the sample."""
     class_means: NDArray[np.float32] | None = None
@@ -115,11 +115,11 @@ class MinedLayer(Result):
     sample_images: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """[n] the items of the sample."""
     sources: NDArray[np.int64] | None = None
-    """[C, k] of each hit, from which picture its item is; like the two below, None where no study keeps it."""
+    """[C, k] source of each hit's item; None, like `labels` and `boxes`, unless read from a study."""
     labels: NDArray[np.int64] | None = None
-    """[C, k] its label, −1 where there is none."""
+    """[C, k] label of each hit; −1 if unknown."""
     boxes: NDArray[np.float32] | None = None
-    """[C, k, 4] where in the source the neuron looks: top, left, bottom, right, in fractions of its sides."""
+    """[C, k, 4] window of the source that each hit sees: top, left, bottom, right, in fractions of its sides."""
     name: str = ""
     subject: Subject = field(default_factory=Subject, metadata={"kept": False})
     """The network and the data, for `unit`."""
@@ -131,12 +131,12 @@ class MinedLayer(Result):
 
     @property
     def most_active(self) -> NDArray[np.int64]:
-        """The units by their strongest activation, strongest first; those without any hit are left out."""
+        """The units sorted by their strongest activation, strongest first, without units that have no hits."""
         order = np.argsort(-self.maximum, kind="stable")
         return order[self.images[order, 0] >= 0]
 
     def unit(self, unit: int) -> Unit:
-        """Return one unit: its hits with their patches and projections.
+        """Return one unit, with the patches and projections of its hits.
 
         >>> import interpret, torch
         >>> from torch import nn
@@ -146,7 +146,7 @@ class MinedLayer(Result):
         (torch.Size([3, 1, 3, 3]), torch.Size([3, 1, 3, 3]))
 
         Raises:
-            InterpretError: a unit that the layer does not have.
+            InterpretError: the layer does not have the unit.
         """
         from interpret.analyses.mining.unit import Unit
 
@@ -168,17 +168,17 @@ class MinedLayer(Result):
         )
 
     def only(self, units: NDArray[np.int64]) -> MinedLayer:
-        """Return the layer without the hits of other units, which are then not projected."""
+        """Return the layer with only the hits of some units, so that others are not projected."""
         images = np.full_like(self.images, -1)
         images[units] = self.images[units]
         return replace(self, images=images)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all arrays that it holds by name, to be stored."""
+        """Return all arrays by name, for storage."""
         return {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)}
 
     def attach(self, model: Model | nn.Module, data: Any) -> Self:
-        """Give what was read from a file its network and images again; see `Mined.attach`."""
+        """Attach the network and the images to a result read from a file; see `Mined.attach`."""
         self.subject.attach(model, data)
         return self
 
@@ -199,9 +199,9 @@ class MinedLayer(Result):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each hit: unit, rank, value, image, row, column, and of the unit dead and density.
+        """Return one row per hit: unit, rank, value, image, row, column, and the unit's dead and density.
 
-        With the data at hand, `source` is what the image is called.
+        If the data is attached, `source` is the name of the image.
         """
         units, ranks = np.nonzero(self.images >= 0)
         images = self.images[units, ranks]
@@ -227,14 +227,14 @@ class MinedLayer(Result):
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Any:
-        """Draw a sheet of units, each by the patches that excite it most.
+        """Plot a sheet of units, each with its top-activating patches.
 
         Args:
-            panels: units by number, in this order; None: the most active.
-            most: how many at most, unless they are named.
-            width: of the figure, in inches.
-            figsize: width and height in inches instead.
-            ax: axes to draw into; None: a figure of its own.
+            panels: numbers of units, in this order; None: the most active units.
+            most: largest number of units, unless they are named.
+            width: width of the figure in inches.
+            figsize: width and height in inches, instead of `width`.
+            ax: axes to draw into; None: a new figure.
         """
         from interpret.analyses.mining.figure import plot_mined_layer
 
@@ -244,7 +244,7 @@ class MinedLayer(Result):
         return super()._repr_png_() if self.subject.data is not None else None
 
     def _repr_html_(self) -> str | None:
-        """Return a table of the most active units, where the images are not at hand to show them."""
+        """Return a table of the most active units if the images are not attached."""
         if self.subject.data is not None:
             return None
         chosen = self.most_active[:18]
@@ -256,20 +256,20 @@ class MinedLayer(Result):
         return as_html(self.title, ["unit", "strongest activation", "on image", "density"], rows, note)
 
     def _names(self, images: NDArray[np.int64]) -> list[str] | None:
-        """Return what the images' sources are called, where the data is there."""
+        """Return the names of the images' sources; None if the data is not attached."""
         data = self.subject.data
         return None if data is None else [data.source_name(int(data.sources[item])) for item in images.tolist()]
 
 
 @dataclass(repr=False, eq=False)
 class Mined(Result, Mapping[str, MinedLayer]):
-    """What `mine` found, layer by layer; `mined["features.3"].values` is [C, k].
+    """The result of `mine`, a mapping from layers to hits; `mined["features.3"].values` is [C, k].
 
-    It prints a line for each layer. `mined["features.3"]` shows a sheet of the most active units,
-    `mined["features.3"].unit(12)` one of them.
+    Printing it shows one line per layer. In a notebook, `mined["features.3"]` shows a sheet of the most active units,
+    and `mined["features.3"].unit(12)` shows one unit.
 
-    It refers to the network and the images that it was made from, so that they can be looked at again; neither is
-    saved or pickled with it. What was read from a file gets them back from `attach`.
+    It refers to the network and the images, to show patches and projections. Neither is saved or pickled with it; call
+    `attach` on a result that was read from a file.
     """
 
     kind = "mined"
@@ -279,11 +279,11 @@ class Mined(Result, Mapping[str, MinedLayer]):
     sample_images: NDArray[np.int64]
     """[n] the items of the sample, chosen by hash, the same for all units."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """The files that did not decode, with the reason."""
+    """The files that did not decode: name to reason."""
     model: str = ""
-    """What the network is called."""
+    """Name of the network."""
     data: str = ""
-    """What the data is called."""
+    """Name of the data."""
     subject: Subject = field(default_factory=Subject, metadata={"kept": False})
 
     def __post_init__(self) -> None:
@@ -302,7 +302,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         return len(self.layers)
 
     def attach(self, model: Model | nn.Module, data: Any) -> Self:
-        """Give what was read from a file its network and images again, and return it.
+        """Attach the network and the images to a result read from a file, and return the result.
 
         >>> import interpret, tempfile, torch
         >>> from torch import nn
@@ -313,14 +313,14 @@ class Mined(Result, Mapping[str, MinedLayer]):
         torch.Size([3, 1, 3, 3])
 
         Raises:
-            InterpretError: other images than were mined.
+            InterpretError: the images are not those that were mined.
         """
         self.subject.attach(model, data)
         return self
 
     @property
     def searched(self) -> int:
-        """How many images there were."""
+        """Number of images that were mined."""
         return next((int(layer.histogram[0].sum()) for layer in self.layers.values()), 0)
 
     @property
@@ -356,7 +356,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         ]
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each hit: layer, and what `MinedLayer.columns` has."""
+        """Return one row per hit: layer, and the columns of `MinedLayer.columns`."""
         tables = [(name, layer.columns()) for name, layer in self.layers.items()]
         return stacked([{"layer": np.full(len(columns["unit"]), name, object)} | columns for name, columns in tables])
 
@@ -369,14 +369,14 @@ class Mined(Result, Mapping[str, MinedLayer]):
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Any:
-        """Draw the most active units of each layer, each by the patch that excites it most.
+        """Plot the most active units of each layer, each with its top-activating patch.
 
         Args:
-            panels: layers by name, in this order; None: all.
-            most: how many units of a layer at most.
-            width: of the figure, in inches.
-            figsize: width and height in inches instead.
-            ax: axes to draw into; None: a figure of its own.
+            panels: names of layers, in this order; None: all.
+            most: largest number of units per layer.
+            width: width of the figure in inches.
+            figsize: width and height in inches, instead of `width`.
+            ax: axes to draw into; None: a new figure.
         """
         from interpret.analyses.mining.figure import plot_mined
 
@@ -386,7 +386,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         return None
 
     def _repr_html_(self) -> str:
-        """Return a line for each layer, with the patches of its most active units where the images are at hand."""
+        """Return one line per layer, with patches of its most active units if the images are attached."""
         lines = [self._line(name) for name in self.layers]
         headings, note = list(HEADINGS), f"{self.extent}."
         if self.subject.data is not None:
@@ -400,7 +400,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
         return as_html(self.title, headings, lines, note)
 
     def _tiles(self) -> dict[str, list[NDArray[np.uint8]]]:
-        """Return the strongest patch of each layer's most active units; found once."""
+        """Return the strongest patch of each layer's most active units, computed once."""
         if not self.subject.tiles:
             from interpret.analyses.mining.patches import strongest_patches
 
@@ -427,7 +427,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read what `save` wrote, or what a study's folder holds of all its mined layers."""
+        """Read a file written by `save`, or all mined layers of a study's folder."""
         if Path(path).is_dir():
             found: Any = read_mined_folder(Path(path))
             return found
@@ -435,7 +435,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
 
 
 def mined_file(study: Path, layer: str) -> Path:
-    """Return the file in which a study's folder holds what was mined of a layer."""
+    """Return the file of a mined layer in a study's folder."""
     return study / "mined" / f"{layer_path(layer)}.safetensors"
 
 
@@ -448,10 +448,10 @@ def read_mined_layer(file: Path, name: str, subject: Subject) -> MinedLayer:
 
 
 def read_mined_folder(study: Path, subject: Subject | None = None) -> Mined:
-    """Read what a study's folder holds of all its mined layers.
+    """Read all mined layers of a study's folder.
 
     Raises:
-        InterpretError: no study, or one without a mined layer.
+        InterpretError: the folder is not a study, or has no mined layer.
     """
     info = read_study_file(study)
     model, data = info["model"], info["data"]

@@ -14,22 +14,22 @@ from interpret.analyses.mining.histogram import DyadicHistogram
 
 
 class Statistics:
-    """Histograms, class means and the sample's maxima of all units, from the units' maxima on each image."""
+    """Accumulates histograms, class means and the sample's maxima of all units from their maxima on each image."""
 
     STATE = ("sample_maxima", "sampled", "class_sums", "class_counts")
 
     def __init__(self, units: int, sample: int, classes: int | None = None) -> None:
-        """Start with no image; without a number of classes, the largest label that comes decides it."""
+        """Start without images; if the number of classes is None, the largest label determines it."""
         self.histogram = DyadicHistogram(units)
         self.sample_maxima = torch.zeros(sample, units, dtype=torch.float32)
         self.sampled = torch.zeros(sample, dtype=torch.bool)
-        """Which images of the sample have come."""
+        """Which images of the sample have been added."""
         self.open_ended = classes is None
         self.class_sums = torch.zeros(classes or 0, units, dtype=torch.float64)
         self.class_counts = torch.zeros(classes or 0, dtype=torch.int64)
 
     def update(self, maxima: Tensor, labels: Tensor, sample_rows: Tensor) -> None:
-        """Add a batch: maxima [B, units], labels [B] (−1: unknown), and places in the sample [B] (−1: not in it)."""
+        """Add a batch: maxima [B, units], labels [B] (−1: unknown), and indices in the sample [B] (−1: not in it)."""
         maxima = maxima.cpu()
         self.histogram.update(maxima)
         chosen = sample_rows >= 0
@@ -49,13 +49,13 @@ class Statistics:
         return {name: getattr(self, name).clone() for name in self.STATE} | self.histogram.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load tensors from `state_dict`."""
         for name in self.STATE:
             setattr(self, name, state[name].clone())
         self.histogram.load_state_dict(state)
 
     def of(self, columns: slice) -> dict[str, Any]:
-        """Return the statistics of some units under the names that `MinedLayer` has for them."""
+        """Return the statistics of some units under their names in `MinedLayer`."""
         counts, starts, widths = self.histogram.of(columns)
         found: dict[str, Any] = {
             "histogram": counts,

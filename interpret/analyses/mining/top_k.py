@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 UNFILLED = {"values": -np.inf, "images": -1, "sources": -1, "positions": 0}
-"""The entries of a unit that has fewer than k hits."""
+"""The values of missing entries of a unit with fewer than k hits."""
 
 
 @dataclass
 class Candidates:
-    """Activations of a batch that may enter the hits: n of them, in the order of their units, then of their rows."""
+    """Activations of a batch that may become hits: n of them, sorted by unit, then by row."""
 
     units: NDArray[np.int64]
     """[n]"""
     rows: NDArray[np.int64]
-    """[n] which image of the batch."""
+    """[n] indices of the images in the batch."""
     values: NDArray[np.float64]
     """[n]"""
     positions: NDArray[np.int64]
@@ -30,7 +30,7 @@ class Candidates:
 
 
 class TopK:
-    """The k strongest hits of each of C units so far, each from another source.
+    """The k strongest hits so far of each of C units, from distinct sources.
 
     >>> hits = TopK(units=1, k=2)
     >>> found = Candidates(np.zeros(3, int), np.arange(3), np.array([5.0, 7.0, 6.0]), np.zeros((3, 2), int))
@@ -48,14 +48,14 @@ class TopK:
         self.sources = np.full((units, k), UNFILLED["sources"], np.int64)
         self.positions = np.full((units, k, 2), UNFILLED["positions"], np.int64)
         self.threshold = torch.full((units,), -torch.inf, dtype=torch.float64)
-        """[C] the k-th value of each unit, which a value must exceed to enter."""
+        """[C] each unit's k-th value; a candidate must exceed it to become a hit."""
 
     def update(self, found: Candidates, items: NDArray[np.int64], sources: NDArray[np.int64]) -> None:
-        """Add the candidates of a batch of items [B] with their sources [B]; items ascend from batch to batch."""
+        """Add the candidates of a batch, with its items [B] and their sources [B]; items ascend from batch to batch."""
         touched, starts, counts = np.unique(found.units, return_index=True, return_counts=True)
         if not len(touched):
             return
-        # one row for each unit that has candidates: its hits so far, then its candidates in the order of their images
+        # one row per unit with candidates: its hits so far, then its candidates in the order of their images
         place = np.repeat(np.arange(len(touched)), counts), self.k + np.arange(counts.sum()) - np.repeat(starts, counts)
         new = {
             "values": found.values,
@@ -66,7 +66,7 @@ class TopK:
         hits = {key: self._with_room(key, touched, int(counts.max())) for key in self.STATE}
         for key, values in new.items():
             hits[key][place] = values
-        # The strongest come first and, as the sort is stable, the earlier image of equals. Each source counts once.
+        # Sort strongest first; the sort is stable, so the earlier of equals comes first. Each source counts once.
         order = np.argsort(-hits["values"], 1, kind="stable")
         repeated = mark_repeated(np.take_along_axis(hits["sources"], order, 1))
         kept = np.argsort(repeated, 1, kind="stable")[:, : self.k]
@@ -79,7 +79,7 @@ class TopK:
         self.threshold = torch.from_numpy(self.values[:, -1].copy())
 
     def _with_room(self, key: str, units: NDArray[np.int64], room: int) -> NDArray[Any]:
-        """Return one array of some units, [n, k + room, …], with unfilled places at the end."""
+        """Return one array for some units, [n, k + room, …], with unfilled entries at the end."""
         own = getattr(self, key)[units]
         return np.concatenate([own, np.full((len(own), room, *own.shape[2:]), UNFILLED[key], own.dtype)], 1)
 
@@ -88,14 +88,14 @@ class TopK:
         return {name: torch.tensor(getattr(self, name)) for name in self.STATE}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Load tensors from `state_dict`."""
         for name in self.STATE:
             setattr(self, name, state[name].numpy().copy())
         self.threshold = torch.from_numpy(self.values[:, -1].copy())
 
 
 def mark_repeated(sources: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark entries that repeat an earlier one in the row; −1 is no source and repeats nothing.
+    """Mark entries that repeat an earlier one in the row; −1 stands for no source and is never a repetition.
 
     >>> mark_repeated(np.array([[3, 5, 3, -1, -1]]))
     array([[False, False,  True, False, False]])

@@ -1,4 +1,4 @@
-"""One unit: its hits, the patches of the images that they see, and what in them it answers to."""
+"""One unit: its hits, their patches of the images, and their projections."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(repr=False, eq=False)
 class Unit(Result):
-    """One unit's n ≤ k hits, as `mined["features.3"].unit(12)` returns them.
+    """One unit's n ≤ k hits, returned by `mined["features.3"].unit(12)`.
 
-    In a notebook, its patches beside its projections, with value and place under each. Both are found when they are
-    asked for the first time; a unit that is saved keeps those that were.
+    A notebook shows its patches beside its projections, with value and position below each. Both are computed on first
+    use; a saved unit keeps those that were computed.
     """
 
     kind = "unit"
@@ -43,27 +43,27 @@ class Unit(Result):
     positions: NDArray[np.int64]
     """[n, 2] rows and columns in the feature map; 0 where the output has none."""
     density: float
-    """Share of positions above zero, on a sample; NaN where none of it decodes."""
+    """Share of positions above zero, on a sample; NaN if no image of the sample decodes."""
     dead: bool
-    """Whether it was above zero on no image at all."""
+    """Whether the unit was above zero on no image."""
     names: list[str] | None = None
-    """[n] what the images are called, where the data is at hand."""
+    """[n] names of the images; None without the data."""
     colours: str = "RGB"
-    """What the projections' channels are: "RGB", "BGR" or "L"."""
+    """Order of the projections' channels: "RGB", "BGR" or "L"."""
     found_patches: Tensor | None = None
-    """What `patches` returns, as soon as it was asked for."""
+    """Cache of `patches`."""
     found_pictures: NDArray[np.uint8] | None = None
     found_projections: dict[str, Tensor] = field(default_factory=dict)
-    """Rule to what `projections` returns, for those that were asked for."""
+    """Cache of `projections`, by rule."""
     mined: MinedLayer | None = field(default=None, metadata={"kept": False})
-    """The layer that it is of, with the network and the images; None for a unit that was read from a file."""
+    """The unit's layer, with the network and the images; None for a unit read from a file."""
 
     @property
     def patches(self) -> Tensor:
         """[n, C, h, w] the windows of the network's inputs that the hits see, strongest first.
 
         Raises:
-            InterpretError: the network and the images are not at hand.
+            InterpretError: the network and the images are not attached.
         """
         if self.found_patches is None:
             from interpret.analyses.mining.patches import cut_patches, pictures_of
@@ -75,14 +75,14 @@ class Unit(Result):
         return self.found_patches
 
     def projections(self, rule: RuleName = "deconvnet") -> Tensor:
-        """Return what in its patches the unit answers to, [n, C, h, w], as `interpret.project` finds it.
+        """Return the projections of the hits, [n, C, h, w], as `interpret.project` computes them.
 
         Args:
             rule: "deconvnet", "guided" or "gradient"; see `interpret.BackwardRule`.
 
         Raises:
-            InterpretError: an unknown rule; the network and the images are not at hand, or give other activations
-                than were mined.
+            InterpretError: an unknown rule; the network and the images are not attached, or give other activations than
+                were mined.
         """
         if rule not in self.found_projections:
             from interpret.analyses.mining.patches import project_unit
@@ -102,7 +102,7 @@ class Unit(Result):
 
     @property
     def shows_projections(self) -> list[str]:
-        """The rules whose projections are at hand, or can be found."""
+        """The rules whose projections were computed, or else "deconvnet" if the network and the images are attached."""
         return list(self.found_projections) or ([] if self._subject is None else ["deconvnet"])
 
     @property
@@ -123,7 +123,7 @@ class Unit(Result):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each hit: rank, value, image, row, column; with the data at hand, its source's name."""
+        """Return one row per hit: rank, value, image, row, column and, if the data is attached, the source's name."""
         found: dict[str, Any] = {
             "rank": np.arange(len(self.values)),
             "value": self.values,
@@ -142,14 +142,14 @@ class Unit(Result):
         figsize: tuple[float, float] | None = None,
         ax: Axes | None = None,
     ) -> Any:
-        """Draw the patches beside their projections.
+        """Plot the patches beside their projections.
 
         Args:
-            panels: hits by rank, "0" the strongest; None: all.
-            rule: by which they are projected; None: "deconvnet", or for a unit from a file what it has.
-            width: of the figure, in inches.
-            figsize: width and height in inches instead.
-            ax: axes to draw into; None: a figure of its own.
+            panels: ranks of hits, "0" for the strongest; None: all.
+            rule: the rule of the projections; None: "deconvnet", or for a unit from a file the rule stored with it.
+            width: width of the figure in inches.
+            figsize: width and height in inches, instead of `width`.
+            ax: axes to draw into; None: a new figure.
         """
         from interpret.analyses.mining.figure import plot_unit
 
@@ -165,7 +165,7 @@ class Unit(Result):
         return subject if subject is not None and subject.data is not None else None
 
     def _at_hand(self, what: str) -> tuple[Model, Images, MinedLayer]:
-        """Return the network and the data, or raise an error that says how to give them."""
+        """Return the network, the data and the layer, or raise an error that says how to attach them."""
         if self.mined is None:
             raise InterpretError(
                 f"{self.title} was read from a file without its {what}: read the mined layer, call "
@@ -177,5 +177,5 @@ class Unit(Result):
 
     def _stored_fields(self) -> dict[str, Any]:
         if self._subject is not None and len(self.values):
-            _ = self.patches  # so that it can be looked at wherever it is read
+            _ = self.patches  # so that a saved unit can be shown without the network
         return super()._stored_fields()

@@ -1,4 +1,4 @@
-"""Neighbours: the images that lie nearest to others in the space of a layer's features."""
+"""Neighbours: find the nearest images in the feature space of a layer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def find_neighbours(
     workers: int = 0,
     device: str | torch.device | None = None,
 ) -> Neighbours:
-    """Find for each query the k images whose features at a layer are nearest to its own.
+    """Find the k nearest images of each query in the feature space of a layer.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     >>> images = torch.rand(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -49,35 +49,35 @@ def find_neighbours(
     >>> found.layer, found.items.shape, bool((found.items[0] != 3).all())
     ('2', (2, 2), True)
 
-    The search is exact: each query is compared with every image, in double precision. Neighbours come from distinct
-    sources (photographs), and not from the query's own where the query is an item of the data; where distances tie, the
-    lowest item comes first.
+    The search is exact: it compares each query with every image, in double precision. Neighbours come from distinct
+    sources (photographs), excluding the query's own source if the query is an item of the data. Ties are broken by the
+    lower item.
 
     Args:
-        model: the network; it runs in evaluation mode and is left as it was.
-        queries: items of the data, by number; or images of one's own, as `interpret.open_images` takes them.
-        data: the images that are searched.
-        layer: whose features, by name; None: the last hidden layer, which is the layer that runs before the last
-            convolution or linear layer.
-        k: how many neighbours.
-        metric: "euclidean", or "cosine" (1 − cos; of features that are all zero, 1 to all others).
-        average: whether features of maps are averaged over positions, so that it does not matter where in the image a
-            thing lies, and the index is smaller by as much.
-        index: a folder in which the features are kept, memory-mapped, for the next search, such as
-            `study.path / "features"`; None: they are computed, and held in memory.
-        batch_size, workers, device: how the network runs; see `interpret` and, for workers, `interpret.mine`.
+        model: the network; it runs in evaluation mode and is restored afterwards.
+        queries: indices of items of the data; or your own images, as `interpret.open_images` takes them.
+        data: the images to search.
+        layer: name of the layer; None: the last hidden layer, that is, the layer that runs before the last convolution
+            or linear layer.
+        k: number of neighbours per query.
+        metric: "euclidean", or "cosine" (1 − cos; 1 if either vector is zero).
+        average: whether to average feature maps over positions. The distance then does not depend on where an object
+            is in the image, and the index is smaller by a factor of the number of positions.
+        index: a folder to keep the features in, memory-mapped, for later searches, such as `study.path / "features"`;
+            None: keep the features in memory only.
+        batch_size, workers, device: see `interpret` and, for workers, `interpret.mine`.
 
     Returns:
-        `Neighbours`, to be drawn by `interpret.results.plotting.plot`.
+        `Neighbours`, which `interpret.plot` draws.
 
     Raises:
-        InterpretError: fewer images than neighbours asked for, an unknown layer or metric, a query that the data does
-            not have, an index of other weights or data.
+        InterpretError: fewer images than neighbours; an unknown layer or metric; a query that is not an item of the
+            data; an index of other weights or data.
 
     Source: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
-    section 6.1 and Fig. 4 (right): six training images whose "feature vectors in the last hidden layer" have the
-    smallest Euclidean distance to a test image's. Whether before or after rectification it does not say; here it is
-    what the last layer receives.
+    section 6.1 and Fig. 4 (right), which shows the six training images whose "feature vectors in the last hidden layer"
+    have the smallest Euclidean distance to that of a test image. The paper does not say whether these are rectified;
+    here, they are the input of the last layer.
     """
     model = as_model(model)
     images = open_images(data, model)
@@ -108,7 +108,7 @@ def find_neighbours(
 
 
 def _check(queries: Any, images: Images, k: int, metric: str) -> list[int] | None:
-    """Refuse what cannot be searched before the network runs; return queries that are numbers of items."""
+    """Validate the arguments before the network runs; return queries given as items, None for images."""
     if metric not in get_args(Metric):
         raise unknown("metric", metric, get_args(Metric))
     refuse_below_one(k=k)
@@ -120,7 +120,7 @@ def _check(queries: Any, images: Images, k: int, metric: str) -> list[int] | Non
 
 
 def _items(queries: Any) -> list[int] | None:
-    """Return queries that are numbers of items; None for images."""
+    """Return queries given as items; None for images."""
     if isinstance(queries, np.ndarray) and queries.ndim == 1 and queries.dtype.kind in "iu":
         queries = queries.tolist()
     if isinstance(queries, list | tuple | range) and all(isinstance(query, int) for query in queries):
@@ -138,7 +138,7 @@ def _check_count(k: int, sources: int, own: list[int] | None, images: Images) ->
 
 
 def layer_of(model: Model, images: Images, layer: str | None) -> str:
-    """Return the layer's name; of None, the one that runs before the last convolution or linear layer."""
+    """Return the layer's name; for None, the layer that runs before the last convolution or linear layer."""
     shape = next(batches(images, 1)).images.shape[1:]
     traced = trace(model, tuple(shape))
     if layer is not None:
@@ -157,13 +157,13 @@ def layer_of(model: Model, images: Images, layer: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Queries:
-    """The queries, read."""
+    """The queries and their features."""
 
     features: NDArray[Any]
     """[Q, D]"""
     images: Images
     items: list[int]
-    """[Q] which of the images."""
+    """[Q] items of `images`."""
 
 
 def _query_features(
@@ -205,7 +205,7 @@ def _describe(asked: _Queries, images: Images, items: NDArray[np.int64]) -> dict
 
 
 def _same_classes(queries: Images, images: Images) -> NDArray[np.int64]:
-    """Return the queries' labels; −1 where their classes are not the data's."""
+    """Return the queries' labels; −1 if their classes are not the data's."""
     return queries.labels if queries.classes == images.classes else np.full(len(queries), -1, np.int64)
 
 

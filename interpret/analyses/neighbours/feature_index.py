@@ -36,7 +36,7 @@ class FeatureIndex:
     """A layer's features of all images that decode."""
 
     features: NDArray[Any]
-    """[M, D] as the network gives them; a memory map where they are kept in a folder."""
+    """[M, D] the layer's outputs; a memory map if they are kept in a folder."""
     items: NDArray[np.int64]
     """[M] the items of the data, ascending."""
 
@@ -45,7 +45,7 @@ class FeatureIndex:
         rows = np.searchsorted(self.items, items)
         for item, row in zip(items, rows.tolist(), strict=True):
             if row == len(self.items) or self.items[row] != item:
-                images[item]  # says why it does not decode
+                images[item]  # raises the reason why it does not decode
         return np.array(self.features[rows])
 
 
@@ -60,7 +60,7 @@ def index_features(
     workers: int = 0,
     device: str | torch.device | None = None,
 ) -> FeatureIndex:
-    """Return a layer's features of all images, from a folder if they are there, and kept in it otherwise.
+    """Return a layer's features of all images; read them from a folder if it has them, or else store them there.
 
     >>> import tempfile
     >>> from interpret.images.opening import open_images
@@ -73,12 +73,13 @@ def index_features(
     >>> [path.name for path in sorted(Path(kept, "1").iterdir())]
     ['features.npy', 'index.json', 'items.npy']
 
-    An index is a folder of its own, named after the layer,, written whole or not at all: `features.npy` [M, D],
-    `items.npy` [M], and `index.json`, which says of what weights and data it is. What is done of one lies beside it in
-    a folder whose name ends in ".unfinished", from which the same call continues after an interrupt.
+    An index is a folder named after the layer, with `features.npy` [M, D], `items.npy` [M], and `index.json`, which
+    identifies the weights and the data. It is written completely or not at all: an unfinished index is in a folder next
+    to it whose name ends in ".unfinished", from which the same call resumes after an interrupt.
 
     Raises:
-        InterpretError: an index of other weights or data, a layer that returns no tensor, images of several shapes.
+        InterpretError: an index of other weights or data; a layer that does not return a tensor; images of different
+            shapes.
     """
     about = {
         "weights_hash": model.weights_hash,
@@ -132,7 +133,7 @@ def _write(
     unfinished: Unfinished,
     state: Mapping[str, Tensor],
 ) -> None:
-    """Write features as they come; those of images that do not decode leave the array shorter at the end."""
+    """Write features as they arrive; at the end, shorten the array if images did not decode."""
     whole = folder / "all.npy"
     items: list[int] = []
     kept: Any = None
@@ -146,7 +147,7 @@ def _write(
         if kept is None:
             unfinished.save(
                 {"items": torch.tensor(items), "skipped": pack(images.skipped)}
-            )  # from now on, the folder is known to be its own
+            )  # marks the folder as written by this package
             shape = (about["items"], features.shape[1])
             kept = np.lib.format.open_memmap(whole, "w+", features.dtype, shape)
         kept[len(items) : len(items) + len(features)] = features
@@ -161,7 +162,7 @@ def _write(
     unfinished.process(parts(items[-1] + 1 if items else 0), append, state_dict)
     if len(items) == about["items"]:
         whole.rename(folder / "features.npy")
-    else:  # some did not decode
+    else:  # some images did not decode
         shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(items), kept.shape[1]))
         for rows in blocks(shorter):
             shorter[rows] = kept[rows]

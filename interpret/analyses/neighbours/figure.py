@@ -1,4 +1,4 @@
-"""The figure of neighbours: each query with its nearest images; with predictions, the whole of AlexNet's Fig. 4."""
+"""The figure of neighbours: each query with its nearest images; with predictions, AlexNet's whole Fig. 4."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from interpret.figures.sheet import Sheet
 from interpret.figures.style import Figure, in_style, look, points
 
 MOST = 16
-"""Queries in a figure that does not choose."""
+"""Default number of queries in a figure."""
 LARGEST = 1.15
-"""Inches from one image to the next."""
+"""Largest distance from one image to the next, in inches."""
 
 
 @in_style
@@ -42,11 +42,11 @@ def plot_neighbours(
     figsize: Size = None,
     ax: Axes | None = None,
 ) -> PlainFigure | Axes:
-    """Draw neighbours as in Krizhevsky et al. 2012, Fig. 4 (right): a row a query, the nearest image first.
+    """Plot neighbours as in Krizhevsky et al. 2012, Fig. 4 (right): one row per query, nearest image first.
 
     Args:
-        result: what `interpret.find_neighbours` returned.
-        panels: queries, by number from "0"; None: the first 16.
+        result: the result of `interpret.find_neighbours`.
+        panels: numbers of queries, "0" for the first; None: the first 16.
         width, figsize, ax: as in `interpret.plot`.
     """
     names = [str(query) for query in range(len(result.query_pictures))]
@@ -59,7 +59,7 @@ def plot_neighbours(
 
 
 def neighbour_panels(result: Neighbours, queries: Iterable[int]) -> list[Panel]:
-    """Return a panel for each of some queries; above the first, columns are named."""
+    """Return one panel per query; the first has column titles."""
     return [_row(result, query, place == 0) for place, query in enumerate(queries)]
 
 
@@ -97,9 +97,9 @@ def _row(result: Neighbours, query: int, named: bool) -> Panel:
 def plot_krizhevsky_figure4(
     predictions: Predictions, neighbours: Neighbours, columns: int = 2, *, width: float | None = None
 ) -> PlainFigure:
-    """Draw predictions on the left and neighbours on the right, the whole of Krizhevsky et al. 2012, Fig. 4.
+    """Plot predictions on the left and neighbours on the right: the whole Fig. 4 of Krizhevsky et al. 2012.
 
-    In less than five inches of width, the neighbours stand below.
+    If the figure is narrower than five inches, the neighbours are below the predictions.
     """
     wide = width_in_inches(width)
     beside = wide >= 5
@@ -141,7 +141,7 @@ def _measure(result: Neighbours) -> str:
 
 
 def _three_digits(distance: float) -> str:
-    """Return a distance with the same number of digits as those beside it.
+    """Format a distance with three significant digits.
 
     >>> [_three_digits(distance) for distance in (0.0312, 9, 10.46, 834.2, 12345)]
     ['0.0312', '9.00', '10.5', '834', '12,345']

@@ -1,4 +1,4 @@
-"""Which images a network finds alike: what `interpret.find_neighbours` returns."""
+"""The result of `interpret.find_neighbours`: the nearest images in feature space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class Neighbours(Result):
-    """Of Q queries, the k images whose features at a layer are nearest."""
+    """The k images whose features at a layer are nearest to those of each of Q queries."""
 
     kind = "neighbours"
     drawn_by = "interpret.analyses.neighbours.figure:plot_neighbours"
@@ -23,7 +23,7 @@ class Neighbours(Result):
     model: str
     data: str
     searched: int
-    """How many images were compared with each query."""
+    """Number of images that were compared with each query."""
     layer: str
     averaged: bool
     """Whether features are means over positions."""
@@ -31,26 +31,26 @@ class Neighbours(Result):
     """"euclidean" or "cosine"."""
     query_names: list[str]
     query_pictures: NDArray[np.uint8]
-    """[q, h, w, 3] of the first q ≤ 64 queries."""
+    """[q, h, w, 3] pictures of the first q ≤ 64 queries."""
     query_labels: NDArray[np.int64]
-    """[Q] −1 where there is none."""
+    """[Q] −1 if unknown."""
     items: NDArray[np.int64]
     """[Q, k] items of the data, nearest first."""
     distances: NDArray[np.float64]
-    """[Q, k] in units of activation; of "cosine", 1 − cos, from 0 to 2."""
+    """[Q, k] in units of activation; for "cosine", 1 − cos, from 0 to 2."""
     pictures: NDArray[np.uint8]
-    """[q, k, h, w, 3] of the first q ≤ 64 queries' neighbours."""
+    """[q, k, h, w, 3] pictures of the neighbours of the first q ≤ 64 queries."""
     names: list[list[str]]
-    """What the images' sources are called."""
+    """Names of the neighbours' sources."""
     labels: NDArray[np.int64]
-    """[Q, k] −1 where there is none."""
+    """[Q, k] −1 if unknown."""
     classes: list[str] | None
-    """What the data's labels stand for."""
+    """Names of the data's classes; None if unknown."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     def label_name(self, label: int) -> str:
-        """Return what a label stands for, nothing for none."""
+        """Return the name of a label, or "" if it is unknown."""
         if label < 0:
             return ""
         return str(label) if self.classes is None else self.classes[label]
@@ -65,7 +65,7 @@ class Neighbours(Result):
         return f"{queries}, {self.items.shape[1]} of {count(self.searched, 'image')} each"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each query and rank: query_name, item, name, label, distance."""
+        """Return one row per query and rank: query_name, item, name, label, distance."""
         columns = crossed(query=range(len(self.items)), rank=range(self.items.shape[1]))
         return columns | {
             "query_name": np.array(self.query_names, object)[columns["query"]],

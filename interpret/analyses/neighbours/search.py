@@ -1,4 +1,4 @@
-"""Exact nearest-neighbour search in features, which may be a memory map."""
+"""Exact nearest-neighbour search in features, in memory or memory-mapped."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 Metric = Literal["euclidean", "cosine"]
 
 BLOCK_BYTES = 2**26
-"""Bytes of features that are compared at once."""
+"""Number of bytes of features to compare at once."""
 DISTANCES_AT_ONCE = 2**26
-"""Distances that are held at once."""
+"""Number of distances to hold at once."""
 
 
 def nearest(
@@ -24,21 +24,22 @@ def nearest(
     sources: NDArray[np.int64] | None = None,
     excluded: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the rows of the k nearest features of each query and their distances, both [Q, k], nearest first.
+    """Return the rows of the k nearest features of each query, and their distances, both [Q, k], nearest first.
 
     >>> nearest(np.array([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]]), np.array([[0.0, 0.0]]), k=2)
     (array([[0, 2]]), array([[0., 1.]]))
 
-    A matrix product gives all distances up to rounding. For the rows that may be among the nearest in spite of it, the
-    distance is then computed difference by difference. So the result is that of brute force.
+    A matrix product gives all distances up to rounding. For all rows that may be among the nearest given the rounding
+    error, the distance is then computed from the differences. The result therefore equals that of a brute-force search.
 
     Args:
-        features: [M, D], which may be a memory map: it is read in blocks.
+        features: [M, D], read in blocks, so that it may be a memory map.
         queries: [Q, D].
-        k: at most as many as there are sources.
+        k: number of rows per query, at most the number of sources.
         metric: "euclidean" or "cosine".
-        sources: [M] of which each query gets at most one row; None: every row is one.
-        excluded: [Q] a source that a query does not get.
+        sources: [M] the source of each row; a query gets at most one row per source. None: all rows have distinct
+            sources.
+        excluded: [Q] the source to exclude for each query; None: exclude none.
     """
     sources = np.arange(len(features)) if sources is None else sources
     at_once = max(1, DISTANCES_AT_ONCE // len(features))
@@ -98,23 +99,23 @@ def _best(
 
 
 def _distances(features: NDArray[np.float64], query: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
-    """Return the distances of features [n, D] to a query [D], difference by difference."""
+    """Return the distances of features [n, D] to a query [D], computed from their differences."""
     if metric == "euclidean":
         distances: NDArray[np.float64] = np.sqrt(((features - query) ** 2).sum(1))
         return distances
-    # half the squared distance of the unit vectors is 1 − cos, and exact where that is nearly 0
+    # 1 − cos is half the squared distance of the unit vectors; this form is precise near 0
     far = ((_unit(features) - _unit(query[None])) ** 2).sum(1) / 2
     return np.where(features.any(1) & query.any(), far, 1.0)
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return vectors [n, D] scaled to length 1; those of length 0 stay."""
+    """Return vectors [n, D] scaled to length 1; zero vectors are unchanged."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def blocks(features: NDArray[Any], count: int | None = None) -> Iterator[slice]:
-    """Yield slices of `count` rows, of features that are converted to double precision at once."""
+    """Yield slices of `count` rows (None: all), each small enough to convert to double precision at once."""
     size = max(1, BLOCK_BYTES // (8 * features.shape[1]))
     count = len(features) if count is None else count
     return (slice(start, min(start + size, count)) for start in range(0, count, size))

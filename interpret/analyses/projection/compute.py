@@ -1,4 +1,4 @@
-"""Projection: the signal of a neuron, passed back to the pixels that activate it."""
+"""Projection: propagate a neuron's activation back to the pixels that it sees."""
 
 from __future__ import annotations
 
@@ -64,38 +64,41 @@ def project(
     >>> project(network, images[:1], "3", channels=[0, 1, 2]).pixels.shape
     torch.Size([3, 3, 8, 8])
 
-    The signal starts as the neuron's activation and passes down by the rule (Zeiler & Fergus 2014, section 2.1: all
-    other activations of the layer are set to zero, and the map goes through unpooling, rectification and filtering).
-    Only the part of the image that the neuron sees is run, where the network allows it; the result is that of the
-    whole image. The window is the layer's local field (see `interpret.Layer`): a gate behind which the layer lies may
-    see more, and is held constant. The rule "gradient" holds none, and has the receptive field for its window.
+    The signal at the layer is the neuron's activation, and zero for all other neurons. The rule propagates it backward
+    to the input, for "deconvnet" through unpooling, rectification and filtering.
+
+    The result is restricted to the layer's local field (see `interpret.Layer`), with gates held constant; for the rule
+    "gradient", which does not hold gates constant, to the receptive field. If the network allows it, only the part of
+    the image that the neuron sees is run; the result equals that of the whole image.
 
     Args:
-        model: the network; it runs in evaluation mode and is left as it was.
-        images: B of them, [B, C, H, W] as the module takes them, or anything else that `interpret.open_images` takes;
-            the result has the inputs' type and lies where they do. One image serves all of several channels or
-            positions. For a network of several inputs a tuple or a dict of them, each [B, …]; then whole images run.
-        layer: the layer whose neurons are projected, by name.
-        channels: the neuron's channel, one for all or one for each image.
-        positions: its (row, column) in the feature map, one for all or one for each image; None: where the channel
-            is strongest.
+        model: the network; it runs in evaluation mode and is restored afterwards.
+        images: B inputs [B, C, H, W], or anything else that `interpret.open_images` takes. The result has their type
+            and device. With one image, several channels or positions all refer to it. For a network with several
+            inputs: a tuple or dict of tensors [B, …]; whole images run then.
+        layer: name of the layer whose neurons are projected.
+        channels: the neuron's channel; one for all images or one per image.
+        positions: the neuron's (row, column) in the feature map; one for all images or one per image; None: where the
+            channel is strongest.
         rule: "deconvnet", "guided", "gradient", or an `interpret.Composite`; see `interpret.BackwardRule`.
-        items: which of the images, in this order; None: all.
-        start: "activation" starts with the neuron's value, as the paper does, "one" with 1, as a gradient does.
-        overlap: what shared switches of overlapping max-pooling windows do: "add" up, or "overwrite", which needs
-            the whole image.
-        strict: raise where the rule does not cover an operation, instead of warning.
-        to: which of several inputs is projected to, by its name or place, the others being constants; None: the first
-            of floats [B, C, H, W].
-        batch_size, device: how the network runs; see `interpret`. What runs are the parts of the images that neurons
-            see, where the network allows it, so that many fit.
+        items: indices of the images, in this order; None: all.
+        start: "activation": start with the neuron's activation, as the paper does; "one": start with 1, as a gradient.
+        overlap: how to unpool switches shared by overlapping max-pooling windows: "add" their signals, or "overwrite",
+            which needs the whole image.
+        strict: raise an error if the rule does not cover an operation, instead of a warning.
+        to: name or position of the input to project to, in a network with several inputs; the others are constants.
+            None: the first float tensor [B, C, H, W].
+        batch_size, device: see `interpret`. A batch holds only the parts of images that neurons see, if the network
+            allows it, and can therefore be large.
 
     Raises:
-        InterpretError: an unknown layer or rule, a channel or position that the layer does not have, images that the
-            network cannot take.
+        InterpretError: an unknown layer or rule; a channel or position that the layer does not have; images that do not
+            fit the network.
 
     Warns:
         UncoveredOperation: the network has an operation that is neither linear nor covered by the rule.
+
+    Source: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, section 2.1.
     """
     model = as_model(model)
     if is_several(images):
@@ -124,7 +127,7 @@ def project(
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be projected, checked."""
+    """The validated arguments."""
 
     opened: Inputs
     layer: str
@@ -147,7 +150,7 @@ def _check(
     overlap: Overlap,
     strict: bool,
 ) -> _Task:
-    """Refuse what cannot be projected before the network runs on the images."""
+    """Validate the arguments before the network runs on the images."""
     if start not in ("activation", "one"):
         raise InterpretError(f"start must be 'activation' or 'one', not {start!r}")
     images = opened.tensor
@@ -165,7 +168,7 @@ def _check(
 
 
 def _count(given: Any, dim: int) -> int:
-    """Return the number of channels (dim 0) or positions (dim 1) given; 1 where one serves all."""
+    """Return the number of channels (dim 0) or positions (dim 1) given; 1 if there is one for all."""
     shape = [] if given is None else list(torch.as_tensor(given).shape)
     return max(1, shape[0]) if len(shape) > dim else 1
 
@@ -219,7 +222,7 @@ def _run(
         at = task.positions
         if at is None:
             at = _strongest_positions(model.module, images, task.layer, task.channels, crop, batch_size)
-        # One forward and n backward passes of a whole image cost no more than n of both on half of it.
+        # One forward and n backward passes on a whole image take no longer than n of both on half of it.
         shared = count > len(images) and crop.share > 0.5
         if shared:
             crop = replace(crop, size=crop.image)
@@ -237,7 +240,7 @@ def _run(
 def _strongest_positions(
     module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop, batch_size: int | None
 ) -> Tensor:
-    """Return where each image's channel is strongest, [B, 2]; one image serves all channels."""
+    """Return the strongest position of each image's channel, [B, 2]; a single image is used for all channels."""
     found: list[Tensor] = []
     at_once = images_at_once(crop.image[0] * crop.image[1]) if batch_size is None else batch_size
     for part in torch.arange(len(images)).split(at_once):
@@ -258,7 +261,7 @@ def _strongest_positions(
 
 
 def _draw(task: _Task, positions: Tensor) -> NDArray[np.uint8]:
-    """Return what neurons see of their images, as pictures; one image serves all neurons."""
+    """Return pictures of the windows that the neurons see; a single image is used for all neurons."""
     crop, boxes = task.crop, task.crop.boxes(positions)
     images, scale = task.opened.tensor[:, : task.opened.images.channels], task.opened.images.pixel_scale
     if len(images) == 1 and crop.field == crop.image:

@@ -1,4 +1,4 @@
-"""The part of an image that has to run for a layer's neurons."""
+"""The part of an image that must run for a layer's neurons."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from interpret.tracing.tracing import Layer
 class Crop:
     """The part of an image that must run for a layer's neuron and its projection to be exact.
 
-    With J the layer's stride, R its receptive field and H the image's side, the part has the side T, the smallest of
-    at least R + J − 1 with T ≡ H (mod J), and begins at a multiple of J. All layers below then see the same grid as
-    in the whole image, at both borders; and what the zero padding at the part's own edges touches lies outside of
-    what the neuron sees. Behind a gate that sees the whole image, this has to run, though the projection is not zero
-    in a window alone.
+    Let J be the layer's stride, R its receptive field and H the side of the image. The part has the side T, the
+    smallest number of at least R + J − 1 with T ≡ H (mod J), and begins at a multiple of J. All layers below then have
+    the same grid as in the whole image, at both borders, and the zero padding at the part's own edges affects nothing
+    that the neuron sees. Behind a gate that sees the whole image, the whole image must run, even though the projection
+    is zero outside a window.
     """
 
     image: tuple[int, int]
     """(H, W) of the image."""
     size: tuple[int, int]
-    """(height, width) of the part that runs: the whole image where the layer cannot be cropped."""
+    """(height, width) of the part that runs: the whole image if the layer cannot be cropped."""
     begin: tuple[int, int]
-    """Top and left of what the first neuron sees, from which on its part runs."""
+    """Top and left of the first neuron's receptive field, at which its part begins."""
     field: tuple[int, int]
-    """(height, width) of the window from which the signal comes, at most the image's."""
+    """(height, width) of the window of the projection, at most the image's."""
     stride: tuple[int, int]
     start: tuple[int, int]
     """Top and left of the first neuron's window."""
@@ -39,13 +39,13 @@ class Crop:
     def of(cls, layer: Layer, image: tuple[int, ...], overlap: Overlap = "add", rule: Rule = "deconvnet") -> Crop:
         """Return the part for neurons of a layer in images of a size (H, W).
 
-        Which of overlapping windows overwrites the others is decided outside of what the neuron sees, too: to
-        overwrite needs the whole image. The gradient holds no gate constant: its window is the receptive field.
+        "overwrite" needs the whole image, since windows outside of the neuron's receptive field also decide which
+        window overwrites the others. The gradient holds no gate constant: its window is the receptive field.
         """
         height, width = image
         seen = layer.receptive_field
         window = layer.local_field if rule in ("deconvnet", "guided") else seen
-        # of a feature map that lies transposed, the whole image runs
+        # run the whole image for a transposed feature map
         if window is None or layer.axes in ((-1, -2), (-2, -3)):
             return cls((height, width), (height, width), (0, 0), (height, width), (1, 1), (0, 0))
         size, begin = [height, width], (0, 0)
@@ -61,7 +61,7 @@ class Crop:
 
     @property
     def share(self) -> float:
-        """How much of the image's area the part is."""
+        """The part's share of the image's area."""
         return self.size[0] * self.size[1] / (self.image[0] * self.image[1])
 
     @property
@@ -69,32 +69,32 @@ class Crop:
         return min(1024, images_at_once(self.size[0] * self.size[1]))
 
     def corners(self, positions: Tensor) -> Tensor:
-        """Return where the parts for neurons at positions [B, 2] begin, [B, 2]."""
+        """Return the top left corners of the parts for neurons at positions [B, 2], [B, 2]."""
         stride, begin = torch.tensor(self.stride), torch.tensor(self.begin)
         aligned = torch.div(begin + positions * stride, stride, rounding_mode="floor") * stride
         last = torch.tensor(self.image) - torch.tensor(self.size)
         return torch.minimum(aligned, last).clamp(min=0)
 
     def neurons(self, corners: Tensor) -> Tensor:
-        """Return by how many positions the feature maps of parts are shifted against those of their images, [B, 2]."""
+        """Return the offsets of the parts' feature maps in those of the whole images, in positions, [B, 2]."""
         return corners // torch.tensor(self.stride)
 
     def boxes(self, positions: Tensor) -> Tensor:
-        """Return the windows from which the signal comes, moved into the image at its borders, [B, 4]."""
+        """Return the windows of the projections, moved into the image at its borders, [B, 4]."""
         top_left = torch.tensor(self.start) + positions * torch.tensor(self.stride)
         last = torch.tensor(self.image) - torch.tensor(self.field)
         top_left = torch.minimum(top_left, last).clamp(min=0)
         return torch.cat([top_left, top_left + torch.tensor(self.field)], 1)
 
     def cut(self, images: Tensor, corners: Tensor) -> Tensor:
-        """Return the parts of images [B, C, H, W] that begin at the corners."""
+        """Return the parts of images [B, C, H, W] with the given top left corners."""
         (height, width), rows = self.size, corners.tolist()
         return torch.stack(
             [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, rows, strict=True)]
         )
 
     def window(self, signal: Tensor, boxes: Tensor, corners: Tensor) -> Tensor:
-        """Return what a signal on the parts holds in the boxes, [B, C, h, w]."""
+        """Crop a signal on the parts to the boxes, [B, C, h, w]."""
         (height, width), rows = self.field, (boxes[:, :2] - corners).tolist()
         return torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(signal, rows, strict=True)])
 

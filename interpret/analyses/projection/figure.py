@@ -1,4 +1,4 @@
-"""The figure of projections: what neurons see, and beside it what in it they answer to."""
+"""The figure of projections: the window that each neuron sees, and its projection."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def plot_projections(
     figsize: tuple[float, float] | None = None,
     ax: Axes | None = None,
 ) -> Any:
-    """Draw projections, each beside the window of the image that its neuron sees, with unit, value and place below.
+    """Plot projections beside the windows of the image that the neurons see, with unit, value and position below.
 
     Args:
-        result: what `interpret.project` returned.
-        panels: neurons by number, "0" the first; None: the first 24.
-        width: of the figure, in inches.
-        figsize: width and height in inches instead.
-        ax: axes to draw into; None: a figure of its own.
+        result: the result of `interpret.project`.
+        panels: numbers of neurons, "0" for the first; None: the first 24.
+        width: width of the figure in inches.
+        figsize: width and height in inches, instead of `width`.
+        ax: axes to draw into; None: a new figure.
     """
     rows = choose(panels, [str(row) for row in range(len(result.pixels))], MOST)
     projected = signals_as_pictures(result.pixels[rows].detach().cpu().float().numpy(), result.colours)

@@ -13,11 +13,11 @@ from interpret.analyses.projection.crop import Crop
 from interpret.analyses.projection.hits import Hits
 
 WHOLE_IMAGE_SHARE = 0.6
-"""Parts above this share of the image are not cut: the forward pass of the whole image serves all its hits."""
+"""Above this share of the image, parts are not cropped: one forward pass of the whole image serves all its hits."""
 SIMILAR_HITS_SHARE = 0.75
-"""Images run together if each has at least this share of the hits of the image with the most."""
+"""Images run together if each has at least this share of the largest number of hits of an image."""
 IMAGES_TO_SORT = 128
-"""How many whole images are sorted by their number of hits at once."""
+"""Number of whole images to sort by their number of hits at once."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class HitGroup:
     """Hits that run together: of one layer on parts of images, or of several layers on whole images."""
 
     after: int
-    """The item with which all their images have been read."""
+    """The item after which all images of the group have been read."""
     whole: bool
     of_images: list[NDArray[np.int64]]
-    """The rows of the hits of each image; of parts, a row each."""
+    """The rows of the hits of each image; for parts, one row each."""
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -36,12 +36,12 @@ class HitGroup:
 
 
 def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int) -> Iterator[HitGroup]:
-    """Yield groups of hits in the order in which their images are read. The groups do not depend on which are done.
+    """Yield groups of hits in the order in which their images are read, regardless of which hits are already done.
 
     Args:
         hits: all hits.
-        crops: by layer, the part of an image that its neurons see.
-        size: how many whole images run at once.
+        crops: layer to the part of an image that must run for its neurons.
+        size: number of whole images per batch.
     """
     waiting: dict[int, list[int]] = defaultdict(list)
     pool: list[NDArray[np.int64]] = []
@@ -65,7 +65,7 @@ def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int) -> Iterator[HitG
 
 
 def _similar_batches(pool: list[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
-    """Yield batches of images with similar numbers of hits; an image whose hits are done runs on."""
+    """Yield batches of images with similar numbers of hits, since an image stays in its batch after its last hit."""
     pool = sorted(pool, key=lambda rows: -len(rows))
     while pool:
         least = SIMILAR_HITS_SHARE * len(pool[0])

@@ -1,4 +1,4 @@
-"""Projecting mined hits: the data is read once, and hits run together."""
+"""Project mined hits in batches, reading the data once."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from interpret.support.progress import progress
 
 @dataclass
 class HitBatch:
-    """Projections of n hits of one layer, as `project_hits` yields them."""
+    """Projections of n hits of one layer, yielded by `project_hits`."""
 
     layer: str
     units: NDArray[np.int64]
     """[n] the hits' units."""
     ranks: NDArray[np.int64]
-    """[n] which of the unit's hits each one is; 0 is the strongest."""
+    """[n] rank of each hit among its unit's; 0 is the strongest."""
     projections: Tensor
-    """[n, C, h, w] the signal in the window from which it comes."""
+    """[n, C, h, w] the signal in the window that the neuron sees."""
     patches: Tensor
     """[n, C, h, w] the same window of the network's input."""
 
@@ -62,7 +62,7 @@ def project_hits(
     device: str | torch.device | None = None,
     done: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Iterator[HitBatch]:
-    """Project all mined hits of some layers, and yield them in batches as they come.
+    """Project all mined hits of some layers, and yield the projections in batches.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> images = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -72,22 +72,22 @@ def project_hits(
     >>> sorted((batch.layer, len(batch.units), tuple(batch.projections.shape[1:])) for batch in batches)
     [('0', 8, (1, 3, 3)), ('2', 4, (1, 5, 5))]
 
-    Each projection is that of `project` in the layer's local field; of the rule "gradient", what passes through a gate
-    may lie outside, and is cut off. The data is read once, in its order. Layers whose neurons see only a part
-    of the image run on parts, many hits together; for the others an image's forward pass runs once for all its hits.
+    Each projection equals that of `project` in the layer's local field. With the rule "gradient", signals through gates
+    may reach further; they are cut off. The data is read once, in order. Layers whose neurons see only a part of the
+    image run on parts, many hits per batch. For the others, the forward pass of an image runs once for all its hits.
 
     Args:
-        model: the network, the same as was mined.
+        model: the network that was mined.
         data: the data that was mined.
-        mined: what `mine` returned, or any mapping of layers to values, images and positions.
-        layers: which of the mined layers, by name; None: all.
-        rule, overlap, strict: as for `project`.
-        device: where the network runs; see `interpret`.
-        done: which hits of a layer [C, k] have been projected already. A batch is left out if all of its
-            hits are done; the other batches stay the same.
+        mined: the result of `mine`, or any mapping from layers to objects with values, images and positions.
+        layers: names of mined layers; None: all.
+        rule, overlap, strict: as in `project`.
+        device: the device that the network runs on; see `interpret`.
+        done: layer to [C, k], which hits are already projected. A batch is left out if all its hits are done; other
+            batches do not change.
 
     Raises:
-        InterpretError: a layer that was not mined, or activations that are not those which were mined.
+        InterpretError: a layer that was not mined; activations that differ from those that were mined.
     """
     model, images = open_together(as_model(model), data)
     hits, crops = locate_hits(model, images, mined, layers, overlap)
@@ -119,7 +119,7 @@ _Job = Callable[[nn.Module], list[HitBatch]]
 def _jobs(
     images: Any, plan: list[HitGroup], hits: Hits, crops: Mapping[str, Crop], settings: SignalSettings, run: Execution
 ) -> Iterator[_Job]:
-    """Read the needed items once, in order, and yield each group's job as soon as its images are read."""
+    """Read the needed items once, in order, and yield each group's job when its images are read."""
     needed = np.zeros(len(hits.items), bool)
     whole = np.zeros(len(hits.items), bool)
     for together in plan:
@@ -177,7 +177,7 @@ def _run_whole(
     settings: SignalSettings,
     run: Execution,
 ) -> list[HitBatch]:
-    """Project hits on their whole images: one forward pass an image, one backward pass a hit."""
+    """Project hits on their whole images: one forward pass per image, one backward pass per hit."""
     finished: list[HitBatch] = []
     inputs = torch.stack([image for image, _ in together])
     layers = np.unique(hits.layer[np.concatenate([rows for _, rows in together])])
@@ -210,7 +210,7 @@ def _run_whole(
 
 
 class _ValueMismatch(InterpretError):  # noqa: N818
-    """A neuron's activation on an item is not the one that was mined."""
+    """A neuron's activation on an item differs from the one that was mined."""
 
     def __init__(self, sentence: str, item: int) -> None:
         super().__init__(sentence, item)
@@ -221,7 +221,7 @@ class _ValueMismatch(InterpretError):  # noqa: N818
 
 
 def _check_values(name: str, hits: Hits, values: Tensor) -> None:
-    """Refuse hits whose activations are not those that were mined, up to the rounding of reduced precision."""
+    """Refuse hits whose activations differ from those that were mined by more than reduced precision explains."""
     found = values.detach().double().cpu().numpy()
     if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):
         worst = int(np.abs(found - hits.values).argmax())

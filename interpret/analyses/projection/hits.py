@@ -24,11 +24,11 @@ class Hits:
 
     layers: list[str]
     layer: NDArray[np.int64]
-    """[n] which of the layers."""
+    """[n] indices into `layers`."""
     units: NDArray[np.int64]
     """[n]"""
     ranks: NDArray[np.int64]
-    """[n] which of the unit's hits each one is; 0 is the strongest."""
+    """[n] rank of each hit among its unit's; 0 is the strongest."""
     items: NDArray[np.int64]
     """[n] ascending."""
     positions: NDArray[np.int64]
@@ -55,7 +55,7 @@ class Hits:
                     found.images[units, ranks],
                     found.positions[units, ranks],
                     values,
-                    # of all mined units, even if only some are projected
+                    # over all mined units, even if only some are projected
                     np.full(len(units), np.abs(found.values[np.isfinite(found.values)]).max(initial=0)),
                 ]
             )
@@ -97,7 +97,7 @@ def locate_hits(
     layers: str | Iterable[str] | None = None,
     overlap: Overlap = "add",
 ) -> tuple[Hits, dict[str, Crop]]:
-    """Return the mined hits of some layers as a table, and of each layer what its neurons see of an image."""
+    """Return the mined hits of some layers as a table, and for each layer the part of an image that must run."""
     names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     for name in names:
         if name not in mined:
@@ -117,7 +117,7 @@ def locate_hits(
 
 
 def _check_shape(found: Any, layer: Layer) -> None:
-    """Refuse hits at neurons that the layer does not have."""
+    """Refuse hits of neurons that the layer does not have."""
     units, *size = layer.output_shape if len(layer.output_shape) == 3 else (*layer.output_shape, 1, 1)
     if len(found.images) != units or bool((found.positions.max((0, 1)) >= size).any()):
         raise InterpretError(

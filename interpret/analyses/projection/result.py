@@ -1,4 +1,4 @@
-"""What neurons answer to, as `interpret.project` returns it."""
+"""The result of `interpret.project`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Projections(Result):
     shows_images = True
 
     pixels: Tensor
-    """[B, C, h, w] the signal in the window, in units of activation per unit of input; raw, not scaled for display."""
+    """[B, C, h, w] the signal in the window, in units of activation per unit of input; not scaled for display."""
     boxes: Tensor
-    """[B, 4] the windows in the image: top, left, bottom, right. At a border the window is moved into the image."""
+    """[B, 4] the windows in the image: top, left, bottom, right; at a border, the window is moved into the image."""
     values: Tensor
     """[B] the neurons' activations."""
     positions: Tensor
@@ -34,19 +34,19 @@ class Projections(Result):
     channels: Tensor | None = None
     """[B] the neurons' channels."""
     images: Tensor | None = None
-    """[B] which of the images each neuron was projected in."""
+    """[B] the item that each neuron was projected in."""
     layer: str = ""
     rule: str = ""
     model: str = ""
     colours: str = "RGB"
-    """What the C channels are: "RGB", "BGR" or "L"."""
+    """Order of the C channels: "RGB", "BGR" or "L"."""
     pictures: NDArray[np.uint8] | None = None
-    """[B, h, w, 3] the windows of the images, to look at."""
+    """[B, h, w, 3] the windows of the images, as pictures."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     def full(self, size: tuple[int, int]) -> Tensor:
-        """Return the projections in the whole image of a size (H, W), [B, C, H, W], zero outside the windows.
+        """Return the projections in whole images of a size (H, W), [B, C, H, W], zero outside the windows.
 
         >>> import torch
         >>> one = Projections(torch.ones(1, 1, 1, 1), torch.tensor([[1, 0, 2, 1]]), torch.ones(1), torch.zeros(1, 2))
@@ -79,7 +79,7 @@ class Projections(Result):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each neuron: image, channel, row, column, value, and its window top, left, bottom, right."""
+        """Return one row per neuron: image, channel, row, column, value, and its window's top, left, bottom, right."""
         found = {name: of.tolist() for name in ("images", "channels") if (of := getattr(self, name)) is not None}
         found = {name.removesuffix("s"): column for name, column in found.items()}
         positions, boxes = self.positions.tolist(), self.boxes.tolist()

@@ -1,4 +1,4 @@
-"""Signals: from neurons back to the input, by a backward rule."""
+"""Signals: propagate from neurons back to the input by a backward rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Start = Literal["activation", "one"]
 
 @dataclass(frozen=True)
 class SignalSettings:
-    """How a signal starts and passes back; see `interpret.project`."""
+    """How a signal starts and propagates backward; see `interpret.project`."""
 
     rule: Rule = "deconvnet"
     start: Start = "activation"
@@ -29,12 +29,12 @@ class SignalSettings:
 def forward_under_rule(
     module: nn.Module, images: Tensor, names: list[str], settings: SignalSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run images under the rule; return the tensor to differentiate by, and each named layer's output."""
+    """Run images under the rule; return the input tensor for differentiation, and each named layer's output."""
     x = images.detach().requires_grad_()
     outputs: dict[str, Tensor] = {}
 
     def receive(name: str, output: Tensor) -> None:
-        # a copy if the pass goes on, as a later layer may rectify the output in place
+        # a copy if the forward pass continues, since a later layer may change the output in place
         outputs[name] = output if len(names) == 1 else output.clone()
 
     with (
@@ -51,7 +51,7 @@ def forward_under_rule(
 
 
 def neuron_index(output: Tensor, rows: Tensor, channels: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
-    """Return the index of neurons in a layer's output: of an image (row), a channel and a position each."""
+    """Return the index of neurons in a layer's output, each given by image (row), channel and position."""
     return (rows, channels, positions[:, 0], positions[:, 1]) if output.dim() == 4 else (rows, channels)
 
 
