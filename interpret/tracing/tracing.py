@@ -111,7 +111,7 @@ class Trace(Result, dict[str, Layer]):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each layer, with the fields of `Layer`; of receptive and local fields size and stride."""
+        """Return one row per layer, with the fields of `Layer`; of receptive and local fields size and stride."""
         layers = list(self.values())
         found: dict[str, Any] = {
             name: [getattr(layer, name) for layer in layers]

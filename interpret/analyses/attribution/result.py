@@ -40,7 +40,7 @@ class Attribution(Result):
     pictures: NDArray[np.uint8] | None = None
     """[B, H, W, 3] the images."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def title(self) -> str:
@@ -61,7 +61,7 @@ class Attribution(Result):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each image: image, channel, target, score, and of a hidden neuron row and column."""
+        """Return one row per image: image, channel, target, score, and of a hidden neuron row and column."""
         found: dict[str, Any] = {"image": list(range(len(self.maps))), "channel": self.channels.tolist()}
         if self.target_names is not None:
             found["target"] = list(self.target_names)

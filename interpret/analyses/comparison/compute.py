@@ -40,7 +40,7 @@ def compare(
         before = interpret.mine(interpret.load("lenet", "models/lenet/epochs/01.safetensors"), "digits")
         after = interpret.mine(interpret.load("lenet", "models/lenet/epochs/64.safetensors"), "digits")
         changes = interpret.compare(before, after)       # in a notebook, the figure
-        changes.to_dataframe().sort_values("overlap")    # a row for each unit
+        changes.to_dataframe().sort_values("overlap")    # one row per unit
 
     The result holds four measures per unit:
 

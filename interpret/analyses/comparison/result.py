@@ -1,4 +1,4 @@
-"""The result of `interpret.compare`: how far units are excited by the same images in two networks."""
+"""The result of `interpret.compare`: the overlap of units' top-activating images in two networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class Comparison(Result):
-    """For each unit, how far the same images excite it most in two networks, such as two checkpoints."""
+    """The overlap of each unit's top-activating images in two networks, such as two checkpoints."""
 
     kind = "comparison"
     drawn_by = "interpret.analyses.comparison.figure:plot_comparison"
@@ -29,7 +29,7 @@ class Comparison(Result):
     sample: int
     """Number of images over which the correlation is taken."""
     overlap: dict[str, NDArray[np.float64]]
-    """Layer to [C]: how far the hits are the same images in the same order, from 0 to 1; see `interpret.compare`."""
+    """Layer to [C]: average overlap of the two rankings of images, from 0 to 1; see `interpret.compare`."""
     shared_images: dict[str, NDArray[np.int64]]
     """Layer to [C]: number of images among the hits of both."""
     shared_patches: dict[str, NDArray[np.int64]]
@@ -55,7 +55,7 @@ class Comparison(Result):
         return list(self.overlap)
 
     def most_changed(self, layer: str | None = None, most: int | None = None) -> list[tuple[str, int]]:
-        """Return units as (layer, unit), those with the lowest overlap first, and of equals the lowest correlation.
+        """Return units as (layer, unit), sorted by lowest overlap, then by lowest correlation.
 
         Args:
             layer: of this layer alone; None: of all.
@@ -85,7 +85,7 @@ class Comparison(Result):
 
     @property
     def sides(self) -> tuple[str, str]:
-        """What tells the one network from the other: their names, or, where these are the same, before and after."""
+        """Labels of the two networks: their names, or "before" and "after" if the names are equal."""
         return ("before", "after") if self.before == self.after else (self.before, self.after)
 
     @property
@@ -110,7 +110,7 @@ class Comparison(Result):
         )
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each unit: layer, unit, and the fields of this class."""
+        """Return one row per unit: layer, unit, and the fields of this class."""
         fields = (
             "overlap", "shared_images", "shared_patches", "correlation", "maximum_before", "maximum_after",
             "dead_before", "dead_after",

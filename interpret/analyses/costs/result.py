@@ -49,7 +49,7 @@ class NetworkCosts(Result):
         return count(len(self.names), "network")
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each network, with the fields of this class."""
+        """Return one row per network, with the fields of this class."""
         numbers = ("top1", "macs", "published_macs", "params", "published_params")
         return {"name": self.names} | {name: getattr(self, name) for name in numbers} | {"side": self.sides}
 

@@ -28,7 +28,7 @@ class FeatureMaps(Result):
     kinds: dict[str, str]
     """Layer to the class of its module."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def title(self) -> str:
@@ -40,7 +40,7 @@ class FeatureMaps(Result):
         return f"{count(len(self.maps), 'layer')}, {count(units, 'unit')}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each layer and unit: its largest and mean activation, and its share of places above zero."""
+        """Return one row per layer and unit: its largest and mean activation, and its share of places above zero."""
         flat = {layer: maps.reshape(len(maps), -1) for layer, maps in self.maps.items()}
         return stacked(
             [

@@ -63,18 +63,18 @@ def filter_images(
 
 @dataclass(frozen=True)
 class Kernels:
-    """The weights of a layer, by unit."""
+    """The weights of a layer's units."""
 
     layer: str
     weights: Tensor
     """[units, input channels of one unit, height, width]"""
     colours: str
-    """The order of the colours, "RGB" or "BGR"; empty where the input channels are no colours."""
+    """Order of the colours, "RGB" or "BGR"; "" if the input channels are not colours."""
     groups: int
 
 
 def find_kernels(model: Model, layer: str | None) -> Kernels:
-    """Return the kernels of a layer, None the first convolution, or raise an error if it has none."""
+    """Return the kernels of a layer (None: the first convolution); raise an error if it has none."""
     refuse_without_numbers(model.module)
     modules = {name: module for name, module in named_layers(model.module) if name}
     # a network that is a single layer has no named modules
@@ -116,7 +116,7 @@ def _weights_by_unit(module: nn.Module, model: Model) -> Tensor | None:
 
 
 def kernel_pictures(kernels: Kernels, scale: Scale, channel: int | None) -> Pictures:
-    """Return pictures [units, slices, h, w, 3]: one colour picture a unit, or one grey slice an input channel."""
+    """Return pictures [units, slices, h, w, 3]: one colour picture per unit, or one grey slice per input channel."""
     if scale not in get_args(Scale):
         raise unknown("scale", scale, get_args(Scale))
     weights = kernels.weights
@@ -140,7 +140,7 @@ def kernel_pictures(kernels: Kernels, scale: Scale, channel: int | None) -> Pict
 
 
 def unconnected(kernels: Kernels) -> NDArray[np.bool_]:
-    """Return [units, input channels], whether a unit has only zeros for a channel, and other weights for others."""
+    """Return [units, input channels], whether a unit has only zero weights for a channel, but not for all channels."""
     largest = kernels.weights.abs().amax(dim=(2, 3))
     found: NDArray[np.bool_] = ((largest == 0) & (largest.amax(1, keepdim=True) > 0)).numpy()
     return found

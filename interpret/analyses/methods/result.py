@@ -14,7 +14,7 @@ from interpret.support.wording import count
 
 @dataclass(repr=False, eq=False)
 class MethodComparison(Result):
-    """Maps of the same images by several methods, and how far each map depends on the target and on the image."""
+    """Maps of the same images by several methods, and how much each map depends on the target and on the image."""
 
     kind = "methods"
     drawn_by = "interpret.analyses.methods.figure:plot_methods"
@@ -26,7 +26,7 @@ class MethodComparison(Result):
     pictures: NDArray[np.uint8]
     """[B, H, W, 3] the images."""
     maps: dict[str, NDArray[np.float32]]
-    """By method, [B, H, W]: summed over the colours, with their sign, raw."""
+    """By method, [B, H, W]: signed maps, summed over the colours, not scaled."""
     targets: NDArray[np.int64]
     """[B] the class or channel that the maps are for."""
     others: NDArray[np.int64]
@@ -41,9 +41,9 @@ class MethodComparison(Result):
     same_as_image: dict[str, NDArray[np.float64]]
     """By method, [B]: rank correlation of the map with the fine detail of the image, both with their sign."""
     settings: dict[str, Any]
-    """As given to `interpret.attribute`."""
+    """The settings, as for `interpret.attribute`."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def title(self) -> str:
@@ -55,7 +55,7 @@ class MethodComparison(Result):
         return f"{count(len(self.pictures), 'image')}, {count(len(self.maps), 'method')}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each method and image: target, other, score, same_for_other, same_as_image."""
+        """Return one row per method and image: target, other, score, same_for_other, same_as_image."""
         methods = list(self.maps)
         columns = crossed(method=methods, image=range(len(self.pictures)))
         image = columns["image"]

@@ -32,21 +32,21 @@ class Predictions(Result):
     probabilities: NDArray[np.float64]
     """[N, k] their probabilities, 0 to 1."""
     truth: NDArray[np.int64]
-    """[N] the right class, −1 where it is unknown."""
+    """[N] the true class; −1 if unknown."""
     true_probabilities: NDArray[np.float64]
-    """[N] the probability of the right class; NaN where it is unknown."""
+    """[N] the probability of the true class; NaN if unknown."""
     classes: list[str] | None
     """Names of the classes; None: their numbers."""
     outputs: str = ""
-    """How the network's outputs were read: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
+    """How outputs became probabilities: "softmax", "sigmoid", "probabilities" or "log-probabilities"."""
     part: str = ""
-    """Which of several outputs was read."""
+    """Which output was used, if the network has several."""
     sources: NDArray[np.int64] | None = None
     """[N] the source that each image was taken from; None in a result of an older version."""
     class_count: int | None = None
     """Number of the network's classes."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     def class_name(self, label: int) -> str:
         """Return the name of a class."""
@@ -54,7 +54,7 @@ class Predictions(Result):
 
     @property
     def hits(self) -> NDArray[np.bool_]:
-        """[N] whether the right class is among the k."""
+        """[N] whether the true class is among the k."""
         return (self.top == self.truth[:, None]).any(1) & (self.truth >= 0)
 
     @property
@@ -66,7 +66,7 @@ class Predictions(Result):
         return f"{count(len(self.names), 'image')}, {self.top.shape[1]} classes each"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each image and rank: name, class, probability, truth ("" where it is not known)."""
+        """Return one row per image and rank: name, class, probability, truth ("" where it is not known)."""
         columns = crossed(image=range(len(self.names)), rank=range(self.top.shape[1]))
         truth = [self.class_name(label) if label >= 0 else "" for label in self.truth.tolist()]
         return columns | {

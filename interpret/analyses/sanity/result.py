@@ -31,16 +31,16 @@ class SanityCheck(Result):
     layer: str | None
     """The layer of a hidden unit; None: the network's output."""
     steps: list[str]
-    """The lowest layer that is randomised at each step; the first is the network as it is."""
+    """The lowest layer that is randomised at each step; "" for the trained network."""
     depths: NDArray[np.int64]
     """[S] number of layers with weights that are randomised at each step."""
     layers: int
     """Number of layers with weights below the target."""
     rank: dict[str, NDArray[np.float64]]
-    """By method, [B, S]: Spearman's rank correlation of the magnitudes with those of the network as it is; here and
-    below NaN where a map is constant."""
+    """By method, [B, S]: Spearman's rank correlation of the magnitudes with those of the trained network; here and
+    below, NaN if a map is constant."""
     rank_signed: dict[str, NDArray[np.float64]]
-    """The same of the maps with their sign."""
+    """The same for the signed maps."""
     ssim: dict[str, NDArray[np.float64]]
     """Structural similarity of the magnitudes, scaled by their 99th percentile."""
     pictures: NDArray[np.uint8]
@@ -52,9 +52,9 @@ class SanityCheck(Result):
     draws: NDArray[np.int64]
     """[S] the first draw of random weights that gives the target a gradient."""
     settings: dict[str, Any]
-    """As given to `interpret.attribute`."""
+    """The settings, as for `interpret.attribute`."""
     shown: str = ""
-    """The sentence on where the colours of its pictures come from; empty where a preprocessing says so."""
+    """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
     @property
     def title(self) -> str:
@@ -73,7 +73,7 @@ class SanityCheck(Result):
         return f"{count(len(self.pictures), 'image')}, {methods}, {steps}"
 
     def columns(self) -> dict[str, Any]:
-        """Return a row for each method, image and step: depth, layer, and the three measures (see `MEASURES`)."""
+        """Return one row per method, image and step: depth, layer, and the three measures (see `MEASURES`)."""
         columns = crossed(method=list(self.rank), image=range(len(self.pictures)), step=range(len(self.steps)))
         columns |= {"depth": self.depths[columns["step"]], "layer": np.array(self.steps, object)[columns["step"]]}
         return columns | {
