@@ -827,7 +827,8 @@ def test_command_over_a_study(
         and curves.distances["conv1"].shape == (5, 3)
         and curves.direction == "diagonal"
     )
-    listed = refused(capsys, monkeypatch, "plot", study, "invariance", "--out", out)
+    command(monkeypatch, "plot", study, "invariance", "--out", out, status=2)
+    listed = capsys.readouterr().err
     assert all(name in listed for name in ("invariance blur", "invariance noise", "invariance translation-diagonal"))
     assert "did you mean 'invariance noise'" in refused(capsys, monkeypatch, "plot", study, "invariance", "nois")
     assert "leave out DATA digits" in refused(capsys, monkeypatch, "probe", study, "digits")
