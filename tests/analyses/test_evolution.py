@@ -207,7 +207,7 @@ def test_a_study_keeps_it_and_it_is_drawn(tmp_path: Path) -> None:
     figure = plot(kept)
     blocks, curve = figure.axes[:2], figure.axes[2]
     for axes, layer in zip(blocks, kept.layers, strict=True):
-        assert axes.get_title(loc="left").startswith(f"{layer}: sees ")
+        assert axes.get_title(loc="left").startswith(f"{layer}: receptive field ")
         assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "5"]
         assert [text.get_text() for text in axes.get_yticklabels()] == [str(unit) for unit in kept.units[layer]]
         assert len(axes.lines) == kept.jumps[layer].sum(), "one bar a jump"

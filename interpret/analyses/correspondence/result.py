@@ -87,9 +87,9 @@ class Correspondence(Result):
     def reading(self) -> str:
         return (
             "Δ is the share of a layer's features that change with a different sign (up, down or not at all) in two "
-            f"images when the same part is masked in both, mean over all pairs of {count(self.images, 'image')}, ± "
-            "standard error over images. Where a part lies below random masks of its size, the layer answers to it "
-            f"alike in different images. Random masks lie at {count(self.draws, 'place')}, of each image's own (as in "
-            "Zeiler & Fergus 2014, Table 1) or the same in all images: the second tells what comes of the part from "
-            "what comes of its place."
+            f"images when the same part is masked in both: the mean over all pairs of {count(self.images, 'image')}, ± "
+            "the standard error over images. If Δ is smaller for a part than for random masks of its size, its "
+            "features change alike in different images. The random masks lie at "
+            f"{count(self.draws, 'place')}, drawn for each image (as in Zeiler & Fergus 2014, Table 1) or the same in "
+            "all images: comparing the two separates the effect of the part from that of its place."
         )

@@ -101,8 +101,8 @@ def _draw_block(axes: Axes, result: Evolution, layer: str, show: str, wide: floa
     axes.set_xlabel("epoch", labelpad=1)
     axes.set_ylabel("unit", labelpad=2)
     height, width = signals.shape[-2:]
-    sees, size = f": sees {height} × {width} px", points("axes.title")
-    axes.set_title(fit(layer, wide - width_of(sees, size), size) + sees, loc="left")
+    field, size = f": receptive field {height} × {width} px", points("axes.title")
+    axes.set_title(fit(layer, wide - width_of(field, size), size) + field, loc="left")
 
 
 def _draw_movement(axes: Axes, result: Evolution, wide: float) -> None:

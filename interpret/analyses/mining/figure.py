@@ -124,7 +124,7 @@ def plot_unit(
         row, column = unit.positions[rank].tolist()
         name = f"image {unit.images[rank]}" if unit.names is None else unit.names[rank]
         cells.append(Cell(pictures[rank], f"{unit.values[rank]:.4g} at ({row}, {column})\n{name}"))
-    by = "" if chosen is None else f": patches, and what in them it answers to ({chosen})"
+    by = "" if chosen is None else f": patches and their projections ({chosen})"
     most = 1 if chosen is None else 2
     across = min(PAIRS_ACROSS * (3 - most), max(len(cells), 2))
     return Tiles(in_rows(cells, across), across, f"{unit.title}{by}", most=most).draw(width, figsize, ax)

@@ -185,7 +185,7 @@ class Miner:
         source = self.data.source_name(int(self.data.sources[found.items[row]]))
         return InterpretError(
             f"layer {name!r} gives {found.values[:, self._columns[name]][row, unit].item()} in unit {unit} on image "
-            f"{int(found.items[row])} ({source}): mend the weights or leave the image out"
+            f"{int(found.items[row])} ({source}): check the weights, or leave the image out"
         )
 
 

@@ -193,9 +193,8 @@ class MinedLayer(Result):
     @property
     def reading(self) -> str:
         return (
-            f"The units of {self.name or 'the layer'} with the strongest activations, strongest first: of each, the "
-            "windows of the images that excite it most, as its neuron sees them, and above them its number and its "
-            "strongest activation."
+            f"The units of {self.name or 'the layer'} with the strongest activations, strongest first. Each has its "
+            "number, its strongest activation, and the receptive fields of its top-activating images."
         )
 
     def columns(self) -> dict[str, Any]:
@@ -325,7 +324,7 @@ class Mined(Result, Mapping[str, MinedLayer]):
 
     @property
     def title(self) -> str:
-        return f"What excites the units of {self.model}" if self.model else "What excites a network's units"
+        return f"Top-activating images of {self.model}" if self.model else "Top-activating images"
 
     @property
     def extent(self) -> str:
@@ -336,8 +335,8 @@ class Mined(Result, Mapping[str, MinedLayer]):
     @property
     def reading(self) -> str:
         return (
-            "A row for each layer: its most active units, strongest first, each by the window of the image that "
-            f"excites it most, as its neuron sees it. Found by {self.model or 'the network'} in "
+            "One row per layer: its most active units, strongest first, each with the receptive field in its "
+            f"top-activating image. Found by {self.model or 'the network'} in "
             f"{count(self.searched, 'image') if self.searched else 'images'} of {self.data or 'the data'}."
         )
 

@@ -117,9 +117,9 @@ class Unit(Result):
     @property
     def reading(self) -> str:
         return (
-            f"The images that excite unit {self.unit} of {self.layer} most, strongest first: on the left of each pair "
-            "the window that the neuron sees, on the right what in it the neuron answers to, grey where nothing does. "
-            "Below, its activation and the row and column of the neuron in the feature map."
+            f"The top-activating images of unit {self.unit} of {self.layer}, strongest first. Each pair shows the "
+            "neuron's receptive field and its projection, grey where it is zero. Below: the activation, and the "
+            "neuron's row and column in the feature map."
         )
 
     def columns(self) -> dict[str, Any]:

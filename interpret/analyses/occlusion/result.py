@@ -98,10 +98,10 @@ class Occlusion(Result):
         height, width = self.size
         followed = f"the summed activation of the feature map of {self.layer} that is strongest without it, "
         which = "class that is most probable without it" if self.predicted else "true class"
-        projected = "The projections show what in this image, and in others, the same feature map answers to. "
+        projected = "The projections show which pixels activate the same feature map, in this image and in others. "
         return (
             f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
-            f"answers again. Each map shows at the square's place what was measured with the square there: "
+            f"runs again. Each map shows at the square's position what was measured with the square there: "
             f"{followed if self.layer else ''}the probability of the {which}, and the most probable class. "
             f"Where a map is dark, the network needs what the square hides. {in_words(self.outputs, self.part)} "
             f"{projected if self.layer else ''}"

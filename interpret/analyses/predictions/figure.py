@@ -52,7 +52,7 @@ def key_of(result: Predictions) -> list[Key]:
     if not (result.truth >= 0).any():
         return []
     right, other = _colours()
-    return [(Patch(color=right), "right class"), (Patch(color=other), "other class")]
+    return [(Patch(color=right), "correct class"), (Patch(color=other), "other class")]
 
 
 def prediction_panels(result: Predictions, images: Iterable[int], least: float = 1.6) -> list[Panel]:

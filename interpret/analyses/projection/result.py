@@ -61,7 +61,7 @@ class Projections(Result):
 
     @property
     def title(self) -> str:
-        return f"What neurons of {self.layer} answer to" if self.layer else "What neurons answer to"
+        return f"Projections of neurons of {self.layer}" if self.layer else "Projections of neurons"
 
     @property
     def extent(self) -> str:
@@ -72,10 +72,9 @@ class Projections(Result):
     @property
     def reading(self) -> str:
         return (
-            f"Neurons of {self.layer} of {self.model}: on the left of each pair the window of the image that the "
-            f"neuron sees, on the right what in it the neuron answers to by the rule {self.rule!r}, grey where nothing "
-            "does. Below, which unit it is and in which image, its activation, and its row and column in the feature "
-            f"map.{self.shown and ' ' + self.shown}"
+            f"Neurons of {self.layer} of {self.model}. Each pair shows the neuron's receptive field in the image, and "
+            f"its projection by the rule {self.rule!r}, grey where it is zero. Below: unit, image, activation, and row "
+            f"and column in the feature map.{self.shown and ' ' + self.shown}"
         )
 
     def columns(self) -> dict[str, Any]:
