@@ -78,6 +78,35 @@ def share(fraction: float) -> str:
     return f"{percent:.{digits}f}{THIN}%"
 
 
+def duration(seconds: float) -> str:
+    """Return a time in the one or two units that matter.
+
+    >>> [duration(seconds) for seconds in (0.0042, 3.21, 36.4, 259, 7300, 200_000)]
+    ['0.0\u202fs', '3.2\u202fs', '36\u202fs', '4\u202fmin 19\u202fs', '2\u202fh 1\u202fmin', '2\u202fd 7\u202fh']
+    """
+    if seconds < 10:
+        return f"{seconds:.1f}{THIN}s"
+    whole = round(seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{THIN}{unit}" + (f" {rest}{THIN}{name}" if rest else "")
+    return f"{whole}{THIN}s"
+
+
+def storage(size: float) -> str:
+    """Return a number of bytes.
+
+    >>> [storage(size) for size in (640, 24_000, 191_000_000)]
+    ['640\u202fB', '24.0\u202fkB', '191\u202fMB']
+    """
+    for scale, unit in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= scale:
+            short = size / scale
+            return f"{short:.{2 if short < 10 else 1 if short < 100 else 0}f}{THIN}{unit}"
+    return f"{size:.0f}{THIN}B"
+
+
 def product(sides: Iterable[int]) -> str:
     """Return the sides of an array or a window.
 

@@ -32,7 +32,6 @@ from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
 from interpret.support.files import any_file, never, replacing, write_text
 from interpret.support.interrupts import interrupts_delayed
-from interpret.support.progress import progress
 
 # the package
 
@@ -78,13 +77,6 @@ def test_no_function_hides_a_module_of_its_name() -> None:
     folder = Path(interpret.__file__).parent
     modules = {file.stem for file in folder.glob("*.py")} | {file.name for file in folder.iterdir() if file.is_dir()}
     assert not modules & set(interpret.__all__)
-
-
-def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress(3, "counting") as bar:
-        for _ in range(3):
-            bar.update()
-    assert capsys.readouterr() == ("", "")
 
 
 # errors
