@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -14,8 +15,11 @@ from interpret.network.dry_run import DryRun
 from interpret.network.model import Model
 from interpret.network.modes import frozen
 from interpret.network.wrappers import refuse_without_numbers
+from interpret.support.recording import add_facts
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 class Execution:
@@ -56,6 +60,7 @@ class Execution:
         alike = len(copies) > 1 and self.dry_run.copies_answer_the_same(copies)
         networks = copies if alike else [self.module]
         self._workers = len(networks)
+        logger.debug("%d batches at once, %d threads each", len(networks), threads_each(len(networks)))
         return run_side_by_side(networks, jobs)
 
     def beside_workers(self) -> AbstractContextManager[None]:
@@ -106,7 +111,18 @@ def prepared(
                 layout = torch.contiguous_format
                 for tensor, data in zip(tensors, plain, strict=True):
                     tensor.data = data
+        add_facts(device=device_name(target), threads=torch.get_num_threads())
+        logger.info("%s runs on %s, %s", model.name, device_name(target), str(layout).removeprefix("torch."))
         yield Execution(module, target, layout, dry_run, images.shape[1:])
+
+
+def device_name(device: torch.device) -> str:
+    """Return a device with the name of the card.
+
+    >>> device_name(torch.device("cpu"))
+    'cpu'
+    """
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 @contextmanager

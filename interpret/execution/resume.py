@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,6 +29,8 @@ SAVE_EVERY = 60.0
 MADE_BY = "interpret: unfinished work"
 
 Part = TypeVar("Part")
+
+logger = logging.getLogger(__name__)
 
 
 class Unfinished:
@@ -72,7 +75,9 @@ class Unfinished:
             return {}
         with safe_open(self.file, "pt") as stored:
             if stored.metadata()["settings"] != self.settings:
+                logger.info("%s is unfinished work with other settings: starting over", self.file)
                 return {}
+            logger.info("continuing from %s", self.file)
             return {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
 
     def process(
@@ -100,6 +105,7 @@ class Unfinished:
             tensors = {key: value.contiguous() for key, value in found.items()}
             with replacing(self.file, holds_unfinished) as new:
                 new.write_bytes(save(tensors, {"settings": self.settings, "made_by": MADE_BY}))
+            logger.info("saved unfinished work in %s", self.file)
         self._saved = time.monotonic()
 
     def refuse_others(self, names: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from interpret.images.folder import UnreadableImage
 from interpret.images.sources import Images
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.interrupts import interrupts_delayed, interrupts_ignored
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -76,6 +79,7 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
                 if not isinstance(error, UnreadableImage):
                     raise error
                 images.skipped[error.name] = error.reason
+                logger.info("skipped %r: %s", error.name, error.reason)
             if batch is not None:
                 read += len(batch.items)
                 images.labels[batch.items.numpy()] = batch.labels.numpy()  # some data sets give labels only when read

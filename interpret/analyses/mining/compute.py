@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
+from interpret.support.recording import add_facts
 from interpret.tracing.tracing import layer_with_units, trace
+
+logger = logging.getLogger(__name__)
 
 
 def mine(
@@ -152,4 +156,6 @@ def remaining_batches(
 ) -> Iterator[Batch]:
     """Read the images that a miner has not seen yet, in batches of the given size or the device's default."""
     size = default_batch_size(miner.data, device) if batch_size is None else batch_size
+    add_facts(batch_size=size, workers=workers)
+    logger.info("mining %d layers in batches of %d, read by %d processes", len(miner.layers), size, workers)
     return batches(miner.data, size, workers, start=miner.seen_items)

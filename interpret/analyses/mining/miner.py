@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 
@@ -26,6 +27,8 @@ DENSITY_SAMPLE_SIZE = 32
 """Number of images of the sample on which positions above zero are counted."""
 FLUSH_SIZE = 64
 """Number of waiting images from which on their batches are added to the hits and statistics."""
+
+logger = logging.getLogger(__name__)
 
 
 class Miner:
@@ -88,6 +91,8 @@ class Miner:
         refused = [name for name in gone if name in self._named or none_left or self._columns]
         if refused:
             raise error(refused[0])
+        for name in gone:
+            logger.info("left out: %s", error(name))
         self.layers = [name for name in self.layers if name not in gone]
 
     def update(self, found: BatchMaxima) -> None:
