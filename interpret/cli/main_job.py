@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +68,7 @@ def gallery(
     """
     from interpret.gallery import check_target, write_gallery
     from interpret.study.study import Study
+    from interpret.study.timings import timed
 
     out = out or Path("interpret-gallery")
     check_target(out)
@@ -79,7 +81,9 @@ def gallery(
         opened = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
         _mine(opened, layers, k, seed)
         opened.project(layers, rules)
-    say(f"Open {write_gallery(opened, out, context=context)}")
+    with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
+        page = write_gallery(opened, out, context=context)
+    say(f"Open {page}")
 
 
 def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:

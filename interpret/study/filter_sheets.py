@@ -9,6 +9,7 @@ from torch import nn
 from interpret.analyses.filters.sheet import tiled_filter_sheet
 from interpret.study.filter_tiles import write_filter_sheet
 from interpret.support.files import replacing
+from interpret.support.progress import progress
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -20,10 +21,17 @@ def draw_filter_sheets(study: Study, every: bool) -> None:
     modules = dict(model.module.named_modules())
     convolutions = [layer["name"] for layer in study.layers if isinstance(modules[layer["name"]], nn.Conv2d)]
     mined = set(study.mined_layers)
-    for name in convolutions:
-        wanted = name == convolutions[0] or (every and name in mined and max(modules[name].kernel_size) > 1)
-        if not wanted or study.filter_sheet(name).exists():
-            continue
-        study.write_info()
-        with replacing(study.filter_sheet(name)) as new:
-            write_filter_sheet(new, *tiled_filter_sheet(model, name))
+    wanted = [
+        name
+        for name in convolutions
+        if name == convolutions[0] or (every and name in mined and max(modules[name].kernel_size) > 1)
+    ]
+    missing = [name for name in wanted if not study.filter_sheet(name).exists()]
+    if not missing:
+        return
+    with progress(len(missing), "drawing filters", "layer") as bar:
+        for name in missing:
+            study.write_info()
+            with replacing(study.filter_sheet(name)) as new:
+                write_filter_sheet(new, *tiled_filter_sheet(model, name))
+            bar.update()

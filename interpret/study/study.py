@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from interpret.analyses.mining.result import Subject
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file, write_study_file
 from interpret.study.reader import StudyReader
+from interpret.study.timings import timed
 from interpret.support.errors import InterpretError, warn
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from interpret.images.sources import Images
     from interpret.network.model import Model
     from interpret.tracing.tracing import Trace
+
+
+logger = logging.getLogger(__name__)
 
 
 class Study(StudyReader):
@@ -79,6 +84,7 @@ class Study(StudyReader):
         if (self.path / "study.json").exists():
             self.info = read_study_file(self.path)
             computing.check_is_of(self, described)
+            logger.info("continuing the study %s, %d layers of which are mined", self.path, len(self.mined_layers))
         else:
             computing.check_is_new(self.path)
             self.info = described | {"made_from": dict(made_from or {})}  # written with the first result
@@ -103,10 +109,12 @@ class Study(StudyReader):
         self.note_skipped()
         self.write_info()
         result.save(self.result_file(result.kind, name))
+        logger.info("kept %s in %s", f"{result.kind} {name}".strip(), self.path)
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; interrupted mining continues where it stopped."""
-        _computing().mine_layers(self, layers, k, seed)
+        with timed(self.path, "mining"):
+            _computing().mine_layers(self, layers, k, seed)
 
     def project(
         self,
@@ -120,15 +128,18 @@ class Study(StudyReader):
         Layers that have both are skipped, and an interrupted projection continues where it stopped. Projections with
         `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
         """
-        _computing().project_layers(self, layers, rule, overlap)
+        with timed(self.path, "projection"):
+            _computing().project_layers(self, layers, rule, overlap)
 
     def draw_filters(self, every: bool = False) -> None:
         """Draw the filters of the first convolution, or of every mined one whose kernels are larger than 1 × 1."""
-        _computing().draw_filter_sheets(self, every)
+        with timed(self.path, "filters"):
+            _computing().draw_filter_sheets(self, every)
 
     def connect(self) -> None:
         """Find which layers feed which, and the strongest weights between the units of mined layers."""
-        _computing().connect_layers(self)
+        with timed(self.path, "connections"):
+            _computing().connect_layers(self)
 
     def find_activation_range_examples(self) -> None:
         """Keep examples from each mined unit's whole range of activations, and the sample's inputs as pictures.
@@ -136,7 +147,8 @@ class Study(StudyReader):
         Mining keeps the maxima on the sample. This runs the sample once more, to find their positions and the
         likeliest classes of each image. Layers that have their examples are skipped.
         """
-        _computing().find_range_examples(self)
+        with timed(self.path, "activation range"):
+            _computing().find_range_examples(self)
 
     def spread(self) -> None:
         """Call `find_activation_range_examples`, by its old name."""
@@ -150,7 +162,8 @@ class Study(StudyReader):
         classifier, or its classes have no names, the study keeps the reason instead. What is known is not computed
         again.
         """
-        _computing().predict_sources(self)
+        with timed(self.path, "predictions"):
+            _computing().predict_sources(self)
 
     # for what computes
 

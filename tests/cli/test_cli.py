@@ -18,6 +18,7 @@ from PIL import Image
 
 import interpret
 from helpers.commands import refused, run_apart
+from helpers.files import contents
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
 from interpret.cli.subjects import absolute_spec
@@ -323,11 +324,8 @@ def test_an_interrupted_analysis_continues_to_the_same_study(
             return exit_.code
         return 0
 
-    def files(study: Path) -> dict[str, bytes]:
-        return {str(file.relative_to(study)): file.read_bytes() for file in study.rglob("*") if file.is_file()}
-
     assert not outcome(tmp_path / "whole")
-    whole = files(tmp_path / "whole")
+    whole = contents(tmp_path / "whole")
     assert not any("unfinished" in name for name in whole)
     kept: set[str] = set()
     patience, attempts = 5.0, 0
@@ -336,10 +334,10 @@ def test_an_interrupted_analysis_continues_to_the_same_study(
         assert (
             capsys.readouterr().err.strip().splitlines()[-1].startswith("interpret: Interrupted. Finished work is kept")
         )
-        kept |= {name for name in files(tmp_path / "study") if "unfinished" in name}
+        kept |= {name for name in contents(tmp_path / "study") if "unfinished" in name}
         attempts, patience = attempts + 1, patience + 6
     assert attempts > 1 and (kept or verb == "occlude"), kept
-    assert files(tmp_path / "study") == whole
+    assert contents(tmp_path / "study") == whole
 
 
 @pytest.mark.slow

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from interpret.study.timings import TIMINGS
+
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file in a folder by its path."""
-    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+    """Return the bytes of every file in a folder by its path, without how long the parts of a study took."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and file.name != TIMINGS]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def noise(height: int = 20, width: int = 30, seed: int = 0) -> Image.Image:
