@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interpret.cli.answers import say
+from interpret.cli.answers import note, say
 from interpret.cli.options import (
     BatchSize,
     Crops,
@@ -114,10 +113,9 @@ def probe(
             resume_from=kept_in and kept_in / f"{name}.safetensors",
         )
         found.append(curves)
-    if all(curves.probabilities is None for curves in found):
-        print("No labels: the curves come without probabilities; see --labels.", file=sys.stderr)
-    for curves in found:
         subject.keep(curves, curves.name)
+    if all(curves.probabilities is None for curves in found):
+        note("No labels: the curves come without probabilities; see --labels.")
     write_figure(plot_invariance(*found), out)
     subject.finish("probe")
     say(f"Open {out}")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
+
+from interpret.cli.logs import error_stream, logging_to_error_stream
+
+logger = logging.getLogger("interpret.cli")
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells use it."""
@@ -20,18 +25,24 @@ def say(text: str) -> None:
     print(text)
 
 
+def note(text: str, **fields: Any) -> None:
+    """Print a line beside the output, to the error stream; the fields come with it in a log of JSON objects."""
+    logger.info("%s", text, extra={"fields": fields})
+
+
 def say_skipped(images: Any) -> None:
     """Print how many files of the data could not be read, and name the first one."""
     if getattr(images, "skipped", None):
         count, (file, reason) = len(images.skipped), next(iter(images.skipped.items()))
         others = f" and {count - 1} more" if count > 1 else ""
         total = count + images.count_readable()[1]
-        print(f"{count} of {total:,} files could not be read: {file} ({reason}){others}", file=sys.stderr)
+        text = f"{count} of {total:,} files could not be read: {file} ({reason}){others}"
+        note(text, skipped=count, files=total)
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:
     """Print an error and exit."""
-    print(f"interpret: {sentence}", file=sys.stderr)
+    logger.error("interpret: %s", sentence, extra={"fields": {"status": status}})
     sys.exit(status)
 
 
@@ -41,15 +52,22 @@ def in_one_sentence() -> Iterator[None]:
 
     Each warning is printed once, without the line of code that raises it.
     """
+    with logging_to_error_stream(), _logged_as_sentences():
+        yield
+
+
+@contextmanager
+def _logged_as_sentences() -> Iterator[None]:
+    """Log errors and warnings as sentences; exit after an error."""
     before = warnings.showwarning
     said = set()
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> None:
-        if not issubclass(category, UserWarning):
+        if not issubclass(category, UserWarning) and not error_stream.json_lines:
             before(message, category, *where, **line)
         elif str(message) not in said:
             said.add(str(message))
-            print(f"interpret: {message}", file=sys.stderr)
+            logger.warning("interpret: %s", message, extra={"fields": {"category": category.__name__}})
 
     warnings.showwarning = show
     try:
@@ -74,6 +92,9 @@ def in_one_sentence() -> Iterator[None]:
             fail("the memory is full: use a smaller --batch-size, fewer --layers, or smaller images")
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
+        if error_stream.json_lines:
+            logger.critical("interpret: %s: %s", type(error).__name__, error, exc_info=True)
+            sys.exit(1)
         raise
     finally:
         warnings.showwarning = before

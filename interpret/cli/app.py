@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from interpret.cli import analyses, main_job, publishing
-from interpret.cli.answers import INTERRUPTED, in_one_sentence, say
+from interpret.cli.answers import INTERRUPTED, fail, in_one_sentence, say
+from interpret.cli.logs import LogJson, Verbose, error_stream, logged
 
 app = typer.Typer(
     help="Look inside convolutional networks: show what activates each unit.",
@@ -39,7 +40,7 @@ for verb in (
     main_job.summary,
     main_job.train,
 ):
-    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(verb)
+    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(logged(verb))
 
 
 def _show_version(requested: bool) -> None:
@@ -55,8 +56,10 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
     ] = False,
+    verbose: Verbose = 0,
+    log_json: LogJson = False,
 ) -> None:
-    pass
+    error_stream.choose(verbose, log_json)
 
 
 def main() -> None:
@@ -71,6 +74,9 @@ def main() -> None:
             raise KeyboardInterrupt from None
         except Exception as error:
             if hasattr(error, "format_message"):  # an invalid command line
+                if "--log-json" in sys.argv:  # it may stand after what is invalid
+                    error_stream.choose(0, True)
+                    fail(error.format_message())
                 error.show()  # type: ignore[attr-defined]
                 sys.exit(2)
             raise

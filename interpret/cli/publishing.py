@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from interpret.cli.answers import fail, say
+from interpret.cli.answers import fail, note, say
 from interpret.cli.reading import read_names
 
 
@@ -47,7 +46,7 @@ def plot(
     result = opened.result(*fitting[0])
     target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
     write_figure(draw(result, read_names(panels), width=width), target)
-    print(f"{result.title}. {result.reading}", file=sys.stderr)
+    note(f"{result.title}. {result.reading}")
     say(f"Open {target}")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from interpret.cli.answers import fail, say, say_skipped
+from interpret.cli.answers import fail, note, say, say_skipped
+from interpret.support.recording import current_recording
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -37,11 +37,16 @@ class Opened(NamedTuple):
             discard(folder.parent, [str(path.relative_to(folder.parent)) for path in kept])
 
     def keep(self, result: Any, name: str = "") -> None:
-        """Keep a result in the study, if there is one, and print how to read it."""
+        """Keep a result in the study, if there is one, with how long it took, and print how to read it."""
+        from interpret.study.timings import record_timing
+
         if self.study is not None:
             self.study.keep(result, name)
+            if work := current_recording():
+                record_timing(self.study.path, f"{result.kind} {name}".strip(), work)
+                work.restart()
         say_skipped(self.images)
-        print(f"{result.title}. {result.reading}", file=sys.stderr)
+        note(f"{result.title}. {result.reading}")
 
     def publish(self, result: Any, out: Path, name: str = "") -> None:
         """Keep a result, draw it, and print which file to open."""
@@ -200,7 +205,7 @@ def absolute_weights(weights: str) -> str:
 
 def print_origin(model: Any) -> Any:
     """Print where the weights come from, and return the model."""
-    print(f"{model.name}: {model.origin}" if model.origin else model.name, file=sys.stderr)
+    note(f"{model.name}: {model.origin}" if model.origin else model.name)
     return model
 
 
