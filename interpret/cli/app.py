@@ -36,6 +36,7 @@ for verb in (
     analyses.sanity,
     publishing.plot,
     publishing.report,
+    publishing.study,
     main_job.filters,
     main_job.summary,
     main_job.train,

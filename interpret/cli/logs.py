@@ -71,7 +71,7 @@ class ErrorStream(logging.Handler):
             found["rank"] = int(os.environ["RANK"])
         if record.exc_info:
             found["traceback"] = logging.Formatter().formatException(record.exc_info)
-        return json.dumps(found | getattr(record, "fields", {}), ensure_ascii=False, default=str)
+        return json.dumps(found | getattr(record, "fields", {}), default=str)
 
     def choose(self, verbose: int, log_json: bool) -> None:
         """Add to what was chosen before: an option counts before the subcommand and after it."""

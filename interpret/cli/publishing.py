@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -58,3 +59,15 @@ def report(
     from interpret.report.writer import write_report
 
     say(f"Open {write_report(study, out)}")
+
+
+def study(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with each run's times.")] = False,
+) -> None:
+    """Say what a study holds, from which weights and data, how long each part took and what was skipped."""
+    from interpret.study.overview import overview, overview_text
+    from interpret.study.reader import StudyReader
+
+    found = overview(StudyReader(study))
+    say(json.dumps(found, indent=1) if as_json else overview_text(found))
