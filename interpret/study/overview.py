@@ -86,7 +86,8 @@ def _took(part: str, timings: Iterable[dict[str, Any]]) -> dict[str, Any]:
             own["seconds"] = round(own["seconds"] + step["seconds"], 3)
     for own in steps.values():
         own["per_second"] = round(own["count"] / own["seconds"], 3) if own["seconds"] else None
-    last = {key: runs[-1][key] for key in ("device", "threads", "batch_size", "workers", "ranks") if key in runs[-1]}
+    on = ("device", "threads", "batch_size", "workers", "ranks")
+    last: dict[str, Any] = {key: runs[-1][key] for key in on if key in runs[-1]}
     return {
         "part": part,
         "outcome": runs[-1]["outcome"],
