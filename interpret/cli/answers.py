@@ -16,6 +16,8 @@ logger = logging.getLogger("interpret.cli")
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells use it."""
+TERMINATED = 143
+"""The exit status after SIGTERM."""
 EXAMPLE_PACKAGES = ("scipy", "mlxtend")
 """Packages that the examples import."""
 
@@ -69,13 +71,18 @@ def _logged_as_sentences() -> Iterator[None]:
             said.add(str(message))
             logger.warning("interpret: %s", message, extra={"fields": {"category": category.__name__}})
 
+    from interpret.support.interrupts import terminated_like_interrupted
+
     warnings.showwarning = show
+    terminated: list[int] = []
     try:
-        yield
+        with terminated_like_interrupted() as terminated:
+            yield
     except KeyboardInterrupt:
         fail(
-            "Interrupted. Finished work is kept in the study or model folder; the same command continues from there.",
-            INTERRUPTED,
+            f"{'Terminated' if terminated else 'Interrupted'}. Finished work is kept in the study or model folder; the "
+            "same command continues from there.",
+            TERMINATED if terminated else INTERRUPTED,
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,7 @@ import typer
 from interpret.cli import analyses, main_job, publishing
 from interpret.cli.answers import INTERRUPTED, fail, in_one_sentence, say
 from interpret.cli.logs import LogJson, Verbose, error_stream, logged
+from interpret.cli.subjects import held
 
 app = typer.Typer(
     help="Look inside convolutional networks: show what activates each unit.",
@@ -81,3 +82,5 @@ def main() -> None:
                 error.show()  # type: ignore[attr-defined]
                 sys.exit(2)
             raise
+        finally:
+            held.close()

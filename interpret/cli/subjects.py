@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,10 @@ from interpret.support.recording import current_recording
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
+
+
+held = ExitStack()
+"""The lock of the study that the command computes into, until the command ends."""
 
 
 class Opened(NamedTuple):
@@ -138,7 +143,7 @@ def open_study(
     batch_size: int | None = None,
     outputs: str | None = None,
 ) -> Study:
-    """Start a study, or continue it."""
+    """Start a study, or continue it, and hold its lock until the command ends."""
     from interpret.images.opening import NAMED, open_images
     from interpret.loading.loading import known_models, load
     from interpret.study.study import Study
@@ -146,7 +151,7 @@ def open_study(
     if not (folder / "study.json").exists():
         refuse_among_images(folder, data, "the study")
     loaded = print_origin(load(model, weights, outputs=outputs))
-    return Study(
+    study = Study(
         folder,
         loaded,
         open_images(data, loaded, crops=crops),  # type: ignore[arg-type]
@@ -162,6 +167,8 @@ def open_study(
         | {"crops": crops, "dtype": dtype}
         | ({} if outputs is None else {"outputs": outputs}),
     )
+    held.enter_context(study.working())
+    return study
 
 
 def refuse_among_images(folder: Path, data: str, what: str) -> None:

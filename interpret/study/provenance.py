@@ -16,6 +16,7 @@ from interpret.network.model import Model
 from interpret.results.study_file import FORMAT
 from interpret.study.reader import StudyReader, local_field
 from interpret.support.errors import InterpretError
+from interpret.support.files import WORKSPACE
 from interpret.tracing.receptive_field import ReceptiveField
 from interpret.tracing.tracing import Layer, Trace
 
@@ -91,8 +92,18 @@ def check_is_new(path: Path) -> None:
     Raises:
         InterpretError: the path is a file, or a folder with other content than unfinished work.
     """
-    if path.exists() and not (path.is_dir() and all(one.name in UNFINISHED_FOLDERS for one in path.iterdir())):
+    if path.exists() and not (path.is_dir() and all(_may_come_first(one) for one in path.iterdir())):
         raise InterpretError(f"{path} exists and is no study: choose another folder")
+
+
+def _may_come_first(path: Path) -> bool:
+    """Return whether a path in a study's folder may be older than the study: after a crash, or in a second process."""
+    return (
+        path.name in UNFINISHED_FOLDERS
+        or path.name.startswith(WORKSPACE)
+        # as earlier versions left it behind
+        or (path.name.startswith(".study.json.") and not any(path.rglob("*")))
+    )
 
 
 def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from interpret.results.study_file import read_study_file, write_study_file
 from interpret.study.reader import StudyReader
 from interpret.study.timings import timed
 from interpret.support.errors import InterpretError, warn
+from interpret.support.files import sweep_tree
+from interpret.support.locks import locked
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -80,22 +84,45 @@ class Study(StudyReader):
         self.dtype: torch.dtype | None = computing.autocast_type(dtype)
         shape = tuple(computing.first_images(self.data).shape[1:])
         self.traced: Trace = computing.trace(self.model, shape)
-        described = computing.describe(self.model, self.data, dtype, self.traced, shape)
-        if (self.path / "study.json").exists():
-            self.info = read_study_file(self.path)
-            computing.check_is_of(self, described)
-            logger.info("continuing the study %s, %d layers of which are mined", self.path, len(self.mined_layers))
-        else:
-            computing.check_is_new(self.path)
-            self.info = described | {"made_from": dict(made_from or {})}  # written with the first result
+        self._described = computing.describe(self.model, self.data, dtype, self.traced, shape)
+        self._described |= {"made_from": dict(made_from or {})}
+        self._read_info()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Study:
         """Open a study to read, and to keep results in; needs neither torch, nor the model, nor the data."""
         study = cls.__new__(cls)
         StudyReader.__init__(study, path)
-        study.model, study.data = None, None
+        study.model, study.data, study._described = None, None, None
+        study._known = _version(study.path / "study.json")
         return study
+
+    def _read_info(self) -> None:
+        """Read study.json, and check that it is of this model and data; without one, begin a study."""
+        self._known = _version(self.path / "study.json")
+        if self._known is not None:
+            self.info = read_study_file(self.path)
+            if self._described is not None:
+                _computing().check_is_of(self, self._described)
+                logger.info("continuing the study %s, %d layers of which are mined", self.path, len(self.mined_layers))
+        elif self._described is not None:
+            _computing().check_is_new(self.path)
+            self.info = deepcopy(self._described)  # written with the first result
+
+    @contextmanager
+    def working(self, part: str | None = None) -> Iterator[None]:
+        """Hold the study's lock, so that no other process writes into it; wait for one that does.
+
+        Every method that computes holds it. Hold it around several of them, or around an analysis whose result is kept,
+        to leave no other process between them. How long a `part` of the work took is recorded.
+        """
+        with locked(self.path) as newly:
+            if newly:
+                sweep_tree(self.path)
+                if _version(self.path / "study.json") != self._known:  # another process has worked meanwhile
+                    self._read_info()
+            with nullcontext() if part is None else timed(self.path, part):
+                yield
 
     @property
     def _subject(self) -> Subject:
@@ -106,14 +133,15 @@ class Study(StudyReader):
 
         The name tells results of one kind apart: the transform of an invariance probe, the layer of an evolution.
         """
-        self.note_skipped()
-        self.write_info()
-        result.save(self.result_file(result.kind, name))
+        with self.working():
+            self.note_skipped()
+            self.write_info()
+            result.save(self.result_file(result.kind, name))
         logger.info("kept %s in %s", f"{result.kind} {name}".strip(), self.path)
 
     def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
         """Mine the layers that have not been mined; interrupted mining continues where it stopped."""
-        with timed(self.path, "mining"):
+        with self.working("mining"):
             _computing().mine_layers(self, layers, k, seed)
 
     def project(
@@ -128,17 +156,17 @@ class Study(StudyReader):
         Layers that have both are skipped, and an interrupted projection continues where it stopped. Projections with
         `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
         """
-        with timed(self.path, "projection"):
+        with self.working("projection"):
             _computing().project_layers(self, layers, rule, overlap)
 
     def draw_filters(self, every: bool = False) -> None:
         """Draw the filters of the first convolution, or of every mined one whose kernels are larger than 1 × 1."""
-        with timed(self.path, "filters"):
+        with self.working("filters"):
             _computing().draw_filter_sheets(self, every)
 
     def connect(self) -> None:
         """Find which layers feed which, and the strongest weights between the units of mined layers."""
-        with timed(self.path, "connections"):
+        with self.working("connections"):
             _computing().connect_layers(self)
 
     def find_activation_range_examples(self) -> None:
@@ -147,7 +175,7 @@ class Study(StudyReader):
         Mining keeps the maxima on the sample. This runs the sample once more, to find their positions and the
         likeliest classes of each image. Layers that have their examples are skipped.
         """
-        with timed(self.path, "activation range"):
+        with self.working("activation range"):
             _computing().find_range_examples(self)
 
     def spread(self) -> None:
@@ -162,7 +190,7 @@ class Study(StudyReader):
         classifier, or its classes have no names, the study keeps the reason instead. What is known is not computed
         again.
         """
-        with timed(self.path, "predictions"):
+        with self.working("predictions"):
             _computing().predict_sources(self)
 
     # for what computes
@@ -180,6 +208,7 @@ class Study(StudyReader):
     def write_info(self) -> None:
         """Write study.json."""
         write_study_file(self.path, self.info)
+        self._known = _version(self.path / "study.json")
 
     def note_skipped(self) -> None:
         """Note which images did not decode: study.json lists them, and does not count them."""
@@ -187,6 +216,15 @@ class Study(StudyReader):
             items, sources = self.data.count_readable()
             self.info["data"]["skipped"] |= self.data.skipped
             self.info["data"] |= {"items": items, "sources": sources}
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Return what changes whenever a file is replaced; None without one."""
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _computing() -> ModuleType:

@@ -1,17 +1,32 @@
-"""Write files atomically, and never over files that this program did not write."""
+"""Write files atomically and durably, and never over files that this program did not write."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
 from interpret.support.errors import InterpretError
+from interpret.support.locks import LOCK, lock_file, unlock
+
+WORKSPACE = ".interpret-"
+"""The prefix of the temporary folder in which new content is made."""
+_WORKSPACE = re.compile(re.escape(WORKSPACE) + "[a-z0-9_]{8}")
+NEW, OLD, PLAN = "new", "old", "plan.json"
+"""In a temporary folder: the new content; and while `manifest` exchanges it, the old content and what is exchanged."""
+SYNCED_TOGETHER = 16
+"""Files that are written to the disk at once."""
+
+_swept: set[str] = set()
+"""The folders that this process has swept."""
 
 Ours = Callable[[Path], bool]
 """Returns whether the existing file at a path may be replaced, as this program wrote it."""
@@ -28,11 +43,12 @@ def any_file(path: Path) -> bool:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str], ours: Ours = never) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], ours: Ours = never, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` when the block ends without an error.
 
     The block makes a file or a folder there; an error or an interrupt leaves everything as it was. Only a file can be
-    replaced, and only one that is `ours`. If `path` is a link, the file that it points to is replaced.
+    replaced, and only one that is `ours`. If `path` is a link, the file that it points to is replaced. Unless it need
+    not be `durable`, the content is on the disk before it replaces the old one, so that a power cut leaves either.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "answer.txt") as new:
@@ -45,15 +61,149 @@ def replacing(path: str | os.PathLike[str], ours: Ours = never) -> Iterator[Path
     """
     path = Path(os.path.realpath(path))
     check_place(path, ours)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-    new = workspace / "new"
-    try:
+    make_folder(path.parent)
+    with workspace(path.parent) as made:
+        new = made / NEW
         yield new
         check_place(path, never if new.is_dir() else ours)  # the work may have taken an hour
+        if durable:
+            sync(new)
         new.replace(path)
+        if durable:
+            sync_folder(path.parent)
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder inside `folder`, for content that is then moved out of it.
+
+    It is removed in the end. If the process is killed, the next one that writes into `folder` removes it: it knows from
+    its lock, which is free then, that nobody needs it.
+    """
+    if str(folder) not in _swept:
+        sweep(folder)
+    made, lock = _make_workspace(folder)
+    try:
+        yield made
     finally:
-        shutil.rmtree(workspace, ignore_errors=True)
+        _remove(made / NEW)
+        if lock is not None:
+            unlock(made / LOCK, lock)
+        with suppress(OSError):  # it holds old content, which the next call restores
+            made.rmdir()
+
+
+def _make_workspace(folder: Path) -> tuple[Path, int | None]:
+    """Make a temporary folder and lock it; None: the file system has no locks."""
+    while True:
+        made = Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=folder))
+        try:
+            return made, lock_file(made / LOCK)
+        except FileNotFoundError:  # another process has just swept the empty folder
+            continue
+        except OSError as error:
+            if error.errno == errno.ENOLCK:
+                return made, None
+            made.rmdir()
+            raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary folders in a folder whose process has been killed, and nothing else."""
+    _swept.add(str(folder))
+    for made in left_behind(folder):
+        if not (made / PLAN).exists() and not (made / OLD).exists():  # an exchange, which `manifest` undoes
+            _remove(made / NEW)
+
+
+def left_behind(folder: Path) -> Iterator[Path]:
+    """Yield the temporary folders in a folder whose process has been killed, and remove each if it is empty then."""
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if _WORKSPACE.fullmatch(entry.name) and _is_folder(entry)]
+    for made in sorted(found):
+        try:
+            if not any(made.iterdir()):  # killed before it was locked; a living process makes another
+                made.rmdir()
+                continue
+            if not ((made / LOCK).is_file() or (made / PLAN).is_file()):
+                continue  # nothing says that this program made it
+            lock = lock_file(made / LOCK)
+        except OSError:
+            continue
+        if lock is None:
+            continue
+        try:
+            yield made
+        finally:
+            unlock(made / LOCK, lock)
+            with suppress(OSError):
+                made.rmdir()
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
+
+
+def sweep_tree(folder: Path) -> None:
+    """Sweep a folder and all folders in it."""
+    for at, inside, _ in os.walk(folder):
+        inside[:] = [name for name in inside if not _WORKSPACE.fullmatch(name)]
+        sweep(Path(at))
+
+
+def _remove(path: Path) -> None:
+    """Remove what a block made at its temporary path."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in missing:
+        sync_folder(made.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or all of a folder, is on the disk."""
+    if not path.is_dir():
+        _sync_file(path)
+        return
+    folders = [Path(at) for at, _, _ in os.walk(path)]
+    sync_files(file for at in folders for file in at.iterdir() if file.is_file() and not file.is_symlink())
+    for one in folders:
+        sync_folder(one)
+
+
+def sync_files(files: Iterable[Path]) -> None:
+    """Wait until files are on the disk; together they take less than one after another."""
+    with ThreadPoolExecutor(SYNCED_TOGETHER) as pool:
+        list(pool.map(_sync_file, files))
+
+
+def _sync_file(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk; not every file system needs or knows this."""
+    with suppress(PermissionError):  # Windows opens no folder
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def check_place(path: str | os.PathLike[str], ours: Ours = never) -> None:

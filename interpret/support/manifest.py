@@ -7,22 +7,29 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from interpret.support.errors import InterpretError
-from interpret.support.files import check_place, discard, replacing
+from interpret.support.files import (
+    NEW,
+    OLD,
+    PLAN,
+    WORKSPACE,
+    check_place,
+    discard,
+    left_behind,
+    replacing,
+    sync,
+    sync_folder,
+    workspace,
+)
 from interpret.support.interrupts import interrupts_delayed
 
 MANIFEST = "interpret.sha256"
 HEADER = f"# Written by interpret, which replaces no other files here. To check them: sha256sum --check {MANIFEST}\n"
-WORKSPACE = ".interpret-"
-"""The prefix of the temporary folder in which new content is made."""
-PLAN = "plan.json"
-"""A file in the temporary folder during an exchange: the names in the folder before it, and those to exchange."""
 
 
 @contextmanager
@@ -32,6 +39,7 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
     The folder itself is kept, as a shell or a server may be working in it. An error or an interrupt leaves everything
     as it was. If the computer fails during the exchange, the next call restores the old content.
 
+    >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp(), "pages")
     >>> for text in ("first", "second"):
     ...     with updating(folder) as new:
@@ -59,19 +67,15 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
             write_manifest(new, listing(new))
         return
     check_folder(folder, () if among_others else None)
-    workspace = Path(tempfile.mkdtemp(prefix=WORKSPACE, dir=folder))
-    new = workspace / "new"
-    try:
+    with workspace(folder) as made:
+        new = made / NEW
         yield new
         coming = listing(new)
         if read_manifest(folder) != coming or not _linked(folder / MANIFEST, new / MANIFEST):
             write_manifest(new, coming)
+        sync(new)
         _refuse_foreign(folder, coming, _top_names(coming) if among_others else None)
-        _exchange(folder, workspace, {*_top_names(coming), *_top_names(read_manifest(folder) or {}), MANIFEST})
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        with suppress(OSError):
-            workspace.rmdir()
+        _exchange(folder, made, {*_top_names(coming), *_top_names(read_manifest(folder) or {}), MANIFEST})
 
 
 def check_folder(
@@ -95,9 +99,13 @@ def check_folder(
         return
     if not folder.is_dir():
         raise InterpretError(f"{str(folder)!r} is a file, where a folder is needed: name another place")
-    for workspace in folder.glob(f"{WORKSPACE}*"):
-        if (workspace / PLAN).is_file():
-            _undo(folder, workspace)
+    for made in left_behind(folder):
+        if (made / PLAN).is_file():
+            _undo(folder, made)
+        elif (made / OLD).is_dir():
+            _remove_listed(folder, made / OLD)
+        else:
+            shutil.rmtree(made / NEW, ignore_errors=True)
     if thorough:
         _refuse_foreign(folder, {}, names)
     else:
@@ -203,45 +211,57 @@ def _top_names(paths: Mapping[str, str]) -> set[str]:
     return {PurePosixPath(path).parts[0] for path in paths}
 
 
-def _exchange(folder: Path, workspace: Path, names: set[str]) -> None:
+def _exchange(folder: Path, made: Path, names: set[str]) -> None:
     """Move the new content into a folder, in exchange for what it held under these names, and remove the old."""
-    new, old = workspace / "new", workspace / "old"
-    listed = read_manifest(folder) or {}
+    new, old = made / NEW, made / OLD
     before = sorted(name for name in names if os.path.lexists(folder / name))
     with interrupts_delayed(second_too=True):
-        old.mkdir()
-        (workspace / PLAN).write_text(json.dumps({"before": before, "names": sorted(names)}), encoding="utf-8")
         try:
+            (made / PLAN).write_text(json.dumps({"before": before, "names": sorted(names)}), encoding="utf-8")
+            sync(made / PLAN)
+            old.mkdir()
             for name in sorted(names):
                 if name in before:
                     (folder / name).rename(old / name)
                 if os.path.lexists(new / name):
                     (new / name).rename(folder / name)
+            for at in (folder, old):
+                sync_folder(at)
         except BaseException:
-            _undo(folder, workspace)
+            _undo(folder, made)
             raise
-        (workspace / PLAN).unlink()
-        discard(old, [*listed, MANIFEST])
-        for path in [path for path in old.rglob("*") if path.is_symlink() or not path.is_dir()]:
-            back = folder / path.relative_to(old)  # a file that appeared meanwhile
-            back.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(back)
-        discard(old, [])
+        (made / PLAN).unlink()
+        _remove_listed(folder, old, verify=False)
 
 
-def _undo(folder: Path, workspace: Path) -> None:
+def _remove_listed(folder: Path, part: Path, verify: bool = True) -> None:
+    """Remove a temporary folder's files that are listed in it, and move what else is in it into the folder."""
+    listed = read_manifest(part)
+    if listed is not None:
+        there = [path for path in listed if (part / path).is_file()]
+        discard(part, [path for path in there if not verify or digest(part / path) == listed[path]])
+        discard(part, [MANIFEST])
+    for path in [path for path in part.rglob("*") if path.is_symlink() or not path.is_dir()]:
+        back = folder / path.relative_to(part)  # a file that appeared meanwhile
+        back.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(back)
+    discard(part, [])
+
+
+def _undo(folder: Path, made: Path) -> None:
     """Move the old content back into the folder, and remove the new."""
-    plan = json.loads((workspace / PLAN).read_text("utf-8"))
-    new, old = workspace / "new", workspace / "old"
+    new, old = made / NEW, made / OLD
     new.mkdir(exist_ok=True)
+    try:
+        plan = json.loads((made / PLAN).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):  # it was not written to its end: nothing has been moved
+        plan = {"before": [], "names": []}
     for name in plan["names"]:
         moved = os.path.lexists(old / name) or name not in plan["before"]
         if moved and os.path.lexists(folder / name) and not os.path.lexists(new / name):
             (folder / name).rename(new / name)
         if os.path.lexists(old / name):
             (old / name).rename(folder / name)
-    (workspace / PLAN).unlink()
+    (made / PLAN).unlink(missing_ok=True)
     discard(old, [])
-    shutil.rmtree(new, ignore_errors=True)
-    with suppress(OSError):
-        workspace.rmdir()
+    _remove_listed(folder, new)
