@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
-from interpret.figures.style import look, points, rcParams
+from interpret.figures.style import look, points, printable, rcParams
 
 LEADING = 1.25
 """Line spacing, relative to the font size."""
@@ -32,7 +32,9 @@ def width_of(words: str, size: float | None = None, bold: bool = False) -> float
     True
     """
     size = look().small if size is None else size
-    return _width(words, tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"]), bold) * size / 720
+    return (
+        _width(printable(words), tuple(rcParams["font.family"]), tuple(rcParams["font.sans-serif"]), bold) * size / 720
+    )
 
 
 @lru_cache(4096)
@@ -40,7 +42,7 @@ def _width(words: str, family: tuple[str, ...], _: tuple[str, ...], bold: bool) 
     """Return the width of a line at 10 points, in points."""
     with warnings.catch_warnings():
         # the warning comes when the text is drawn
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
         font = FontProperties(family=list(family), size=10, weight="bold" if bold else "normal")
         width, _height, _descent = text_to_path.get_text_width_height_descent(words, font, ismath=False)
     return float(width) * SLACK
@@ -57,10 +59,9 @@ def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> 
     >>> fit("nearest of all the images, by distance", 1.4, 6, lines=2)
     'nearest of all the\\nimages, by distance'
 
-    Lines are broken at spaces, otherwise after a dot, slash, hyphen or underscore, and have about equal lengths. Dollar
-    signs are escaped, so that names are not read as formulas.
+    Lines are broken at spaces, otherwise after a dot, slash, hyphen or underscore, and have about equal lengths.
     """
-    words = words.strip()
+    words = printable(words).strip()
     found, whole = _broken(words, width, size, lines)
     # the narrowest width that needs no more lines, so that no single word is left on the last line
     narrow, wide = 0.0, width
@@ -70,7 +71,7 @@ def fit(words: str, width: float, size: float | None = None, lines: int = 1) -> 
             found, wide = tried, (narrow + wide) / 2
         else:
             narrow = (narrow + wide) / 2
-    return "\n".join(found).replace("$", r"\$")
+    return "\n".join(found)
 
 
 def _broken(words: str, width: float, size: float | None, lines: int) -> tuple[list[str], bool]:
@@ -93,7 +94,7 @@ def wrap(words: str, width: float, size: float, bold: bool = False) -> list[str]
     >>> "".join(wrap("0123456789abcdef", 0.6, 10))  # a word that is longer than a line is broken anywhere
     '0123456789abcdef'
     """
-    words, lines = words.strip(), []
+    words, lines = printable(words).strip(), []
     while width_of(words, size, bold) > width:
         line = _first_line(words, width, size, bold) or _start(words, width, size, bold)
         lines.append(line.strip())
@@ -123,6 +124,7 @@ def shorten_to(words: str, width: float, size: float | None = None) -> str:
     >>> shorten_to("features.12.expand3x3.conv", 0.6, 6)
     'featur….conv'
     """
+    words = printable(words)
     if width_of(words, size) <= width:
         return words
     for kept in range(len(words) - 1, 1, -1):

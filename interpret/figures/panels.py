@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as PlainFigure
 
 from interpret.figures.lettering import columns_of, fit, height_of
-from interpret.figures.style import DEFAULTS, WIDTH, Figure, look, points, rcParams
+from interpret.figures.style import DEFAULTS, WIDTH, Figure, look, plain_text, points, rcParams
 from interpret.support.errors import InterpretError
 
 NARROWEST = 2.0
@@ -124,9 +124,10 @@ def lay_out(
     if ax is not None:
         if width is not None or figsize is not None:
             raise InterpretError("ax already has a size: leave out width and figsize")
-        rows[0][0].draw(ax, inches_of(ax)[0], True)
-        if legend:
-            _legend_inside(ax, legend, legend_title)
+        with plain_text(ax):
+            rows[0][0].draw(ax, inches_of(ax)[0], True)
+            if legend:
+                _legend_inside(ax, legend, legend_title)
         return ax
     across = width_in_inches(width, figsize)
     size = points("figure.title")

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from interpret.figures.style import bare, look
+from interpret.support.wording import printable
 
 
 class Sheet:
@@ -51,4 +52,4 @@ class Sheet:
         given: dict[str, Any] = {"va": "top", "ha": "left", "color": self.look.ink, "linespacing": 1.1} | settings
         size = self.look.small if size is None else size
         # text inside the sheet does not affect the layout of the figure
-        return self.axes.text(x, y, words, fontsize=size, in_layout=False, **given)
+        return self.axes.text(x, y, printable(words), fontsize=size, in_layout=False, **given)

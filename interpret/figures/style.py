@@ -13,10 +13,14 @@ from typing import Any, TypeVar, cast
 import matplotlib
 import numpy as np
 from cycler import cycler
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex, to_rgb, to_rgba
 from matplotlib.figure import Figure as PlainFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
+
+from interpret.support.wording import printable
 
 # typed as Any: matplotlib types each setting by name
 rcParams: Any = matplotlib.rcParams  # noqa: N816
@@ -35,6 +39,9 @@ SCREEN_DPI = 100
 """Pixels per inch in a notebook; pictures have twice as many, for high-resolution screens."""
 LARGEST_SIDE = 2**15
 """The largest side of a picture that browsers show, in pixels."""
+
+_PLAIN_TEXT: dict[str, Any] = {"text.parse_math": False, "text.usetex": False}
+"""Names of layers, classes and files are no formulas: "$x^" is drawn as it is, whatever the user's settings."""
 
 # groups of matplotlib's settings that affect how a figure looks, rather than how it is saved
 _STYLE_GROUPS = ("axes", "errorbar", "font", "grid", "hatch", "image", "legend", "lines", "mathtext", "patch", "text",
@@ -133,7 +140,24 @@ def _style_settings() -> dict[str, Any]:
         "legend.frameon": False,
         "lines.linewidth": 1.3,
     }
-    return {name: value for name, value in wanted.items() if rcParams[name] == DEFAULTS[name]}
+    return {name: value for name, value in wanted.items() if rcParams[name] == DEFAULTS[name]} | _PLAIN_TEXT
+
+
+@contextmanager
+def plain_text(artist: Artist) -> Iterator[None]:
+    """Draw the words that this block writes into an artist of the user, such as the title of axes, as they are.
+
+    >>> axes = PlainFigure().subplots()
+    >>> with plain_text(axes):
+    ...     _ = axes.set_title("$x^")
+    >>> axes.title.get_parse_math(), axes.xaxis.label.get_parse_math()
+    (False, True)
+    """
+    before = {words: words.get_text() for words in artist.findobj(Text)}
+    yield
+    for words in artist.findobj(Text):
+        if words.get_text() != before.get(words):
+            words.set(parse_math=False, usetex=False)
 
 
 # fonts are embedded as TrueType, as journals require and so that text can be searched; the same figure gives the same
@@ -245,7 +269,7 @@ def ignoring_user_style() -> Iterator[None]:
         saving(),
         warnings.catch_warnings(),
     ):
-        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from", UserWarning)
         yield
 
 
@@ -285,7 +309,7 @@ def show(axes: Axes, picture: Any, title: str = "", **kwargs: Any) -> None:
     axes.imshow(np.asarray(picture), **({"interpolation": "auto"} | kwargs))
     bare(axes)
     if title:
-        axes.set_title(title, fontsize=7 * look().scale)
+        axes.set_title(printable(title), fontsize=7 * look().scale)
 
 
 def bare(axes: Axes) -> None:
@@ -303,4 +327,5 @@ def shorten(names: Sequence[str], most: int = 26) -> list[str]:
     ['conv1', 'a-ver….conv']
     """
     half = (most - 1) // 2
+    names = [printable(name) for name in names]
     return [name if len(name) <= most else f"{name[:half]}…{name[-half:]}" for name in names]

@@ -19,7 +19,7 @@ from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, ignoring_user_
 from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
 from interpret.support import numbers
 from interpret.support.version import __version__
-from interpret.support.wording import count
+from interpret.support.wording import count, printable
 
 PAGE = 8.27, 11.69
 """Width and height in inches: A4."""
@@ -88,8 +88,8 @@ class _Pages:
         self.page.text(
             (MARGIN + x) / PAGE[0],
             1 - self.y / PAGE[1],
-            words,
-            **cast(Any, {"fontsize": size, "va": "top", "color": INK, "parse_math": False} | look),
+            printable(words).replace("\n", " "),
+            **cast(Any, {"fontsize": size, "va": "top", "color": INK} | look),
         )
 
     def heading(self, words: str, room: float = 1.5) -> None:
@@ -248,14 +248,14 @@ def _result(file: PdfPages, figure: Figure, title: str, reading: str, name: str)
     def write(words: Sequence[str], y: float, size: float, **look: Any) -> None:
         # in shares of the figure, which savefig moves to its place on the page; inches it would not
         figure.text(left / width, y / height, "\n".join(words), fontsize=size, color=INK, va="top",
-                    linespacing=LEADING / 1.18, parse_math=False, **look)  # fmt: skip
+                    linespacing=LEADING / 1.18, **look)  # fmt: skip
 
     top = height + head - MARGIN
     figure.add_artist(Line2D([left / width, (left + text) / width], [top / height] * 2, color=INK, linewidth=1.2))
     write(titles, top - 0.1, 13, weight="bold")
     write(lines, -0.15, 9)
     foot_line = height + head - page_height + FOOT
-    write([shorten_to(name, NAME, 7)], foot_line, 7)
+    write([shorten_to(printable(name), NAME, 7)], foot_line, 7)
     number = str(file.get_pagecount() + 1)
     figure.text((left + text) / width, foot_line / height, number, fontsize=7, color=INK, va="top", ha="right")
     file.savefig(figure, bbox_inches=Bbox.from_bounds((width - page_width) / 2, height + head - page_height,
