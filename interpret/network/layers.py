@@ -48,7 +48,7 @@ def select_layers(
             raise InterpretError("the network has no convolutional or linear layer: name the layers you want")
         return chosen
     matched: set[str] = set()
-    for pattern in split_patterns(patterns):
+    for pattern in split_patterns(patterns, modules):
         names = {name: modules[name] for name in eligible if fnmatchcase(name, pattern)}
         if pattern in modules:
             matched.add(pattern)
@@ -102,15 +102,19 @@ def did_not_run(name: str) -> InterpretError:
     return InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
 
 
-def split_patterns(patterns: str | Iterable[str]) -> list[str]:
-    """Return names and globs as a list; in one text, they are separated by commas.
+def split_patterns(patterns: str | Iterable[str], names: Container[str] = ()) -> list[str]:
+    """Return names and globs as a list; in one text, they are separated by commas, unless it is one of `names`.
 
     >>> split_patterns("conv1, layer1.*")
     ['conv1', 'layer1.*']
+    >>> split_patterns(["conv1 "]), split_patterns("one, two ", {"one, two "})
+    (['conv1 '], ['one, two '])
     """
     if isinstance(patterns, str):
-        patterns = patterns.split(",")
-    return [part.strip() for part in patterns if part.strip()]
+        if patterns in names:
+            return [patterns]
+        patterns = [part.strip() for part in patterns.split(",")]
+    return [part for part in patterns if part]
 
 
 def units_first(layer: nn.Module, output: Tensor) -> Tensor:

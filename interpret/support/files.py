@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +28,9 @@ SYNCED_TOGETHER = 16
 
 _swept: set[str] = set()
 """The folders that this process has swept."""
+
+LONGEST_NAME = 180
+"""The most characters of a file name without its ending; systems allow 255 bytes."""
 
 Ours = Callable[[Path], bool]
 """Returns whether the existing file at a path may be replaced, as this program wrote it."""
@@ -255,5 +259,14 @@ def layer_path(name: str) -> str:
 
     >>> layer_path("features.3/a b")
     'features.3%2Fa%20b'
+    >>> len(layer_path("a" * 300)), len(layer_path("é" * 300))
+    (180, 17)
+
+    A name that is too long for a file is cut, and ends in its hash. A cut name is a name of the same file.
     """
-    return quote(name, safe="")
+    path = quote(name, safe="", errors="backslashreplace")
+    if len(path) <= LONGEST_NAME:
+        return path
+    # up to the first letter whose escape has several parts
+    start = re.match(r"(?:[^%]|%[0-7].)*", path[: LONGEST_NAME - 17])
+    return f"{start[0] if start else ''}~{sha256(path.encode()).hexdigest()[:16]}"

@@ -160,7 +160,7 @@ def _common_layers(before: Mined, after: Mined, layers: str | Iterable[str] | No
     if layers is None:
         return common
     matched: set[str] = set()
-    for pattern in split_patterns(layers):
+    for pattern in split_patterns(layers, common):
         names = [name for name in common if name == pattern or fnmatchcase(name, pattern)]
         if not names:
             raise unknown("layer", pattern, common)

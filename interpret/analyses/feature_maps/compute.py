@@ -63,7 +63,7 @@ def layer_outputs(
             images that the network cannot take.
     """
     model = as_model(model)
-    patterns = None if layers is None else split_patterns(layers)
+    patterns = None if layers is None else split_patterns(layers, dict(model.module.named_modules()))
     names = select_layers(model.module, patterns)
     found: dict[str, list[Tensor]] = {}
     with on_device(model.module, device) as target, torch.no_grad():

@@ -64,7 +64,7 @@ class Miner:
         self.model = as_model(model)
         self.data = data
         self.k = k
-        patterns = None if layers is None else split_patterns(layers)
+        patterns = None if layers is None else split_patterns(layers, dict(self.model.module.named_modules()))
         self.layers = select_layers(self.model.module, patterns)
         self._named = set(patterns or ())
         self.sample = sample_by_hash(len(data), SAMPLE_SIZE, seed)
