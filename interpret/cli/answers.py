@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from interpret.cli.characters import similar_characters
 from interpret.cli.logs import error_stream, logging_to_error_stream
+from interpret.support.wording import printable
 
 logger = logging.getLogger("interpret.cli")
 
@@ -24,7 +26,7 @@ EXAMPLE_PACKAGES = ("scipy", "mlxtend")
 
 def say(text: str) -> None:
     """Print a line of output."""
-    print(text)
+    print(printable(text))
 
 
 def note(text: str, **fields: Any) -> None:
@@ -54,7 +56,7 @@ def in_one_sentence() -> Iterator[None]:
 
     Each warning is printed once, without the line of code that raises it.
     """
-    with logging_to_error_stream(), _logged_as_sentences():
+    with similar_characters(), logging_to_error_stream(), _logged_as_sentences():
         yield
 
 

@@ -17,6 +17,7 @@ import typer
 
 from interpret.support.numbers import THIN
 from interpret.support.recording import recording
+from interpret.support.wording import printable
 
 SAYS_ALWAYS = ("interpret.cli", "interpret.progress")
 """The loggers whose lines at level INFO are printed without --verbose."""
@@ -58,7 +59,7 @@ class ErrorStream(logging.Handler):
             self.handleError(record)
 
     def _as_text(self, record: logging.LogRecord) -> str:
-        message = record.getMessage()
+        message = printable(record.getMessage())
         if record.name in SAYS_ALWAYS or record.levelno > logging.INFO:
             return message
         return f"{_time(record).astimezone():%H:%M:%S} {message}".replace(THIN, " ")

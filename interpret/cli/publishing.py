@@ -38,7 +38,8 @@ def plot(
     kept = opened.drawable_results()
     if not kept:
         fail(f"{study} keeps no results to draw: make one, for example with interpret probe {study}")
-    fitting = [one for one in kept if kind in (None, one[0]) and name in (None, one[1])]
+    wanted = None if name is None else layer_path(name)
+    fitting = [one for one in kept if kind in (None, one[0]) and wanted in (None, layer_path(one[1]))]
     if not fitting:
         raise unknown("result", f"{kind} {name or ''}".strip(), [" ".join(one).strip() for one in kept])
     if len(fitting) > 1:
