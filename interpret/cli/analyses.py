@@ -91,7 +91,7 @@ def probe(
     if chosen_values is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
     label_indices = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
-    subject = open_subject(model, data, study, weights, crops, device, workers, outputs=outputs)
+    subject = open_subject(model, data, study, weights, crops, device, workers, outputs=outputs, out=out)
     items = evenly_spread_items(subject.images, images)
     kept_in = subject.unfinished("probe")
     found = []
@@ -156,7 +156,7 @@ def occlude(
 
     check_figure_path(out, "--out")
     label_indices = None if labels is None else read_whole_numbers(labels, "--labels")
-    subject = open_subject(model, data, study, weights, crops, device, outputs=outputs)
+    subject = open_subject(model, data, study, weights, crops, device, outputs=outputs, out=out)
     items = evenly_spread_items(subject.images, images)
     if items is not None and label_indices is None:
         # one example of each class is enough
@@ -207,7 +207,7 @@ def evolve(
     chosen = read_rule(rule)
     # with checkpoints, the model's own weights are not used
     subject = open_subject(
-        model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None
+        model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None, out=out
     )
     found = run(
         checkpoints or subject.spec,
@@ -252,7 +252,7 @@ def neighbours(
     from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
-    subject = open_subject(model, data, study, weights, crops, device, workers, batch_size)
+    subject = open_subject(model, data, study, weights, crops, device, workers, batch_size, out=out)
     found = find_neighbours(
         subject.model,
         read_queries(queries, len(subject.images)),
@@ -288,7 +288,7 @@ def attribute(
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
-    subject = open_pictures(model, images, count, weights)
+    subject = open_pictures(model, images, count, weights, out)
     found = compare_methods(subject.model, subject.images, chosen, read_target(target), layer)
     subject.publish(found, out, layer or "")
 
@@ -314,6 +314,6 @@ def sanity(
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
-    subject = open_pictures(model, images, count, weights)
+    subject = open_pictures(model, images, count, weights, out)
     found = sanity_check(subject.model, subject.images, chosen, read_target(target), layer, steps=steps, seed=seed)
     subject.publish(found, out, layer or "")

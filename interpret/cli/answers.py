@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -35,13 +36,25 @@ def note(text: str, **fields: Any) -> None:
 
 
 def say_skipped(images: Any) -> None:
-    """Print how many files of the data could not be read, and name the first one."""
+    """Print how many files of the data are not read or could not be read, and why."""
+    if getattr(images, "left_out", None):
+        from interpret.images.listing import describe_left_out
+
+        note(describe_left_out(images.left_out), left_out=sum(found.number for found in images.left_out.values()))
     if getattr(images, "skipped", None):
-        count, (file, reason) = len(images.skipped), next(iter(images.skipped.items()))
-        others = f" and {count - 1} more" if count > 1 else ""
+        count = len(images.skipped)
         total = count + images.count_readable()[1]
-        text = f"{count} of {total:,} files could not be read: {file} ({reason}){others}"
-        note(text, skipped=count, files=total)
+        first: dict[str, str] = {}
+        for file, reason in images.skipped.items():
+            first.setdefault(reason, file)
+        numbers = Counter(images.skipped.values()).most_common(5)
+        why = [
+            f"{first[reason]} ({reason})" + (f" and {number - 1:,} more" if number > 1 else "")
+            for reason, number in numbers
+        ]
+        others = count - sum(number for _, number in numbers)
+        why += [f"{others:,} for other reasons"] if others else []
+        note(f"{count:,} of {total:,} files could not be read: {', '.join(why)}", skipped=count, files=total)
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:

@@ -18,18 +18,20 @@ from interpret.cli.options import (
     Dtype,
     K,
     Layers,
+    Megapixels,
     Model,
     Out,
     Outputs,
     OwnBatchSize,
     Picture,
+    Reduced,
     RuleNames,
     Seed,
     StudyFolder,
     Weights,
     Workers,
 )
-from interpret.cli.reading import read_rules, read_shape
+from interpret.cli.reading import read_megapixels, read_rules, read_shape
 from interpret.cli.subjects import find_device, open_study, print_origin, refuse_among_images, reopen
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def gallery(
     seed: Seed = 0,
     batch_size: OwnBatchSize = None,
     dtype: Dtype = "float32",
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
     context: Annotated[
         bool, typer.Option("--context/--no-context", help="Show whole images, or their patches alone.")
     ] = True,
@@ -77,8 +81,11 @@ def gallery(
         opened = Study.open(model)
     else:
         refuse_among_images(out, data, "the gallery")
+        pixels = read_megapixels(max_megapixels)
         folder = study or out.resolve().with_name(out.resolve().name + ".study")
-        opened = open_study(folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
+        opened = open_study(
+            folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
+        )
         _mine(opened, layers, k, seed)
         opened.project(layers, rules)
     with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
@@ -110,11 +117,16 @@ def mine(
     seed: Seed = 0,
     batch_size: OwnBatchSize = None,
     dtype: Dtype = "float32",
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
     from interpret.support.wording import count
 
-    opened = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs)
+    pixels = read_megapixels(max_megapixels)
+    opened = open_study(
+        study, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
+    )
     _mine(opened, layers, k, seed)
     units = sum(len(opened.mined(name).values) for name in opened.mined_layers)
     say(f"Mined {count(units, 'unit')} of {count(len(opened.mined_layers), 'layer')} into {study}")

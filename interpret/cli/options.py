@@ -46,6 +46,21 @@ RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or grad
 RuleNames = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient; several, separated by commas.")]
 K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
 Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
+Megapixels = Annotated[
+    float | None,
+    typer.Option(
+        "--max-megapixels",
+        help="Size up to which a picture is decoded; larger JPEGs are decoded at a reduced scale, others skipped. "
+        "Default: 100.",
+    ),
+]
+Reduced = Annotated[
+    bool,
+    typer.Option(
+        "--reduced",
+        help="Decode large JPEGs at a half, quarter or eighth of their scale: faster, and pixels differ a little.",
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]
 Workers = Annotated[
     int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 8.")

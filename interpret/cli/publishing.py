@@ -47,6 +47,7 @@ def plot(
         fail(f"{study} keeps {len(fitting)} results that fit, choose one of them by kind and name:{listed}")
     result = opened.result(*fitting[0])
     target = out or Path("-".join(layer_path(part) for part in fitting[0] if part) + ".png")
+    opened.refuse_among_images(target, "the figure")
     write_figure(draw(result, read_names(panels), width=width), target)
     note(f"{result.title}. {result.reading}")
     say(f"Open {target}")

@@ -38,6 +38,13 @@ def read_whole_numbers(text: str, option: str) -> list[int]:
         fail(f"{option} must be whole numbers with commas between, not {text!r}")
 
 
+def read_megapixels(number: float | None) -> int | None:
+    """Return a budget in megapixels as pixels."""
+    if number is not None and not 1e-6 <= number <= 1e6:
+        fail(f"--max-megapixels must be above 0 and at most 1,000,000, not {number}")
+    return None if number is None else round(number * 1e6)
+
+
 def read_names(text: str | None) -> list[str] | None:
     """Return names that are separated by commas."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

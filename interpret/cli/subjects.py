@@ -74,6 +74,8 @@ def open_subject(
     batch_size: int | None = None,
     own_weights: bool = True,
     outputs: str | None = None,
+    *,
+    out: Path,
 ) -> Opened:
     """Open a study's folder, or a model and images with or without a study for the result.
 
@@ -88,9 +90,11 @@ def open_subject(
             if value is not None:
                 fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
         opened = reopen(Path(model), device, workers, batch_size)
+        opened.refuse_among_images(out, "the figure")
         return Opened(opened.info["made_from"]["model"], opened.model, opened.data, opened)
     if data is None:
         fail(f"{model!r} is no study's folder: give the images, too, as DATA")
+    refuse_among_images(out, data, "the figure")
     if study is not None:
         opened = open_study(
             study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size, outputs=outputs
@@ -100,14 +104,17 @@ def open_subject(
     return Opened(model, loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
 
 
-def open_pictures(model: str, images: str | None, count: str, weights: str | None) -> Opened:
+def open_pictures(model: str, images: str | None, count: str, weights: str | None, out: Path) -> Opened:
     """Open a model, or a study's folder, with pictures as inputs [B, C, H, W]."""
     from interpret.images.batches import read_items
     from interpret.images.folder import read_picture
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
 
+    refuse_among_images(out, images, "the figure")
     opened = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
+    if opened is not None:
+        opened.refuse_among_images(out, "the figure")
     loaded: Any = print_origin(load(model, weights)) if opened is None else opened.model
     if images is None and opened is None:
         fail(f"{model!r} is no study's folder: give the images, too, as IMAGES")
@@ -142,8 +149,11 @@ def open_study(
     workers: int | None = None,
     batch_size: int | None = None,
     outputs: str | None = None,
+    max_pixels: int | None = None,
+    reduced: bool = False,
 ) -> Study:
     """Start a study, or continue it, and hold its lock until the command ends."""
+    from interpret.images.folder import MOST_PIXELS
     from interpret.images.opening import NAMED, open_images
     from interpret.loading.loading import known_models, load
     from interpret.study.study import Study
@@ -154,7 +164,7 @@ def open_study(
     study = Study(
         folder,
         loaded,
-        open_images(data, loaded, crops=crops),  # type: ignore[arg-type]
+        open_images(data, loaded, crops=crops, max_pixels=max_pixels or MOST_PIXELS, reduced=reduced),  # type: ignore[arg-type]
         batch_size=batch_size,
         workers=worker_count(workers),
         device=find_device(device),
@@ -165,17 +175,21 @@ def open_study(
             "weights": weights and absolute_weights(weights),
         }
         | {"crops": crops, "dtype": dtype}
-        | ({} if outputs is None else {"outputs": outputs}),
+        | ({} if outputs is None else {"outputs": outputs})
+        | ({} if max_pixels is None else {"max_pixels": max_pixels})
+        | ({"reduced": True} if reduced else {}),
     )
     held.enter_context(study.working())
     return study
 
 
-def refuse_among_images(folder: Path, data: str, what: str) -> None:
+def refuse_among_images(place: Path | None, data: str | None, what: str) -> None:
     """Refuse to write pictures into the folder of images, where the next run would read them as images."""
-    images = Path(data).expanduser()
-    if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
-        fail(f"{what} {str(folder)!r} would lie among the images of {data!r}: name another --out or --study")
+    from interpret.images.opening import NAMED
+    from interpret.support.files import refuse_inside
+
+    if place is not None and data is not None and data not in NAMED:
+        refuse_inside(place, Path(data).expanduser(), what)
 
 
 def evenly_spread_items(images: Any, count: str) -> list[int] | None:

@@ -82,6 +82,7 @@ def write_gallery(
         study = StudyReader(study)
     out = Path(out).resolve()
     check_target(out)
+    study.refuse_among_images(out, "the gallery")
     network = NetworkPage(study, context)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from interpret.images.folder import UnreadableImage
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.interrupts import interrupts_delayed, interrupts_ignored
 

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from interpret.images.fingerprints import hash_arrays
-from interpret.images.folder import UnreadableImage, why_unreadable
 from interpret.images.items import Item, classes_in, labels_in, no_image, read_item
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage, read_patiently
 from interpret.images.tensor_images import picture_of
 from interpret.network.model import Model
 from interpret.network.modes import unchanged_random_state
@@ -47,28 +47,33 @@ class DatasetImages(Images):
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         item = range(len(self))[item]
-        try:
-            image, label, *_ = self._item(item)
-            if isinstance(image, Tensor):
-                return image, label
-            if self.preprocess is not None:
-                return self.preprocess(image).to(self.dtype), label
-        except OSError as error:
-            raise UnreadableImage(self.source_name(item), why_unreadable(error)) from None
-        raise InterpretError(
-            f"data set {self.name!r} holds pictures, and model {self.model_name!r} does not say how they "
-            f"become its input: {self.remedy}"
-        )
+        image, label, *_ = self._item(item)
+        if isinstance(image, Tensor):
+            return image, label
+        if self.preprocess is None:
+            raise InterpretError(
+                f"data set {self.name!r} holds pictures, and model {self.model_name!r} does not say how they "
+                f"become its input: {self.remedy}"
+            )
+        return self.preprocess(image).to(self.dtype), label
 
     def _item(self, item: int) -> Item:
-        """Read an item."""
+        """Read an item; a picture is upright, RGB and decoded."""
+        name = self.source_name(item)
+        # other errors of the data set's own code are mistakes in it
+        found = read_patiently(name, lambda: self._read(item), damage=OSError)
+        if isinstance(picture := found.image, Image.Image):
+            found = found._replace(image=read_patiently(name, lambda: upright(picture)))
+        if found.label < 0:  # the data set may store the label elsewhere
+            return found._replace(label=int(self.labels[item]))
+        self._check_label(item, found.label)
+        return found
+
+    def _read(self, item: int) -> Item:
         value = self.dataset[item]
         found = read_item(value, self.classes or ())
         if found is None:
             raise no_image(item, self.name, value)
-        if found.label < 0:  # the data set may store the label elsewhere
-            return found._replace(label=int(self.labels[item]))
-        self._check_label(item, found.label)
         return found
 
     def _check_label(self, item: int, label: int) -> None:
@@ -83,7 +88,7 @@ class DatasetImages(Images):
         for item in range(min(len(self), 8)):
             try:
                 found = self._item(item)
-            except OSError:
+            except UnreadableImage:
                 continue
             if found.left:
                 label = f", the label {found.used[1]}" if len(found.used) > 1 else ", and there is no label"
@@ -96,7 +101,7 @@ class DatasetImages(Images):
 
     def doubt(self, item: int) -> str:
         steps = random_steps(self.dataset)
-        with unchanged_random_state(), suppress(OSError):
+        with unchanged_random_state(), suppress(UnreadableImage):
             first = _numbers(self._item(item).image)
             for _ in range(REPEATED_READS if steps else 1):
                 again = _numbers(self._item(item).image)
@@ -122,11 +127,8 @@ class DatasetImages(Images):
         return f"image {source}"
 
     def source_picture(self, source: int) -> Image.Image:
-        try:
-            image = self._item(source).image
-            return picture_of(image, self.pixel_scale) if isinstance(image, Tensor) else upright(image)
-        except OSError as error:
-            raise UnreadableImage(self.source_name(source), why_unreadable(error)) from None
+        image = self._item(source).image
+        return picture_of(image, self.pixel_scale) if isinstance(image, Tensor) else image
 
 
 def _numbers(image: Tensor | Image.Image) -> NDArray[Any]:

@@ -1,38 +1,62 @@
-"""A folder of image files: list them, find their labels by subfolder, and read them."""
+"""Image files: which formats are read, and how much of a large picture is decoded."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from interpret.images.imagenet import class_names, wnids
+from interpret.images.storage import read_patiently
 from interpret.network.preprocess import upright
 from interpret.support.errors import InterpretError
-from interpret.support.progress import progress
+from interpret.support.wording import readable
 
 Result = TypeVar("Result")
 
+MOST_PIXELS = 100_000_000
+"""Pixels up to which a picture is decoded, unless another budget is given: it then takes at most about 1 GB."""
+LARGEST_FILE = 2**31
+"""Bytes up to which a file is read."""
+REDUCED_AT_LEAST = 2.0
+"""A picture decoded at a reduced scale is at least this many times as large as it is needed."""
 
-class UnreadableImage(InterpretError):  # noqa: N818 - the name that the interfaces agreed on
-    """An image that does not decode: `name` is the file, `reason` says why."""
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
+@dataclass(frozen=True)
+class Decoding:
+    """How image files are decoded."""
 
-    def __str__(self) -> str:
-        return f"image {self.name!r} cannot be read: {self.reason}"
+    most_pixels: int = MOST_PIXELS
+    """Pixels up to which a picture is decoded. A larger JPEG is decoded at a half, quarter or eighth of its scale."""
+    reduced: bool = False
+    """Whether to decode JPEG files at a reduced scale where they are shrunk to less than half of it anyway.
+
+    Twice to four times as fast for pictures of 12 megapixels. Pixels then differ: by at most 32 levels of 255, and by
+    at most 2 on average over a picture.
+    """
+
+    def __post_init__(self) -> None:
+        if self.most_pixels < 1:
+            raise InterpretError(f"max_pixels must be at least 1, not {self.most_pixels}")
+
+
+class Decoded(NamedTuple):
+    """A picture, upright and RGB, perhaps decoded at a reduced scale."""
+
+    picture: Image.Image
+    size: tuple[int, int]
+    """Height and width of the whole picture at full scale."""
+    box: tuple[float, float, float, float]
+    """(left, top, right, bottom) of the whole picture in `picture`, which may end in part of a pixel."""
 
 
 @cache
@@ -53,88 +77,42 @@ def extensions() -> tuple[str, ...]:
     return tuple(sorted(ext for ext, name in Image.registered_extensions().items() if name in picture_formats()))
 
 
-def list_images(root: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """List the image files under a folder, sorted by path, with their sizes in bytes; opens no file.
-
-    >>> import tempfile
-    >>> root = Path(tempfile.mkdtemp())
-    >>> Image.new("L", (1, 1)).save(root / "b.bmp")
-    >>> Image.new("L", (1, 1)).save(root / "a.bmp")
-    >>> list_images(root)[0]
-    ['a.bmp', 'b.bmp']
-
-    Paths are relative to `root` and use `/`. Files and folders whose names start with a dot are left out. A folder that
-    links reach a second time is listed once.
-    """
-    found: list[tuple[str, int]] = []
-    seen: set[tuple[int, int]] = set()
-    folders = [""]
-    with progress(0, "finding images", "file") as bar:
-        while folders:
-            prefix = folders.pop()
-            status = Path(root, prefix).stat()
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(Path(root, prefix)) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(f"{prefix}{entry.name}/")
-                elif entry.name.lower().endswith(extensions()) and entry.is_file():
-                    found.append((prefix + entry.name, entry.stat().st_size))
-                    bar.update()
-    found.sort()
-    return [name for name, _ in found], np.array([size for _, size in found], np.int64)
-
-
-def labels_of(
-    names: Sequence[str], classes: tuple[str, ...] | None = None
-) -> tuple[NDArray[np.int64], tuple[str, ...] | None]:
-    """Label files by their first-level subfolder; return the labels and the classes that they index.
-
-    >>> labels_of(["cat/1.jpg", "cat/2.jpg", "dog/1.jpg"])
-    (array([0, 0, 1]), ('cat', 'dog'))
-    >>> labels_of(["cat/1.jpg", "dog/1.jpg"], classes=("bird", "dog", "cat"))
-    (array([2, 1]), ('bird', 'dog', 'cat'))
-    >>> labels_of(["n02123045/1.jpg", "n01440764/1.jpg"], classes=class_names())[0]
-    array([281,   0])
-    >>> labels_of(["1.jpg", "cat/1.jpg"])
-    (array([-1, -1]), None)
-
-    Args:
-        names: relative paths, with `/`.
-        classes: the network's classes. Labels index them if every subfolder has the name or WordNet id of one of them;
-            upper and lower case, and underscores and spaces, are the same. Otherwise labels index the subfolders.
-
-    Returns:
-        Labels, int64, and their classes. If a file is in no subfolder or there is only one subfolder: −1 and None.
-    """
-    folders = [name.partition("/")[0] for name in names if "/" in name]
-    known = sorted(set(folders))
-    if len(folders) < len(names) or len(known) < 2:
-        return np.full(len(names), -1, np.int64), None
-    spelled = wnids() if classes == class_names() and known[0] in wnids() else classes or ()
-    # reversed, so that the first of two classes with the same name counts
-    index = {_plain(name): i for i, name in reversed(list(enumerate(spelled)))}
-    if not all(_plain(folder) in index for folder in known):
-        return np.searchsorted(known, folders).astype(np.int64), tuple(known)
-    return np.array([index[_plain(folder)] for folder in folders], np.int64), classes
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ")
-
-
 def read_picture(root: str | os.PathLike[str], name: str) -> Image.Image:
     """Read an image file of any mode as an upright RGB picture.
 
     Raises:
         UnreadableImage: the file is missing or does not decode.
+        InterpretError: the storage fails.
     """
-    return _open(root, name, upright)
+    return read_decoded(root, name).picture
+
+
+def read_decoded(
+    root: str | os.PathLike[str],
+    name: str,
+    decoding: Decoding = Decoding(),
+    needed: Callable[[int, int], tuple[int, int]] | None = None,
+) -> Decoded:
+    """Read an image file as an upright RGB picture.
+
+    Args:
+        root, name: the folder and the path in it.
+        decoding: how it is decoded.
+        needed: returns, for the picture's height and width, those to which it is going to be shrunk; None: not at all.
+
+    Raises:
+        UnreadableImage: the file is missing, does not decode, or has too many pixels.
+        InterpretError: the storage fails.
+    """
+
+    def read(file: BinaryIO) -> Decoded:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise OSError(f"its {size / 1e9:,.1f} GB are more than the {LARGEST_FILE / 1e9:.1f} GB that are read")
+        # at once, so that a decoder does not take an error of the storage for damage
+        return decode(BytesIO(file.read()), decoding, needed)
+
+    return _read(root, name, read)
 
 
 def read_size(root: str | os.PathLike[str], name: str) -> tuple[int, int]:
@@ -142,8 +120,82 @@ def read_size(root: str | os.PathLike[str], name: str) -> tuple[int, int]:
 
     Raises:
         UnreadableImage: the file is missing or not an image.
+        InterpretError: the storage fails.
     """
-    return _open(root, name, upright_size)
+    return _read(root, name, size_of)
+
+
+def _read(root: str | os.PathLike[str], name: str, read: Callable[[BinaryIO], Result]) -> Result:
+    path = Path(root, name)
+
+    def opened() -> Result:
+        with path.open("rb") as file:
+            return read(file)
+
+    return read_patiently(readable(name), opened, path)
+
+
+def decode(file: BinaryIO, decoding: Decoding, needed: Callable[[int, int], tuple[int, int]] | None = None) -> Decoded:
+    """Decode an image file, as `read_decoded` says; it may raise any exception."""
+    # Pillow warns of harmless oddities in a file's metadata
+    with warnings.catch_warnings(action="ignore"), open_picture(file, None) as picture:
+        height, width = size = upright_size(picture)
+        scale = _scale(picture, size, decoding, None if needed is None else needed(height, width))
+        pixels = math.ceil(height / scale) * math.ceil(width / scale)
+        if pixels > decoding.most_pixels:
+            raise _too_large(height * width, decoding.most_pixels)
+        orientation = _orientation(picture)
+        if scale > 1:
+            stored = picture.size
+            picture.draft(picture.mode, (stored[0] // scale, stored[1] // scale))
+        found = upright(picture)
+        # where the picture is turned, the part of a pixel at its end may come first
+        left = found.width - width / scale if orientation in (2, 3, 6, 7) else 0.0
+        top = found.height - height / scale if orientation in (3, 4, 7, 8) else 0.0
+        return Decoded(found, size, (left, top, left + width / scale, top + height / scale))
+
+
+def _scale(picture: Image.Image, size: tuple[int, int], decoding: Decoding, needed: tuple[int, int] | None) -> int:
+    """Return by how much a picture is reduced when it is decoded: 1, 2, 4 or 8."""
+    scale = 1
+    if picture.format not in ("JPEG", "MPO"):
+        return scale
+    # of a progressive JPEG, all coefficients are held in memory
+    while scale < 8 and size[0] * size[1] > decoding.most_pixels * scale**2 and not picture.info.get("progressive"):
+        scale *= 2
+    if decoding.reduced and needed is not None:
+        while scale < 8 and all(
+            have >= REDUCED_AT_LEAST * 2 * scale * want for have, want in zip(size, needed, strict=True)
+        ):
+            scale *= 2
+    return scale
+
+
+def size_of(file: BinaryIO) -> tuple[int, int]:
+    """Return the height and width of an image file's upright picture from its header; it may raise any exception."""
+    with warnings.catch_warnings(action="ignore"), open_picture(file, None) as picture:
+        return upright_size(picture)
+
+
+def open_picture(file: BinaryIO, most_pixels: int | None = MOST_PIXELS) -> Image.Image:
+    """Open an image file of one of the formats that are read, and refuse one of more pixels.
+
+    Raises:
+        OSError: it is no image of a known format, or has too many pixels.
+    """
+    # Pillow's own limit warns of less and refuses what the user allows
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        picture = Image.open(file, formats=picture_formats())
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+    if most_pixels is not None and picture.width * picture.height > most_pixels:
+        raise _too_large(picture.width * picture.height, most_pixels)
+    return picture
+
+
+def _too_large(pixels: int, most_pixels: int) -> OSError:
+    return OSError(f"its {pixels / 1e6:,.1f} megapixels are more than the {most_pixels / 1e6:,.1f} that are decoded")
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
@@ -153,27 +205,15 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     (2, 3)
     """
     width, height = picture.size
-    with suppress(Exception):  # damaged EXIF: as in `upright`
-        if picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+    if _orientation(picture) in (5, 6, 7, 8):
+        with suppress(Exception):  # damaged EXIF: as in `upright`
             if isinstance(picture, TiffImageFile):  # its `size` may be that of the turned picture already
                 width, height = (picture.tag_v2[tag] for tag in (IMAGEWIDTH, IMAGELENGTH))
             return width, height
     return height, width
 
 
-def _open(root: str | os.PathLike[str], name: str, read: Callable[[Image.Image], Result]) -> Result:
-    try:
-        with warnings.catch_warnings(), Path(root, name).open("rb") as file:
-            # Pillow warns of harmless oddities in a file's metadata
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=picture_formats()) as picture:
-                return read(picture)
-    except Exception as error:  # damaged files can make a decoder raise any exception
-        raise UnreadableImage(name, why_unreadable(error)) from None
-
-
-def why_unreadable(error: Exception) -> str:
-    """Return in a few words, without absolute paths, why an image could not be read."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no image of a known format"
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+def _orientation(picture: Image.Image) -> int:
+    with suppress(Exception):  # damaged EXIF: as in `upright`
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return 1

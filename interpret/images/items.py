@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from interpret.images.folder import picture_formats, read_picture
+from interpret.images.folder import open_picture, read_picture
 from interpret.support.errors import InterpretError
 
 IMAGE_KEYS = "image pixel_values img images x input inputs picture photo jpg jpeg png webp data".split()
@@ -100,7 +100,7 @@ def as_image(value: Any) -> Tensor | Image.Image | None:
     if isinstance(value, str | os.PathLike):
         return read_picture(Path(value).parent, Path(value).name) if _is_file(value) else None
     if isinstance(value, bytes | bytearray):
-        return Image.open(BytesIO(value), formats=picture_formats())
+        return open_picture(BytesIO(value))
     if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:  # an image that Hugging Face has not decoded
         return as_image(value["bytes"] or value["path"])
     return None

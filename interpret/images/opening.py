@@ -18,17 +18,21 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from interpret.images.batches import none_left
 from interpret.images.dataset_images import DatasetImages
 from interpret.images.datasets import DATASETS, load_dataset
-from interpret.images.folder import UnreadableImage, extensions, labels_of, list_images
+from interpret.images.file_names import FileNames
+from interpret.images.folder import MOST_PIXELS, Decoding, extensions
 from interpret.images.items import as_image, channels_last, pixels_last
+from interpret.images.listing import describe_left_out, labels_of, list_images, unexpected
 from interpret.images.loaders import iterable, loaded_by
 from interpret.images.picture_images import ArrayImages, FileImages, PictureImages
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.images.tensor_images import TensorImages
 from interpret.network.forward import is_several, weights_type
 from interpret.network.model import Model, as_model
 from interpret.network.modes import unchanged_random_state
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
+from interpret.support.wording import readable
 
 Crops = Literal["center", "tiles"]
 
@@ -43,6 +47,8 @@ def open_images(
     *,
     crops: Crops | None = None,
     scales: Sequence[int] = (256, 384, 512),
+    max_pixels: int = MOST_PIXELS,
+    reduced: bool = False,
 ) -> Images:
     """Open images as inputs of a model.
 
@@ -71,6 +77,10 @@ def open_images(
             that cover the picture at several scales, about ¾ of the input apart and evenly spaced from edge to edge.
             None: "tiles" for `"photographs"`, otherwise "center".
         scales: lengths of the picture's short side for "tiles", in pixels.
+        max_pixels: of files, the pixels up to which a picture is decoded, which takes about 10 bytes a pixel. A larger
+            JPEG is decoded at a half, quarter or eighth of its scale; other larger pictures are skipped, as unreadable.
+        reduced: of files, whether to decode JPEGs at a half, quarter or eighth of their scale where they are shrunk to
+            less than half of that. Faster, but pixels differ: see `interpret.images.folder.Decoding`.
 
     Raises:
         InterpretError: data that does not exist or is empty; images that do not fit the model; images that change each
@@ -93,7 +103,7 @@ def open_images(
         images = data
     else:
         with unchanged_random_state():
-            images = _open(data, model, crops, tuple(scales))
+            images = _open(data, model, crops, tuple(scales), Decoding(max_pixels, reduced))
             images.dtype = weights_type(model.module)
         for note in images.notes:
             warn(note, LeftAside)
@@ -110,6 +120,8 @@ def open_images(
             "crops": "tiles" if tiled else "center",
             "scales": list(scales) if tiled else [],
         }
+        images.opened_from |= {} if max_pixels == MOST_PIXELS else {"max_pixels": max_pixels}
+        images.opened_from |= {"reduced": True} if reduced else {}
     return images
 
 
@@ -117,19 +129,19 @@ class LeftAside(UserWarning):
     """The data holds something that is not used, such as a mask for each image."""
 
 
-def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ...]) -> Images:
+def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ...], decoding: Decoding) -> Images:
     tiled = scales if crops == "tiles" else None
     if isinstance(data, str) and data in DATASETS:
         dataset = load_dataset(data)
         return ArrayImages(data, dataset.images, dataset.labels, dataset.classes, _preprocess(model), tiled)
     if isinstance(data, str) and data == "photographs":
-        return _photographs(model, scales if crops is None else tiled)
+        return _photographs(model, scales if crops is None else tiled, decoding)
     if isinstance(data, str | os.PathLike):
         path = Path(data).expanduser()
         is_image = path.is_file() and path.name.lower().endswith(extensions())
-        return _files([path], path.name, model, tiled) if is_image else _folder(data, model, tiled)
+        return _files([path], path.name, model, tiled, decoding) if is_image else _folder(data, model, tiled, decoding)
     if isinstance(data, list | tuple) and data and all(isinstance(one, str | os.PathLike) for one in data):
-        return _files([Path(one).expanduser() for one in data], "files", model, tiled)
+        return _files([Path(one).expanduser() for one in data], "files", model, tiled, decoding)
     pictures = _pictures(data)
     if pictures is not None:
         unlabelled = np.full(len(pictures), -1, np.int64)
@@ -238,7 +250,9 @@ def _preprocess(model: Model) -> Preprocess:
     return model.preprocess
 
 
-def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ...] | None) -> FileImages:
+def _files(
+    paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ...] | None, decoding: Decoding
+) -> FileImages:
     """Open files as their common parent folder would be opened, in the given order."""
     gone = next((path for path in paths if not path.is_file()), None)
     if gone is not None:
@@ -246,12 +260,11 @@ def _files(paths: Sequence[Path], name: str, model: Model, scales: tuple[int, ..
     full = [path.absolute() for path in paths]
     root = Path(os.path.commonpath([path.parent for path in full]))
     names = [path.relative_to(root).as_posix() for path in full]
-    sizes = np.array([path.stat().st_size for path in full], np.int64)
-    labels, classes = labels_of(names, model.classes)
-    return FileImages(name, root, names, sizes, labels, classes, _preprocess(model), scales)
+    labels, classes = labels_of([(name[: max(name.find("/"), 0)], 1) for name in names], model.classes)
+    return FileImages(readable(name), root, FileNames(names), labels, classes, _preprocess(model), scales, decoding)
 
 
-def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
+def _photographs(model: Model, scales: tuple[int, ...] | None, decoding: Decoding) -> FileImages:
     # do not import the package: it imports TensorFlow
     package = find_spec("ai_benchmark")
     if package is None or not package.submodule_search_locations:
@@ -259,14 +272,15 @@ def _photographs(model: Model, scales: tuple[int, ...] | None) -> FileImages:
             "data 'photographs' needs the demo packages: install them with pip install 'interpret-cnn[demo]'"
         )
     root = Path(package.submodule_search_locations[0], "data")
-    names, sizes = list_images(root)
     folders = ("classification/", "enhancement/", "segmentation/")
-    chosen = [i for i, name in enumerate(names) if name.startswith(folders) and "_segmented" not in name]
-    names, labels = [names[i] for i in chosen], np.full(len(chosen), -1, np.int64)
-    return FileImages("photographs", root, names, sizes[chosen], labels, None, _preprocess(model), scales)
+    names = [name for name in list_images(root).names if name.startswith(folders) and "_segmented" not in name]
+    unlabelled = np.full(len(names), -1, np.int64)
+    return FileImages("photographs", root, FileNames(names), unlabelled, None, _preprocess(model), scales, decoding)
 
 
-def _folder(path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None) -> FileImages:
+def _folder(
+    path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None, decoding: Decoding
+) -> FileImages:
     root = Path(path).expanduser()
     if root.is_file():
         raise InterpretError(f"data {str(path)!r} is a file and no image: give an image, or a folder of images")
@@ -275,12 +289,18 @@ def _folder(path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] 
             raise unknown("folder or data set", path, NAMED)
         raise InterpretError(f"data {str(path)!r} does not exist: give a folder of images")
     try:
-        names, sizes = list_images(root)
+        listing = list_images(root)
     except OSError as error:
         raise InterpretError(f"data {str(path)!r} cannot be read: {error.strerror}") from None
-    if not names:
+    if not listing.names:
+        found = f" ({describe_left_out(listing.left_out)})" if listing.left_out else ""
         raise InterpretError(
-            f"data {str(path)!r} holds no image files: give a folder with some of {' '.join(extensions())}"
+            f"data {str(path)!r} holds no image files{found}: give a folder with some of {' '.join(extensions())}"
         )
-    labels, classes = labels_of(names, model.classes)
-    return FileImages(root.resolve().name, root, names, sizes, labels, classes, _preprocess(model), scales)
+    labels, classes = labels_of(listing.runs, model.classes)
+    name = readable(root.resolve().name)
+    images = FileImages(name, root, listing.names, labels, classes, _preprocess(model), scales, decoding)
+    images.left_out = listing.left_out
+    if doubtful := unexpected(listing.left_out):
+        images.notes.append(f"of data {name!r}, {describe_left_out(doubtful)}")
+    return images

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from interpret.images.folder import UnreadableImage
+from interpret.images.listing import LeftOut
 from interpret.images.sampling import sample_by_hash
+from interpret.images.storage import UnreadableImage
 from interpret.network.modes import unchanged_random_state
 from interpret.network.pixel_scale import Normalisation, PixelScale, find_pixel_scale
 from interpret.network.preprocess import Preprocess
@@ -60,6 +61,8 @@ class Images(ABC):
         """Number of channels that are the image, if the others hold further inputs of the network; None: all."""
         self.skipped: dict[str, str] = {}
         """The sources found not to decode: name to reason."""
+        self.left_out: dict[str, LeftOut] = {}
+        """Of a folder, the files that are no images of a known format, by kind: their number and the first one."""
         self.opened_from: dict[str, Any] | None = None
         """Arguments of `open_images` to open the data again: "data", "crops" and "scales"; None for data in memory."""
         self.notes: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple, get_args
@@ -149,37 +149,48 @@ class Preprocess:
             return short, max(int(short * width / height), self.size[1])
         return max(int(short * height / width), self.size[0]), short
 
-    def cut(self, picture: Image.Image, cut: Cut) -> NDArray[np.uint8]:
+    def cut(
+        self, picture: Image.Image, cut: Cut, box: tuple[float, float, float, float] | None = None
+    ) -> NDArray[np.uint8]:
         """Return the pixels of one input, uint8 [H, W, 3]: an RGB picture, resized and cut as `cut` says.
 
         >>> preprocess = Preprocess((2, 2))
         >>> preprocess.cut(Image.new("RGB", (4, 4)), Cut(height=4, width=4, top=2, left=2)).shape
         (2, 2, 3)
+
+        Args:
+            picture: the picture.
+            cut: its size when it is resized, and the place of the input in it.
+            box: (left, top, right, bottom) of the part of `picture` that is the whole picture; None: all.
         """
         if cut.fits_in_memory:
-            return self.crop(self.resize_picture(picture, cut.height, cut.width), cut.top, cut.left)
+            return self.crop(self.resize_picture(picture, cut.height, cut.width, box), cut.top, cut.left)
         # A long strip may not fit in memory when enlarged. Pillow rounds a part's edges to float32, so that a pixel
         # may differ by a level or two from that of the whole picture.
-        (height, width), scale = self.size, (picture.height / cut.height, picture.width / cut.width)
+        height, width = self.size
+        first, above, last, below = box or (0, 0, picture.width, picture.height)
+        scale = ((below - above) / cut.height, (last - first) / cut.width)
         top, left = max(cut.top, 0), max(cut.left, 0)
         bottom, right = min(cut.top + height, cut.height), min(cut.left + width, cut.width)
         part = picture.resize(
             (right - left, bottom - top),
             _RESAMPLING[self.interpolation],
             box=(
-                left * scale[1],
-                top * scale[0],
-                min(right * scale[1], picture.width),
-                min(bottom * scale[0], picture.height),
+                first + left * scale[1],
+                above + top * scale[0],
+                min(first + right * scale[1], picture.width),
+                min(above + bottom * scale[0], picture.height),
             ),
         )
         return self.crop(part, cut.top - top, cut.left - left)
 
-    def resize_picture(self, picture: Image.Image, height: int, width: int) -> Image.Image:
-        """Return the whole picture in this height and width, antialiased where it shrinks."""
-        if picture.size == (width, height):
+    def resize_picture(
+        self, picture: Image.Image, height: int, width: int, box: tuple[float, float, float, float] | None = None
+    ) -> Image.Image:
+        """Return the whole picture, or this part of it, in this height and width, antialiased where it shrinks."""
+        if picture.size == (width, height) and box in (None, (0, 0, width, height)):
             return picture
-        return picture.resize((width, height), _RESAMPLING[self.interpolation])
+        return picture.resize((width, height), _RESAMPLING[self.interpolation], box=box)
 
     def crop(self, picture: Image.Image, top: int, left: int) -> NDArray[np.uint8]:
         """Return the input's window of an RGB picture, uint8 [H, W, 3], with the mean colour outside the picture."""
@@ -341,17 +352,37 @@ def upright(picture: Image.Image) -> Image.Image:
     if picture.mode == "F" or picture.mode.startswith("I"):
         return Image.fromarray(_to_8_bit(np.asarray(picture))).convert("RGB")
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        white = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(white, picture).convert("RGB")
+        return _on_white(picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+BAND = 2**22
+"""Pixels that are converted at once, so that a large picture does not need many times its own memory."""
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+    """Yield slices of rows that make up a picture."""
+    rows = max(1, BAND // max(width, 1))
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    found = Image.new("RGB", picture.size)
+    for rows in _bands(picture.height, picture.width):
+        band = picture.crop((0, rows.start, picture.width, rows.stop)).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        found.paste(Image.alpha_composite(white, band).convert("RGB"), (0, rows.start))
+    return found
 
 
 def _to_8_bit(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Scale a grey picture of more than 8 bits to 8 bits."""
-    floating = values.dtype.kind == "f"
-    levels = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = levels.min(), levels.max()
-    ceilings = (1.0, 255.0, 65535.0) if floating else (65535.0,)
+    bands = [values[rows] for rows in _bands(*values.shape)]
+    low, high = min(_finite(band).min() for band in bands), max(_finite(band).max() for band in bands)
+    ceilings = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (65535.0,)
     low, high = next(((0.0, ceiling) for ceiling in ceilings if low >= 0 and high <= ceiling), (low, high))
-    return np.rint((levels - low) * (255 / (high - low))).astype(np.uint8)
+    return np.concatenate([np.rint((_finite(band) - low) * (255 / (high - low))).astype(np.uint8) for band in bands])
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +40,6 @@ def read_study_file(path: Path) -> dict[str, Any]:
 
 def write_study_file(path: Path, info: dict[str, Any]) -> None:
     """Write study.json of a study's folder, over the one that was read."""
-    write_text(path / "study.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n", any_file)
+    text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+    # paths that are not UTF-8 hold surrogates, which JSON writes as escapes
+    write_text(path / "study.json", re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text), any_file)

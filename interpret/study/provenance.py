@@ -17,6 +17,7 @@ from interpret.results.study_file import FORMAT
 from interpret.study.reader import StudyReader, local_field
 from interpret.support.errors import InterpretError
 from interpret.support.files import WORKSPACE
+from interpret.support.wording import readable
 from interpret.tracing.receptive_field import ReceptiveField
 from interpret.tracing.tracing import Layer, Trace
 
@@ -50,6 +51,7 @@ def describe(model: Model, data: Images, dtype: str, layers: Trace, shape: tuple
             "sources": len(np.unique(data.sources)),
             "classes": list(data.classes) if data.classes is not None else None,
             "skipped": dict(data.skipped),
+            "left_out": {kind: list(found) for kind, found in data.left_out.items()},
             "opened_from": data.opened_from,
             "notes": list(data.notes),
             "shown": data.pixel_scale.said,
@@ -90,8 +92,12 @@ def check_is_new(path: Path) -> None:
     """Refuse to start a study in a folder that holds something else.
 
     Raises:
-        InterpretError: the path is a file, or a folder with other content than unfinished work.
+        InterpretError: the path is a file, or a folder with other content than unfinished work, or not UTF-8.
     """
+    if readable(str(path)) != str(path):
+        raise InterpretError(
+            f"the study {readable(str(path))!r} is not UTF-8, as its files must be: name another folder"
+        )
     if path.exists() and not (path.is_dir() and all(_may_come_first(one) for one in path.iterdir())):
         raise InterpretError(f"{path} exists and is no study: choose another folder")
 

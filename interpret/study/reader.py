@@ -24,7 +24,7 @@ from interpret.results.kinds import in_report_order, is_known, result_class
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file
 from interpret.support.errors import unknown, warn
-from interpret.support.files import layer_path
+from interpret.support.files import layer_path, refuse_inside
 from interpret.support.wording import count as counted
 
 LARGEST_TILE = 64
@@ -70,6 +70,16 @@ class StudyReader:
         projected = sum(bool(self.rules(name)) for name in mined)
         layers, results = counted(len(mined), "mined layer"), counted(len(self.results), "other result")
         return f"<Study: {model} on {data} in {self.path}, {layers}, {projected} of them projected, {results}>"
+
+    def refuse_among_images(self, place: str | os.PathLike[str], what: str) -> None:
+        """Refuse to write into the folder of the study's images.
+
+        Raises:
+            InterpretError: `place` lies there.
+        """
+        opened_from = self.info["data"].get("opened_from")
+        if opened_from is not None and Path(opened_from["data"]).is_absolute():  # else the name of a data set
+            refuse_inside(place, opened_from["data"], what)
 
     # layers
 

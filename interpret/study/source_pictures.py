@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interpret.images.folder import UnreadableImage
+from interpret.images.storage import UnreadableImage
 from interpret.study.reader import LARGEST_SOURCE_PICTURE
 from interpret.support.files import any_file, replacing, write_text
 from interpret.support.progress import progress

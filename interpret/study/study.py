@@ -74,7 +74,7 @@ class Study(StudyReader):
         workers: int = 0,
         device: str | torch.device | None = None,
         dtype: str = "float32",
-        made_from: Mapping[str, str | None] | None = None,
+        made_from: Mapping[str, Any] | None = None,
     ) -> None:
         computing = _computing()
         self.path = Path(path)
@@ -108,6 +108,7 @@ class Study(StudyReader):
         elif self._described is not None:
             _computing().check_is_new(self.path)
             self.info = deepcopy(self._described)  # written with the first result
+            self.refuse_among_images(self.path, "the study")
 
     @contextmanager
     def working(self, part: str | None = None) -> Iterator[None]:

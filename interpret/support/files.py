@@ -232,6 +232,21 @@ def check_place(path: str | os.PathLike[str], ours: Ours = never) -> None:
         )
 
 
+def refuse_inside(path: str | os.PathLike[str], images: str | os.PathLike[str], what: str) -> None:
+    """Refuse to write into a folder of images, where the next run would read the pictures written as images.
+
+    >>> refuse_inside("figure.png", "photographs", "the figure")
+
+    Raises:
+        InterpretError: `path` is the folder `images` or lies in it.
+    """
+    if Path(images).is_dir() and Path(path).resolve().is_relative_to(Path(images).resolve()):
+        raise InterpretError(
+            f"{what} {os.fspath(path)!r} would lie among the images of {os.fspath(images)!r}, and the next run would "
+            "read it as images: name another place"
+        )
+
+
 def write_text(path: str | os.PathLike[str], text: str, ours: Ours = never) -> None:
     """Write `text` to `path` as UTF-8, atomically; characters that UTF-8 cannot encode become question marks.
 

@@ -31,3 +31,12 @@ _UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff
 
 def _escaped(character: str) -> str:
     return "\ufffd" if "\ud800" <= character <= "\udfff" else ascii(character)[1:-1]
+
+
+def readable(name: str) -> str:
+    r"""Return a file's name as valid text: bytes that are not UTF-8 are written as escapes.
+
+    >>> readable("Müller.jpg"), readable("M\udcfcller.jpg")
+    ('Müller.jpg', 'M\\xfcller.jpg')
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

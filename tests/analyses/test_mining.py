@@ -26,10 +26,10 @@ from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.execution.execution import Execution
 from interpret.images.batches import Batch, batches
-from interpret.images.folder import UnreadableImage
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 

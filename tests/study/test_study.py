@@ -311,7 +311,8 @@ def test_file_names_that_are_not_utf8_are_accepted(tmp_path: Path) -> None:
     study = Study(tmp_path / "study", model(), root)
     study.mine(k=1)
     again = Study.open(study.path)
-    assert again.sources()[1]["name"] == "caf?.png" and list(again.info["data"]["skipped"]) == ["broken?.png"]
+    assert again.sources()[1]["name"] == r"caf\xe9.png"
+    assert list(again.info["data"]["skipped"]) == [r"broken\xe9.png"]
 
 
 def test_images_may_differ_in_size_from_the_preprocessing(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import prepared
 from interpret.images.batches import first_images
 from interpret.images.display import inputs_to_bytes
-from interpret.images.folder import UnreadableImage
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.loading.checkpoints import State, list_epochs, load_state, read_state, with_network_names
 from interpret.loading.folders import model_folder
 from interpret.loading.loading import load

@@ -34,9 +34,9 @@ from interpret.execution.execution import Execution, prepared
 from interpret.execution.resume import Unfinished
 from interpret.images.batches import batches
 from interpret.images.display import shrink, to_bytes
-from interpret.images.folder import UnreadableImage
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.network.forward import refuse_other_type
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from interpret.analyses.invariance.transforms import FILLS, Box, Fill, surround
 from interpret.images.batches import refuse_other_shape
-from interpret.images.folder import UnreadableImage
 from interpret.images.sources import Images
+from interpret.images.storage import UnreadableImage
 from interpret.support.errors import InterpretError, unknown
 
 
