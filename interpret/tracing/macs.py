@@ -89,7 +89,7 @@ def _product(result: Tensor, left: Tensor, right: Tensor, *_: object) -> int:
 
 
 def _added_product(result: Tensor, bias: Tensor, left: Tensor, right: Tensor, *_: object) -> int:
-    return left.numel() * right.shape[-1]
+    return _product(result, left, right)
 
 
 def _with_vector(result: Tensor, left: Tensor, *_: object) -> int:
@@ -97,7 +97,7 @@ def _with_vector(result: Tensor, left: Tensor, *_: object) -> int:
 
 
 def _added_with_vector(result: Tensor, bias: Tensor, left: Tensor, *_: object) -> int:
-    return left.numel()
+    return _with_vector(result, left)
 
 
 def _bilinear(result: Tensor, one: Tensor, two: Tensor, three: Tensor, *expanded: Any, unroll_dim: int = 1) -> int:
