@@ -19,7 +19,7 @@ RULES = ("deconvnet", "guided", "gradient")
 
 RuleName = Literal["deconvnet", "guided", "gradient"]
 
-KINDS = ("rectifier", "slope", "normalisation", "product", "quotient", "max_pool", "maximum")
+KINDS = ("rectifier", "slope", "normalisation", "product", "quotient", "attention", "max_pool", "maximum")
 """Kinds of operations that a composite may name, beside operations."""
 
 
@@ -72,8 +72,8 @@ class Composite:
     Args:
         by_layer: by the name of a layer, or a glob, what is the rule in it and inside it; the first that fits counts.
         by_operation: by the name of an operation, or a glob, or a kind ("rectifier", "slope", "normalisation",
-            "product", "quotient", "max_pool", "maximum"), what is its rule, unless its layer has one; the first that
-            fits counts. Operations have their names in torch, without underscores.
+            "product", "quotient", "attention", "max_pool", "maximum"), what is its rule, unless its layer has one; the
+            first that fits counts. Operations have their names in torch, without underscores.
         otherwise: the rule of all else.
 
     Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpret.backprop.composite import RULES as RULES
 from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule, RuleName, check_rule
+from interpret.backprop.gates import MARK, find_gate, keeps_role, mark, marks, role_of
 from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
@@ -52,11 +53,19 @@ class UncoveredOperation(UserWarning):
 
     def __init__(self, rule: str, operations: Sequence[tuple[str, str]]) -> None:
         self.operations = list(operations)
-        named = ", ".join(f"{operation!r} in {layer or 'the network itself'}" for operation, layer in operations)
         super().__init__(
-            f"the {rule} rule does not cover {named}: the plain gradient stands in for it there; "
-            "interpret.register_operation tells what it does"
+            f"the {rule} rule does not cover {named_operations(operations)}: "
+            "the plain gradient stands in for it there; interpret.register_operation tells what it does"
         )
+
+
+def named_operations(operations: Sequence[tuple[str, str]]) -> str:
+    """Return (operation, layer) pairs in words.
+
+    >>> named_operations([("sin", "features.1"), ("cos", "")])
+    "'sin' in features.1, 'cos' in the network itself"
+    """
+    return ", ".join(f"{operation!r} in {layer or 'the network itself'}" for operation, layer in operations)
 
 
 class BackwardRule(TorchFunctionMode):
@@ -80,6 +89,7 @@ class BackwardRule(TorchFunctionMode):
     | batch norm (eval)                           | its affine map   | its affine map  | its affine map    |
     | product of two signals (squeeze-and-excitation) | the gate held constant | the same | the true gradient |
     | quotient of two signals                     | the divisor held constant | the same | the true gradient |
+    | attention                                   | along the values | the same       | the true gradient |
     | max-pool, maximum of several signals        | R to its switches | the same       | the same          |
     | convolution, sum, concatenation, average …  | the transpose    | the transpose   | the transpose     |
 
@@ -97,22 +107,27 @@ class BackwardRule(TorchFunctionMode):
     gives no rule: "add" sums the signals of all windows (the adjoint of pooling), "overwrite" keeps the last one, even
     if it is zero, as `F.max_unpool2d` does.
 
-    The gate of any other product is the factor that is broadcast over the other, or that is the output of tanh,
-    sigmoid, softmax or a clamp; if neither or both are, the product is not covered. Inside the block, parameters are
-    constants, as is what the network itself detaches or computes under `torch.no_grad`. Checkpointing is disabled.
+    The gate of any other product, elementwise or of matrices, is one of its two factors: the one that is broadcast over
+    the other; else the one that is the output of tanh, sigmoid, softmax or a clamp; else the one that is the output of
+    a rectifier. If none or both are, the product is not covered. So attention passes the signal along the values and
+    holds its weights constant (Chefer et al. 2021; Achtibat et al. 2024), also where it is written out as
+    softmax(q·kᵀ)·v, or has rectified queries and keys instead of a softmax. Kernels that the network computes from the
+    image are gates too. Inside the block, parameters are constants, as is what the network itself detaches or computes
+    under `torch.no_grad`. Checkpointing is disabled.
 
     Args:
         module: the network.
         rule: "deconvnet", "guided", "gradient", or an `interpret.Composite` of these and functions of your own.
         overlap: "add" or "overwrite", for max-pooling windows that overlap.
-        strict: raise where an operation is not covered, instead of warning at the end of the block.
+        strict: raise at the end of the block if an operation is not covered, instead of warning.
 
     Raises:
         InterpretError: an unknown rule or overlap, a compiled or scripted module (whose operations cannot be seen),
             or, with `strict`, an operation that the rule does not cover.
 
     Warns:
-        UncoveredOperation: once, at the end of the block, naming each operation and layer.
+        UncoveredOperation: once, at the end of the block, naming each operation and layer. After `signals_from`, only
+            those through which the signal passes.
     """
 
     def __init__(
@@ -128,13 +143,16 @@ class BackwardRule(TorchFunctionMode):
         self.rule = rule
         self.overlap = overlap
         self.strict = strict
-        self.uncovered: dict[tuple[str, str], None] = {}
+        self.uncovered: dict[tuple[str, str], list[int | None]] = {}
+        """For each operation and layer, the numbers of the nodes of autograd's graph that its results came from; None
+        for a result without one of its own."""
         self._running: list[str] = []
         self._history = History()
         self._pending: list[Pending] = []
         self._undo = ExitStack()
         self._thread = 0
         self._start = 0
+        self._starts: list[Any] | None = None
 
     def __enter__(self) -> BackwardRule:
         for name, layer in self.module.named_modules():
@@ -143,7 +161,7 @@ class BackwardRule(TorchFunctionMode):
                     f"{name or 'the network'} is a {type(layer).__name__} that hides its operations (compiled, "
                     "scripted or run in other threads): pass the plain module that it was made from"
                 )
-        self.uncovered = {}
+        self.uncovered, self._starts = {}, None
         self._running = []
         self._history, self._pending = History(), []
         self._thread = threading.get_ident()  # modes and node numbers are per thread, hooks are not
@@ -169,8 +187,34 @@ class BackwardRule(TorchFunctionMode):
         for pending in self._pending:
             if not pending.in_rectifier:
                 self._report_pending(pending)
-        if self.uncovered:
-            warn(UncoveredOperation(str(self.rule), list(self.uncovered)))
+        uncovered = self.uncovered_on_path()
+        if uncovered and self.strict:
+            raise InterpretError(
+                f"the {self.rule} rule does not cover {named_operations(uncovered)}: tell what it does by "
+                "interpret.register_operation, or leave strict out to let the plain gradient stand in for it"
+            )
+        if uncovered:
+            warn(UncoveredOperation(str(self.rule), uncovered))
+
+    def signals_from(self, outputs: Iterable[Tensor]) -> None:
+        """Say from which outputs signals will start, so that only operations on their way are reported.
+
+        What only a gate depends on, such as the product of queries and keys, is then not named.
+        """
+        self._starts = [output.grad_fn for output in outputs if output.grad_fn is not None]
+
+    def uncovered_on_path(self) -> list[tuple[str, str]]:
+        """Return the uncovered operations through which the signal passes."""
+        if self._starts is None or not self.uncovered:
+            return list(self.uncovered)
+        passed, waiting = set(), list(self._starts)
+        while waiting:
+            node = waiting.pop()
+            number = node_number(node)
+            if number not in passed:
+                passed.add(number)
+                waiting += [parent for parent, _ in node.next_functions if parent is not None]
+        return [one for one, nodes in self.uncovered.items() if any(node is None or node in passed for node in nodes)]
 
     def forget(self) -> None:
         """Discard the operations that were not covered, so that the end of the block does not warn of them."""
@@ -208,7 +252,7 @@ class BackwardRule(TorchFunctionMode):
         self.check(signals)
         result = self._pass(func, args, kwargs, signals)
         for value in tensors_in((args, kwargs, result)):
-            _mark(value, "seen")
+            mark(value, "seen")
         return result
 
     def _rule_of(self, func: Callable[..., Any] | None = None, backward: Backward | None = None) -> RuleName | OwnRule:
@@ -241,18 +285,19 @@ class BackwardRule(TorchFunctionMode):
                     result = PassByOwnRule.apply(rule, func, args, kwargs, derivation.function, derivation.source)
                 else:
                     result = self._run(func, args, kwargs)
+                mark(result, "activation")
                 self._history.note(result, derivations)
                 return result
         result, covered = self._pass_by_itself(func, args, kwargs, signals)
         if derivations:
             if not covered:
-                pending.append(self._wait(operation_name(func)))
+                pending.append(self._wait(operation_name(func), result))
             self._history.note(result, derivations, pending)
             return result
         for one in pending:
             self._report_pending(one)
         if not covered:
-            self._report(operation_name(func))
+            self._report(operation_name(func), result)
         return result
 
     def _pass_by_itself(
@@ -277,25 +322,33 @@ class BackwardRule(TorchFunctionMode):
             or (backward is Backward.MAXIMUM and _is_rectifying_maximum(operands))
         )
         if rectifies:
-            return _Rectify.apply(signals[0], rule, func, args, kwargs), True
+            result = _Rectify.apply(signals[0], rule, func, args, kwargs)
+            mark(result, "activation")
+            return result, True
         if plain and backward is Backward.NORMALISATION:
             return _normalise_by_constants(signals[0], func, args, kwargs), True
-        if backward in (Backward.PRODUCT, Backward.QUOTIENT):
-            return self._hold_gate(func, args, kwargs, signals)
+        if backward in (Backward.PRODUCT, Backward.BILINEAR) and len(signals) > 1:
+            gate = find_gate(func, args, kwargs, signals)
+            return self._hold(func, args, kwargs, lambda _, value: value is gate), gate is not None
+        if backward is Backward.QUOTIENT:
+            return self._hold_divisor(func, args, kwargs, signals)
+        if backward is Backward.ATTENTION:
+            return self._hold(func, args, kwargs, lambda place, _: place not in (2, "value")), True
         result = self._run(func, args, kwargs)
-        makes_gate = plain and backward in (Backward.SLOPE, Backward.CLAMP)
-        if makes_gate or (backward is Backward.SHAPE and _is_gate(signals[0])):
-            _mark(result, "gate")
-        elif backward is Backward.CAST:
+        if plain and backward in (Backward.SLOPE, Backward.CLAMP):
+            mark(result, "gate")
+            return result, True
+        if keeps_role(operation) and (len(signals) == 1 or backward is Backward.SHAPE):  # of `expand_as`, two
+            for part in tensors_in(result):
+                mark(part, role_of(signals[0]))
+        if backward is Backward.CAST:
             # a cast to integers is not covered; a constant that is cast to the signal's type is
             return result, not isinstance(result, Tensor) or not operands[0].requires_grad or result.requires_grad
-        else:
-            return result, (
-                backward is Backward.MAX_POOL
-                or (operation.is_linear and (backward is not Backward.BILINEAR or len(signals) == 1))
-                or (backward is Backward.MAXIMUM and _is_choice(operands))
-            )
-        return result, True
+        return result, (
+            backward in (Backward.MAX_POOL, Backward.PRODUCT)
+            or operation.is_linear
+            or (backward is Backward.MAXIMUM and _is_choice(operands))
+        )
 
     def _run(self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
         """Run an operation whose backward pass is its gradient."""
@@ -312,24 +365,31 @@ class BackwardRule(TorchFunctionMode):
         values, switches = _OverwritingPool.apply(x, name.removesuffix("_with_indices"), args[1:], kwargs)
         return (values, switches) if with_switches else values
 
-    def _hold_gate(
+    def _hold(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, is_held: Callable[[int | str, Tensor], bool]
+    ) -> Any:
+        """Run an operation with some of its operands, chosen by place and value, held constant."""
+
+        def constant(place: int | str, value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return [constant(place, one) for one in value]  # the operands of an einsum
+            return value.detach() if isinstance(value, Tensor) and is_held(place, value) else value
+
+        named = {name: constant(name, value) for name, value in kwargs.items()}
+        return self._run(func, tuple(constant(*one) for one in enumerate(args)), named)
+
+    def _hold_divisor(
         self, func: Callable[..., Any], args: Any, kwargs: dict[str, Any], signals: list[Tensor]
     ) -> tuple[Any, bool]:
-        """Multiply or divide two signals, with the gate or the divisor held constant."""
-        operands = _operands(args, kwargs)
-        if operation_of(func).backward is Backward.QUOTIENT:
-            gates = [1] if operands[0] is signals[0] and not kwargs.get("rounding_mode") else []
-        elif len(signals) == 1:  # multiplied by a constant
-            return func(*args, **kwargs), True
-        else:
-            gates = [index for index in (0, 1) if _gates(operands[index], operands[1 - index])]
-            if gates == [0] and is_in_place(func):
-                gates = []  # a gate that is written into keeps its own graph
-        if len(gates) != 1:
+        """Divide, with the divisor held constant."""
+        dividend, divisor = _operands(args, kwargs)
+        if dividend is not signals[0] or kwargs.get("rounding_mode"):
             return func(*args, **kwargs), False
-        operands[gates[0]] = _constant(operands[gates[0]])
         named = {key: value for key, value in kwargs.items() if key not in ("input", "other")}
-        return func(*operands, *args[2:], **named), True
+        result = func(dividend, divisor.detach() if isinstance(divisor, Tensor) else divisor, *args[2:], **named)
+        if len(signals) == 1:
+            mark(result, role_of(dividend))
+        return result, True
 
     def check(self, values: Any) -> None:
         """Report operations that made these tensors without the mode seeing them: custom autograd, scripted functions.
@@ -343,34 +403,29 @@ class BackwardRule(TorchFunctionMode):
             waiting = [_maker(value)]
             while waiting:
                 node = waiting.pop()
-                if node is None or _MARK in node.metadata or node_number(node) < self._start:
+                if node is None or MARK in node.metadata or node_number(node) < self._start:
                     continue
-                node.metadata[_MARK] = "seen"
+                node.metadata[MARK] = "seen"
                 if is_bookkeeping(node):
                     continue
                 if not is_module_hook(node) and self._rule_of() != "gradient":
-                    self._report(type(node).__name__.removesuffix("Backward"))
+                    self._report(type(node).__name__.removesuffix("Backward"), node)
                 waiting += [parent for parent, _ in node.next_functions]
 
-    def _wait(self, operation: str) -> Pending:
+    def _wait(self, operation: str, result: Any) -> Pending:
         """Note an operation that is not covered, to be reported unless it turns out to be a part of a rectifier."""
-        self._pending.append(Pending(operation, self._running[-1] if self._running else ""))
+        self._pending.append(Pending(operation, self._running[-1] if self._running else "", _node_of(result)))
         return self._pending[-1]
 
     def _report_pending(self, pending: Pending) -> None:
         if not pending.reported:
             pending.reported = True
-            self._report(pending.operation, pending.layer)
+            self.uncovered.setdefault((pending.operation, pending.layer), []).append(pending.node)
 
-    def _report(self, operation: str, layer: str | None = None) -> None:
-        if layer is None:
-            layer = self._running[-1] if self._running else ""
-        if self.strict:
-            raise InterpretError(
-                f"the {self.rule} rule does not cover {operation!r} in {layer or 'the network itself'}: tell what it "
-                "does by interpret.register_operation, or leave strict out to let the plain gradient stand in for it"
-            )
-        self.uncovered[operation, layer] = None
+    def _report(self, operation: str, result: Any) -> None:
+        """Note an operation that is not covered, with what it made: a tensor, or the node of one."""
+        layer = self._running[-1] if self._running else ""
+        self.uncovered.setdefault((operation, layer), []).append(_node_of(result))
 
 
 class _Rectify(torch.autograd.Function):
@@ -450,35 +505,21 @@ class _OverwritingPool(torch.autograd.Function):
         return below.scatter_add(-1, switches, kept).reshape(ctx.size), None, None, None
 
 
-_MARK = "interpret"
-"""Key in the metadata of nodes of autograd's graph; the value is "seen", or "gate" for the output of a gate."""
-
-
-def _marks(value: Tensor) -> dict[str, str]:
-    node: Any = value.grad_fn
-    return {} if node is None else node.metadata
-
-
-def _mark(value: Tensor, mark: Literal["seen", "gate"]) -> None:
-    _marks(value).setdefault(_MARK, mark)
-
-
-def _is_gate(value: Tensor) -> bool:
-    return _marks(value).get(_MARK) == "gate"
-
-
-def _gates(gate: Tensor, other: Tensor) -> bool:
-    """Return whether a factor is the other one's gate: it is broadcast over it, or the output of tanh, sigmoid …"""
-    size = torch.broadcast_shapes(gate.shape, other.shape).numel()
-    return other.numel() == size and (gate.numel() < size or _is_gate(gate))
-
-
 def _maker(value: Tensor) -> Any:
     """Return the node of autograd's graph that made a tensor; of a view whose node autograd may rebuild, its base's."""
     node, base = value.grad_fn, base_of(value)
-    if base is None or _marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
+    if base is None or marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
         return node
     return base.grad_fn
+
+
+def _node_of(result: Any) -> int | None:
+    """Return the number of the node that made a result, of a view that of its base; None where there is none."""
+    if not isinstance(result, Tensor):
+        return node_number(result) if hasattr(result, "next_functions") else None
+    base = base_of(result)
+    node = (result if base is None else base).grad_fn
+    return None if node is None else node_number(node)
 
 
 def _hides_operations(layer: nn.Module) -> bool:
@@ -531,10 +572,6 @@ def _with_slope(
     return (x.copy_(y.detach()) if y is inner else y.detach()), slope
 
 
-def _constant(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
-
-
 def _normalise_by_constants(x: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
     """Normalise as written; the backward pass multiplies by the scale that the statistics give."""
     with torch.no_grad():
@@ -571,6 +608,10 @@ def _rms_norm_scale(
     dims = tuple(range(-len(normalized_shape), 0))
     scale = (input.square().mean(dims, keepdim=True) + (torch.finfo(input.dtype).eps if eps is None else eps)).rsqrt()
     return scale if weight is None else scale * weight
+
+
+def _unit_norm_scale(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: object = None) -> Tensor:
+    return 1 / input.norm(p, dim, keepdim=True).clamp_min(eps)
 
 
 def _group_norm_scale(
@@ -616,6 +657,7 @@ def _batch_norm_scale(
 _SCALES: dict[Callable[..., Tensor], Callable[..., Tensor | None]] = {
     F.local_response_norm: _local_response_scale,
     F.layer_norm: _layer_norm_scale,
+    F.normalize: _unit_norm_scale,
     F.rms_norm: _rms_norm_scale,
     F.group_norm: _group_norm_scale,
     F.instance_norm: _instance_norm_scale,

@@ -24,7 +24,7 @@ class Backward(StrEnum):
     CAST = "cast"
     """Linear; values get another type."""
     BILINEAR = "bilinear"
-    """Linear in each operand: covered if one operand alone carries the signal."""
+    """Linear in each factor: by the other factor, held constant, if that is a constant or a gate."""
     RECTIFIER = "rectifier"
     """As the rule says."""
     CLAMP = "clamp"
@@ -37,6 +37,8 @@ class Backward(StrEnum):
     """By the other factor, held constant, if that is a gate."""
     QUOTIENT = "quotient"
     """By the divisor, held constant."""
+    ATTENTION = "attention"
+    """Along the values; all else, and with it the attention weights, is held constant."""
     MAX_POOL = "max_pool"
     """To the switches."""
     MAXIMUM = "maximum"
@@ -262,7 +264,7 @@ _ROWS: dict[str, Operation] = {
     "linear matmul": Operation(_B.BILINEAR, _G.LAST_DIMENSION, mixes_units=True),
     """convolution conv1d conv3d conv_transpose1d conv_transpose3d bilinear rmatmul mm mv bmm addmm addmv baddbmm einsum
     tensordot""": Operation(_B.BILINEAR, mixes_units=True),
-    "scaled_dot_product_attention multi_head_attention_forward": Operation(mixes_units=True),
+    "scaled_dot_product_attention multi_head_attention_forward": Operation(_B.ATTENTION, mixes_units=True),
     # pools and windows
     "max_pool2d max_pool2d_with_indices": Operation(_B.MAX_POOL, _G.MAX_POOL),
     "adaptive_max_pool2d adaptive_max_pool2d_with_indices": Operation(_B.MAX_POOL, _G.ADAPTIVE_POOL),
@@ -314,6 +316,7 @@ BY_FUNCTION: dict[Any, Operation] = {
     F.local_response_norm: Operation(_B.NORMALISATION, _G.CHANNELS),
     F.layer_norm: Operation(_B.NORMALISATION, _G.TRAILING),
     F.rms_norm: Operation(_B.NORMALISATION, _G.TRAILING),
+    F.normalize: Operation(_B.NORMALISATION, _G.ALONG, dim=2),
     F.group_norm: Operation(_B.NORMALISATION),
     F.instance_norm: Operation(_B.NORMALISATION, _G.STATISTICS),
     F.batch_norm: Operation(_B.NORMALISATION, _G.STATISTICS),

@@ -31,6 +31,8 @@ class Pending:
 
     operation: str
     layer: str
+    node: int | None = None
+    """The number of the node of autograd's graph that its result came from; None for one without."""
     in_rectifier: bool = False
     """Whether it is a part of a rectifier."""
     reported: bool = False

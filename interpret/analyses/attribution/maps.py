@@ -99,6 +99,7 @@ def _by_rule(rule: Rule) -> _Compute:
             output = truncated(images)
             backward.check(output)
             score = target.of(output).sum()
+            backward.signals_from([score])
         if not score.requires_grad:
             raise InterpretError(f"{truncated.name} does not depend on the image: choose another")
         (signal,) = torch.autograd.grad(score, images)

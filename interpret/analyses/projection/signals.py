@@ -47,6 +47,7 @@ def forward_under_rule(
             if not output.requires_grad:
                 raise InterpretError(f"layer {name!r} does not depend on the image: choose another")
             rule.check(output)
+        rule.signals_from(outputs.values())
     return x, outputs
 
 

@@ -1,0 +1,114 @@
+"""Gates: which factor of a product of two signals the rules hold constant."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from interpret.network.operations import Backward, Grid, Operation, is_in_place, operation_name, operation_of
+
+MARK = "interpret"
+"""Key in the metadata of nodes of autograd's graph."""
+
+Role = Literal["seen", "gate", "activation"]
+"""The value there. "gate": the tensor came out of tanh, sigmoid, softmax or a clamp; "activation": out of a rectifier;
+"seen": out of any other operation that a rule has overridden."""
+
+
+def marks(value: Tensor) -> dict[str, Role]:
+    """Return the metadata of the node that made a tensor."""
+    node: Any = value.grad_fn
+    return {} if node is None else node.metadata
+
+
+def mark(value: Any, role: Role) -> None:
+    """Note the role of a tensor, unless it has one."""
+    if isinstance(value, Tensor):
+        marks(value).setdefault(MARK, role)
+
+
+def role_of(value: Tensor) -> Role:
+    """Return the role of a tensor."""
+    return marks(value).get(MARK, "seen")
+
+
+def keeps_role(operation: Operation) -> bool:
+    """Return whether a gate or an activation remains one through an operation on it alone.
+
+    It does where values are moved, copied, dropped out, cast, scaled or shifted by constants.
+    """
+    by_element = operation.grid in (Grid.ELEMENTWISE, Grid.BROADCAST, Grid.SPLIT)
+    return operation.backward in (Backward.SHAPE, Backward.CAST) or (
+        by_element and operation.backward in (Backward.LINEAR, Backward.PRODUCT)
+    )
+
+
+def find_gate(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], signals: Sequence[Tensor]
+) -> Tensor | None:
+    """Return the factor of a product that is held constant; None where it is not decided.
+
+    >>> from interpret.backprop.rules import BackwardRule
+    >>> x = torch.rand(2, 3, 3, requires_grad=True)
+    >>> with BackwardRule(torch.nn.Identity()):
+    ...     weights, values = x.softmax(-1), x + 1
+    ...     find_gate(torch.bmm, (weights, values), {}, [weights, values]) is weights
+    ...     find_gate(torch.bmm, (x, values), {}, [x, values])
+    True
+
+    Args:
+        func: an elementwise product, a product of matrices, or a convolution.
+        args, kwargs: its arguments.
+        signals: those that carry the signal, at least two.
+    """
+    factors = _factors(func, args, kwargs)
+    if len(factors) != 2 or not all(any(one is signal for signal in signals) for one in factors):
+        return None
+    one, other = factors
+    if one is other:
+        return None
+    if _has_kernels(func):
+        return other
+    gates: list[Tensor] = []
+    if operation_of(func).backward is Backward.PRODUCT:
+        gates = [gate for gate, rest in ((one, other), (other, one)) if _is_broadcast(gate, rest)]
+    for role in ("gate", "activation"):
+        gates = gates or [factor for factor in factors if role_of(factor) == role]
+    if len(gates) != 1 or (gates[0] is one and is_in_place(func)):  # a gate that is written into keeps its own graph
+        return None
+    return gates[0]
+
+
+def _factors(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """Return the factors of a product, without what is added to it."""
+    name, named = operation_name(func), [kwargs[key] for key in _NAMES if key in kwargs]
+    if name == "einsum":
+        values = [one for value in args[1:] for one in (value if isinstance(value, (list, tuple)) else [value])]
+    elif name.startswith(("add", "badd")):
+        values = [*args[1:], *named]
+    else:
+        values = [*args, *named][:2]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+_NAMES = ("input", "self", "other", "mat2", "vec", "weight", "batch1", "batch2", "mat1", "tensor1", "tensor2")
+
+
+def _has_kernels(func: Callable[..., Any]) -> bool:
+    """Return whether the second factor is a kernel or matrix of weights, which the network computes from the image."""
+    return operation_name(func).startswith(("conv", "linear"))
+
+
+def _is_broadcast(gate: Tensor, other: Tensor) -> bool:
+    """Return whether a factor is broadcast over the other one, now or by an `expand` before."""
+    size = torch.broadcast_shapes(gate.shape, other.shape).numel()
+    return _distinct(other) == size and _distinct(gate) < size
+
+
+def _distinct(value: Tensor) -> int:
+    """Return how many elements a tensor has in memory, those counted once that an `expand` repeats."""
+    return math.prod(size for size, stride in zip(value.shape, value.stride(), strict=True) if stride or size == 0)
