@@ -109,7 +109,7 @@ def test_every_row_is_of_something_that_torch_has() -> None:
     """Operators stand without their underscores; some are functions of `torch.nn.functional` or properties."""
     places = (torch, F, Tensor, torch.ops.aten, torch._C._nn)
     operators = set("set.data set.real set.imag rdiv rpow rmod rfloordiv rmatmul mod floordiv".split())
-    earlier = {"has_names"}  # in torch 2.6, which is allowed
+    earlier = {"has_names"}  # in torch 2.7, which is allowed
 
     def exists(name: str) -> bool:
         forms = (name, f"{name}_", f"__{name}__", f"_{name}")
