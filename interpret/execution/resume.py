@@ -19,7 +19,8 @@ from torch import Tensor
 
 from interpret.images.sources import Images
 from interpret.network.model import Model
-from interpret.support.errors import InterpretError
+from interpret.support.checksums import DamagedFileError, check_seal, sealed
+from interpret.support.errors import InterpretError, warn
 from interpret.support.files import check_place, replacing
 from interpret.support.interrupts import interrupts_delayed
 
@@ -73,6 +74,11 @@ class Unfinished:
         check_place(self.file, holds_unfinished)
         if not self.file.exists():
             return {}
+        try:
+            check_seal(self.file)
+        except DamagedFileError as error:
+            warn(f"{error}: the work starts again")
+            return {}
         with safe_open(self.file, "pt") as stored:
             if stored.metadata()["settings"] != self.settings:
                 logger.info("%s is unfinished work with other settings: starting over", self.file)
@@ -104,7 +110,7 @@ class Unfinished:
             self._before_saving()
             tensors = {key: value.contiguous() for key, value in found.items()}
             with replacing(self.file, holds_unfinished) as new:
-                new.write_bytes(save(tensors, {"settings": self.settings, "made_by": MADE_BY}))
+                new.write_bytes(sealed(save(tensors, {"settings": self.settings, "made_by": MADE_BY})))
             logger.info("saved unfinished work in %s", self.file)
         self._saved = time.monotonic()
 
@@ -118,6 +124,24 @@ class Unfinished:
     def forget(self) -> None:
         if self.file is not None and self.file.exists() and holds_unfinished(self.file):
             self.file.unlink()
+
+
+def layers_to_resume(file: Path, missing: list[str], is_done: Callable[[str], bool], **settings: Any) -> list[str]:
+    """Return the layers to work on: those missing, or all of unfinished work of which just they have no result yet.
+
+    A process may be killed between the results of two layers. The state of all of them is complete then, and is used
+    again. If no result is missing, the state is removed.
+    """
+    if not file.is_file() or not holds_unfinished(file):
+        return missing
+    with safe_open(file, "pt") as stored:
+        saved = json.loads(stored.metadata()["settings"])
+    layers = saved.pop("layers", [])
+    if saved != settings or not all(is_done(one) or one in missing for one in layers):
+        return missing
+    if not missing:
+        file.unlink()
+    return layers if missing and set(missing) <= set(layers) else missing
 
 
 def holds_unfinished(file: Path) -> bool:

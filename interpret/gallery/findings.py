@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from interpret.results import result_class
 from interpret.study.reader import IMAGE_PREDICTIONS, StudyReader
+from interpret.study.views.figures import show_result
 from interpret.support.files import layer_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from interpret.results.result import Result
 
 LARGEST_SVG = 500_000
 """Figures with a larger SVG, in bytes, are written as PNG: they consist mostly of pictures."""
@@ -42,24 +50,24 @@ class Finding:
 
 def findings(study: StudyReader, context: bool = True) -> Iterator[Finding]:
     """Yield the findings of a study in the order of a report; without context, those that show no whole images."""
-    from interpret.figures.style import ignoring_user_style, laid_out
-    from interpret.results.plotting import plot
-
     for kind, name in study.drawable_results():
         # the pages of images show these predictions
         if (result_class(kind).shows_images and not context) or (kind, name) == ("predictions", IMAGE_PREDICTIONS):
             continue
-        result = study.result(kind, name)
-        with ignoring_user_style():
-            figure = laid_out(plot(result))
-            file = BytesIO()
-            # without date and library version, the same result gives the same bytes
-            figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-            ending, picture = "svg", file.getvalue()
-            if len(picture) > LARGEST_SVG:
-                file = BytesIO()
-                figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
-                ending, picture = "png", file.getvalue()
-        width, height = (round(float(side) * 96) for side in figure.get_size_inches())
-        path = f"findings/{kind}{'-' + layer_path(name) if name else ''}.{ending}"
-        yield Finding(kind, name, result.title, result.reading, path, picture, width, height)
+        found = show_result(study, kind, name, partial(_finding, kind, name))
+        if found is not None:
+            yield found
+
+
+def _finding(kind: str, name: str, result: Result, figure: Figure) -> Finding:
+    file = BytesIO()
+    # without date and library version, the same result gives the same bytes
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    ending, picture = "svg", file.getvalue()
+    if len(picture) > LARGEST_SVG:
+        file = BytesIO()
+        figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+        ending, picture = "png", file.getvalue()
+    width, height = (round(float(side) * 96) for side in figure.get_size_inches())
+    path = f"findings/{kind}{'-' + layer_path(name) if name else ''}.{ending}"
+    return Finding(kind, name, result.title, result.reading, path, picture, width, height)

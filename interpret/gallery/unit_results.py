@@ -65,12 +65,15 @@ class UnitResults:
         self._evolutions: list[tuple[str, Any]] = []
         self._occlusions: list[tuple[str, Any]] = []
         for kind, name in study.results:
+            found = study.readable_result(kind, name) if kind in ("invariance", "evolution", "occlusion") else None
+            if found is None:
+                continue
             if kind == "invariance":
-                self._probes.append(study.result(kind, name))
+                self._probes.append(found)
             elif kind == "evolution":
-                self._evolutions.append((name, study.result(kind, name)))
-            elif kind == "occlusion":
-                self._occlusions.append((name, study.result(kind, name)))
+                self._evolutions.append((name, found))
+            else:
+                self._occlusions.append((name, found))
         areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for probe in self._probes:
             for layer, of_units in probe.unit_areas.items():

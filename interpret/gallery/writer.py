@@ -25,6 +25,7 @@ from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.search_index import SearchIndex
 from interpret.gallery.unit_page import read_unit
 from interpret.gallery.units_by_class import UnitsByClass
+from interpret.study.damage import refuse_damage
 from interpret.study.reader import MOST_SOURCES_PREDICTED, StudyReader
 from interpret.study.views.pictures import Picture
 from interpret.support import numbers
@@ -83,6 +84,7 @@ def write_gallery(
     out = Path(out).resolve()
     check_target(out)
     study.refuse_among_images(out, "the gallery")
+    refuse_damage(study)
     network = NetworkPage(study, context)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from interpret.figures.style import ignoring_user_style, laid_out
-from interpret.results.plotting import plot
+from interpret.study.damage import refuse_damage
 from interpret.study.reader import StudyReader
+from interpret.study.views.figures import Shown, show_result
 from interpret.study.views.layer import LayerView
 from interpret.study.views.network import NetworkView
 from interpret.study.views.pictures import Picture
@@ -20,8 +20,6 @@ from interpret.support.wording import count as counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from interpret.results import Result
 
 UNITS = 4
 """Units of each layer that are shown: those with the largest values."""
@@ -58,6 +56,7 @@ class Report:
     """What a report says of a study, whatever it is written as."""
 
     def __init__(self, study: StudyReader) -> None:
+        refuse_damage(study)
         self.study = study
         self.network = NetworkView(study, LayerView)
         self.name = str(self.network.model["name"])
@@ -127,19 +126,15 @@ class Report:
         """The mined layers whose units have pictures."""
         return [layer for layer in self.network.mined_layers if self.units(layer)]
 
-    def load(self) -> Iterator[Result]:
-        """Yield the kept results in the order of their kinds."""
+    def shown_results(self, show: Callable[[Any, Figure], Shown]) -> Iterator[Shown]:
+        """Yield what `show` makes of each kept result and its figure, in the order of their kinds."""
         with progress(len(self.results), "drawing figures", "figure") as bar:
             for kind, name in self.results:
-                yield self.study.result(kind, name)
+                found = show_result(self.study, kind, name, show)
+                if found is not None:
+                    yield found
                 bar.update()
 
     def read(self, picture: Picture) -> bytes:
         """Return a picture's file."""
         return (self.study.path / picture.path).read_bytes()
-
-
-def draw(result: Result) -> Figure:
-    """Return a result's figure."""
-    with ignoring_user_style():
-        return laid_out(plot(result))

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from interpret.figures.style import ignoring_user_style
-from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
+from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report
 from interpret.support import numbers
 from interpret.support.html import breakable
 from interpret.support.version import __version__
 from interpret.support.wording import count as counted
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from interpret.results import Result
 
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".svg": "image/svg+xml"}
@@ -39,7 +41,7 @@ def write_html(report: Report, path: Path) -> None:
     text = templates.get_template("report.html").render(
         report=report,
         network=report.network,
-        results=[_figure(result) for result in report.load()],
+        results=list(report.shown_results(_figure)),
         picture=lambda picture: _uri(Path(picture.path).suffix, report.read(picture)),
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
@@ -52,9 +54,8 @@ def write_html(report: Report, path: Path) -> None:
     path.write_bytes(text.encode("utf-8", errors="replace"))
 
 
-def _figure(result: Result) -> dict[str, Any]:
+def _figure(result: Result, figure: Figure) -> dict[str, Any]:
     file = BytesIO()
-    figure = draw(result)
     # lines stay sharp as vectors; of pictures, vectors would be larger and no sharper
     kind = "png" if any(axes.images for axes in figure.axes) else "svg"
     with ignoring_user_style():

@@ -16,7 +16,8 @@ from PIL import Image
 
 from interpret.figures.lettering import shorten_to, width_of, wrap
 from interpret.figures.style import ACCENT, HAIRLINE, INK, QUIET, ignoring_user_style
-from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report, draw
+from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report
+from interpret.results.result import Result
 from interpret.support import numbers
 from interpret.support.version import __version__
 from interpret.support.wording import count, printable
@@ -43,8 +44,13 @@ def write_pdf(report: Report, path: Path) -> None:
         _filters(pages, report)
         _units(pages, report)
         pages.end()
-        for result in report.load():
-            _result(file, draw(result), result.title, result.reading, report.name)
+
+        def show(result: Result, figure: Figure) -> bool:
+            figure.draw_without_rendering()  # an error leaves no half page
+            _result(file, figure, result.title, result.reading, report.name)
+            return True
+
+        list(report.shown_results(show))
         _layers(pages, report)
         pages.end()
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from interpret.results.kinds import register, result_class
+from interpret.support.checksums import check_seal, sealed
 from interpret.support.errors import InterpretError
 from interpret.support.files import replacing
 
@@ -175,16 +176,18 @@ class Result:
             header["tensors"] = tensors
         with replacing(path, _holds_result) as new:
             flat = {key: np.ascontiguousarray(_as_numpy(one)) for key, one in arrays.items()}
-            new.write_bytes(save(flat, {"result": json.dumps(header, ensure_ascii=False)}))
+            new.write_bytes(sealed(save(flat, {"result": json.dumps(header, ensure_ascii=False)})))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a result that `save` or a study wrote; `Result.load` reads any kind.
 
         Raises:
-            InterpretError: the file does not exist, holds no result, or one of another kind or a newer format.
+            InterpretError: the file does not exist, is damaged, holds no result, or one of another kind or a newer
+                format.
         """
         try:
+            check_seal(Path(path))
             with safe_open(path, "np") as stored:
                 header = header_of(stored)
                 arrays = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping

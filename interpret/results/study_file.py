@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
+from interpret.support.checksums import KEY, DamagedFileError, read_json, sealed_json
 from interpret.support.errors import InterpretError
 from interpret.support.files import any_file, write_text
 
@@ -24,9 +24,10 @@ def read_study_file(path: Path) -> dict[str, Any]:
     if not file.exists():
         raise InterpretError(f"{path} is no study: it has no study.json")
     try:
-        info = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InterpretError(f"{file} is damaged ({error}): delete the folder and compute the study again") from None
+        info = read_json(file)
+    except DamagedFileError as error:
+        remedy = f"if you have edited it, delete its entry {KEY!r}; if not, compute the study again in another folder"
+        raise InterpretError(f"{file} is damaged ({error.why}): {remedy}") from None
     written = info.get("format") if isinstance(info, dict) else None
     if isinstance(written, int) and written > FORMAT:
         raise InterpretError(f"{file} has format {written}, and this version reads format {FORMAT}: update interpret")
@@ -40,6 +41,6 @@ def read_study_file(path: Path) -> dict[str, Any]:
 
 def write_study_file(path: Path, info: dict[str, Any]) -> None:
     """Write study.json of a study's folder, over the one that was read."""
-    text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+    text = sealed_json(info, indent=1)
     # paths that are not UTF-8 hold surrogates, which JSON writes as escapes
     write_text(path / "study.json", re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text), any_file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +17,16 @@ from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.crop import Crop
 from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
+from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.images.batches import Batch, first_images
 from interpret.images.display import inputs_to_bytes, webp
 from interpret.network.answers import NoScores, Reading, find_reading, scores_of
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
 from interpret.network.model import Model
-from interpret.support.files import any_file, replacing, write_text
+from interpret.study.source_pictures import write_listed
+from interpret.support.checksums import KEY, sealed, sealed_json
+from interpret.support.files import any_file, discard, replacing, sync_files, write_text
 from interpret.support.progress import progress
 
 if TYPE_CHECKING:
@@ -39,33 +42,56 @@ LIKELIEST_CLASSES = 5
 def find_range_examples(study: Study) -> None:
     """Keep range examples of the mined layers that have none, and the inputs of the sample as pictures."""
     model, data = study.to_compute()
-    missing = [name for name in study.mined_layers if study.activation_range_examples(name) is None]
+    missing = [name for name in study.mined_layers if not study.activation_range_file(name).exists()]
+    unfinished_file = study.path / "unfinished" / "activation-range.safetensors"
+    missing = layers_to_resume(unfinished_file, missing, lambda name: study.activation_range_file(name).exists())
     if not missing:
+        discard(study.path / "unfinished", [])
         return
     chosen = {name: choose_examples(study.mined(name)) for name in missing}
     positions = {name: np.zeros((*found["items"].shape, 2), np.int64) for name, found in chosen.items()}
     items = np.sort(study.mined(missing[0]).sample_images)
     known = study.samples()
+    unfinished = Unfinished(unfinished_file, {"layers": missing})
+    done = 0
+    for name, found in unfinished.load().items():
+        if name == "done":
+            done = int(found)
+        else:
+            positions[name] = found.numpy()
+    if not set(items[:done].tolist()) <= known.keys():  # their list was lost
+        done = 0
+
+    def state() -> dict[str, Tensor]:
+        _write_samples(study, known)
+        return {"done": torch.tensor(done)} | {name: torch.from_numpy(found) for name, found in positions.items()}
+
     with (
         prepared(model, first_images(data), study.device) as run,
-        progress(len(items), "sampling", "img") as bar,
+        progress(len(items), "sampling", "img", done) as bar,
     ):
         size = study.batch_size or default_batch_size(data, run.device)
-        for start in range(0, len(items), size):
-            part = items[start : start + size]
+        reading = _reading(model, run.place(torch.stack([data[item][0] for item in items[:size].tolist()])))
+
+        def sample(part: NDArray[np.int64]) -> None:
+            nonlocal done
             read = [data[item] for item in part.tolist()]
             images = torch.stack([image for image, _ in read])
             batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
-            if start == 0:
-                reading = _reading(model, run.place(images))
             outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype)
             classes = None if reading is None else _likeliest_classes(reading, outputs, len(images))
             _keep_samples(study, batch, classes, reading, known)
+            done += len(part)
             bar.update(len(part))
+
+        unfinished.process((items[start : start + size] for start in range(done, len(items), size)), sample, state)
     for name in missing:
         boxes = _boxes_in_input(study, name, positions[name])
-        with replacing(study.activation_range_file(name)) as new:
-            new.write_bytes(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
+        content = sealed(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
+        with replacing(study.activation_range_file(name), any_file) as new:
+            new.write_bytes(content)
+    unfinished.forget()
+    discard(study.path / "unfinished", [])
 
 
 def choose_examples(mined: MinedLayer) -> dict[str, NDArray[Any]]:
@@ -149,11 +175,17 @@ def _keep_samples(
         if classes is not None and reading is not None:
             known[item] |= {"classes": classes[row][0], "probabilities": classes[row][1]}
             known[item] |= {"outputs": reading.outputs, "part": reading.part}
-        if study.sample_picture(item).exists():
-            continue
-        with replacing(study.sample_picture(item)) as new:
-            new.write_bytes(webp(pictures[row], min(pictures.shape[1:3])))
-    write_text(study.path / "samples.json", json.dumps(known, ensure_ascii=False, indent=0) + "\n", any_file)
+        content = webp(pictures[row], min(pictures.shape[1:3]))
+        write_listed(study.sample_picture(item), content)
+        known[item][KEY] = hashlib.sha256(content).hexdigest()
+
+
+def _write_samples(study: Study, known: dict[int, dict[str, Any]]) -> None:
+    """List the sample's inputs, once their pictures are on the disk."""
+    sync_files(study.sample_picture(item) for item in known)
+    write_text(
+        study.path / "samples.json", sealed_json({str(item): known[item] for item in sorted(known)}, indent=0), any_file
+    )
 
 
 def _boxes_in_input(study: Study, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:

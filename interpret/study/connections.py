@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import save
 
-from interpret.support.files import layer_path, write_text
+from interpret.support.checksums import sealed
+from interpret.support.files import layer_path
 from interpret.support.manifest import updating
 from interpret.tracing.connectivity import connect, trace_flow
 
@@ -22,7 +23,7 @@ def connect_layers(study: Study) -> None:
     names = study.mined_layers
     folder = study.path / "connections"
     known = folder / "layers.json"
-    if known.exists() and json.loads(known.read_text("utf-8")) == names:
+    if known.exists() and json.loads(known.read_text("utf-8")) == names and study.flow():
         return
     study.write_info()
     flow = trace_flow(model, tuple(study.info["model"]["input_shape"]))
@@ -33,7 +34,6 @@ def connect_layers(study: Study) -> None:
         for name, found in connect(model.module, flow, names).items():
             arrays = {key: np.ascontiguousarray(value) for key, value in vars(found).items()}
             arrays |= {key: index[arrays[key]] for key in ("in_layers", "out_layers")}
-            (new / f"{layer_path(name)}.safetensors").write_bytes(save(arrays))
+            (new / f"{layer_path(name)}.safetensors").write_bytes(sealed(save(arrays)))
+        (new / "flow.json").write_text(json.dumps([vars(node) for node in flow.nodes], indent=0), encoding="utf-8")
         (new / "layers.json").write_text(json.dumps(names), encoding="utf-8")
-    if not (study.path / "flow.json").exists():
-        write_text(study.path / "flow.json", json.dumps([vars(node) for node in flow.nodes], indent=0) + "\n")

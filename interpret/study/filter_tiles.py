@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from interpret.figures.tile_grid import TileGrid
+from interpret.support.stamps import stamped
 
 TEXT_KEY = "interpret-tiles"
 """The key of the PNG text that holds the grid."""
@@ -21,7 +23,9 @@ def write_filter_sheet(path: Path, picture: NDArray[np.uint8], grid: TileGrid | 
     """Write a picture of kernels as PNG; `grid` says where each unit's tile is, None that units have no tile each."""
     text = PngInfo()
     text.add_text(TEXT_KEY, json.dumps(None if grid is None else asdict(grid)))
-    Image.fromarray(picture).save(path, "PNG", pnginfo=text)
+    content = BytesIO()
+    Image.fromarray(picture).save(content, "PNG", pnginfo=text)
+    path.write_bytes(stamped(content.getvalue(), "png"))
 
 
 def knows_its_tiles(path: Path) -> bool:

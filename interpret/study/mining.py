@@ -13,7 +13,7 @@ from interpret.analyses.mining.compute import mine_remaining
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import MinedLayer, mined_file
 from interpret.analyses.projection.crop import Crop
-from interpret.execution.resume import Unfinished
+from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.network.layers import select_layers
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
@@ -34,13 +34,13 @@ def mine_layers(study: Study, layers: str | Iterable[str] | None, k: int, seed: 
     chosen = select_layers(
         model.module, layers, among={layer["name"] for layer in study.layers if layer.get("batched", True)}
     )
+    state = study.path / "mining.safetensors"
     missing = [name for name in chosen if not study.is_mined(name)]
+    missing = layers_to_resume(state, missing, study.is_mined, k=k, seed=seed)
     if not missing:
         return
     miner = Miner(model, data, missing, k, seed=seed)
-    unfinished = Unfinished(
-        study.path / "mining.safetensors", {"layers": missing, "k": k, "seed": seed}, study.write_info
-    )
+    unfinished = Unfinished(state, {"layers": missing, "k": k, "seed": seed}, study.write_info)
     mine_remaining(miner, unfinished, study.batch_size, study.workers, study.device, study.dtype)
     mined = miner.result()
     study.info["settings"] |= {"k": k, "seed": seed}

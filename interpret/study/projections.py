@@ -51,7 +51,7 @@ def _project_by_rule(
     folder = study.path / "unfinished" / "projections" / kind
     settings = {"rule": kind, "version": version_of("interpret-cnn")}
     unfinished = Unfinished(folder / "done.safetensors", settings, study.write_info)
-    interrupted = {name: mask.numpy() for name, mask in unfinished.load().items()}
+    interrupted = {name: checksums.numpy() for name, checksums in unfinished.load().items()}
     published = [name for name in interrupted if kind in study.rules(name)]
     for name in published:
         del interrupted[name]
@@ -67,8 +67,8 @@ def _project_by_rule(
 
     def state() -> dict[str, torch.Tensor]:
         # of interrupted layers that are not asked for now, too
-        done = {name: found.done for name, found in tiles.items()} | interrupted
-        return {name: torch.from_numpy(mask) for name, mask in done.items()}
+        done = {name: found.checksums for name, found in tiles.items()} | interrupted
+        return {name: torch.from_numpy(checksums) for name, checksums in done.items()}
 
     def update(batch: HitBatch) -> None:
         if not folder.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from interpret.analyses.mining.result import (
@@ -23,7 +23,8 @@ from interpret.analyses.mining.result import (
 from interpret.results.kinds import in_report_order, is_known, result_class
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file
-from interpret.support.errors import unknown, warn
+from interpret.support.checksums import DamagedFileError, check_seal, read_json
+from interpret.support.errors import InterpretError, unknown, warn
 from interpret.support.files import layer_path, refuse_inside
 from interpret.support.wording import count as counted
 
@@ -174,7 +175,7 @@ class StudyReader:
         before `find_activation_range_examples`.
         """
         file = self.activation_range_file(name)
-        return load_file(file) if file.exists() else None
+        return _load_checked(file) if file.exists() else None
 
     def activation_range_file(self, name: str) -> Path:
         """Return the file of a layer's activation range examples, which need not exist."""
@@ -189,8 +190,10 @@ class StudyReader:
 
     def flow(self) -> list[dict[str, Any]]:
         """Return name, kind and sources of each module and join in order of execution; none before `connect`."""
-        file = self.path / "flow.json"
-        return list(json.loads(file.read_text("utf-8"))) if file.exists() else []
+        # it lies beside the folder in studies of earlier versions
+        files = (self.path / "connections" / "flow.json", self.path / "flow.json")
+        file = next((one for one in files if one.exists()), None)
+        return [] if file is None else list(read_json(file))
 
     def connections(self, name: str) -> dict[str, NDArray[Any]] | None:
         """Return a layer's strongest weights, as in `interpret.tracing.connectivity.Connections`.
@@ -198,7 +201,7 @@ class StudyReader:
         Layers are indices into `layers`.
         """
         file = self.path / "connections" / f"{layer_path(name)}.safetensors"
-        return load_file(file) if file.exists() else None
+        return _load_checked(file) if file.exists() else None
 
     # other results
 
@@ -208,7 +211,7 @@ class StudyReader:
         Its `sources` say which image each row is of.
         """
         kept = ("predictions", IMAGE_PREDICTIONS)
-        found: Any = self.result(*kept) if kept in self.results else None
+        found = self.readable_result(*kept) if kept in self.results else None
         return None if found is None or found.sources is None else found
 
     @property
@@ -240,6 +243,14 @@ class StudyReader:
                 warn(f"results of kind {kind!r} are left out, as they have no figure: define plot in their class")
         return [(kind, name) for kind, name in self.results if result_class(kind).has_figure()]
 
+    def readable_result(self, kind: str, name: str = "") -> Any:
+        """Return a result that the study keeps; warn of one that cannot be read, and return None."""
+        try:
+            return self.result(kind, name)
+        except InterpretError as error:
+            warn(f"{error}; it is left out")
+            return None
+
     def _kept_results(self) -> list[tuple[str, str]]:
         files = sorted((self.path / "results").glob("*/*.safetensors"))
         # not the stem: the file of a result without a name is ".safetensors", which has no ending for pathlib
@@ -248,7 +259,15 @@ class StudyReader:
 
 def _by_number(file: Path) -> dict[int, dict[str, Any]]:
     """Read a JSON object whose keys are numbers; empty where there is no such file."""
-    return {int(key): value for key, value in json.loads(file.read_text("utf-8")).items()} if file.exists() else {}
+    return {int(key): value for key, value in read_json(file).items()} if file.exists() else {}
+
+
+def _load_checked(file: Path) -> dict[str, NDArray[Any]]:
+    check_seal(file)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise DamagedFileError(file, str(error)) from None
 
 
 def source_picture_size(width: int, height: int) -> tuple[int, int]:

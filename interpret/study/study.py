@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interpret.analyses.mining.result import Subject
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file, write_study_file
+from interpret.study.damage import set_damage_aside
 from interpret.study.reader import StudyReader
 from interpret.study.timings import timed
 from interpret.support.errors import InterpretError, warn
@@ -86,6 +87,7 @@ class Study(StudyReader):
         self.traced: Trace = computing.trace(self.model, shape)
         self._described = computing.describe(self.model, self.data, dtype, self.traced, shape)
         self._described |= {"made_from": dict(made_from or {})}
+        self._checked = False
         self._read_info()
 
     @classmethod
@@ -93,7 +95,7 @@ class Study(StudyReader):
         """Open a study to read, and to keep results in; needs neither torch, nor the model, nor the data."""
         study = cls.__new__(cls)
         StudyReader.__init__(study, path)
-        study.model, study.data, study._described = None, None, None
+        study.model, study.data, study._described, study._checked = None, None, None, False
         study._known = _version(study.path / "study.json")
         return study
 
@@ -122,6 +124,9 @@ class Study(StudyReader):
                 sweep_tree(self.path)
                 if _version(self.path / "study.json") != self._known:  # another process has worked meanwhile
                     self._read_info()
+                if not self._checked and self.model is not None and self._known is not None:
+                    set_damage_aside(self)
+                    self._checked = True
             with nullcontext() if part is None else timed(self.path, part):
                 yield
 

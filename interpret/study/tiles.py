@@ -6,6 +6,7 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from interpret.images.display import contrast, inputs_to_bytes, sheet, shrink, t
 from interpret.network.model import Model
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.files import replacing
+from interpret.support.manifest import listing, write_manifest
 
 TILE_KINDS = ("patches", "projections")
 
@@ -22,13 +24,38 @@ TILE_KINDS = ("patches", "projections")
 class HitTiles:
     """The tiles of a layer's hits in files, which remain when the work is interrupted."""
 
-    def __init__(self, path: Path, filled: NDArray[np.bool_], side: int, done: NDArray[np.bool_] | None = None) -> None:
+    def __init__(
+        self, path: Path, filled: NDArray[np.bool_], side: int, checksums: NDArray[np.int64] | None = None
+    ) -> None:
+        """Find the tiles of interrupted work.
+
+        Args:
+            path: of the files, without their endings.
+            filled: [C, k] which hits there are.
+            side: of a tile, in pixels.
+            checksums: those of the interrupted work; a tile that differs counts as not done.
+        """
         self.files = {what: path.with_name(f"{path.name}.{what}.npy") for what in TILE_KINDS}
         self.filled = filled
         self.side = side
-        kept = done is not None and done.shape == filled.shape and all(file.exists() for file in self.files.values())
-        self.done = done if done is not None and kept else np.zeros(filled.shape, bool)
+        self.done = np.zeros(filled.shape, bool)
         """[C, k] which hits have their tiles in the files."""
+        self.checksums = np.full((len(TILE_KINDS), *filled.shape), -1, np.int64)
+        """[2, C, k] of the tiles of each kind; −1 where there is none."""
+        if checksums is not None and checksums.shape == self.checksums.shape:
+            found = np.stack([self._checksums_of(file) for file in self.files.values()])
+            self.done = ((found == checksums) & (checksums >= 0)).all(0)
+            self.checksums[:, self.done] = checksums[:, self.done]
+
+    def _checksums_of(self, file: Path) -> NDArray[np.int64]:
+        """Return the checksums of the tiles in a file [C, k]; −1 where it is too short, or no file of tiles."""
+        try:
+            tiles = np.load(file, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return np.full(self.filled.shape, -1, np.int64)
+        if tiles.shape[:2] != self.filled.shape:
+            return np.full(self.filled.shape, -1, np.int64)
+        return np.array([[crc32(tile.tobytes()) for tile in unit] for unit in tiles], np.int64)
 
     @property
     def complete(self) -> bool:
@@ -40,7 +67,7 @@ class HitTiles:
             "projections": to_bytes(contrast(shrink(batch.projections, self.side), model.colours)),
             "patches": inputs_to_bytes(shrink(batch.patches, self.side), scale),
         }
-        for what, file in self.files.items():
+        for number, (what, file) in enumerate(self.files.items()):
             shape = tiles[what].shape[1:]
             if not self.done.any():
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +77,9 @@ class HitTiles:
                 begin = opened.seek(0, os.SEEK_END) - self.filled.size * size
                 for unit, rank, tile in zip(batch.units, batch.ranks, tiles[what], strict=True):
                     opened.seek(begin + (unit * self.filled.shape[1] + rank) * size)
-                    opened.write(tile.tobytes())
+                    content = tile.tobytes()
+                    opened.write(content)
+                    self.checksums[number, unit, rank] = crc32(content)
         self.done[batch.units, batch.ranks] = True
 
     def read(self, what: str) -> NDArray[np.uint8]:
@@ -71,3 +100,4 @@ def write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:
             (new / f"{unit:04d}.webp").write_bytes(webp(sheet(tiles[unit]), side))
 
         list(pool.map(write, range(len(tiles))))
+        write_manifest(new, listing(new))

@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 KINDS = ("png", "gif", "svg", "pdf", "html")
+NOTE = b"written by interpret, sha256 without this note "
 
 
 def stamped(content: bytes, kind: str) -> bytes:
@@ -40,6 +41,11 @@ def is_stamped(path: Path) -> bool:
     return start >= 0 and content[start:end] == _stamp(content[:start] + content[end:], kind)
 
 
+def says_it_is_stamped(path: Path) -> bool:
+    """Return whether a file has a stamp, which need not be that of its content."""
+    return NOTE in path.read_bytes()
+
+
 def _place(content: bytes, kind: str) -> int:
     """Return where a stamp ends: before the part that must be last in a file of this kind."""
     if kind == "pdf":
@@ -49,7 +55,7 @@ def _place(content: bytes, kind: str) -> int:
 
 def _stamp(content: bytes, kind: str) -> bytes:
     """Return the stamp of a content; its length is the same for every content."""
-    note = b"written by interpret, sha256 without this note " + hashlib.sha256(content).hexdigest().encode()
+    note = NOTE + hashlib.sha256(content).hexdigest().encode()
     if kind == "pdf":
         return b"% " + note + b"\n"
     if kind == "gif":

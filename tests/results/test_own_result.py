@@ -25,6 +25,7 @@ from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.figures.style import figure_grid, laid_out
 from interpret.results.kinds import BUILT_IN, all_kinds, result_class
+from interpret.support.checksums import read_json
 
 
 @dataclass
@@ -219,7 +220,7 @@ def test_a_newer_format_is_refused_in_a_sentence(study: Study, tmp_path: Path) -
     for read in (study.mined, lambda _: MinedLayer.load(mined), lambda _: interpret.Mined.load(study.path)):
         with pytest.raises(InterpretError, match=r"has format 7 of results of kind 'mined-layer'"):
             read("0")
-    info = json.loads((study.path / "study.json").read_text())
+    info = read_json(study.path / "study.json")
     (study.path / "study.json").write_text(json.dumps(info | {"format": 2}))
     with pytest.raises(
         InterpretError, match=r"study.json has format 2, and this version reads format 1: update interpret"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from interpret.results.result import Result, header_of, refuse_newer, stacked
 from interpret.results.study_file import read_study_file
 from interpret.results.tables import as_html, as_text, pictures
+from interpret.support.checksums import DamagedFileError, check_seal
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.files import layer_path
 from interpret.support.wording import count
@@ -439,10 +440,18 @@ def mined_file(study: Path, layer: str) -> Path:
 
 
 def read_mined_layer(file: Path, name: str, subject: Subject) -> MinedLayer:
-    """Read the hits and statistics of a layer."""
-    with safe_open(file, "np") as stored:
-        refuse_newer(file, header_of(stored) or {}, MinedLayer)
-        arrays: dict[str, Any] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+    """Read the hits and statistics of a layer.
+
+    Raises:
+        InterpretError: the file is damaged, or has a newer format.
+    """
+    check_seal(file)
+    try:
+        with safe_open(file, "np") as stored:
+            refuse_newer(file, header_of(stored) or {}, MinedLayer)
+            arrays: dict[str, Any] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+    except SafetensorError as error:
+        raise DamagedFileError(file, str(error)) from None
     return MinedLayer(name=name, subject=subject, **arrays)
 
 
