@@ -48,6 +48,10 @@ if TYPE_CHECKING:
     from interpret.analyses.projection.compute import project
     from interpret.analyses.projection.result import Projections
     from interpret.analyses.sanity.compute import sanity_check
+    from interpret.analyses.synthesis.compute import synthesise
+    from interpret.analyses.synthesis.objectives import Objective
+    from interpret.analyses.synthesis.result import Synthesised
+    from interpret.analyses.synthesis.robustness import Robustness
     from interpret.backprop.composite import Composite
     from interpret.backprop.rules import BackwardRule, UncoveredOperation
     from interpret.gallery import write_gallery
@@ -78,12 +82,15 @@ _HOME = {
     "Layer": "tracing.tracing",
     "Mined": "analyses.mining.result",
     "Model": "network.model",
+    "Objective": "analyses.synthesis.objectives",
     "Occlusion": "analyses.occlusion.result",
     "Preprocess": "network.preprocess",
     "Projections": "analyses.projection.result",
     "ReceptiveField": "tracing.tracing",
     "Result": "results.result",
+    "Robustness": "analyses.synthesis.robustness",
     "Study": "study.study",
+    "Synthesised": "analyses.synthesis.result",
     "UncoveredOperation": "backprop.rules",
     "attribute": "analyses.attribution.compute",
     "compare": "analyses.comparison.compute",
@@ -110,6 +117,7 @@ _HOME = {
     "register_operation": "network.registration",
     "sanity_check": "analyses.sanity.compute",
     "summarise": "tracing.summary",
+    "synthesise": "analyses.synthesis.compute",
     "trace": "tracing.tracing",
     "train": "training.training",
     "write_gallery": "gallery",
@@ -126,12 +134,15 @@ __all__ = [
     "Layer",
     "Mined",
     "Model",
+    "Objective",
     "Occlusion",
     "Preprocess",
     "Projections",
     "ReceptiveField",
     "Result",
+    "Robustness",
     "Study",
+    "Synthesised",
     "UncoveredOperation",
     "attribute",
     "compare",
@@ -158,6 +169,7 @@ __all__ = [
     "register_operation",
     "sanity_check",
     "summarise",
+    "synthesise",
     "trace",
     "train",
     "write_gallery",

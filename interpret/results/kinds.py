@@ -28,6 +28,7 @@ BUILT_IN: dict[str, str] = {
     "mined-layer": "interpret.analyses.mining.result:MinedLayer",
     "unit": "interpret.analyses.mining.unit:Unit",
     "projections": "interpret.analyses.projection.result:Projections",
+    "synthesised": "interpret.analyses.synthesis.result:Synthesised",
     "attribution": "interpret.analyses.attribution.result:Attribution",
     "comparison": "interpret.analyses.comparison.result:Comparison",
 }

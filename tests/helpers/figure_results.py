@@ -17,6 +17,7 @@ from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.predictions.result import Predictions
 from interpret.analyses.sanity.result import SanityCheck
+from interpret.analyses.synthesis.result import Synthesised
 from interpret.results import Result
 
 LONG = [
@@ -122,6 +123,16 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
                            CLASSES, 0, np.zeros(len(steps), np.int64), {})  # fmt: skip
     if kind in ("trace", "mined", "mined-layer", "unit", "projections", "attribution", "comparison"):
         return of_a_network(kind, layers, images)
+    if kind == "synthesised":
+        numbers = random.uniform(0.1, 2, images)
+        shares = {how: random.uniform(0, 1, images) for how in ("jpeg", "shift", "blur")}
+        return Synthesised(
+            "a network with a long name", LONG[0], [f"neuron {unit} of {LONG[0]}" for unit in range(images)],
+            np.arange(images) * 100, pictures, numbers * 1000, np.arange(images) % 2, natural_values=1000 / numbers,
+            natural_pictures=pictures[::-1].copy(), kept=shares, natural_kept=shares, distances=numbers,
+            distance_layers=LONG, stopped=np.where(np.arange(images) == 1, 17, -1),
+            settings={"steps": 160, "parametrisation": "fourier", "start": False}, data="photographs",
+        )  # fmt: skip
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
              for family in ("resnet", "vgg", "efficientnet_b", "regnet_y", "mobilenet_v", "vit_b_")]  # fmt: skip

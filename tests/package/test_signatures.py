@@ -25,7 +25,7 @@ METHODS = [
 ]
 RUN_IN_BATCHES = [
     "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "layer_outputs", "mine", "occlude",
-    "predict", "probe", "project", "sanity_check",
+    "predict", "probe", "project", "sanity_check", "synthesise",
 ]  # fmt: skip
 RUN_ONE_IMAGE = ["feature_maps"]
 """Which have a device, and no batch."""
@@ -117,6 +117,7 @@ CALLS: dict[str, Callable[[nn.Module, Tensor, Any], Any]] = {
     "predict": lambda net, x, how: interpret.predict(net, x, k=2, **how).probabilities,
     "project": lambda net, x, how: interpret.project(net, x, "head", 1, **how).pixels,
     "sanity_check": lambda net, x, how: interpret.sanity_check(net, x, ["gradient"], **how).rank["gradient"],
+    "synthesise": lambda net, x, how: interpret.synthesise(net, "conv", [0, 1, 3], natural=x, steps=2, **how).values,
 }
 
 

@@ -85,6 +85,7 @@ def test_its_table_has_a_row_for_each_thing(kind: str, results: dict[str, Any]) 
         "unit": lambda: len(result.values),
         "projections": lambda: len(result.pixels),
         "attribution": lambda: len(result.maps),
+        "synthesised": lambda: len(result.names),
         "comparison": lambda: sum(map(len, result.overlap.values())),
     }
     assert len(table) == expected[kind]()

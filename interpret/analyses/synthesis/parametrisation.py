@@ -1,0 +1,220 @@
+"""Parametrisations: what is optimised, and how it becomes the pixels of an image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from interpret.support.errors import InterpretError, unknown
+
+Name = Literal["fourier", "pixels", "maco"]
+NAMES: tuple[Name, ...] = ("fourier", "pixels", "maco")
+
+# the square root of the covariance of ImageNet's red, green and blue, as lucid has it (Olah et al. 2017)
+IMAGENET = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+
+SPREAD = 0.01
+"""The deviation of the first coefficients."""
+FOURIER_SCALE = 0.25
+"""Scale of a Fourier image, so that a step of Adam is as large as in pixels."""
+CLIPPED = 0.02
+"""How close to black and white the pixels of a start image may come; the logistic function never reaches them."""
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How coordinates [n, C, h, w] become pixels [n, C, h, w] in 0 … 1: a linear map and the logistic function.
+
+    >>> colours = Colours(torch.tensor([[1.0, 0.5], [1.0, -0.5]]))
+    >>> pixels = torch.rand(1, 2, 4, 4).clamp(0.1, 0.9)
+    >>> bool(torch.allclose(colours.pixels(colours.coordinates(pixels)), pixels, atol=1e-5))
+    True
+    """
+
+    matrix: Tensor | None = None
+    """[C, C] from independent coordinates to channels, in the network's order; None: the channels themselves."""
+
+    def pixels(self, coordinates: Tensor) -> Tensor:
+        """Return the pixels of coordinates."""
+        if self.matrix is not None:
+            matrix = self.matrix.to(coordinates)
+            coordinates = torch.einsum("ij,njhw->nihw", matrix, coordinates)
+        return coordinates.sigmoid()
+
+    def coordinates(self, pixels: Tensor) -> Tensor:
+        """Return the coordinates of pixels."""
+        found = pixels.clamp(CLIPPED, 1 - CLIPPED).logit()
+        if self.matrix is None:
+            return found
+        return torch.einsum("ij,njhw->nihw", torch.linalg.inv(self.matrix.double()).to(found), found)
+
+
+def decorrelating(covariance: Tensor) -> Tensor:
+    """Return the matrix [C, C] that gives independent coordinates the correlation of channels.
+
+    >>> found = decorrelating(torch.tensor([[1.0, 0.8], [0.8, 1.0]]))
+    >>> correlation = found @ found.T
+    >>> round(float(correlation[0, 1] / correlation[0, 0]), 3)
+    0.8
+
+    It is a square root of the covariance, scaled so that the longest column has the length 1, as in lucid.
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    if not bool(values.isfinite().all()) or float(values.max()) <= 0:
+        raise InterpretError("the images for the colours are all of one colour: give images that differ")
+    # a tiny share of the largest, so that channels that are equal can be told apart
+    root = vectors * values.clamp(min=1e-4 * float(values.max())).sqrt()
+    root = root.flip(1)  # the strongest first
+    return (root / root.norm(dim=0).max()).float()
+
+
+def colours_of(chosen: Any, channels: int, order: str, natural: Tensor | None) -> tuple[Colours, str]:
+    """Return the chosen colours, and what they are in a word: "imagenet", "data", "given" or "none".
+
+    Args:
+        chosen: "imagenet", "data" (the correlation of `natural`), a matrix [C, C], or None; of another number than
+            three channels, "imagenet" is none.
+        channels: the number of channels.
+        order: "RGB", "BGR" or "L".
+        natural: [n, C, h, w] pixels in 0 … 1 of natural images.
+    """
+    if chosen is None:
+        return Colours(), "none"
+    if not isinstance(chosen, str):
+        matrix = torch.as_tensor(chosen).float()
+        if matrix.shape != (channels, channels) or float(torch.linalg.det(matrix.double())) == 0:
+            raise InterpretError(f"colours must be an invertible matrix [{channels}, {channels}], not {chosen!r}")
+        return Colours(matrix), "given"
+    if chosen == "imagenet":
+        if channels != 3:
+            return Colours(), "none"
+        matrix = torch.tensor(IMAGENET)
+        matrix = matrix / matrix.norm(dim=0).max()
+        return Colours(matrix.flip(0) if order == "BGR" else matrix), "imagenet"
+    if chosen != "data":
+        raise unknown("colours", chosen, ("imagenet", "data"))
+    if natural is None:
+        raise InterpretError("colours='data' needs natural=…: give the images whose colours to take")
+    if channels == 1:
+        return Colours(), "none"
+    values = natural.clamp(CLIPPED, 1 - CLIPPED).logit().transpose(0, 1).flatten(1).double()
+    return Colours(decorrelating(torch.cov(values))), "data"
+
+
+class Parametrisation(ABC):
+    """n images of one size, as tensors that are optimised."""
+
+    parameters: list[Tensor]
+    """The tensors that are optimised, each [n, …], so that images do not depend on each other."""
+
+    @abstractmethod
+    def images(self) -> Tensor:
+        """Return the pixels [n, C, h, w] in 0 … 1."""
+
+
+class Pixels(Parametrisation):
+    """Each pixel is optimised by itself."""
+
+    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None) -> None:
+        self.colours = colours
+        first = noise if start is None else colours.coordinates(start)
+        self.parameters = [first.clone().requires_grad_()]
+
+    def images(self) -> Tensor:
+        return self.colours.pixels(self.parameters[0])
+
+
+class Fourier(Parametrisation):
+    """The coefficients of waves are optimised, each scaled by its wavelength, as natural images have them.
+
+    Source: Olah, Mordvintsev & Schubert, "Feature visualization", Distill, 2017.
+    """
+
+    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None) -> None:
+        self.colours, self.size = colours, tuple(noise.shape[-2:])
+        self.scale = FOURIER_SCALE * wavelengths(*self.size).to(noise)
+        if start is None:
+            first = torch.fft.rfft2(noise, norm="ortho")
+        else:
+            first = torch.fft.rfft2(colours.coordinates(start), norm="ortho") / self.scale
+        self.parameters = [torch.view_as_real(first).clone().requires_grad_()]
+
+    def images(self) -> Tensor:
+        spectrum = torch.view_as_complex(self.parameters[0]) * self.scale
+        return self.colours.pixels(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"))
+
+
+class Maco(Parametrisation):
+    """Only the phase is optimised; the magnitudes are those of natural images, or of the start image.
+
+    Source: Fel et al., "Unlocking feature visualization for deeper networks with magnitude constrained optimization",
+    2023.
+    """
+
+    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None, magnitudes: Tensor | None = None) -> None:
+        self.colours, self.size, self.mean, self.deviation = colours, tuple(noise.shape[-2:]), None, None
+        if start is not None:
+            spectrum = torch.fft.rfft2(colours.coordinates(start), norm="ortho")
+            self.magnitudes, phase = spectrum.abs(), spectrum.angle()
+        else:
+            waves = wavelengths(*self.size).to(noise)
+            self.magnitudes = waves.expand(noise.shape[1], -1, -1) if magnitudes is None else magnitudes.to(noise)
+            phase = torch.fft.rfft2(noise, norm="ortho").angle()
+        self.standardised = start is None and magnitudes is None
+        self.parameters = [phase.clone().requires_grad_()]
+
+    def images(self) -> Tensor:
+        spectrum = torch.polar(self.magnitudes.expand_as(self.parameters[0]), self.parameters[0])
+        found = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        if self.standardised:  # the law of wavelengths does not say how strong the contrast is
+            found = found - found.mean((1, 2, 3), keepdim=True)
+            found = found / (found.std((1, 2, 3), keepdim=True) + 1e-4)
+        return self.colours.pixels(found)
+
+
+def wavelengths(height: int, width: int) -> Tensor:
+    """Return the wavelength in pixels of each coefficient of a real Fourier transform, [h, w // 2 + 1].
+
+    >>> wavelengths(4, 4)[0]
+    tensor([4., 4., 2.])
+
+    The longest counts as the longer side, as does the constant.
+    """
+    frequencies = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
+    return 1 / frequencies.clamp(min=1 / max(height, width))
+
+
+def natural_magnitudes(colours: Colours, natural: Tensor) -> Tensor:
+    """Return the mean magnitude of each coefficient over natural images [n, C, h, w], [C, h, w // 2 + 1]."""
+    return torch.fft.rfft2(colours.coordinates(natural), norm="ortho").abs().mean(0)
+
+
+def first_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Return noise [n, C, h, w] for the first images, each of its own seed, whatever images are beside it."""
+    return torch.stack([SPREAD * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def parametrise(
+    name: str, colours: Colours, noise: Tensor, start: Tensor | None, magnitudes: Tensor | None = None
+) -> Parametrisation:
+    """Return n images as the parametrisation of this name has them.
+
+    Args:
+        name: "fourier", "pixels" or "maco".
+        colours: how coordinates become pixels.
+        noise: [n, C, h, w] the first coordinates.
+        start: [n, C, h, w] pixels in 0 … 1 to start from instead; None: the noise.
+        magnitudes: for "maco": [C, h, w // 2 + 1]; None: proportional to the wavelength.
+    """
+    if name == "fourier":
+        return Fourier(colours, noise, start)
+    if name == "pixels":
+        return Pixels(colours, noise, start)
+    if name == "maco":
+        return Maco(colours, noise, start, magnitudes)
+    raise unknown("parametrisation", name, NAMES)

@@ -1,0 +1,469 @@
+"""Synthesis: planted detectors are found, numbers are those of a literal computation, and invalid input is refused."""
+
+from __future__ import annotations
+
+import math
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+import interpret
+from interpret import InterpretError, Objective, Robustness, Synthesised, synthesise
+from interpret.analyses.synthesis.parametrisation import Colours, colours_of, decorrelating, first_noise, parametrise
+from interpret.analyses.synthesis.truth import damaged
+
+# ---- planted truth ---------------------------------------------------------------------------------------------------
+
+
+class Matched(nn.Module):
+    """A detector whose best image is known: k·(x − ½) − ½|x − ½|² over a window is largest at x = ½ + k."""
+
+    def __init__(self, templates: Tensor) -> None:
+        super().__init__()
+        self.templates = nn.Parameter(templates)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - 0.5
+        energy = F.conv2d(centred * centred, torch.ones_like(self.templates[:1]))
+        return F.conv2d(centred, self.templates) - 0.5 * energy
+
+
+class Ring(nn.Module):
+    """Strokes of eight orientations, rectified, and summed where each touches a ring; best is ½ + the strokes' sum."""
+
+    RADIUS, STROKE = 7, 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        angles = [math.pi * step / 8 for step in range(8)]
+        self.strokes = nn.Parameter(torch.stack([stroke(angle, self.STROKE) for angle in angles])[:, None])
+        side = 2 * self.RADIUS + 1
+        places = torch.zeros(1, 8, side, side)
+        for step in range(16):
+            around = math.pi * step / 8
+            y = round(self.RADIUS + self.RADIUS * math.sin(around))
+            x = round(self.RADIUS + self.RADIUS * math.cos(around))
+            places[0, (step + 4) % 8, y, x] = 0.5  # the tangent
+        self.places = nn.Parameter(places)
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - 0.5
+        found = F.conv2d(F.relu(F.conv2d(centred, self.strokes)), self.places)
+        side = 2 * self.RADIUS + self.STROKE
+        return found - 0.5 * F.conv2d(centred * centred, torch.ones(1, 1, side, side))
+
+    def best(self) -> Tensor:
+        return F.conv_transpose2d(self.places, self.strokes)[0]
+
+
+def grid(side: int) -> tuple[Tensor, Tensor]:
+    across = torch.linspace(-1, 1, side)
+    y, x = torch.meshgrid(across, across, indexing="ij")
+    return y, x
+
+
+def stroke(angle: float, side: int) -> Tensor:
+    """A bright line on a dark ground, at this angle."""
+    y, x = grid(side)
+    away = -x * math.sin(angle) + y * math.cos(angle)
+    return (torch.exp(-((away / 0.3) ** 2)) - 0.4) * torch.exp(-(x**2 + y**2)) * 0.5
+
+
+def gabor(angle: float, side: int = 17, wavelength: float = 0.9) -> Tensor:
+    y, x = grid(side)
+    along = x * math.cos(angle) + y * math.sin(angle)
+    return 0.4 * torch.cos(2 * math.pi * along / wavelength) * torch.exp(-2 * (x**2 + y**2))
+
+
+def cross(side: int = 17) -> Tensor:
+    y, x = grid(side)
+    return 0.4 * ((x.abs() < 0.2) | (y.abs() < 0.2)).float() - 0.2
+
+
+def colour_pair(side: int = 17) -> Tensor:
+    """Orange in the middle of blue."""
+    y, x = grid(side)
+    middle = (x**2 + y**2 < 0.35).float()
+    orange, blue = torch.tensor([0.4, 0.1, -0.3]), torch.tensor([-0.3, -0.1, 0.4])
+    return orange[:, None, None] * middle + blue[:, None, None] * (1 - middle)
+
+
+def planted(name: str) -> tuple[nn.Module, Tensor]:
+    """A network with one detector, and the image that it is made for."""
+    if name == "ring":
+        return Ring(), Ring().best()
+    templates = {
+        "gabor": gabor(0.6)[None], "steep gabor": gabor(2.2, wavelength=0.6)[None], "cross": cross()[None],
+        "colour pair": colour_pair(),
+    }  # fmt: skip
+    return Matched(templates[name][None]), templates[name]
+
+
+@pytest.mark.parametrize("parametrisation", ["fourier", "pixels"])
+@pytest.mark.parametrize("name", ["gabor", "steep gabor", "cross", "colour pair", "ring"])
+def test_a_planted_detector_is_found(name: str, parametrisation: Any) -> None:
+    detector, best = planted(name)
+    network = nn.Sequential(detector)
+    found = synthesise(network, "0", 0, size=(len(best), 48, 48), parametrisation=parametrisation, steps=80)
+    assert found.inputs is not None
+    assert found.inputs.shape[1:] == best.shape  # the receptive field
+    correlation = np.corrcoef(found.inputs.flatten(), best.detach().flatten())[0, 1]
+    assert correlation >= 0.9
+
+
+# ---- what is measured ------------------------------------------------------------------------------------------------
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)
+    )
+
+
+SIZE = (3, 18, 18)
+NATURAL = torch.rand(12, *SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_value_is_that_of_the_network() -> None:
+    network = small()
+    found = synthesise(network, "3", [2, 0], size=SIZE, steps=20)
+    assert found.inputs is not None and found.pictures.shape == (2, 8, 8, 3)
+    with torch.no_grad():
+        literal = network[:4](found.inputs)
+    assert literal.shape[2:] == (1, 1)
+    assert found.values == pytest.approx([float(literal[0, 2]), float(literal[1, 0])], rel=1e-5)
+    assert (found.curves[:, -1] > found.curves[:, 0]).all()
+
+
+def test_a_neuron_at_full_size_has_the_same_image_in_what_it_sees() -> None:
+    """The crop suffices: outside of the receptive field, the gradient at full size is zero."""
+    network, plain = small(), {"robustness": None, "parametrisation": "pixels", "colours": None, "steps": 20}
+    whole = synthesise(network, "3", 1, size=SIZE, start=NATURAL[0], **plain)
+    whole_by_size = synthesise(network, Objective.neuron("3", 1) + 0 * Objective.neuron("0", 0), size=SIZE,
+                               start=NATURAL[0], **plain)  # fmt: skip
+    assert whole.inputs is not None and whole_by_size.inputs is not None
+    # the neuron in the middle of the map of 6 × 6, and what it sees
+    seen = whole_by_size.inputs[0, :, 6:14, 6:14]
+    changed = (whole_by_size.inputs[0] - NATURAL[0].clamp(0.02, 0.98)).abs().amax(0) > 1e-4
+    assert changed[6:14, 6:14].any() and not changed[:6].any() and not changed[14:].any()
+    assert not changed[:, :6].any() and not changed[:, 14:].any()
+    # the start is cut from the centre, where the crop runs
+    assert seen.shape == whole.inputs.shape[1:]
+
+
+@pytest.mark.parametrize("kind", ["neuron", "unit", "class", "direction", "layer"])
+def test_the_strongest_natural_image_is_found(kind: Any) -> None:
+    network = small()
+    with torch.no_grad():
+        maps, scores = network[:4](NATURAL), network(NATURAL)
+    weights = torch.tensor([1.0, -1.0, 0.5, 0.0])
+    expected = {
+        "neuron": maps[:, 2].amax(),
+        "unit": maps[:, 2].mean((1, 2)).amax(),
+        "class": scores[:, 2].amax(),
+        "direction": torch.einsum("bchw,c->bhw", maps, weights).amax(),
+        "layer": maps.square().mean((1, 2, 3)).amax(),
+    }[kind]
+    arguments: dict[str, Any] = {
+        "direction": {"layer": "3", "directions": weights},
+        "class": {"units": 2, "kind": kind},
+        "layer": {"layer": "3", "kind": "layer"},
+    }.get(kind, {"layer": "3", "units": 2, "kind": kind})
+    found = synthesise(network, **arguments, natural=NATURAL, steps=4)
+    assert found.natural_values is not None and found.shares is not None
+    assert found.natural_values[0] == pytest.approx(float(expected), rel=1e-5)
+    if expected > 0:
+        assert found.shares[0] == pytest.approx(found.values[0] / float(expected), rel=1e-5)
+    assert set(found.kept) == set(found.natural_kept) == {"jpeg", "shift", "blur"}
+
+
+def test_values_of_mined_units_are_taken() -> None:
+    network = small()
+    mined = interpret.mine(network, NATURAL, "3", k=2)
+    found = synthesise(network, "3", [0, 3], natural=mined, steps=4)
+    assert found.natural_values is not None and found.natural_pictures is not None
+    assert found.natural_values.tolist() == mined["3"].values[[0, 3], 0].tolist()
+    patches = mined["3"].unit(3).pictures
+    assert np.array_equal(found.natural_pictures[1], patches[0])
+
+
+def test_what_is_kept_is_measured_on_damaged_images() -> None:
+    network = small()
+    found = synthesise(network, "3", 2, natural=NATURAL, steps=30, robustness=None)
+    assert found.inputs is not None
+    with torch.no_grad():
+        literal = {
+            how: np.mean([float(network[:4](one[None])[0, 2]) for one in damaged(found.inputs[0], how, 8)])
+            for how in ("jpeg", "blur")
+        }
+    # shifts move in what is around the receptive field, and JPEG's blocks begin elsewhere
+    assert found.kept["blur"][0] == pytest.approx(literal["blur"] / found.values[0], abs=0.25)
+    assert all(0 < share[0] < 1.2 for share in found.kept.values())
+
+
+def test_damages_are_what_they_are_called() -> None:
+    pixels = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
+    file = BytesIO()
+    picture = (pixels * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(picture).save(file, "JPEG", quality=75)
+    read = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1) / 255
+    assert torch.equal(damaged(pixels, "jpeg", 32)[0], read)
+    down, up, right, left = damaged(pixels, "shift", 64)
+    assert torch.equal(down[:, 2:], pixels[:, :-2]) and torch.equal(up[:, :-2], pixels[:, 2:])
+    assert torch.equal(right[:, :, 2:], pixels[:, :, :-2]) and torch.equal(left[:, :, :-2], pixels[:, :, 2:])
+    flat = damaged(torch.full((1, 20, 20), 0.3), "blur", 150)[0]
+    assert torch.allclose(flat, torch.full((1, 20, 20), 0.3))
+    point = torch.zeros(1, 21, 21)
+    point[0, 10, 10] = 1
+    spread = damaged(point, "blur", 300)[0][0]
+    ratio = math.exp(-0.5 / 4)  # a Gauss curve with a deviation of two pixels
+    assert float(spread[10, 11] / spread[10, 10]) == pytest.approx(ratio, rel=1e-4)
+    assert len(damaged(torch.rand(5, 9, 9), "jpeg", 9)[0]) == 5
+
+
+def test_images_that_lose_to_natural_ones_are_marked() -> None:
+    found = synthesise(small(), "3", [0, 1], natural=NATURAL, steps=1)
+    assert found.beats_natural is not None and not found.beats_natural.any()
+    assert synthesise(small(), "3", [0], natural=NATURAL, steps=60).beats_natural.all()  # type: ignore[union-attr]
+
+
+def test_distances_to_natural_images_tell_noise() -> None:
+    ramp = torch.linspace(0, 1, 30)[None, None, :, None].expand(40, 3, 30, 30)
+    natural = (ramp * torch.rand(40, 3, 1, 1, generator=torch.Generator().manual_seed(0))).contiguous()
+    noise = torch.rand(3, 30, 30, generator=torch.Generator().manual_seed(1))
+    same = {"natural": natural, "steps": 1, "rate": 1e-6, "robustness": None}
+    near = synthesise(small_convolutions(), "2", 0, kind="unit", start=natural[3], **same)
+    far = synthesise(small_convolutions(), "2", 0, kind="unit", start=noise, **same)
+    assert near.distances is not None and far.distances is not None
+    assert near.distances[0] < 3 < far.distances[0] and near.distance_layers == ["0", "2"]
+
+
+def small_convolutions() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
+
+
+# ---- objectives ------------------------------------------------------------------------------------------------------
+
+
+def test_objectives_add_and_subtract() -> None:
+    network, image = small(), NATURAL[:1]
+    with torch.no_grad():
+        first, second = network[:1](image)[0], network[:4](image)[0]
+    objective = 2 * Objective.unit("0", 1) - Objective.neuron("3", 2) + Objective.layer("3") * 0.5
+    objective = objective - Objective.direction("3", [1, 0, 0, 2], everywhere=True)
+    literal = 2 * first[1].mean() - second[2, 3, 3] + 0.5 * second.square().mean()
+    literal = literal - second[0].mean() - 2 * second[3].mean()
+    found = synthesise(network, objective, start=image, steps=1, rate=1e-9, robustness=None, parametrisation="pixels",
+                       colours=None)  # fmt: skip
+    # pixels of the start are clipped a little
+    clipped = image.clamp(0.02, 0.98)
+    assert found.inputs is not None and torch.allclose(found.inputs, clipped, atol=1e-5)
+    assert found.values[0] == pytest.approx(float(literal), abs=0.02)
+    assert found.names == [
+        "2·unit 1 of 0 − neuron 2 of 3 + 0.5·layer 3 − direction of 3"
+    ]  # fmt: skip
+
+
+def test_negative_images_silence() -> None:
+    found = synthesise(small(), "3", [0, 1], natural=NATURAL, negative=True, steps=60)
+    assert found.natural_values is not None and (found.values < found.natural_values).all()
+    assert found.beats_natural is not None and found.beats_natural.all()
+    with torch.no_grad():
+        lowest = small()[:4](NATURAL)[:, :2].amin((0, 2, 3))
+    assert found.natural_values == pytest.approx(lowest.numpy(), rel=1e-5)
+
+
+def test_diverse_images_differ_more() -> None:
+    def likeness(diversity: float) -> float:
+        found = synthesise(small(), "3", 1, kind="unit", size=SIZE, versions=3, diversity=diversity, steps=30)
+        assert found.versions.tolist() == [0, 1, 2] and found.inputs is not None
+        with torch.no_grad():
+            features = small()[:4](found.inputs).flatten(2)
+        grams = F.normalize((features @ features.transpose(1, 2)).flatten(1), dim=1)
+        return float((grams @ grams.T)[~torch.eye(3, dtype=torch.bool)].mean())
+
+    assert 1 - likeness(2.0) > 3 * (1 - likeness(0.0))
+
+
+# ---- parametrisations ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("name", ["fourier", "pixels", "maco"])
+def test_an_image_that_starts_a_parametrisation_comes_back(name: str, channels: int) -> None:
+    start = torch.rand(2, channels, 9, 12, generator=torch.Generator().manual_seed(0)).clamp(0.05, 0.95)
+    colours, _ = colours_of("imagenet", channels, "RGB", None)
+    images = parametrise(name, colours, first_noise([0, 1], (channels, 9, 12)), start)
+    assert torch.allclose(images.images(), start, atol=1e-4)
+
+
+def test_maco_keeps_the_magnitudes() -> None:
+    found = synthesise(small(), "3", 0, kind="unit", natural=NATURAL, parametrisation="maco", colours=None, steps=25,
+                       robustness=None)  # fmt: skip
+    assert found.inputs is not None
+    own = torch.fft.rfft2(found.inputs[0].logit(), norm="ortho").abs()
+    natural = torch.fft.rfft2(NATURAL.clamp(0.02, 0.98).logit(), norm="ortho").abs().mean(0)
+    inside = (slice(None), slice(1, 9), slice(1, 9))  # real coefficients have no phase of their own
+    assert torch.allclose(own[inside], natural[inside], rtol=1e-2)
+    assert found.curves[0, -1] > found.curves[0, 0] and found.settings["magnitudes"] == "natural"
+
+
+def test_colours_have_the_correlation_of_the_data() -> None:
+    mixed = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double()
+    mixed = torch.tensor([[1.0, 0.2, 0], [0.8, 0.5, 0], [0.1, 0.3, 0.4]]).double() @ mixed
+    covariance = torch.cov(mixed)
+    matrix = decorrelating(covariance).double()
+    made = matrix @ matrix.T
+    assert torch.allclose(made / made[0, 0], covariance / covariance[0, 0], atol=1e-3)
+    bgr, _ = colours_of("imagenet", 3, "BGR", None)
+    rgb, _ = colours_of("imagenet", 3, "RGB", None)
+    point = torch.randn(1, 3, 2, 2)
+    assert torch.equal(bgr.pixels(point), rgb.pixels(point).flip(1))
+    assert Colours().pixels(torch.zeros(1, 1, 1, 1)).item() == 0.5
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_number_of_channels(channels: int) -> None:
+    network = nn.Sequential(nn.Conv2d(channels, 3, 5), nn.ReLU(), nn.Conv2d(3, 2, 5))
+    natural = torch.rand(6, channels, 28, 28)
+    for colours in ("imagenet", "data"):
+        found = synthesise(network, "2", [0, 1], natural=natural, colours=colours, steps=5)
+        assert found.inputs is not None and found.inputs.shape == (2, channels, 9, 9)
+
+
+# ---- how it runs -----------------------------------------------------------------------------------------------------
+
+
+def test_it_is_the_same_again_and_beside_others() -> None:
+    network = small()
+    alone = synthesise(network, "3", 2, size=SIZE, steps=12, robustness=Robustness(2, 0.1, 5, 3))
+    again = synthesise(network, "3", 2, size=SIZE, steps=12, robustness=Robustness(2, 0.1, 5, 3))
+    beside = synthesise(network, "3", [0, 2, 3], size=SIZE, steps=12, robustness=Robustness(2, 0.1, 5, 3))
+    other = synthesise(network, "3", 2, size=SIZE, steps=12, robustness=Robustness(2, 0.1, 5, 3), seed=1)
+    assert alone.inputs is not None and again.inputs is not None and beside.inputs is not None
+    assert torch.equal(alone.inputs, again.inputs)
+    assert torch.allclose(alone.inputs[0], beside.inputs[1], atol=1e-3)
+    assert not torch.equal(alone.inputs, other.inputs)
+
+
+def test_the_network_and_the_random_state_are_as_before() -> None:
+    network = small().train()
+    before, state = {key: one.clone() for key, one in network.state_dict().items()}, torch.get_rng_state()
+    with torch.inference_mode():
+        synthesise(network, "3", 0, size=SIZE, steps=3)
+    assert network.training and all(parameter.requires_grad for parameter in network.parameters())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert all(torch.equal(before[key], one) for key, one in network.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_unit_that_is_silent_at_the_start_is_reached() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 5), nn.ReLU(), nn.Conv2d(1, 1, 1))
+    with torch.no_grad():
+        network[0].weight.fill_(1.0)
+        network[0].bias.fill_(-15.0)  # above zero from a mean of 0.6
+        network[2].weight.fill_(1.0)
+        network[2].bias.fill_(0.0)
+    found = synthesise(network, "2", 0, size=(1, 12, 12), steps=60)
+    assert found.redirected[0] > 0 and found.values[0] > 2
+    assert synthesise(small(), "3", 0, size=SIZE, steps=5).redirected[0] == 0
+
+
+class Fragile(nn.Module):
+    """It is NaN once its input is bright."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.weight, self.limit = nn.Parameter(torch.ones(1, 1, 3, 3)), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = F.conv2d(x, self.weight)
+        return torch.where(total > self.limit, torch.full_like(total, float("nan")), total)
+
+
+def test_an_activation_that_becomes_nan_stops() -> None:
+    network = nn.Sequential(Fragile(7.0))
+    with pytest.warns(UserWarning, match=r"neuron 0 of 0 became NaN or infinite at step \d+"):
+        found = synthesise(network, "0", 0, size=(1, 9, 9), steps=100)
+    assert 1 <= found.stopped[0] < 100 and 5 < found.values[0] <= 7.0
+    with pytest.raises(InterpretError, match="is NaN or infinite at the first step"):
+        synthesise(nn.Sequential(Fragile(0.0)), "0", 0, size=(1, 9, 9))
+
+
+class Detached(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(self.first(x).detach())
+        return result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"layer": "3", "units": 4}, "unit 4 is not in layer '3', whose units are 0 to 3"),
+        ({"kind": "class", "units": 5}, "class 5 is not in the network, whose classes are 0 to 4"),
+        ({"layer": "conv9", "units": 0}, "unknown layer 'conv9'"),
+        ({"layer": "3", "units": 0, "steps": 0}, "steps must be at least 1, not 0"),
+        ({"layer": "3", "units": []}, "units is empty"),
+        ({"layer": "3", "directions": [1.0, 2.0]}, "the direction has 2 numbers, and layer '3' has 4 channels"),
+        ({"layer": "3", "directions": [1.0, float("nan"), 0, 0]}, "numbers that are NaN or infinite"),
+        ({"layer": "3", "units": 0, "kind": "neurone"}, "unknown kind of objective 'neurone'"),
+        ({"layer": "3", "units": 0, "size": (7, 12)}, "smaller than the receptive field of '3', 8 × 8"),
+        ({"layer": "3", "units": 0, "parametrisation": "furier"}, "unknown parametrisation 'furier': did you mean"),
+        ({"layer": "3", "units": 0, "colours": "data"}, "colours='data' needs natural="),
+        ({"layer": "3", "units": 0, "start": torch.zeros(3, 5, 5)}, "start must be inputs"),
+        ({"layer": "3", "units": 0, "robustness": "much"}, "robustness must be 'auto', None or a Robustness"),
+        ({"units": 0}, "kind='neuron' needs a layer"),
+        ({"layer": "3", "kind": "class"}, "leave layer out"),
+        ({"layer": "3", "units": 0, "rate": 0}, "rate must be above 0"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused(arguments: dict[str, Any], said: str) -> None:
+    model = interpret.load(small(), preprocess=interpret.Preprocess((18, 18)))
+    with pytest.raises(InterpretError, match=said):
+        synthesise(model, **arguments)
+
+
+def test_more_bad_input_is_refused() -> None:
+    with pytest.raises(InterpretError, match="cannot be differentiated"):
+        synthesise(Detached(), "second", 0, size=SIZE)
+    with pytest.raises(InterpretError, match=r"does not say what its input looks like: give size=\(C, H, W\)"):
+        synthesise(small(), "3", 0)
+    with pytest.raises(InterpretError, match="padding must be at least jitter"):
+        Robustness(jitter=4)
+    with pytest.raises(InterpretError, match="robustness scale must be at least 0"):
+        Robustness(scale=-1)
+
+
+# ---- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_cut_and_joined() -> None:
+    network = small()
+    found = synthesise(network, "3", [0, 1, 2], natural=NATURAL, steps=3)
+    first, rest = found.only([0]), found.only([1, 2])
+    joined = first.with_others(rest)
+    assert joined.names == found.names and np.array_equal(joined.pictures, found.pictures)
+    assert all(np.array_equal(joined.columns()[name], column) for name, column in found.columns().items())
+    other = synthesise(network, "3", 3, natural=NATURAL, steps=4)
+    with pytest.raises(InterpretError, match="whose settings differ"):
+        found.with_others(other)
+
+
+def test_a_result_comes_back_from_its_file(tmp_path: Any) -> None:
+    found = synthesise(small(), "3", [0, 1], natural=NATURAL, steps=3)
+    found.save(tmp_path / "it.safetensors")
+    read = Synthesised.load(tmp_path / "it.safetensors")
+    assert read.inputs is None and read.settings == found.settings
+    assert np.array_equal(read.pictures, found.pictures) and np.array_equal(read.values, found.values)
