@@ -8,7 +8,12 @@ from typing import Annotated
 import typer
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The network: a name, a folder or file.py:function.")]
-Data = Annotated[str, typer.Argument(metavar="DATA", help="Images to look at: a folder, or a named set.")]
+Data = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="Images to look at: a folder, a named set, or shards as 'shards-{000..009}.tar'."
+    ),
+]
 Subject = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="The network: a name, a folder, file.py:function, or a study's folder."),

@@ -210,7 +210,7 @@ def absolute_spec(spec: str, names: Collection[str] = ()) -> str:
     path, colon, function = spec.rpartition(":")
     if path.endswith(".py"):  # the function in a file
         return f"{Path(path).expanduser().resolve()}{colon}{function}"
-    is_path = spec not in names and Path(spec).expanduser().exists()
+    is_path = spec not in names and (Path(spec).expanduser().exists() or spec.endswith(".tar"))
     return str(Path(spec).expanduser().resolve()) if is_path else spec
 
 

@@ -56,6 +56,8 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
     refuse_below_one(batch_size=batch_size)
     if workers < 0:
         raise InterpretError(f"workers must be at least 0, not {workers}")
+    if images.most_workers is not None:
+        workers = min(workers, images.most_workers)
     items = range(start, len(images))
     loader: DataLoader[Any] = DataLoader(
         _Reader(images),

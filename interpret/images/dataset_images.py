@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from interpret.images.fingerprints import hash_arrays
 from interpret.images.items import Item, classes_in, labels_in, no_image, read_item
+from interpret.images.shard_images import ShardSamples
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage, read_patiently
+from interpret.images.streams import Stream
 from interpret.images.tensor_images import picture_of
 from interpret.network.model import Model
 from interpret.network.modes import unchanged_random_state
@@ -34,11 +38,11 @@ class DatasetImages(Images):
     same index must always give the same image.
     """
 
-    def __init__(self, dataset: Any, model: Model) -> None:
+    def __init__(self, dataset: Any, model: Model, name: str = "") -> None:
         count = len(dataset)
         labels = labels_in(dataset, count)
         classes = classes_in(dataset) or model.classes
-        super().__init__(type(dataset).__name__, np.arange(count), labels, classes)
+        super().__init__(name or type(dataset).__name__, np.arange(count), labels, classes)
         self.dataset = dataset
         self.preprocess = model.preprocess
         self.model_name, self.remedy = model.name, model.preprocess_remedy
@@ -117,18 +121,39 @@ class DatasetImages(Images):
     def fingerprint(self) -> str:
         """SHA-256 over the data set's class and length, and 64 evenly spaced items."""
         items = np.unique(np.linspace(0, len(self) - 1, 64).astype(int)).tolist()
-        kind = f"{type(self.dataset).__qualname__} {len(self)}"
-        return hash_arrays(self._readable(items), kind.encode())
+        kind = f"{type(self.dataset).__qualname__} {len(self)}".encode()
+        if isinstance(self.dataset, Stream):  # it noted some items when it was first iterated
+            return hashlib.sha256(kind + b"".join(self.dataset.digests.values())).hexdigest()
+        identity = self.dataset.identity if isinstance(self.dataset, ShardSamples) else b""
+        return hash_arrays(self._readable(items), kind + identity)
 
     def _normalisation(self) -> Normalisation | None:
         return normalisation_of(self.dataset)
 
     def source_name(self, source: int) -> str:
-        return f"image {source}"
+        return self.dataset.source_name(source) if isinstance(self.dataset, ShardSamples) else f"image {source}"
 
     def source_picture(self, source: int) -> Image.Image:
         image = self._item(source).image
         return picture_of(image, self.pixel_scale) if isinstance(image, Tensor) else image
+
+
+def open_stream(data: Iterable[Any], model: Model) -> DatasetImages:
+    """Open a data set that can only be iterated."""
+    name = type(data).__name__
+    images = DatasetImages(Stream(data, _digest, name), model, name)
+    images.most_workers = 1  # each worker would iterate over all of it
+    return images
+
+
+def _digest(value: Any) -> bytes:
+    """Return bytes that tell an item's image from others."""
+    try:
+        found = read_item(value)
+        numbers = np.empty(0) if found is None else _numbers(found.image)
+    except OSError:  # a damaged image
+        numbers = np.zeros(1)
+    return bytes.fromhex(hash_arrays([numbers]))
 
 
 def _numbers(image: Tensor | Image.Image) -> NDArray[Any]:

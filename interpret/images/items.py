@@ -152,6 +152,8 @@ def as_label(value: Any, classes: Sequence[str] = ()) -> int | None:
     >>> as_label(torch.tensor([3.0])), as_label("dog", ("cat", "dog")), as_label([0, 1, 1]), as_label(0.5)
     (3, 1, None, None)
     """
+    if isinstance(value, bytes):  # an undecoded member `cls` of a shard
+        return int(value) if value.isdigit() else None
     if isinstance(value, str):
         return classes.index(value) if value in classes else None
     if isinstance(value, Mapping):
@@ -188,7 +190,7 @@ def _left(parts: Mapping[str | int, Any], *used: str | int) -> tuple[str, ...]:
     return tuple(
         _called(key) + (f" ({describe(value)})" if isinstance(key, int) else "")
         for key, value in parts.items()
-        if key not in used
+        if key not in used and not (isinstance(key, str) and key.startswith("__"))  # as __key__ of WebDataset
     )
 
 

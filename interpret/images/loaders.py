@@ -23,7 +23,7 @@ from interpret.support.errors import InterpretError
 
 
 def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
-    """Return the map-style data set behind a loader, and notes on which of the loader's settings are ignored.
+    """Return the data set behind a loader, and notes on which of the loader's settings are ignored.
 
     >>> from torch.utils.data import TensorDataset
     >>> import torch
@@ -33,12 +33,18 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
     A `SubsetRandomSampler` still selects its items, now in ascending order. A custom `collate_fn` is applied to each
     item as a batch of one.
 
+    Of an iterable data set, the items come one by one, too.
+
     Raises:
-        InterpretError: the loader's data set is iterable-style.
+        InterpretError: the loader's data set is iterable, and it has a custom `collate_fn`.
     """
     dataset: Any = loader.dataset
     if isinstance(dataset, IterableDataset):
-        raise iterable("DataLoader of an iterable data set", "loader.dataset")
+        if loader.collate_fn not in (default_collate, default_convert):
+            raise InterpretError(
+                "data is a DataLoader of an iterable data set with its own collate_fn: give its data set, data.dataset"
+            )
+        return dataset, []
     if loader.collate_fn not in (default_collate, default_convert):
         dataset = _Collated(dataset, loader.collate_fn)
     sampler: Any = loader.sampler
@@ -53,11 +59,11 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
     return dataset, [f"the DataLoader's {name} is not used: items come in the order of its data set"]
 
 
-def iterable(what: str, data: str = "data") -> InterpretError:
-    """Return the error for data without items by index; `data` is the expression to take items from in the remedy."""
+def iterable_once(what: str) -> InterpretError:
+    """Return the error for data that can be iterated only once."""
     return InterpretError(
-        f"data is a {what}, which has no item by number, and hits are read again: "
-        f"take some, as list(itertools.islice({data}, 1000))"
+        f"data is a {what}, which can be iterated only once, and hits are read again: give a data set whose iteration "
+        "starts again, or take some items, such as list(itertools.islice(data, 1000))"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from interpret.images.batches import none_left
-from interpret.images.dataset_images import DatasetImages
+from interpret.images.dataset_images import DatasetImages, open_stream
 from interpret.images.datasets import DATASETS, load_dataset
 from interpret.images.file_names import FileNames
 from interpret.images.folder import MOST_PIXELS, Decoding, extensions
 from interpret.images.items import as_image, channels_last, pixels_last
 from interpret.images.listing import describe_left_out, labels_of, list_images, unexpected
-from interpret.images.loaders import iterable, loaded_by
+from interpret.images.loaders import iterable_once, loaded_by
 from interpret.images.picture_images import ArrayImages, FileImages, PictureImages
+from interpret.images.shard_images import ShardImages, ShardSamples
+from interpret.images.shards import expand, is_shards
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
 from interpret.images.tensor_images import TensorImages
@@ -67,8 +69,13 @@ def open_images(
             - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W];
             - pictures: one Pillow image or a list; uint8 pixels [N, H, W], [N, H, W, C] or [N, C, H, W], or those of
               one picture;
+            - shards of WebDataset on a local disk: `"shards-{000..009}.tar"`, or a list of such names (needs
+              webdataset). Labels are the numbers in members `cls` or `json`;
             - a map-style data set of PyTorch or Hugging Face, or any list, whose items are images, tuples or dicts
               (see `interpret.images.items.read_item`); of a `DataLoader`, its data set is read;
+            - a `webdataset.WebDataset`, whose steps are applied to one sample after the other;
+            - an iterable data set, such as one that Hugging Face streams, that can be iterated several times in one
+              order. It is iterated once to count its items, and again for each analysis;
             - `Images`, which are returned unchanged.
         model: the model whose preprocessing turns pictures into inputs. Labels index its classes if all subfolders of a
             folder are named after them or, for ImageNet, after their WordNet ids. Otherwise, subfolders are classes in
@@ -136,6 +143,12 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
         return ArrayImages(data, dataset.images, dataset.labels, dataset.classes, _preprocess(model), tiled)
     if isinstance(data, str) and data == "photographs":
         return _photographs(model, scales if crops is None else tiled, decoding)
+    if is_shards(data):
+        data = [data]
+    if isinstance(data, list | tuple) and data and all(map(is_shards, data)):
+        name = readable(Path(data[0]).name) if len(data) == 1 else "shards"
+        shards = [path for spec in data for path in expand(spec)]
+        return ShardImages(name, shards, model.classes, _preprocess(model), tiled, decoding)
     if isinstance(data, str | os.PathLike):
         path = Path(data).expanduser()
         is_image = path.is_file() and path.name.lower().endswith(extensions())
@@ -202,8 +215,16 @@ def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
 
 def _dataset(data: Any, model: Model) -> Images:
     notes: list[str] = []
+    while _is_webdataset(data) and isinstance(data.pipeline[0], DataLoader):  # a WebLoader
+        data = data.pipeline[0]
     if isinstance(data, DataLoader):
         data, notes = loaded_by(data)
+    if _is_webdataset(data):
+        name, data = type(data).__name__, ShardSamples(data)
+        images = DatasetImages(data, model, name)
+        images.notes += notes + data.notes
+        images.check()
+        return images
     if isinstance(data, list) and len(data) == 2 and all(isinstance(one, Tensor) for one in data):
         inputs, labels = data
         if inputs.ndim == 4 and labels.shape[:1] == inputs.shape[:1] and labels.ndim < 4:  # a batch of a loader
@@ -211,7 +232,13 @@ def _dataset(data: Any, model: Model) -> Images:
     if isinstance(data, Mapping):
         raise InterpretError(f"data is a {type(data).__name__} of several: choose one of {', '.join(map(repr, data))}")
     if isinstance(data, IterableDataset) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
-        raise iterable(type(data).__name__)
+        if isinstance(data, Iterator):
+            raise iterable_once(type(data).__name__)
+        images = open_stream(data, model)
+        images.notes += notes
+        if len(images):
+            images.check()
+        return images
     if not (isinstance(data, Sized) and hasattr(data, "__getitem__")):
         raise InterpretError(
             f"data must be a folder or files, one of {', '.join(NAMED)}, a tensor, pictures, or a map-style data set, "
@@ -221,6 +248,10 @@ def _dataset(data: Any, model: Model) -> Images:
     images.notes += notes
     images.check()
     return images
+
+
+def _is_webdataset(data: object) -> bool:
+    return any(kind.__module__ == "webdataset.pipeline" for kind in type(data).__mro__) and hasattr(data, "pipeline")
 
 
 def _check_first(images: Images, model: Model) -> None:

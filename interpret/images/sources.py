@@ -40,6 +40,8 @@ class Images(ABC):
 
     preprocess: Preprocess | None = None
     """How to turn a picture into an input; None if the model does not say."""
+    most_workers: int | None = None
+    """The number of worker processes that can share the reading; None: any."""
     dtype = torch.float32
     """Type of inputs made from pictures: that of the network's weights."""
 
