@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from interpret.report.writer import write_report
     from interpret.results.plotting import plot
     from interpret.results.result import Result
+    from interpret.study.merging import merge_studies
     from interpret.study.study import Study
     from interpret.support.errors import InterpretError
     from interpret.tracing.summary import summarise
@@ -104,6 +105,7 @@ _HOME = {
     "layer_outputs": "analyses.feature_maps.compute",
     "load": "loading.loading",
     "load_dataset": "images.datasets",
+    "merge_studies": "study.merging",
     "mine": "analyses.mining.compute",
     "occlude": "analyses.occlusion.compute",
     "open_images": "images.opening",
@@ -156,6 +158,7 @@ __all__ = [
     "layer_outputs",
     "load",
     "load_dataset",
+    "merge_studies",
     "mine",
     "occlude",
     "open_images",

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interpret.cli.answers import note, say
+from interpret.cli.answers import note
 from interpret.cli.options import (
     BatchSize,
     Crops,
@@ -78,7 +78,7 @@ def probe(
     from interpret.analyses.invariance.compute import probe as run
     from interpret.analyses.invariance.figure import plot_invariance
     from interpret.analyses.invariance.transforms import named_transform
-    from interpret.figures.saving import check_figure_path, write_figure
+    from interpret.figures.saving import check_figure_path
     from interpret.support.errors import InterpretError
 
     check_figure_path(out, "--out")
@@ -116,9 +116,8 @@ def probe(
         subject.keep(curves, curves.name)
     if all(curves.probabilities is None for curves in found):
         note("No labels: the curves come without probabilities; see --labels.")
-    write_figure(plot_invariance(*found), out)
+    subject.draw(lambda: plot_invariance(*found), out)
     subject.finish("probe")
-    say(f"Open {out}")
 
 
 def occlude(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from interpret.cli.characters import similar_characters
 from interpret.cli.logs import error_stream, logging_to_error_stream
+from interpret.execution.ranks import ranks
 from interpret.support.wording import printable
 
 logger = logging.getLogger("interpret.cli")
@@ -58,8 +59,9 @@ def say_skipped(images: Any) -> None:
 
 
 def fail(sentence: str, status: int = 2) -> NoReturn:
-    """Print an error and exit."""
-    logger.error("interpret: %s", sentence, extra={"fields": {"status": status}})
+    """Print an error and exit; of several processes, the first that fails prints it."""
+    if ranks().speaks_first():
+        logger.error("interpret: %s", sentence, extra={"fields": {"status": status}})
     sys.exit(status)
 
 

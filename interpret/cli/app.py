@@ -12,6 +12,7 @@ from interpret.cli import analyses, main_job, publishing
 from interpret.cli.answers import INTERRUPTED, fail, in_one_sentence, say
 from interpret.cli.logs import LogJson, Verbose, error_stream, logged
 from interpret.cli.subjects import held
+from interpret.cli.together import alone, together
 
 app = typer.Typer(
     help="Look inside convolutional networks: show what activates each unit.",
@@ -25,9 +26,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+SPLIT = (
+    main_job.gallery,
+    main_job.mine,
+    main_job.project,
+    analyses.probe,
+    analyses.evolve,
+    analyses.neighbours,
+)
+"""The subcommands whose work torchrun's processes share."""
+
 for verb in (
     main_job.gallery,
     main_job.mine,
+    main_job.merge,
     main_job.project,
     analyses.probe,
     analyses.occlude,
@@ -42,7 +54,8 @@ for verb in (
     main_job.summary,
     main_job.train,
 ):
-    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(logged(verb))
+    own = verb if verb in SPLIT else alone(verb)
+    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(logged(own))
 
 
 def _show_version(requested: bool) -> None:
@@ -66,7 +79,7 @@ def _options(
 
 def main() -> None:
     """Run the command; invalid input ends it with one sentence and exit status 2."""
-    with in_one_sentence():
+    with in_one_sentence(), together():
         try:
             if (
                 app(standalone_mode=False, prog_name="interpret") == INTERRUPTED

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from interpret.execution.ranks import ranks
 from interpret.support.numbers import THIN
 from interpret.support.recording import recording
 from interpret.support.wording import printable
@@ -47,6 +48,8 @@ class ErrorStream(logging.Handler):
     verbosity = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not (self.json_lines or ranks().first or record.levelno >= logging.ERROR):
+            return  # the first process says it for all
         try:
             line = self._as_json(record) if self.json_lines else self._as_text(record)
             if "tqdm" in sys.modules:

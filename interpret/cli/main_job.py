@@ -31,8 +31,9 @@ from interpret.cli.options import (
     Weights,
     Workers,
 )
-from interpret.cli.reading import read_megapixels, read_rules, read_shape
-from interpret.cli.subjects import find_device, open_study, print_origin, refuse_among_images, reopen
+from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape
+from interpret.cli.subjects import find_device, made_from, open_study, print_origin, refuse_among_images, reopen
+from interpret.execution.ranks import ranks
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -89,16 +90,20 @@ def gallery(
         _mine(opened, layers, k, seed)
         opened.project(layers, rules)
     with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
-        page = write_gallery(opened, out, context=context)
+        page = ranks().once(lambda: write_gallery(opened, out, context=context))
     say(f"Open {page}")
 
 
-def _mine(study: Study, layers: str | None, k: int, seed: int) -> None:
+def _mine(study: Study, layers: str | list[str] | None, k: int, seed: int) -> None:
     """Compute everything of a gallery that needs the model and the data, except the projections."""
     study.mine(layers, k, seed)
-    study.draw_filters(every=True)
-    study.connect()
-    study.find_activation_range_examples()
+
+    def find_the_rest() -> None:
+        study.draw_filters(every=True)
+        study.connect()
+        study.find_activation_range_examples()
+
+    ranks().once(find_the_rest)  # which takes a fraction of the time
     study.predict()
     say_skipped(study.data)
 
@@ -119,19 +124,48 @@ def mine(
     dtype: Dtype = "float32",
     max_megapixels: Megapixels = None,
     reduced: Reduced = False,
+    part: Annotated[
+        str | None, typer.Option(metavar="N/M", help="Mine part N of M of the data alone, for interpret merge.")
+    ] = None,
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
-    from interpret.support.wording import count
-
-    pixels = read_megapixels(max_megapixels)
+    chosen, pixels = read_part(part), read_megapixels(max_megapixels)
     opened = open_study(
         study, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
     )
+    if chosen is not None:
+        opened.mine(layers, k, seed, part=chosen)
+        say(f"Mined part {part} into {study}; when all parts are mined: interpret merge PART PART … --study STUDY")
+        return
     _mine(opened, layers, k, seed)
-    units = sum(len(opened.mined(name).values) for name in opened.mined_layers)
-    say(f"Mined {count(units, 'unit')} of {count(len(opened.mined_layers), 'layer')} into {study}")
-    if not all(opened.rules(name) for name in opened.mined_layers):
-        say(f"Next: interpret project {shlex.quote(str(study))}, and then interpret gallery {shlex.quote(str(study))}")
+    if ranks().first:
+        _say_mined(opened)
+
+
+def _say_mined(study: Study) -> None:
+    """Print what was mined, and the next commands."""
+    from interpret.support.wording import count
+
+    units = sum(len(study.mined(name).values) for name in study.mined_layers)
+    say(f"Mined {count(units, 'unit')} of {count(len(study.mined_layers), 'layer')} into {study.path}")
+    if not all(study.rules(name) for name in study.mined_layers):
+        folder = shlex.quote(str(study.path))
+        say(f"Next: interpret project {folder}, and then interpret gallery {folder}")
+
+
+def merge(
+    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The studies of interpret mine --part.")],
+    study: Annotated[Path, typer.Option("--study", help="The folder for the study of the whole.")],
+    device: Device = None,
+    workers: Workers = None,
+) -> None:
+    """Merge studies of parts of a data set, mined on different days or machines, into a study of the whole."""
+    from interpret.study.merging import merge_studies
+
+    opened = open_study(study, device=device, workers=workers, **made_from(parts[0]))
+    merge_studies(parts, opened)
+    _mine(opened, opened.mined_layers, opened.info["settings"]["k"], opened.info["settings"]["seed"])
+    _say_mined(opened)
 
 
 def project(
@@ -139,10 +173,12 @@ def project(
     layers: Layers = None,
     rule: RuleNames = "deconvnet",
     device: Device = None,
+    workers: Workers = None,
+    batch_size: OwnBatchSize = None,
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
     rules = read_rules(rule)
-    opened = reopen(study, device)
+    opened = reopen(study, device, workers, batch_size)
     opened.project(layers, rules)
     folders = [str(study / "projections" / one) for one in rules]
     say(f"Pictures are in {' and '.join(folders)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from interpret.cli.answers import fail
@@ -95,3 +96,13 @@ def read_shape(text: str | None) -> tuple[int, int, int] | None:
     except ValueError:
         fail(f"--input-shape must be three whole numbers such as 3,224,224, not {text!r}")
     return channels, height, width
+
+
+def read_part(text: str | None) -> tuple[int, int] | None:
+    """Return a part of the data, (2, 8) for "2/8", the second of eight; None for all of it."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    if found is None:
+        fail(f"--part must be a number and of how many, such as 2/8, not {text!r}")
+    return int(found[1]), int(found[2])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interpret.cli.answers import fail, note, say, say_skipped
+from interpret.execution.ranks import ranks
 from interpret.support.recording import current_recording
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Opened(NamedTuple):
 
     def finish(self, verb: str) -> None:
         """Delete the unfinished work of a subcommand that has ended."""
+        ranks().once(lambda: self._finish(verb))
+
+    def _finish(self, verb: str) -> None:
         from interpret.execution.resume import holds_unfinished
         from interpret.support.files import discard
 
@@ -43,6 +47,9 @@ class Opened(NamedTuple):
 
     def keep(self, result: Any, name: str = "") -> None:
         """Keep a result in the study, if there is one, with how long it took, and print how to read it."""
+        ranks().once(lambda: self._keep(result, name))
+
+    def _keep(self, result: Any, name: str) -> None:
         from interpret.study.timings import record_timing
 
         if self.study is not None:
@@ -55,11 +62,16 @@ class Opened(NamedTuple):
 
     def publish(self, result: Any, out: Path, name: str = "") -> None:
         """Keep a result, draw it, and print which file to open."""
-        from interpret.figures.saving import write_figure
         from interpret.results.plotting import plot
 
         self.keep(result, name)
-        write_figure(plot(result), out)
+        self.draw(lambda: plot(result), out)
+
+    def draw(self, figure: Callable[[], Any], out: Path) -> None:
+        """Write a figure, and print which file to open."""
+        from interpret.figures.saving import write_figure
+
+        ranks().once(lambda: write_figure(figure(), out))
         say(f"Open {out}")
 
 
@@ -130,12 +142,17 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
 
 def reopen(folder: Path, device: str | None = None, workers: int | None = None, batch_size: int | None = None) -> Study:
     """Open a study to compute, with the model and the images of its first run."""
+    return open_study(folder, device=device, workers=workers, batch_size=batch_size, **made_from(folder))
+
+
+def made_from(folder: Path) -> dict[str, Any]:
+    """Return from which model and data a study was made, as arguments of `open_study`."""
     from interpret.study.study import Study
 
-    made_from = Study.open(folder).info["made_from"]
-    if not made_from:
+    found = Study.open(folder).info["made_from"]
+    if not found:
         fail(f"{folder} was not made by this command, so its model is not known: use Study(path, model, data)")
-    return open_study(folder, device=device, workers=workers, batch_size=batch_size, **made_from)
+    return dict(found)
 
 
 def open_study(
@@ -158,6 +175,7 @@ def open_study(
     from interpret.loading.loading import known_models, load
     from interpret.study.study import Study
 
+    device = find_device(device)  # before anything is loaded
     if not (folder / "study.json").exists():
         refuse_among_images(folder, data, "the study")
     loaded = print_origin(load(model, weights, outputs=outputs))
@@ -167,7 +185,7 @@ def open_study(
         open_images(data, loaded, crops=crops, max_pixels=max_pixels or MOST_PIXELS, reduced=reduced),  # type: ignore[arg-type]
         batch_size=batch_size,
         workers=worker_count(workers),
-        device=find_device(device),
+        device=device,
         dtype=dtype,
         made_from={
             "model": absolute_spec(model, known_models()),
@@ -236,8 +254,11 @@ def find_device(name: str | None) -> str | None:
 
     from interpret.support.errors import InterpretError
 
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else None
+    if name in (None, "cuda"):
+        if name is None and not torch.cuda.is_available():
+            return None
+        # of several processes on a machine, each has its own GPU
+        name = f"cuda:{ranks().local_rank % max(1, torch.cuda.device_count())}" if ranks().size > 1 else "cuda"
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
@@ -246,5 +267,5 @@ def find_device(name: str | None) -> str | None:
 
 
 def worker_count(workers: int | None) -> int:
-    """Return the number of processes that read images."""
-    return max(0, min(8, (os.cpu_count() or 1) - 2)) if workers is None else workers
+    """Return the number of processes that read images, by default this process's share of the cores but two."""
+    return max(0, min(8, ((os.cpu_count() or 1) - 2) // ranks().local_size)) if workers is None else workers

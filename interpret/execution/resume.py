@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from interpret.execution.ranks import ranks
 from interpret.images.sources import Images
 from interpret.network.model import Model
 from interpret.support.checksums import DamagedFileError, check_seal, sealed
@@ -41,6 +42,7 @@ class Unfinished:
     >>> file = Path(tempfile.mkdtemp(), "sum.safetensors")
     >>> total = torch.zeros(1)
     >>> Unfinished(file, {"start": 0}).process([3, 4], total.add_, lambda: {"total": total})
+    {'total': tensor([7.])}
     >>> Unfinished(file, {"start": 0}).load(), Unfinished(file, {"start": 1}).load()
     ({'total': tensor([7.])}, {})
     """
@@ -88,21 +90,37 @@ class Unfinished:
 
     def process(
         self, parts: Iterable[Part], update: Callable[[Part], object], state: Callable[[], Mapping[str, Tensor]]
-    ) -> None:
-        """Process parts as they arrive; save the state every minute, at the end and when interrupted.
+    ) -> dict[str, Tensor]:
+        """Process this rank's parts as they arrive; save the state every minute, at the end and when interrupted.
 
-        An interrupt waits until the current part is processed completely.
+        An interrupt waits until the current part is processed completely. All ranks save at the same time: `state`
+        returns on rank 0 the state of all, as this function does at the end.
         """
         try:
             for part in parts:
                 with interrupts_delayed(second_too=True):
                     update(part)
                 if time.monotonic() - self._saved > SAVE_EVERY:
-                    self.save(state())
+                    self._save_together(state, False)
         except KeyboardInterrupt:
-            self.save(state())
+            self._save_together(state, True)
             raise
-        self.save(state())
+        while True:
+            found, all_finished = self._save_together(state, True)
+            if all_finished:
+                return found
+
+    def _save_together(
+        self, state: Callable[[], Mapping[str, Tensor]], finished: bool
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Save the state of all ranks, when all have come here; return it, and whether all have finished."""
+        with interrupts_delayed(second_too=True):  # an exchange that one rank leaves would go wrong for all
+            all_finished = ranks().all(finished)
+            found = dict(state())
+            if ranks().first:
+                self.save(found)
+            self._saved = time.monotonic()
+            return found, all_finished
 
     def save(self, found: Mapping[str, Tensor]) -> None:
         """Save a state, unless it is empty."""
@@ -150,6 +168,24 @@ def holds_unfinished(file: Path) -> bool:
         metadata = stored.metadata() or {}
         return metadata.get("made_by") == MADE_BY and "settings" in metadata
     return False
+
+
+def read_unfinished(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Return the settings and the state of unfinished work in a file; None if it holds none."""
+    if not file.is_file() or not holds_unfinished(file):
+        return None
+    with safe_open(file, "pt") as stored:
+        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
+        return json.loads(stored.metadata()["settings"]), state
+
+
+def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a state whose names start with a prefix, with the prefix removed.
+
+    >>> list(below("top/", {"top/values": torch.zeros(1), "labels": torch.zeros(1)}))
+    ['values']
+    """
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def pack(value: Any) -> Tensor:

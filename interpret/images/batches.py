@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
@@ -38,8 +40,10 @@ def first_images(images: Images) -> Tensor:
     return next(batches(images, 2)).images
 
 
-def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int = 0) -> Iterator[Batch]:
-    """Read items in batches, in order, beginning with item `start`.
+def batches(
+    images: Images, batch_size: int = 32, workers: int = 0, *, spans: NDArray[np.int64] | None = None
+) -> Iterator[Batch]:
+    """Read all items in batches, in order; or with `spans` [n, 2], batches of the items from one number to another.
 
     >>> from torch import nn
     >>> from interpret.images.opening import open_images
@@ -58,11 +62,13 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
         raise InterpretError(f"workers must be at least 0, not {workers}")
     if images.most_workers is not None:
         workers = min(workers, images.most_workers)
-    items = range(start, len(images))
+    everything = spans is None
+    if spans is None:
+        starts = np.arange(0, len(images), batch_size)
+        spans = np.stack([starts, np.minimum(starts + batch_size, len(images))], 1)
     loader: DataLoader[Any] = DataLoader(
         _Reader(images),
-        batch_size,
-        sampler=items,
+        batch_sampler=_Batches(spans),
         num_workers=workers,
         collate_fn=_collate,
         generator=torch.Generator(),  # draws the workers' seed, so that the global generator is unchanged
@@ -77,18 +83,14 @@ def batches(images: Images, batch_size: int = 32, workers: int = 0, start: int =
                 batch, errors = next(arriving, (None, None))
             if errors is None:
                 break
-            for error in errors:
-                if not isinstance(error, UnreadableImage):
-                    raise error
-                images.skipped[error.name] = error.reason
-                logger.info("skipped %r: %s", error.name, error.reason)
+            _note(images, errors)
             if batch is not None:
                 read += len(batch.items)
                 images.labels[batch.items.numpy()] = batch.labels.numpy()  # some data sets give labels only when read
                 yield batch
     finally:
         del arriving  # ends the workers, even if a traceback still refers to this frame
-    if items and start == 0 and not read:
+    if everything and len(images) and not read:
         raise none_left(images)
 
 
@@ -126,13 +128,20 @@ def read_items(images: Images, items: Iterable[int]) -> Batch:
     """
     reader = _Reader(images)
     batch, errors = _collate([reader[item] for item in items])
+    _note(images, errors)
+    if batch is None:
+        raise none_left(images)
+    return batch
+
+
+def _note(images: Images, errors: Iterable[InterpretError]) -> None:
+    """Record the items that do not decode, and raise any other error."""
     for error in errors:
         if not isinstance(error, UnreadableImage):
             raise error
         images.skipped[error.name] = error.reason
-    if batch is None:
-        raise none_left(images)
-    return batch
+        images.skipped_at.setdefault(error.name, error.item)
+        logger.info("skipped %r: %s", error.name, error.reason)
 
 
 def none_left(images: Images) -> InterpretError:
@@ -145,6 +154,19 @@ def none_left(images: Images) -> InterpretError:
     return InterpretError(
         f"none of the {len(images.skipped)} images of data {images.name!r} can be read: the first, {why}"
     )
+
+
+class _Batches(Sampler[list[int]]):
+    """Batches of items from one number to another."""
+
+    def __init__(self, spans: NDArray[np.int64]) -> None:
+        self.spans = spans
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (list(range(first, last)) for first, last in self.spans)
 
 
 class _Reader(Dataset[Any]):
@@ -160,6 +182,8 @@ class _Reader(Dataset[Any]):
         try:
             return (item, *self.images[item])
         except InterpretError as error:
+            if isinstance(error, UnreadableImage):
+                error.item = item
             return error.with_traceback(None)
 
 

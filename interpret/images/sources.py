@@ -65,6 +65,8 @@ class Images(ABC):
         """The sources found not to decode: name to reason."""
         self.left_out: dict[str, LeftOut] = {}
         """Of a folder, the files that are no images of a known format, by kind: their number and the first one."""
+        self.skipped_at: dict[str, int] = {}
+        """For each of these, the first item that was found not to decode."""
         self.opened_from: dict[str, Any] | None = None
         """Arguments of `open_images` to open the data again: "data", "crops" and "scales"; None for data in memory."""
         self.notes: list[str] = []

@@ -35,6 +35,8 @@ class UnreadableImage(InterpretError):  # noqa: N818 - the name that the interfa
         super().__init__(name, reason)
         self.name = name
         self.reason = reason
+        self.item = -1
+        """The item that was read; −1 if it is not known."""
 
     def __str__(self) -> str:
         return f"image {self.name!r} cannot be read: {self.reason}"

@@ -13,6 +13,8 @@ from interpret.analyses.mining.compute import mine_remaining
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import MinedLayer, mined_file
 from interpret.analyses.projection.crop import Crop
+from interpret.execution.ranks import ranks
+from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.network.layers import select_layers
 from interpret.study.source_pictures import keep_source_pictures
@@ -22,8 +24,19 @@ if TYPE_CHECKING:
     from interpret.study.study import Study
 
 
-def mine_layers(study: Study, layers: str | Iterable[str] | None, k: int, seed: int) -> None:
-    """Mine the layers that have not been mined, and keep their hits with sources, labels and boxes."""
+FORMAT = 2
+"""The format of the state of unfinished mining."""
+UNFINISHED_MINING = "mining.safetensors"
+"""The file in a study's folder that holds the state of unfinished mining."""
+
+
+def mine_layers(
+    study: Study, layers: str | Iterable[str] | None, k: int, seed: int, part: tuple[int, int] | None = None
+) -> None:
+    """Mine the layers that have not been mined, and keep their hits with sources, labels and boxes.
+
+    Of one part of the data alone, keep the unfinished state.
+    """
     model, data = study.to_compute()
     settings = study.info["settings"]
     if study.mined_layers and (settings["k"], settings["seed"]) != (k, seed):
@@ -34,14 +47,16 @@ def mine_layers(study: Study, layers: str | Iterable[str] | None, k: int, seed: 
     chosen = select_layers(
         model.module, layers, among={layer["name"] for layer in study.layers if layer.get("batched", True)}
     )
-    state = study.path / "mining.safetensors"
-    missing = [name for name in chosen if not study.is_mined(name)]
-    missing = layers_to_resume(state, missing, study.is_mined, k=k, seed=seed)
+    missing = ranks().once(lambda: _missing_layers(study, chosen, k, seed))
     if not missing:
         return
     miner = Miner(model, data, missing, k, seed=seed)
-    unfinished = Unfinished(state, {"layers": missing, "k": k, "seed": seed}, study.write_info)
-    mine_remaining(miner, unfinished, study.batch_size, study.workers, study.device, study.dtype)
+    unfinished = unfinished_mining(study, missing, k, seed)
+    state = mine_remaining(miner, unfinished, study.batch_size, study.workers, study.device, study.dtype, part)
+    if part is not None or not ranks().first:
+        return
+    learn(data, state)
+    miner.load_state_dict(state)
     mined = miner.result()
     study.info["settings"] |= {"k": k, "seed": seed}
     study.note_skipped()
@@ -51,6 +66,18 @@ def mine_layers(study: Study, layers: str | Iterable[str] | None, k: int, seed: 
     for name, layer in mined.items():  # last: a layer's file says that all of the layer is done
         replace(layer, **places[name]).save(mined_file(study.path, name))
     unfinished.forget()
+
+
+def _missing_layers(study: Study, chosen: list[str], k: int, seed: int) -> list[str]:
+    """Return the layers that have not been mined, or those of unfinished mining that is to be resumed."""
+    missing = [name for name in chosen if not study.is_mined(name)]
+    return layers_to_resume(study.path / UNFINISHED_MINING, missing, study.is_mined, format=FORMAT, k=k, seed=seed)
+
+
+def unfinished_mining(study: Study, layers: list[str], k: int, seed: int) -> Unfinished:
+    """Return the state of unfinished mining."""
+    settings = {"format": FORMAT, "layers": layers, "k": k, "seed": seed}
+    return Unfinished(study.path / UNFINISHED_MINING, settings, study.write_info)
 
 
 def _places_in_sources(study: Study, name: str, layer: MinedLayer) -> dict[str, Any]:

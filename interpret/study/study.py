@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interpret.analyses.mining.result import Subject
+from interpret.execution.ranks import ranks
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file, write_study_file
 from interpret.study.damage import set_damage_aside
@@ -139,16 +140,28 @@ class Study(StudyReader):
 
         The name tells results of one kind apart: the transform of an invariance probe, the layer of an evolution.
         """
+        if not ranks().first:
+            return
         with self.working():
             self.note_skipped()
             self.write_info()
             result.save(self.result_file(result.kind, name))
         logger.info("kept %s in %s", f"{result.kind} {name}".strip(), self.path)
 
-    def mine(self, layers: str | Iterable[str] | None = None, k: int = 9, seed: int = 0) -> None:
-        """Mine the layers that have not been mined; interrupted mining continues where it stopped."""
+    def mine(
+        self,
+        layers: str | Iterable[str] | None = None,
+        k: int = 9,
+        seed: int = 0,
+        *,
+        part: tuple[int, int] | None = None,
+    ) -> None:
+        """Mine the layers that have not been mined; interrupted mining continues where it stopped.
+
+        With `part=(2, 8)`, mine the second of eight parts of the data, and keep its state for `merge_studies`.
+        """
         with self.working("mining"):
-            _computing().mine_layers(self, layers, k, seed)
+            _computing().mine_layers(self, layers, k, seed, part)
 
     def project(
         self,
@@ -213,8 +226,9 @@ class Study(StudyReader):
 
     def write_info(self) -> None:
         """Write study.json."""
-        write_study_file(self.path, self.info)
-        self._known = _version(self.path / "study.json")
+        if ranks().first:
+            write_study_file(self.path, self.info)
+            self._known = _version(self.path / "study.json")
 
     def note_skipped(self) -> None:
         """Note which images did not decode: study.json lists them, and does not count them."""

@@ -21,6 +21,14 @@ from interpret.support.manifest import listing, write_manifest
 TILE_KINDS = ("patches", "projections")
 
 
+def tiles_of(batch: HitBatch, side: int, model: Model, scale: PixelScale) -> dict[str, NDArray[np.uint8]]:
+    """Return the tiles of a batch of hits, by their kind, each [n, h, w, 3]."""
+    return {
+        "projections": to_bytes(contrast(shrink(batch.projections, side), model.colours)),
+        "patches": inputs_to_bytes(shrink(batch.patches, side), scale),
+    }
+
+
 class HitTiles:
     """The tiles of a layer's hits in files, which remain when the work is interrupted."""
 
@@ -61,12 +69,8 @@ class HitTiles:
     def complete(self) -> bool:
         return bool((self.done | ~self.filled).all())
 
-    def update(self, batch: HitBatch, model: Model, scale: PixelScale) -> None:
-        """Write the tiles of a batch of hits into the files."""
-        tiles = {
-            "projections": to_bytes(contrast(shrink(batch.projections, self.side), model.colours)),
-            "patches": inputs_to_bytes(shrink(batch.patches, self.side), scale),
-        }
+    def update(self, units: NDArray[np.int64], ranks: NDArray[np.int64], tiles: dict[str, NDArray[np.uint8]]) -> None:
+        """Write the tiles of some hits into the files."""
         for number, (what, file) in enumerate(self.files.items()):
             shape = tiles[what].shape[1:]
             if not self.done.any():
@@ -75,12 +79,12 @@ class HitTiles:
             size = math.prod(shape)
             with file.open("r+b") as opened:  # not a memory map, through which a full disk crashes the process
                 begin = opened.seek(0, os.SEEK_END) - self.filled.size * size
-                for unit, rank, tile in zip(batch.units, batch.ranks, tiles[what], strict=True):
+                for unit, rank, tile in zip(units, ranks, tiles[what], strict=True):
                     opened.seek(begin + (unit * self.filled.shape[1] + rank) * size)
                     content = tile.tobytes()
                     opened.write(content)
                     self.checksums[number, unit, rank] = crc32(content)
-        self.done[batch.units, batch.ranks] = True
+        self.done[units, ranks] = True
 
     def read(self, what: str) -> NDArray[np.uint8]:
         """Return the tiles [C, k, h, w, 3], grey where there is no hit; an empty array without any hit."""

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from interpret.analyses.mining.batch_maxima import batch_maxima, strongest_places
-from interpret.analyses.mining.compute import mine, prepared_to_mine, remaining_batches
+from interpret.analyses.mining.compute import mine, prepared_to_mine
 from interpret.analyses.mining.histogram import BINS, DyadicHistogram
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import Mined, MinedLayer
+from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution
+from interpret.execution.reading import Reading, remaining_batches
 from interpret.images.batches import Batch, batches
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
@@ -447,19 +449,22 @@ def test_a_restored_miner_goes_on_to_the_same_bytes(cut: int, before: int, after
 
     def run(miner: Miner, size: int, stop: int) -> Miner:
         with prepared_to_mine(miner) as execution:
-            for batch in batches(data, size, start=miner.seen_items):
+            for batch in batches(data, spans=remaining_batches(12, size, np.array([[0, seen[miner]]]))):
                 if int(batch.items[-1]) >= stop:
                     break
                 update(miner, batch, execution)
+                seen[miner] = int(batch.items[-1]) + 1
         return miner
 
     new = [Miner(as_model(network.eval()), data, "*", 3, seed=seed) for _ in range(3)]
+    seen = dict.fromkeys(new, 0)
     whole = run(new[0], 4, 12).result()
     half = run(new[1], before, cut)
     state = half.state_dict()
+    seen[new[2]] = seen[half]
+    assert seen[half] <= cut
     run(half, after, 12)  # what goes on must not change a state that was taken
     new[2].load_state_dict(state)
-    assert new[2].seen_items <= cut
     assert bytes_of(run(new[2], after, 12).result()) == bytes_of(whole) == bytes_of(half.result())
 
 
@@ -520,9 +525,7 @@ def test_what_is_held_does_not_grow_with_the_number_of_images() -> None:
             for batch in batches(miner.data, 100):
                 update(miner, batch, execution)
                 assert not miner._waiting  # a batch of so many is sorted in at once
-        state = miner.state_dict()
-        del state["labels"]  # which are the data's
-        return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in miner.state_dict().values())
 
     assert held(2000) == held(300)
 
@@ -735,15 +738,15 @@ def test_an_iterator_of_layers_is_read_once() -> None:
 
 
 def test_batches_suit_a_processors_cache() -> None:
-    def sizes(side: int, batch_size: int | None = None, device: str = "cpu") -> list[int]:
+    def sizes(side: int, device: str = "cpu") -> list[int]:
         model = as_model(nn.Sequential(nn.Conv2d(1, 1, 1)))
-        miner = Miner(model, open_images(torch.zeros(40, 1, side, side), model))
-        return [len(batch.items) for batch in remaining_batches(miner, torch.device(device), batch_size)]
+        images = open_images(torch.zeros(40, 1, side, side), model)
+        size = default_batch_size(images, torch.device(device))
+        return [len(batch.items) for batch in Reading(images, size).batches()]
 
     assert sizes(28) == [32, 8]
     assert sizes(224) == [8] * 5
     assert sizes(224, device="cuda") == [32, 8]  # reading needs none
-    assert sizes(224, batch_size=20) == [20, 20]
     assert sizes(1000) == [1] * 40
 
 

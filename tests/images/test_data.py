@@ -12,7 +12,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def names(images: Images) -> list[str]:
     return [images.source_name(source) for source in range(int(images.sources.max()) + 1)]
 
 
-def read(images: Images, **options: int) -> list[tuple[int, torch.Tensor, int]]:
+def read(images: Images, **options: Any) -> list[tuple[int, torch.Tensor, int]]:
     return [
         (item, image, label)
         for batch in batches(images, **options)
@@ -224,11 +224,11 @@ def test_none_left(tmp_path, crops) -> None:
         list(batches(open_images(tmp_path, model(), crops=crops)))
 
 
-def test_resuming_past_what_was_readable_is_no_error(tmp_path) -> None:
+def test_reading_only_what_is_not_readable_is_no_error(tmp_path) -> None:
     save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"x")
     images = open_images(tmp_path, model())
-    assert read(images, start=1) == [] and read(images, start=2) == []
+    assert read(images, spans=np.array([[1, 2]])) == [] and read(images, spans=np.zeros((0, 2), int)) == []
 
 
 # ---- tiles ----------------------------------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ def test_fingerprints_of_values() -> None:
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
-def test_order_and_values_do_not_depend_on_workers_batches_or_start(tmp_path) -> None:
+def test_order_and_values_do_not_depend_on_workers_batches_or_spans(tmp_path) -> None:
     for i in range(7):
         save(tmp_path / f"{i}.png", noise(40, 50, seed=i))
     images = open_images(tmp_path, model(), crops="tiles", scales=(20, 33))
@@ -479,7 +479,8 @@ def test_order_and_values_do_not_depend_on_workers_batches_or_start(tmp_path) ->
         found = read(images, **options)
         assert [entry[0] for entry in found] == list(range(len(images)))
         assert all(torch.equal(a[1], b[1]) for a, b in zip(found, alone, strict=True))
-    assert [entry[0] for entry in read(images, start=11)] == list(range(11, len(images)))
+    some = read(images, spans=np.array([[2, 5], [11, 13]]))
+    assert [entry[0] for entry in some] == [2, 3, 4, 11, 12]
 
 
 @pytest.mark.parametrize("data", ["folder", "tiles", "tensor", "data set"])

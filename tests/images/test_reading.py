@@ -116,7 +116,7 @@ def test_an_error_of_the_disk_in_a_data_set_stops(monkeypatch) -> None:
     images = open_images(OnShare(), MODEL)
     with pytest.raises(InterpretError, match=r"image 'image 1' cannot be read, as the storage fails \(Stale"):
         list(batches(images, 1))
-    assert [batch.items.tolist() for batch in batches(images, 1, start=2)] == []
+    assert [batch.items.tolist() for batch in batches(images, spans=np.array([[2, 3]]))] == []
     assert images.skipped == {"image 2": "truncated"}
 
 

@@ -556,7 +556,7 @@ def test_an_interrupt_keeps_the_finished_batches(
         study.mine(k=3)
     assert signal.getsignal(signal.SIGINT) is handler
     if (tmp_path / "mining.safetensors").exists():  # it does not before a first batch has been taken in
-        assert load_file(tmp_path / "mining.safetensors")["seen_items"] % 3 == 0  # whole batches alone
+        assert load_file(tmp_path / "mining.safetensors")["read/done"].item(1) % 3 == 0  # whole batches alone
     Study(tmp_path, model(), Interrupted(), batch_size=3).mine(k=3)
     assert contents(tmp_path) == uninterrupted
 

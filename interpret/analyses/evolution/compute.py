@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,8 @@ from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batch_size import default_batch_size
-from interpret.execution.execution import prepared
+from interpret.execution.execution import Execution, prepared
+from interpret.execution.ranks import ranks
 from interpret.images.batches import first_images
 from interpret.images.display import inputs_to_bytes
 from interpret.images.opening import open_images
@@ -269,14 +271,17 @@ def _movement(
         for step, (before, after) in enumerate(pairwise(epochs)):
             _load_epoch(earlier, kept, before)
             _load_epoch(later, kept, after)
-            parts: dict[str, list[NDArray[np.float64]]] = {layer: [] for layer in layers}
             with prepared(earlier, first, device, layers) as run, prepared(later, first, device, layers):
-                for batch in _read(images, chosen, batch_size or default_batch_size(images, run.device)):
-                    for layer, moved in _moved(earlier.module, later.module, run.place(batch), layers).items():
-                        parts[layer].append(moved)
-                    bar.update(len(batch))
+                size = batch_size or default_batch_size(images, run.device)
+
+                def move(items: list[int], run: Execution = run) -> dict[str, NDArray[np.float64]]:
+                    batch = _read(images, items)
+                    bar.update(len(items))
+                    return {} if batch is None else _moved(earlier.module, later.module, run.place(batch), layers)
+
+                parts = ranks().mapped([chosen[at : at + size] for at in range(0, len(chosen), size)], move)
             for layer in layers:
-                moved = np.concatenate(parts[layer]) / (after - before)
+                moved = np.concatenate([part[layer] for part in parts if part]) / (after - before)
                 measured, moved = len(moved), moved[np.isfinite(moved)]
                 if len(moved):
                     found["movement"][layer][step] = moved.mean()
@@ -285,19 +290,13 @@ def _movement(
     return {**found, "sample": measured}
 
 
-def _read(images: Images, items: list[int], batch_size: int) -> Iterator[Tensor]:
-    """Yield some items in batches, without those that do not decode."""
-    batch: list[Tensor] = []
+def _read(images: Images, items: list[int]) -> Tensor | None:
+    """Return some items as a batch, without those that do not decode; None if none does."""
+    found: list[Tensor] = []
     for item in items:
-        try:
-            batch.append(images[item][0])
-        except UnreadableImage:
-            continue
-        if len(batch) == batch_size:
-            yield torch.stack(batch)
-            batch = []
-    if batch:
-        yield torch.stack(batch)
+        with suppress(UnreadableImage):
+            found.append(images[item][0])
+    return torch.stack(found) if found else None
 
 
 @torch.inference_mode()
@@ -344,7 +343,7 @@ def _draw(
     for column, epoch in enumerate(kept):
         _load_epoch(network, kept, epoch)
         hits = {layer: mined[epoch][layer].only(units) for layer, units in chosen.items()}
-        for batch in project_hits(network, images, hits, rule=rule, device=device):
+        for batch in ranks().concatenated(project_hits(network, images, hits, rule=rule, device=device)):
             shown = inputs_to_bytes(batch.patches, images.pixel_scale)
             signals = batch.projections.float().cpu().numpy()
             size = (len(chosen[batch.layer]), len(kept))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.invariance.batch_distances import BatchDistances, batch_distances
-from interpret.analyses.invariance.curves import CurveAccumulator
+from interpret.analyses.invariance.curves import CurveAccumulator, merge_curves
 from interpret.analyses.invariance.labelling import Labelling
 from interpret.analyses.invariance.prober import Prober
 from interpret.analyses.invariance.result import InvarianceCurves
@@ -31,8 +31,9 @@ from interpret.analyses.invariance.transforms import (
     named_transform,
 )
 from interpret.execution.execution import Execution, prepared
+from interpret.execution.ranks import ranks
+from interpret.execution.reading import Reading, done_in, learn
 from interpret.execution.resume import Unfinished
-from interpret.images.batches import batches
 from interpret.images.display import shrink, to_bytes
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
@@ -40,7 +41,6 @@ from interpret.images.storage import UnreadableImage
 from interpret.network.forward import refuse_other_type
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
-from interpret.support.progress import progress
 
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
 """Number of images, number of values and side in pixels of the example pictures in a figure."""
@@ -211,31 +211,39 @@ def _run(
     device: str | torch.device | None,
     resume_from: str | os.PathLike[str] | None,
 ) -> CurveAccumulator:
-    """Run all images at all values, resuming an unfinished probe."""
+    """Run all images at all values, resuming an unfinished probe; of several ranks, each runs a share."""
     prober, images = task.prober, task.images
     group, spans = prober.plan(batch_size)
-    curves = CurveAccumulator(prober, images, group, len(spans))
+    curves = CurveAccumulator(prober, images, len(spans))
     unfinished = _unfinished(task, resume_from)
-    curves.load_state_dict(unfinished.load())
+    before = unfinished.load() if ranks().first else {}
+    reading = Reading(images, group, ranks().agreed(done_in(before)))
 
     def jobs(run: Execution) -> Iterator[Callable[[nn.Module], BatchDistances]]:
-        for batch in batches(images, group, workers, start=curves.seen_items):
+        for batch in reading.batches(workers):
             labels = task.labelling.of(batch)
             for span in spans:
                 yield partial(batch_distances, prober=prober, batch=batch, labels=labels, columns=span, run=run)
 
-    total, done = len(images) * len(prober.values), curves.seen_items * len(prober.values)
     until = prober.layers if prober.reading is None else None
     with (
         prepared(task.model, task.first[None], device, until) as run,
-        progress(total, "probing", "img", done) as bar,
+        reading.progress("probing", len(prober.values)) as bar,
     ):
 
         def update(found: BatchDistances) -> None:
-            curves.update(found)
+            if curves.update(found):
+                reading.reach(found.rows[0])
             bar.update(len(found.rows) * len(found.columns))
 
-        unfinished.process(run.side_by_side(jobs(run)), update, curves.state_dict)
+        def state() -> dict[str, Tensor]:
+            own = reading.state_dict() | curves.state_dict() if len(reading.done) else {}
+            return merge_curves(before, ranks().reduced(own, merge_curves))
+
+        found = unfinished.process(reading.to_the_end(run.side_by_side(jobs(run))), update, state)
+    found = ranks().agreed(found)
+    curves.load_state_dict(found)
+    learn(images, found)
     task.data.skipped.update(images.skipped)
     return curves
 
@@ -247,7 +255,7 @@ def _unfinished(task: _Task, resume_from: str | os.PathLike[str] | None) -> Unfi
         resume_from,
         task.model,
         task.data,
-        format=2,  # of the state
+        format=3,  # of the state
         transform=[type(change).__qualname__, {key: repr(value) for key, value in vars(change).items()}],
         values=task.prober.values.tolist(),
         layers=task.prober.layers,

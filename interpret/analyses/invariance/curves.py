@@ -10,7 +10,10 @@ from torch import Tensor
 from interpret.analyses.invariance.batch_distances import BatchDistances, ClassAnswers, LayerDistances
 from interpret.analyses.invariance.prober import Prober
 from interpret.analyses.invariance.result import InvarianceCurves, quotient
-from interpret.execution.resume import pack, unpack
+from interpret.execution.exact_sums import ExactSums
+from interpret.execution.ranks import State
+from interpret.execution.reading import merge_read
+from interpret.execution.resume import below
 from interpret.images.sources import Images
 
 
@@ -18,16 +21,13 @@ class CurveAccumulator:
     """Collects the curves from the measurements of jobs; the jobs of a group of images arrive one after the other."""
 
     BY_IMAGE = ("seen", "labels", "probabilities", "top", "filled_fraction")
-    BY_LAYER = ("distances", "norms", "equivariance", "unit_distances", "unit_norms", "unit_shifted")
+    BY_IMAGE_AND_LAYER = ("distances", "norms", "equivariance")
+    SUMS = ("unit_distances", "unit_norms", "unit_shifted")
 
-    def __init__(self, prober: Prober, images: Images, group: int, jobs: int) -> None:
+    def __init__(self, prober: Prober, images: Images, jobs: int) -> None:
         self.prober, self.images = prober, images
-        self.group, self.jobs = group, jobs
-        """The number of images per group, and the number of jobs per group."""
-        self.first = 0
-        """The first image of the first group."""
-        self.seen_items = 0
-        """The next image: one past the last complete group."""
+        self.jobs = jobs
+        """The number of jobs per group of images."""
         self._waiting: list[BatchDistances] = []
         self.seen = np.zeros(len(images), bool)
         shape, layers = (len(images), len(prober.values)), prober.layers
@@ -37,45 +37,46 @@ class CurveAccumulator:
         self.norms = {name: np.zeros(len(images), prober.kind) for name in layers}
         self.equivariance = {name: np.zeros(shape, prober.kind) for name in prober.strides}
         # per unit, sums over the images
-        self.unit_distances: dict[str, NDArray[np.float64]] = {}
-        self.unit_norms: dict[str, NDArray[np.float64]] = {}
-        self.unit_shifted: dict[str, NDArray[np.float64]] = {}
+        self.unit_distances: dict[str, ExactSums] = {}
+        self.unit_norms: dict[str, ExactSums] = {}
+        self.unit_shifted: dict[str, ExactSums] = {}
         self.labels = np.full(len(images), -1, np.int64)
         self.probabilities = np.full(shape, np.nan, prober.kind)
         self.top = np.zeros(shape, np.int64)
         self.filled_fraction = np.zeros(shape)
 
-    def update(self, found: BatchDistances) -> None:
-        """Add the measurements of a job, once all jobs of its group have arrived: groups are added only completely."""
+    def update(self, found: BatchDistances) -> bool:
+        """Add the measurements of a job, once all jobs of its group have arrived, and return whether they have."""
         self._waiting.append(found)
-        if len(self._waiting) == self.jobs:
-            for one in self._waiting:
-                self._add(one)
-            self._waiting = []
-            groups = (found.rows[-1] - self.first) // self.group + 1
-            self.seen_items = min(self.first + groups * self.group, len(self.images))
+        if len(self._waiting) < self.jobs:
+            return False
+        for one in self._waiting:
+            self._add(one)
+        self._waiting = []
+        return True
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state as tensors, for `load_state_dict`; empty before the first group."""
-        if not self.seen_items:
-            return {}
-        arrays = {key: getattr(self, key) for key in self.BY_IMAGE}
-        arrays |= {f"{key}/{name}": array for key in self.BY_LAYER for name, array in getattr(self, key).items()}
+        """Return the state as tensors, for `load_state_dict`."""
+        arrays = {f"image/{key}": getattr(self, key) for key in self.BY_IMAGE}
+        for key in self.BY_IMAGE_AND_LAYER:
+            arrays |= {f"image/{key}/{name}": array for name, array in getattr(self, key).items()}
         state = {key: torch.tensor(array) for key, array in arrays.items()}
-        return state | {"seen_items": torch.tensor(self.seen_items), "skipped": pack(self.images.skipped)}
+        for key in self.SUMS:
+            for name, sums in getattr(self, key).items():
+                state |= {f"sum/{key}/{name}/{part}": value for part, value in sums.state_dict().items()}
+        return state
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Load the state of an accumulator with the same model, data and settings."""
-        if not state:
-            return
-        self.first = self.seen_items = int(state["seen_items"])
-        self.images.skipped.update(unpack(state["skipped"]))
-        for key in self.BY_IMAGE:
-            setattr(self, key, state[key].numpy().copy())
-        for key, tensor in state.items():
-            kind, of_layer, name = key.partition("/")
+        for key, tensor in below("image/", state).items():
+            name, of_layer, layer = key.partition("/")
             if of_layer:
-                getattr(self, kind)[name] = tensor.numpy().copy()
+                getattr(self, name)[layer] = tensor.numpy().copy()
+            else:
+                setattr(self, name, tensor.numpy().copy())
+        for key, sums in _sums(state).items():
+            name, _, layer = key.partition("/")
+            getattr(self, name)[layer] = sums
 
     def _add(self, found: BatchDistances) -> None:
         first = not self.seen[found.rows[0]]
@@ -90,17 +91,23 @@ class CurveAccumulator:
         """Add a layer's distances; add norms only with the first job of a group, since all its jobs measure them."""
         places, count = np.ix_(rows, columns), len(self.prober.values)
         self.distances[name][places] = found.distances
-        units = self.unit_distances.setdefault(name, np.zeros((len(found.unit_norms), count)))
-        units[:, columns] += found.unit_distances
+        units = len(found.unit_norms)
+
+        def add(sums: dict[str, ExactSums], terms: NDArray[np.float64]) -> None:
+            own = sums.setdefault(name, ExactSums(*terms.shape[:-1], count))
+            every = np.zeros((*terms.shape[:-1], count))
+            every[..., columns] = terms
+            own.add(torch.from_numpy(every))
+
+        add(self.unit_distances, found.unit_distances)
         if first:
             self.norms[name][rows] = found.norms
-            self.unit_norms[name] = self.unit_norms.get(name, 0) + found.unit_norms
+            self.unit_norms.setdefault(name, ExactSums(units)).add(torch.from_numpy(found.unit_norms))
         if found.shifted is not None and found.unit_shifted is not None:
             self.equivariance[name][places] = quotient(*found.shifted)
             at_identity = np.where(self.norms[name][rows] > 0, 0, np.nan)
             self.equivariance[name][np.ix_(rows, self.identities)] = at_identity[:, None]
-            shifted = self.unit_shifted.setdefault(name, np.zeros((2, len(units), count)))
-            shifted[:, :, columns] += found.unit_shifted
+            add(self.unit_shifted, found.unit_shifted)
 
     def _add_classes(self, found: ClassAnswers, rows: list[int], columns: list[int]) -> None:
         """Add the network's predictions; at identity values, those for the untransformed images."""
@@ -123,7 +130,9 @@ class CurveAccumulator:
             distances={name: curves[rows] for name, curves in self.distances.items()},
             norms={name: lengths[rows] for name, lengths in self.norms.items()},
             unit_distances={
-                name: quotient(self.unit_distances[name], self.unit_norms[name][:, None]).astype(self.prober.kind)
+                name: quotient(_value(self.unit_distances[name]), _value(self.unit_norms[name])[:, None]).astype(
+                    self.prober.kind
+                )
                 for name in self.prober.layers
             },
             equivariance={name: errors[rows] for name, errors in self.equivariance.items()},
@@ -135,7 +144,38 @@ class CurveAccumulator:
             items=np.array([self.prober.items[row] for row in rows], np.int64),
         )
         for name in [name for name in self.prober.strides if name in self.unit_shifted]:
-            errors = quotient(*self.unit_shifted[name])
-            errors[:, self.identities] = np.where(self.unit_norms[name] > 0, 0, np.nan)[:, None]
+            errors = quotient(*_value(self.unit_shifted[name]))
+            errors[:, self.identities] = np.where(_value(self.unit_norms[name]) > 0, 0, np.nan)[:, None]
             result.unit_equivariance[name] = errors.astype(self.prober.kind)
         return result
+
+
+def merge_curves(first: State, second: State) -> dict[str, Tensor]:
+    """Merge the states of two accumulators of one probe, which have seen different images."""
+    if not first or not second:
+        return dict(first or second)
+    merged = merge_read(first, second)
+    seen = second["image/seen"]
+    for key, value in below("image/", first).items():
+        merged[f"image/{key}"] = whole = value.clone()
+        whole[seen] = second[f"image/{key}"][seen]
+    others = _sums(second)
+    for key, sums in _sums(first).items():
+        sums.merge(others[key])
+        merged |= {f"sum/{key}/{part}": value for part, value in sums.state_dict().items()}
+    return merged
+
+
+def _sums(state: State) -> dict[str, ExactSums]:
+    """Return the sums in a state, by what they are of and layer."""
+    found: dict[str, ExactSums] = {}
+    for key in below("sum/", state):
+        if key.endswith("/digits"):
+            name = key.removesuffix("/digits")
+            found[name] = ExactSums()
+            found[name].load_state_dict(below(f"sum/{name}/", state))
+    return found
+
+
+def _value(sums: ExactSums) -> NDArray[np.float64]:
+    return sums.value().numpy()

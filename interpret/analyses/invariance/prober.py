@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interpret.analyses.invariance.feature_distances import Shift
 from interpret.analyses.invariance.transforms import Box, Levels, Scene, Transform, Translation
-from interpret.execution.parallel import images_at_once, most_workers
+from interpret.execution.parallel import MOST_WORKERS, images_at_once
 from interpret.network.answers import NoScores, Reading, find_reading
 from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model
@@ -68,7 +68,7 @@ class Prober:
         moving.sort(key=lambda column: [part % 1 for stride in strides for part in self.shift(stride, column)])
         spans = np.array_split(moving, max(1, math.ceil(len(moving) / VALUES_AT_ONCE)))
         some = min(round(math.sqrt(2 * self.batch_size)), self.batch_size // 4)
-        fair = len(self.items) * len(spans) // most_workers()  # so that each worker has a group
+        fair = len(self.items) * len(spans) // MOST_WORKERS  # so that each worker has a group, on any machine
         group = max(1, min(some, fair), self.batch_size // max(1, len(moving)))
         return group, [span.astype(int).tolist() for span in spans]
 

@@ -10,22 +10,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
-from interpret.analyses.mining.miner import Miner
+from interpret.analyses.mining.miner import Miner, merge_states
 from interpret.analyses.mining.result import Mined
 from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
+from interpret.execution.ranks import State, ranks
+from interpret.execution.reading import Reading, done_in, learn, merge_read, part_of
 from interpret.execution.resume import Unfinished
-from interpret.images.batches import Batch, batches, first_images, of_one_shape
+from interpret.images.batches import first_images, of_one_shape
 from interpret.images.several_inputs import open_together
 from interpret.network.dry_run import not_batched
 from interpret.network.forward import refuse_other_type
 from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
-from interpret.support.progress import progress
 from interpret.support.recording import add_facts
 from interpret.tracing.tracing import layer_with_units, trace
 
@@ -88,7 +89,9 @@ def mine(
     miner = Miner(model, images, layers, k, seed=seed)
     settings = {"layers": miner.layers, "k": k, "seed": seed, "dtype": str(dtype)}
     unfinished = Unfinished.of(resume_from, model, images, **settings)
-    mine_remaining(miner, unfinished, batch_size, workers, device, dtype)
+    state = ranks().agreed(mine_remaining(miner, unfinished, batch_size, workers, device, dtype))
+    learn(images, state)
+    miner.load_state_dict(state)
     return miner.result()
 
 
@@ -99,33 +102,51 @@ def mine_remaining(
     workers: int = 0,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> None:
-    """Update a miner with all images that it has not seen yet, resuming unfinished mining."""
-    miner.load_state_dict(unfinished.load())
+    part: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
+    """Mine all images that unfinished mining has not seen yet, or those of one part, and return the whole state.
+
+    Of several ranks, each mines a share; rank 0 returns the state, the others an empty one.
+    """
+    before = unfinished.load() if ranks().first else {}
     images = miner.data
-    with (
-        prepared_to_mine(miner, device, dtype) as run,
-        progress(len(images), "mining", "img", miner.seen_items) as bar,
-    ):
+    with prepared_to_mine(miner, device, dtype) as run:
+        size = default_batch_size(images, run.device) if batch_size is None else batch_size
+        add_facts(batch_size=size, workers=workers)
+        logger.info("mining %d layers in batches of %d, read by %d processes", len(miner.layers), size, workers)
+        within = None if part is None else part_of(len(images), size, part)
+        reading = Reading(images, size, ranks().agreed(done_in(before)), within)
+        with reading.progress("mining") as bar:
 
-        def update(found: BatchMaxima) -> None:
-            with run.beside_workers():
-                miner.update(found)
-            bar.update(len(found.items))
+            def update(found: BatchMaxima) -> None:
+                with run.beside_workers():
+                    miner.update(found)
+                reading.reach(int(found.items[0]))
+                bar.update(len(found.items))
 
-        arriving = remaining_batches(miner, run.device, batch_size, workers)
-        jobs = (
-            partial(
-                batch_maxima,
-                batch=batch,
-                run=run,
-                layers=miner.layers,
-                density_items=miner.density_items,
-                dtype=dtype,
+            def state() -> dict[str, Tensor]:
+                own = reading.state_dict() | miner.state_dict() if len(reading.done) else {}
+                return merge_mined(before, ranks().reduced(own, merge_mined))
+
+            jobs = (
+                partial(
+                    batch_maxima,
+                    batch=batch,
+                    run=run,
+                    layers=miner.layers,
+                    density_items=miner.density_items,
+                    dtype=dtype,
+                )
+                for batch in of_one_shape(reading.batches(workers), run.input_shape)
             )
-            for batch in of_one_shape(arriving, run.input_shape)
-        )
-        unfinished.process(run.side_by_side(jobs), update, miner.state_dict)
+            return unfinished.process(reading.to_the_end(run.side_by_side(jobs)), update, state)
+
+
+def merge_mined(first: State, second: State) -> dict[str, Tensor]:
+    """Merge what two ranks have mined: hits, statistics, and which images they have read."""
+    if not first or not second:
+        return dict(first or second)
+    return merge_states(first, second) | merge_read(first, second)
 
 
 @contextmanager
@@ -149,13 +170,3 @@ def prepared_to_mine(
     with prepared(miner.model, first, device, miner.layers) as run:
         miner.leave_out(run.dry_run.unbatched, not_batched)
         yield run
-
-
-def remaining_batches(
-    miner: Miner, device: torch.device, batch_size: int | None = None, workers: int = 0
-) -> Iterator[Batch]:
-    """Read the images that a miner has not seen yet, in batches of the given size or the device's default."""
-    size = default_batch_size(miner.data, device) if batch_size is None else batch_size
-    add_facts(batch_size=size, workers=workers)
-    logger.info("mining %d layers in batches of %d, read by %d processes", len(miner.layers), size, workers)
-    return batches(miner.data, size, workers, start=miner.seen_items)

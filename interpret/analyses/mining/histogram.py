@@ -51,6 +51,23 @@ class DyadicHistogram:
         bins = (values.double() / torch.exp2(self.exponent.double())).floor_().long().sub_(self.first)
         self.counts.scatter_add_(1, bins.t(), torch.ones_like(bins).t())
 
+    def merge(self, other: DyadicHistogram) -> None:
+        """Add the counts of other values."""
+        grown = (other.low < self.low) | (other.high > self.high)
+        if bool(grown.any()):
+            self._widen(grown, other.low, other.high)
+        # these bins are at least as wide, as they cover at least the same values
+        old = other.first[:, None] + torch.arange(BINS)
+        moved = (old >> (self.exponent - other.exponent)[:, None]) - self.first[:, None]
+        self.counts.scatter_add_(1, moved.clamp(0, BINS - 1), other.counts)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> DyadicHistogram:
+        """Return the histograms of a `state_dict`."""
+        new = cls(len(state["counts"]))
+        new.load_state_dict(state)
+        return new
+
     def _widen(self, grown: Tensor, low: Tensor, high: Tensor) -> None:
         """Widen the bins of the units whose range has grown, so that 64 of them cover it."""
         units = grown.nonzero()[:, 0]

@@ -14,7 +14,8 @@ from interpret.analyses.mining.batch_maxima import BatchMaxima
 from interpret.analyses.mining.result import Mined, MinedLayer, Subject
 from interpret.analyses.mining.statistics import Statistics
 from interpret.analyses.mining.top_k import TopK
-from interpret.execution.resume import pack, unpack
+from interpret.execution.ranks import State
+from interpret.execution.resume import below
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
 from interpret.network.layers import did_not_run, select_layers, split_patterns
@@ -43,9 +44,9 @@ class Miner:
     ...     values=values, places=torch.zeros(2, 2, dtype=torch.int64), positive={},
     ... )
     >>> miner.update(found)
-    >>> miner.seen_items, miner.result()["0"].images
-    (2, array([[1],
-           [0]]))
+    >>> miner.result()["0"].images
+    array([[1],
+           [0]])
 
     Args:
         model, data, layers, k, seed: as in `mine`.
@@ -71,8 +72,6 @@ class Miner:
         self._sample_rows = {int(item): row for row, item in enumerate(self.sample)}
         self.density_items = frozenset(self.sample[:DENSITY_SAMPLE_SIZE].tolist())
         """The items on which positions above zero are counted."""
-        self.seen_items = 0
-        """The next item: one past the last that was added."""
         self._columns: dict[str, slice] = {}
         """Each layer's range in the concatenated units of all layers."""
         self._top: TopK | None = None
@@ -104,7 +103,6 @@ class Miner:
         for name, positive in found.positive.items():
             self._positive[name] = self._positive.get(name, 0) + positive
         self._waiting.append(found)
-        self.seen_items = int(found.items[-1]) + 1
         # several batches at once cost little more than one
         if sum(len(batch.items) for batch in self._waiting) >= FLUSH_SIZE:
             self._flush()
@@ -117,23 +115,17 @@ class Miner:
         state = {f"statistics/{name}": value for name, value in self._statistics.state_dict().items()}
         state |= {f"top/{name}": value for name, value in self._top.state_dict().items()}
         state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
-        state |= {f"above_zero/{name}": value.clone() for name, value in self._positive.items()}
-        # what was learnt from reading the images: their labels, and which do not decode
-        state |= {"labels": torch.from_numpy(self.data.labels), "skipped": pack(self.data.skipped)}
-        return state | {"seen_items": torch.tensor(self.seen_items)}
+        return state | {f"above_zero/{name}": value.clone() for name, value in self._positive.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the state of a miner with the same model, data, layers, k and seed."""
-        if not state:
+        if "top/values" not in state:  # no image was added
             return
-        self.seen_items = int(state["seen_items"])
-        self.data.labels[: self.seen_items] = state["labels"][: self.seen_items].numpy()
-        self.data.skipped.update(unpack(state["skipped"]))
         self.layers = [name for name in self.layers if f"units/{name}" in state]
         top, statistics = self._allocate({name: int(state[f"units/{name}"]) for name in self.layers})
-        top.load_state_dict(_below("top", state))
-        statistics.load_state_dict(_below("statistics", state))
-        self._positive = _below("above_zero", state)
+        top.load_state_dict(below("top/", state))
+        statistics.load_state_dict(below("statistics/", state))
+        self._positive = below("above_zero/", state)
 
     def result(self) -> Mined:
         """Return the hits and statistics of all images added so far."""
@@ -194,6 +186,27 @@ class Miner:
         )
 
 
-def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors whose names start with a prefix, with the prefix removed."""
-    return {name.removeprefix(f"{prefix}/"): value for name, value in state.items() if name.startswith(f"{prefix}/")}
+def merge_states(first: State, second: State) -> dict[str, Tensor]:
+    """Merge the states of two miners of the same model, data, layers, k and seed, which have seen different images.
+
+    The result does not depend on which images each has seen, nor in what order states are merged.
+
+    Raises:
+        InterpretError: one layer ran for the images of one miner alone.
+    """
+    if "top/values" not in first or "top/values" not in second:
+        return dict(first) if "top/values" in first else dict(second)
+    units = [{name for name in state if name.startswith("units/")} for state in (first, second)]
+    if units[0] != units[1]:
+        raise did_not_run(min(units[0] ^ units[1]).removeprefix("units/"))
+    top, other_top = (TopK.of_state(below("top/", state)) for state in (first, second))
+    statistics, other_statistics = (Statistics.of_state(below("statistics/", state)) for state in (first, second))
+    top.merge(other_top)
+    statistics.merge(other_statistics)
+    merged = {name: first[name] for name in units[0]}
+    merged |= {f"top/{name}": value for name, value in top.state_dict().items()}
+    merged |= {f"statistics/{name}": value for name, value in statistics.state_dict().items()}
+    for name in (name for name in first.keys() | second.keys() if name.startswith("above_zero/")):
+        counted = [state[name] for state in (first, second) if name in state]
+        merged[name] = torch.stack(counted).sum(0)
+    return merged

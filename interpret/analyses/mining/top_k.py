@@ -78,6 +78,28 @@ class TopK:
             own[touched] = np.where(gone.reshape(*gone.shape, *[1] * (own.ndim - 2)), UNFILLED[key], hits[key][best])
         self.threshold = torch.from_numpy(self.values[:, -1].copy())
 
+    def merge(self, other: TopK) -> None:
+        """Add the hits of other images; of equal values, that of the lower item is the stronger."""
+        both = {key: np.concatenate([getattr(self, key), getattr(other, key)], 1) for key in self.STATE}
+        order = np.lexsort((both["images"], -both["values"]), 1)
+        repeated = mark_repeated(np.take_along_axis(both["sources"], order, 1))
+        # sort those that repeat a source behind the others, in their order
+        kept = np.take_along_axis(order, np.argsort(repeated, 1, kind="stable"), 1)[:, : self.k]
+        gone = np.sort(repeated, 1)[:, : self.k]
+        rows = np.arange(len(order))[:, None]
+        for key in self.STATE:
+            found = both[key][rows, kept]
+            found[gone] = UNFILLED[key]
+            setattr(self, key, found)
+        self.threshold = torch.from_numpy(self.values[:, -1].copy())
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> TopK:
+        """Return the hits of a `state_dict`."""
+        new = cls(*state["values"].shape)
+        new.load_state_dict(state)
+        return new
+
     def _with_room(self, key: str, units: NDArray[np.int64], room: int) -> NDArray[Any]:
         """Return one array for some units, [n, k + room, …], with unfilled entries at the end."""
         own = getattr(self, key)[units]

@@ -16,6 +16,7 @@ from interpret.analyses.neighbours.feature_index import FeatureIndex, index_feat
 from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.neighbours.search import Metric, nearest
 from interpret.analyses.predictions.compute import MOST_PICTURES
+from interpret.execution.ranks import ranks
 from interpret.images.batches import batches
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
@@ -87,21 +88,7 @@ def find_neighbours(
     features = index_features(model, images, layer, average, index, **how)
     _check_count(k, len(np.unique(images.sources[features.items])), own, images)
     asked = _query_features(model, queries, own, images, features, layer, average, how)
-    excluded = None if own is None else images.sources[own]
-    rows, distances = nearest(features.features, asked.features, k, metric, images.sources[features.items], excluded)
-    items = features.items[rows]
-    return Neighbours(
-        model=model.name,
-        data=images.name,
-        searched=len(features.items),
-        layer=layer,
-        averaged=average,
-        metric=metric,
-        items=items,
-        distances=distances,
-        **_describe(asked, images, items),
-        **_draw(asked, images, items),
-    )
+    return ranks().once(lambda: _search(model, images, layer, average, metric, k, features, own, asked))
 
 
 # ---- check -----------------------------------------------------------------------------------------------------------
@@ -188,6 +175,34 @@ def _query_features(
             "size, or average=True"
         )
     return _Queries(np.array(found.features), given, found.items.tolist())
+
+
+def _search(
+    model: Model,
+    images: Images,
+    layer: str,
+    average: bool,
+    metric: Metric,
+    k: int,
+    features: FeatureIndex,
+    own: list[int] | None,
+    asked: _Queries,
+) -> Neighbours:
+    excluded = None if own is None else images.sources[own]
+    rows, distances = nearest(features.features, asked.features, k, metric, images.sources[features.items], excluded)
+    items = features.items[rows]
+    return Neighbours(
+        model=model.name,
+        data=images.name,
+        searched=len(features.items),
+        layer=layer,
+        averaged=average,
+        metric=metric,
+        items=items,
+        distances=distances,
+        **_describe(asked, images, items),
+        **_draw(asked, images, items),
+    )
 
 
 # ---- aggregate -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from interpret.analyses.neighbours.search import blocks
 from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
-from interpret.execution.resume import Unfinished, pack, unpack
-from interpret.images.batches import Batch, batches, first_images, of_one_shape
+from interpret.execution.ranks import State, ranks
+from interpret.execution.reading import Reading, done_in, learn, merge_read
+from interpret.execution.resume import Unfinished
+from interpret.images.batches import Batch, first_images, of_one_shape
 from interpret.images.sources import Images
 from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 from interpret.support.files import discard, layer_path
-from interpret.support.progress import progress
 
 INDEX_FILES = ("unfinished.safetensors", "all.npy", "features.npy", "items.npy", "index.json")
 """The files in the folder of an index while it is written."""
@@ -88,22 +89,29 @@ def index_features(
         "average": average,
         "items": len(images),
     }
-    parts = partial(_features, model, images, layer, average, batch_size, workers, device)
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "device": device}
     if folder is None:
-        found = list(parts(0))
-        return FeatureIndex(np.concatenate([one for _, one in found]), np.concatenate([items for items, _ in found]))
+        rows, items = _index(model, images, layer, average, Unfinished(None, {}), {}, None, **how)
+        return ranks().once(lambda: FeatureIndex(rows.of(items), items))
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
-    if not place.exists():
+    if ranks().once(lambda: not place.exists()):
         unfinished_folder = place.with_name(f"{place.name}.unfinished")
-        unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about)
-        state = unfinished.load()
-        unfinished.refuse_others(INDEX_FILES)
+        unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 2})  # of the state
+        before: dict[str, Tensor] = {}
+        if ranks().first:
+            before = unfinished.load()
+            unfinished.refuse_others(INDEX_FILES)
+        file = unfinished_folder / "all.npy"
         try:
-            _write(unfinished_folder, parts, about, images, unfinished, state)
+            _, items = _index(model, images, layer, average, unfinished, before, file, **how)
         except InterpretError:
-            discard(unfinished_folder, INDEX_FILES)
+            if ranks().first:
+                discard(unfinished_folder, INDEX_FILES)
             raise
-        unfinished_folder.rename(place)
+        if ranks().first:
+            _finish(unfinished_folder, items, about, images, unfinished)
+            unfinished_folder.rename(place)
+        ranks().all(True)
     return _open(place, about, images)
 
 
@@ -125,79 +133,117 @@ def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex
     return FeatureIndex(features, items)
 
 
-def _write(
-    folder: Path,
-    parts: Callable[[int], Iterator[tuple[NDArray[np.int64], NDArray[Any]]]],
-    about: Mapping[str, Any],
-    images: Images,
-    unfinished: Unfinished,
-    state: Mapping[str, Tensor],
-) -> None:
-    """Write features as they arrive; at the end, shorten the array if images did not decode."""
-    whole = folder / "all.npy"
-    items: list[int] = []
-    kept: Any = None
-    if state and whole.exists():
-        items, kept = state["items"].tolist(), np.load(whole, mmap_mode="r+")
-        images.skipped.update(unpack(state["skipped"]))
-
-    def append(part: tuple[NDArray[np.int64], NDArray[Any]]) -> None:
-        nonlocal kept
-        numbers, features = part
-        if kept is None:
-            unfinished.save(
-                {"items": torch.tensor(items), "skipped": pack(images.skipped)}
-            )  # marks the folder as written by this package
-            shape = (about["items"], features.shape[1])
-            kept = np.lib.format.open_memmap(whole, "w+", features.dtype, shape)
-        kept[len(items) : len(items) + len(features)] = features
-        items.extend(numbers.tolist())
-
-    def state_dict() -> dict[str, Tensor]:
-        if kept is None:
-            return {}
-        kept.flush()
-        return {"items": torch.tensor(items), "skipped": pack(images.skipped)}
-
-    unfinished.process(parts(items[-1] + 1 if items else 0), append, state_dict)
-    if len(items) == about["items"]:
-        whole.rename(folder / "features.npy")
-    else:  # some images did not decode
-        shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(items), kept.shape[1]))
-        for rows in blocks(shorter):
-            shorter[rows] = kept[rows]
-        shorter.flush()
-        whole.unlink()
-    np.save(folder / "items.npy", np.array(items))
-    index = {**about, "skipped": images.skipped}
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    unfinished.forget()
+_Part = tuple[NDArray[np.int64], NDArray[Any]]
+"""Items [b] and their features [b, D]."""
 
 
-def _features(
+class _Rows:
+    """The features of all items, [N, D], as they arrive: in memory, or in a file."""
+
+    def __init__(self, count: int, file: Path | None, before_writing: Callable[[], object]) -> None:
+        self.count, self.file = count, file
+        self._before_writing = before_writing
+        self.values: NDArray[Any] | None = None
+        if file is not None and file.exists():
+            self.values = np.load(file, mmap_mode="r+")
+
+    def add(self, items: NDArray[np.int64], features: NDArray[Any]) -> None:
+        if self.values is None:
+            shape = (self.count, features.shape[1])
+            if self.file is None:
+                self.values = np.empty(shape, features.dtype)
+            else:
+                self._before_writing()
+                self.values = np.lib.format.open_memmap(self.file, "w+", features.dtype, shape)
+        self.values[items] = features
+
+    def flush(self) -> None:
+        if isinstance(self.values, np.memmap):
+            self.values.flush()
+
+    def of(self, items: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the features of some items, ascending."""
+        assert self.values is not None
+        return self.values if len(items) == self.count else self.values[items]
+
+
+def _index(
     model: Model,
     images: Images,
     layer: str,
     average: bool,
+    unfinished: Unfinished,
+    before: Mapping[str, Tensor],
+    file: Path | None,
+    *,
     batch_size: int | None,
     workers: int,
     device: str | torch.device | None,
-    start: int,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-    """Yield items [b] from `start` on and their features [b, D], batch by batch."""
+) -> tuple[_Rows, NDArray[np.int64]]:
+    """Return on rank 0 the features of all items, in memory or in a file, and the items that decode."""
+    rows = _Rows(len(images), file if ranks().first else None, lambda: unfinished.save({"begun": torch.ones(1)}))
+    if rows.values is None or "read/done" not in before:
+        before, rows.values = {}, None
     first = first_images(images)
     refuse_other_type(model.module, first)
-    with (
-        prepared(model, first, device, [layer]) as run,
-        progress(len(images), "indexing", "img", start) as bar,
-    ):
+    with prepared(model, first, device, [layer]) as run:
         run.dry_run.refuse_unbatched(layer)
         size = default_batch_size(images, run.device) if batch_size is None else batch_size
-        arriving = of_one_shape(batches(images, size, workers, start), run.input_shape)
-        jobs = (partial(_batch_features, batch=batch, run=run, layer=layer, average=average) for batch in arriving)
-        for items, features in run.side_by_side(jobs):
-            bar.update(len(items))
-            yield items, features
+        reading = Reading(images, size, ranks().agreed(done_in(before)))
+        items: list[NDArray[np.int64]] = []
+        waiting: list[State] = []  # until another rank than the first sends it
+
+        def update(part: _Part) -> None:
+            if ranks().first:
+                rows.add(*part)
+            else:
+                waiting.append({"items": torch.from_numpy(part[0]), "features": torch.from_numpy(part[1])})
+            items.append(part[0])
+            reading.reach(int(part[0][0]))
+            bar.update(len(part[0]))
+
+        def state() -> dict[str, Tensor]:
+            for part in ranks().arriving(waiting):
+                rows.add(part["items"].numpy(), part["features"].numpy())
+            waiting.clear()
+            rows.flush()
+            numbers = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *items]))
+            own = reading.state_dict() | {"items": numbers} if len(reading.done) else {}
+            return _merge(before, ranks().reduced(own, _merge))
+
+        with reading.progress("indexing") as bar:
+            arriving = of_one_shape(reading.batches(workers), run.input_shape)
+            jobs = (partial(_batch_features, batch=batch, run=run, layer=layer, average=average) for batch in arriving)
+            found = unfinished.process(reading.to_the_end(run.side_by_side(jobs)), update, state)
+    learn(images, found)
+    return rows, found["items"].numpy() if found else np.zeros(0, np.int64)
+
+
+def _merge(first: State, second: State) -> dict[str, Tensor]:
+    """Merge the states of two ranks."""
+    if not first or not second:
+        return dict(first or second)
+    return merge_read(first, second) | {"items": torch.cat([first["items"], second["items"]]).sort().values}
+
+
+def _finish(
+    folder: Path, items: NDArray[np.int64], about: Mapping[str, Any], images: Images, unfinished: Unfinished
+) -> None:
+    """Make an index of what was written: without rows for images that did not decode."""
+    whole = folder / "all.npy"
+    if len(items) == about["items"]:
+        whole.rename(folder / "features.npy")
+    else:
+        kept = np.load(whole, mmap_mode="r")
+        shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(items), kept.shape[1]))
+        for rows in blocks(shorter):
+            shorter[rows] = kept[items[rows]]
+        shorter.flush()
+        whole.unlink()
+    np.save(folder / "items.npy", items)
+    index = {**about, "skipped": images.skipped}
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    unfinished.forget()
 
 
 def _batch_features(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from interpret.analyses.predictions.result import Predictions
 from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
+from interpret.execution.ranks import ranks
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
 from interpret.images.opening import open_images
@@ -107,26 +108,35 @@ def _run(
     model: Model, images: Images, chosen: list[int], batch_size: int | None, device: str | torch.device | None
 ) -> tuple[NDArray[Any], Tensor, Reading]:
     """Return the probabilities of all chosen items, the first inputs, and how outputs became probabilities."""
-    inputs: list[Tensor] = []
-    probabilities: list[Tensor] = []
-    reading: Reading | None = None
     first = torch.stack([images[item][0] for item in chosen[:2]])
     refuse_other_type(model.module, first)
     with prepared(model, first, device) as run, progress(len(chosen), "predicting", "img") as bar:
         size = batch_size_for(batch_size, math.prod(first.shape[2:]), run.device)
-        for start in range(0, len(chosen), size):
+        reading: Reading | None = None
+
+        def answer(start: int) -> tuple[Tensor, Tensor]:
+            nonlocal reading
+            if reading is None and start:  # of several ranks: the first batch decides
+                reading = find_reading(model, run.place(read(0)))
+            batch = read(start)
+            placed = run.place(batch)
+            reading = reading or find_reading(model, placed)
+            outputs = call_network(model.module, placed)
+            bar.update(len(batch))
+            probabilities = reading.probabilities(scores_of(outputs, len(batch))).cpu()
+            return probabilities, batch[: max(0, MOST_PICTURES - start)].clone()
+
+        def read(start: int) -> Tensor:
             batch = torch.stack([images[item][0] for item in chosen[start : start + size]])
             refuse_other_type(model.module, batch)
-            with torch.inference_mode():
-                placed = run.place(batch)
-                reading = reading or find_reading(model, placed)
-                outputs = call_network(model.module, placed)
-                probabilities.append(reading.probabilities(scores_of(outputs, len(batch))).cpu())
-            if start < MOST_PICTURES:
-                inputs.append(batch[: MOST_PICTURES - start].clone())
-            bar.update(len(batch))
+            return batch
+
+        with torch.inference_mode():
+            found = ranks().mapped(range(0, len(chosen), size), answer)
+    probabilities, inputs = (torch.cat(tensors) for tensors in zip(*found, strict=True))
+    reading = ranks().agreed(reading)
     assert reading is not None
-    return torch.cat(probabilities).numpy(), torch.cat(inputs), reading
+    return probabilities.numpy(), inputs, reading
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:

@@ -27,6 +27,7 @@ from interpret.analyses.projection.signals import (
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.parallel import images_at_once
+from interpret.execution.ranks import ranks
 from interpret.images.batches import first_images
 from interpret.images.several_inputs import open_together
 from interpret.network.model import Model, as_model
@@ -75,6 +76,7 @@ def project_hits(
     Each projection equals that of `project` in the layer's local field. With the rule "gradient", signals through gates
     may reach further; they are cut off. The data is read once, in order. Layers whose neurons see only a part of the
     image run on parts, many hits per batch. For the others, the forward pass of an image runs once for all its hits.
+    Of several ranks, each yields a share.
 
     Args:
         model: the network that was mined.
@@ -98,9 +100,11 @@ def project_hits(
     remaining, size = hits.remaining(done or {}), images_at_once(math.prod(first.shape[1:]))
     plan = [together for together in plan_hits(hits, crops, size) if remaining[together.rows].any()]
     projected = len(hits.items) - sum(len(together.rows) for together in plan)
+    plan = plan[ranks().share(len(plan))]
+    total = projected + sum(len(together.rows) for together in plan)
     with (
         prepared(model, first, device, hits.layers) as run,
-        progress(len(hits.items), f"projecting ({rule})", "hit", initial=projected) as bar,
+        progress(total, f"projecting ({rule})", "hit", initial=projected) as bar,
     ):
         try:
             for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run)):

@@ -1,0 +1,132 @@
+"""Studies of parts of a data set, merged into one of the whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import interpret
+from helpers.commands import command, refused
+from helpers.files import contents, noise
+from interpret import InterpretError, Study, merge_studies
+
+NETWORK = """
+import torch
+from torch import nn
+import interpret
+
+def build():
+    convolutions = nn.Conv2d(3, 5, 3, stride=2), nn.ReLU(), nn.Conv2d(5, 4, 3)
+    network = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(196, 2))
+    for parameter in network.parameters():
+        values = torch.arange(parameter.numel()).reshape(parameter.shape)
+        parameter.data = torch.sin(values.float()) / 4
+    return interpret.load(network, preprocess=interpret.Preprocess((20, 20)))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network and pictures of two classes, some of which do not decode."""
+    folder = tmp_path_factory.mktemp("merging")
+    (folder / "net.py").write_text(NETWORK)
+    for number in range(23):
+        file = folder / "data" / "ab"[number % 2] / f"{number:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        noise(20, 24, number // 2).save(file)
+    for number in (0, 3, 18, 20, 22):  # among them all of a batch
+        (folder / "data" / "ab"[number % 2] / f"{number:02}.png").write_bytes(b"torn")
+    return folder
+
+
+def test_merged_parts_are_the_bytes_of_one_pass(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mine(study: str, *options: object) -> None:
+        how = ("--study", tmp_path / study, "--batch-size", 3, "-k", 4, "--workers", 0)
+        command(monkeypatch, "mine", f"{folder}/net.py:build", folder / "data", *how, *options)
+
+    mine("whole")
+    for number in (1, 2, 3):
+        mine(f"part{number}", "--part", f"{number}/3")
+        read = np.concatenate([np.arange(*span) for span in _done(tmp_path / f"part{number}").tolist()])
+        assert 6 <= len(read) <= 9
+    parts = [tmp_path / f"part{number}" for number in (3, 1, 2)]
+    capsys.readouterr()
+    said = refused(capsys, monkeypatch, "merge", *parts[:2], "--study", tmp_path / "merged")
+    assert said == "interpret: no part holds items 6 to 8 of data 'data': mine the part that is missing"
+    command(monkeypatch, "merge", *parts, "--study", tmp_path / "merged")
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    command(monkeypatch, "merge", *parts, "--study", tmp_path / "merged")  # which is merged already
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+
+
+def _done(study: Path) -> torch.Tensor:
+    from safetensors.torch import load_file
+
+    return load_file(study / "mining.safetensors")["read/done"]
+
+
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 3, 3))
+
+
+def test_what_does_not_fit_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    images, module = torch.rand(12, 1, 8, 8), network()
+
+    def part(name: str, part: tuple[int, int], other: nn.Module = module, data: torch.Tensor = images, size: int = 2,
+             dtype: str = "float32", **how: int) -> Path:  # fmt: skip
+        Study(tmp_path / name, other, data, batch_size=size, dtype=dtype).mine(part=part, **{"k": 2} | how)
+        return tmp_path / name
+
+    first = part("first", (1, 2))
+    cases = {
+        part("weights", (2, 2), network()): "holds results of other weights",
+        part("data", (2, 2), data=torch.rand(12, 1, 8, 8)): "holds results of other data",
+        part("dtype", (2, 2), dtype="bfloat16"): "holds results of other precision",
+        part("k", (2, 2), k=3): "was mined with k=2 and .* with k=3",
+        part("seed", (2, 2), seed=3): "was mined with seed=0 and .* with seed=3",
+        part("size", (2, 2), size=3): "was mined with batch_size=2 and .* with batch_size=3",
+        part("overlap", (2, 3)): "holds items 4 to 5, as another part does",
+        part("gap", (3, 3)): "no part holds items 6 to 7",
+    }
+    for other, sentence in cases.items():
+        with pytest.raises(InterpretError, match=sentence) as error:
+            merge_studies([first, other], Study(tmp_path / "merged", module, images))
+        assert re.fullmatch(r"[^.]+(\.\w[^.]*)*", str(error.value).replace(str(tmp_path), ""))
+        assert not (tmp_path / "merged").exists()
+    Study(tmp_path / "all", module, images).mine(k=2)
+    for folder, sentence in ((tmp_path / "all", "holds no part"), (tmp_path / "none", "is no study")):
+        with pytest.raises(InterpretError, match=sentence):
+            merge_studies([folder], Study(tmp_path / "merged", module, images))
+    for wrong in ((0, 2), (3, 2), (1, 7)):
+        with pytest.raises(InterpretError, match=r"part must be|not enough for 7 parts"):
+            Study(tmp_path / "merged", module, images, batch_size=2).mine(part=wrong)
+    with pytest.raises(InterpretError, match="there are no parts"):
+        merge_studies([], Study(tmp_path / "merged", module, images))
+
+
+def test_parts_of_one_study_may_be_mined_one_after_the_other(tmp_path: Path) -> None:
+    images, module = torch.rand(11, 1, 8, 8), network()
+    study = Study(tmp_path / "study", module, images, batch_size=2)
+    study.mine(k=3, part=(2, 2))
+    assert study.mined_layers == []
+    study.mine(k=3)  # the rest
+    whole = Study(tmp_path / "whole", module, images, batch_size=2)
+    whole.mine(k=3)
+    assert contents(study.path) == contents(whole.path)
+
+
+def test_a_malformed_part_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("2", "a/b", "-1/2", "²/3", "1/9999999999"):
+        said = refused(capsys, monkeypatch, "mine", f"{folder}/net.py:build", folder / "data", "--study",
+                       tmp_path / "study", "--part", text)  # fmt: skip
+        assert said.startswith("interpret: --part must be a number and of how many, such as 2/8, not ")
+    assert interpret.merge_studies is merge_studies
