@@ -118,7 +118,8 @@ def _project_by_rule(
     publish([name for name, found in tiles.items() if found.complete])
     for group in _groups(study, {name: mined[name] for name in tiles}):
         hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
-        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, device=study.device, done=done)
+        how: dict[str, Any] = {"batch_size": study.batch_size, "workers": study.workers, "device": study.device}
+        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, done=done, **how)
         unfinished.process(batches, update, state)
         publish(group)
     if not ranks().first:

@@ -738,3 +738,24 @@ def test_the_network_is_left_as_it_was_even_when_nobody_asks_for_the_rest() -> N
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert [parameter.stride() for parameter in network.parameters()] == strides
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
+
+
+def test_workers_and_batches_of_hits_change_nothing_but_rounding() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 5))
+    images = torch.rand(9, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    mined = mine(network, images, k=4)
+
+    def projected(**how: int) -> dict[tuple[str, int, int], Tensor]:
+        return {
+            (batch.layer, unit, rank): signal
+            for batch in project_hits(network, images, mined, **how)  # type: ignore[arg-type]
+            for unit, rank, signal in zip(batch.units.tolist(), batch.ranks.tolist(), batch.projections, strict=True)
+        }
+
+    alone, helped, single = projected(), projected(workers=2), projected(batch_size=1)
+    assert alone.keys() == helped.keys() == single.keys() and len(alone) == 7 * 4
+    for hit, signal in alone.items():
+        assert torch.equal(signal, helped[hit])
+        torch.testing.assert_close(single[hit], signal)
+    with pytest.raises(InterpretError, match="batch_size must be at least 1, not 0"):
+        next(project_hits(network, images, mined, batch_size=0))

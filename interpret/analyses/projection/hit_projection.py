@@ -28,10 +28,10 @@ from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.parallel import images_at_once
 from interpret.execution.ranks import ranks
-from interpret.images.batches import first_images
+from interpret.images.batches import Batch, batches, first_images
 from interpret.images.several_inputs import open_together
 from interpret.network.model import Model, as_model
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
 
 
@@ -60,6 +60,8 @@ def project_hits(
     *,
     overlap: Overlap = "add",
     strict: bool = False,
+    batch_size: int | None = None,
+    workers: int = 0,
     device: str | torch.device | None = None,
     done: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Iterator[HitBatch]:
@@ -84,6 +86,8 @@ def project_hits(
         mined: the result of `mine`, or any mapping from layers to objects with values, images and positions.
         layers: names of mined layers; None: all.
         rule, overlap, strict: as in `project`.
+        batch_size: number of whole images per forward pass; None: what suits a CPU's cache.
+        workers: number of processes that decode images; 0: decode in the main process.
         device: the device that the network runs on; see `interpret`.
         done: layer to [C, k], which hits are already projected. A batch is left out if all its hits are done; other
             batches do not change.
@@ -91,13 +95,14 @@ def project_hits(
     Raises:
         InterpretError: a layer that was not mined; activations that differ from those that were mined.
     """
+    refuse_below_one(batch_size=batch_size)
     model, images = open_together(as_model(model), data)
     hits, crops = locate_hits(model, images, mined, layers, overlap)
     if not len(hits.items):
         return
     settings = SignalSettings(rule, "activation", overlap, strict)
     first = first_images(images)
-    remaining, size = hits.remaining(done or {}), images_at_once(math.prod(first.shape[1:]))
+    remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
     plan = [together for together in plan_hits(hits, crops, size) if remaining[together.rows].any()]
     projected = len(hits.items) - sum(len(together.rows) for together in plan)
     plan = plan[ranks().share(len(plan))]
@@ -107,7 +112,7 @@ def project_hits(
         progress(total, f"projecting ({rule})", "hit", initial=projected) as bar,
     ):
         try:
-            for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run)):
+            for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run, workers)):
                 for batch in finished:
                     bar.update(len(batch.units))
                     own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
@@ -121,7 +126,13 @@ _Job = Callable[[nn.Module], list[HitBatch]]
 
 
 def _jobs(
-    images: Any, plan: list[HitGroup], hits: Hits, crops: Mapping[str, Crop], settings: SignalSettings, run: Execution
+    images: Any,
+    plan: list[HitGroup],
+    hits: Hits,
+    crops: Mapping[str, Crop],
+    settings: SignalSettings,
+    run: Execution,
+    workers: int,
 ) -> Iterator[_Job]:
     """Read the needed items once, in order, and yield each group's job when its images are read."""
     needed = np.zeros(len(hits.items), bool)
@@ -129,13 +140,19 @@ def _jobs(
     for together in plan:
         needed[together.rows] = True
         whole[together.rows] = together.whole
+    items = np.unique(hits.items[needed])
+    arriving = (
+        batches(images, workers=workers, spans=np.stack([items, items + 1], 1)) if workers else iter(list[Batch]())
+    )
     parts: dict[int, Tensor] = {}
     read: dict[int, Tensor] = {}
     coming = deque(plan)
     for item, rows in hits.by_item():
         rows = rows[needed[rows]]
         if len(rows):
-            image = images[item][0]
+            ahead = next(arriving, None)
+            # without workers, or of an item that does not decode any more, which raises the error
+            image = images[item][0] if ahead is None or int(ahead.items[0]) != item else ahead.images[0]
         for row in rows[~whole[rows]].tolist():
             crop = crops[hits.layers[int(hits.layer[row])]]
             parts[row] = crop.cut(image[None], crop.corners(torch.from_numpy(hits.positions[row : row + 1])))[0]
