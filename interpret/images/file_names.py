@@ -61,8 +61,8 @@ class FileNames(Sequence[str]):
         if isinstance(index, slice):
             return FileNames(self[at] for at in range(len(self))[index])
         index = range(len(self))[index]
-        start, end = self._ends[index : index + 2].tolist()
-        return os.fsdecode(self._bytes[start:end].numpy().tobytes())
+        start, end = self._ends.numpy()[index : index + 2].tolist()
+        return os.fsdecode(self._bytes.numpy()[start:end].tobytes())
 
     def __iter__(self) -> Iterator[str]:
         content, start = self._bytes.numpy().data, 0
