@@ -142,6 +142,7 @@ def test_mining_that_the_disk_stopped_gives_the_same_when_it_is_back(tmp_path, m
     )
     command(monkeypatch, *mine, tmp_path / "study", status=2)
     assert "see that it is there, and run the same again" in capsys.readouterr().err
+    assert (tmp_path / "study/mining.safetensors").exists()  # the first two images are done
     (tmp_path / "aside.png").replace(data / "2.png")
     command(monkeypatch, *mine, tmp_path / "study")
     assert contents(tmp_path / "study") == contents(tmp_path / "sound")
