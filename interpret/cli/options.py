@@ -68,7 +68,7 @@ Reduced = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 8.")
+    int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 16.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the sample on which statistics are measured.")]
 BatchSize = Annotated[int, typer.Option(help="Images in one forward pass.")]

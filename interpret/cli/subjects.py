@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 held = ExitStack()
 """The lock of the study that the command computes into, until the command ends."""
 
+MOST_WORKERS = 16
+
 
 class Opened(NamedTuple):
     """A model and images, and the study that keeps the result, if there is one."""
@@ -268,4 +270,7 @@ def find_device(name: str | None) -> str | None:
 
 def worker_count(workers: int | None) -> int:
     """Return the number of processes that read images, by default this process's share of the cores but two."""
-    return max(0, min(8, ((os.cpu_count() or 1) - 2) // ranks().local_size)) if workers is None else workers
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(MOST_WORKERS, (cores - 2) // ranks().local_size))

@@ -20,10 +20,13 @@ from torch import nn
 from helpers.commands import command, refused
 from helpers.files import noise
 from interpret.cli.answers import in_one_sentence, say_skipped
+from interpret.cli.subjects import worker_count
+from interpret.execution.ranks import Ranks
 from interpret.images import picture_images
 from interpret.images.file_names import FileNames
 from interpret.images.listing import LeftOut, list_images
 from interpret.images.opening import LeftAside, open_images
+from interpret.images.sampling import sample_by_hash
 from interpret.images.storage import UnreadableImage
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
@@ -287,3 +290,28 @@ def mined(tmp_path_factory) -> Path:
 def test_a_study_among_the_images_is_refused_in_python_too(mined) -> None:
     with pytest.raises(InterpretError, match=r"the study '.*data/study' would lie among the images of '.*data', and"):
         Study(mined / "data/study", MODEL, mined / "data")
+
+
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "workers"), [(1, 1, 0), (3, 1, 1), (16, 1, 14), (64, 1, 16), (64, 8, 7), (4, 4, 0)]
+)
+def test_workers_take_what_this_process_may_use(monkeypatch, cores, processes, workers) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    monkeypatch.setattr(Ranks, "local_size", processes)
+    assert worker_count(None) == workers and worker_count(5) == 5
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 100, 10_007])
+def test_the_sample_by_hash_is_that_of_sorting_all(count) -> None:
+    def splitmix(item: int) -> int:
+        z = ((item + 1) * 0x9E3779B97F4A7C15 + 3) % 2**64
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        z = (z ^ z >> 27) * 0x94D049BB133111EB % 2**64
+        return z ^ z >> 31
+
+    expected = sorted(range(count), key=splitmix)
+    for size in (0, 1, 2, 5, 99, 100, 101, 20_000):
+        assert sample_by_hash(count, size, seed=3).tolist() == expected[:size]
