@@ -11,8 +11,9 @@ Functions that run a network share these arguments:
 - **`device`**: a PyTorch device ("cuda", "cpu", …). Parameters and images are moved there while the function runs, and
   results return to the device of the images. Default: the device of the parameters.
 - **`batch_size`**: the number of images per forward pass. It changes results at most by rounding, except for methods
-  that draw noise per batch. Default: chosen for the device, at most 32; on a CPU, at most 8 images of 224 × 224 pixels,
-  which is faster and takes less memory.
+  that draw noise per batch. Default: chosen for the device. On a CPU at most 32, and at most 8 images of 224 × 224
+  pixels, which is faster and takes less memory; on a GPU what fits its memory, at most 256, or 32 where gradients are
+  computed.
 - **`layers`**: names or globs, as a list or as a comma-separated string. Default: all convolutional and linear layers.
 """
 

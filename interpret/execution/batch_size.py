@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import math
+import logging
 
 import torch
+from torch import Tensor, nn
 
 from interpret.execution.parallel import images_at_once
-from interpret.images.batches import first_images
-from interpret.images.sources import Images
+from interpret.network.forward import call_network
 from interpret.support.errors import refuse_below_one
 
 LARGEST_BATCH = 32
-"""The largest default batch size."""
+"""The largest default batch size, but for those that are chosen by a GPU's memory."""
+LARGEST_GPU_BATCH = 256
+"""From here on, larger batches keep no GPU busier."""
+GPU_SHARE = 0.4
+"""The share of a GPU's memory that a forward pass may take; the rest is left to what is added up there."""
+MEASURED_IMAGES = 4
+"""The number of images with which the memory of a forward pass is measured."""
+
+logger = logging.getLogger(__name__)
 
 
 def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) -> int:
@@ -30,6 +38,31 @@ def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) ->
     return batch_size
 
 
-def default_batch_size(data: Images, device: torch.device) -> int:
-    """Return the default batch size for images on a device."""
-    return batch_size_for(None, math.prod(first_images(data).shape[2:]), device)
+def batch_that_fits(per_image: int, memory: int) -> int:
+    """Return the largest power of two of images that take this share of a GPU's memory.
+
+    It depends on the whole memory and not on what is free now, so that the same call has the same batches.
+
+    >>> batch_that_fits(40 * 2**20, 80 * 2**30), batch_that_fits(200 * 2**20, 8 * 2**30), batch_that_fits(2**40, 2**33)
+    (256, 16, 1)
+    """
+    fitting = max(1, int(GPU_SHARE * memory / per_image))
+    return min(LARGEST_GPU_BATCH, 2 ** (fitting.bit_length() - 1))
+
+
+def gpu_batch_size(module: nn.Module, images: Tensor) -> int:
+    """Return the default batch size on the GPU on which a network and its first images are.
+
+    The memory of an image is measured by a forward pass of a few.
+    """
+    device = images.device
+    few = images[:1].expand(MEASURED_IMAGES, *images.shape[1:]).contiguous()
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode():
+        call_network(module, few)
+    per_image = max(1, (torch.cuda.max_memory_allocated(device) - before) // MEASURED_IMAGES)
+    memory = torch.cuda.get_device_properties(device).total_memory
+    size = batch_that_fits(per_image, memory)
+    logger.info("an image takes %.0f MB of %.0f GB: batches of %d", per_image / 1e6, memory / 1e9, size)
+    return size

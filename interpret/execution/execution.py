@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
@@ -10,7 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from interpret.execution.batch_size import batch_size_for, gpu_batch_size
 from interpret.execution.parallel import copies_of, most_workers, run_side_by_side, threads_each, torch_threads
+from interpret.execution.ranks import ranks
 from interpret.network.dry_run import DryRun
 from interpret.network.model import Model
 from interpret.network.modes import frozen
@@ -31,20 +34,31 @@ class Execution:
         device: torch.device,
         layout: torch.memory_format,
         dry_run: DryRun,
-        input_shape: torch.Size,
+        first: Tensor,
     ) -> None:
         self.module = module
         self.device = device
         self.layout = layout
         """The memory format of inputs."""
         self.dry_run = dry_run
-        self.input_shape = input_shape
+        self._first = first[:1]
+        self.input_shape = first.shape[1:]
         """The shape (C, H, W) of one input."""
         self._workers = 1
 
     def place(self, images: Tensor) -> Tensor:
         """Return images on the device, in the memory format of inputs."""
-        return images.to(self.device).contiguous(memory_format=self.layout)
+        return send(images, self.device).contiguous(memory_format=self.layout)
+
+    def batch_size(self, asked: int | None = None) -> int:
+        """Return the given number of images per forward pass, or the device's default: on a GPU, what fits its memory.
+
+        Raises:
+            InterpretError: a batch size below 1.
+        """
+        if asked is None and self.device.type == "cuda":
+            return ranks().agreed(gpu_batch_size(self.module, self.place(self._first)))
+        return batch_size_for(asked, math.prod(self.input_shape[1:]), self.device)
 
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
         """Return an autocast context for a type of lower precision; for None or float32, one without effect."""
@@ -66,6 +80,13 @@ class Execution:
     def beside_workers(self) -> AbstractContextManager[None]:
         """Return a context in which this thread uses one worker's share of the cores while workers run."""
         return torch_threads(threads_each(self._workers))
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a GPU that is busy is not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()  # the only memory that is copied while the program goes on
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 @contextmanager
@@ -113,7 +134,7 @@ def prepared(
                     tensor.data = data
         add_facts(device=device_name(target), threads=torch.get_num_threads())
         logger.info("%s runs on %s, %s", model.name, device_name(target), str(layout).removeprefix("torch."))
-        yield Execution(module, target, layout, dry_run, images.shape[1:])
+        yield Execution(module, target, layout, dry_run, images)
 
 
 def device_name(device: torch.device) -> str:

@@ -15,7 +15,6 @@ from torch import Tensor
 from interpret.analyses.mining.batch_maxima import strongest_places
 from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.crop import Crop
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.images.batches import Batch, first_images
@@ -70,7 +69,7 @@ def find_range_examples(study: Study) -> None:
         prepared(model, first_images(data), study.device) as run,
         progress(len(items), "sampling", "img", done) as bar,
     ):
-        size = study.batch_size or default_batch_size(data, run.device)
+        size = run.batch_size(study.batch_size)
         reading = _reading(model, run.place(torch.stack([data[item][0] for item in items[:size].tolist()])))
 
         def sample(part: NDArray[np.int64]) -> None:

@@ -6,10 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from interpret.analyses.predictions.compute import predict
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.ranks import ranks
 from interpret.images.sources import Images
 from interpret.study.reader import IMAGE_PREDICTIONS, MOST_SOURCES_PREDICTED, UNPREDICTED
@@ -28,7 +26,6 @@ def predict_sources(study: Study) -> None:
     if items is None:
         return
     names = model.classes or data.classes
-    home = next(model.module.parameters(), torch.empty(0)).device
     study.info["settings"].pop(UNPREDICTED, None)
     try:
         if not names:
@@ -37,7 +34,7 @@ def predict_sources(study: Study) -> None:
             model,
             central,
             items,
-            batch_size=study.batch_size or default_batch_size(central, torch.device(study.device or home)),
+            batch_size=study.batch_size,
             device=study.device,
         )
         if found.class_count != len(names):

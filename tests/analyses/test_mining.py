@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -24,7 +25,7 @@ from interpret.analyses.mining.compute import mine, prepared_to_mine
 from interpret.analyses.mining.histogram import BINS, DyadicHistogram
 from interpret.analyses.mining.miner import Miner
 from interpret.analyses.mining.result import Mined, MinedLayer
-from interpret.execution.batch_size import default_batch_size
+from interpret.execution.batch_size import batch_size_for, batch_that_fits, gpu_batch_size
 from interpret.execution.execution import Execution
 from interpret.execution.reading import Reading, remaining_batches
 from interpret.images.batches import Batch, batches
@@ -741,13 +742,34 @@ def test_batches_suit_a_processors_cache() -> None:
     def sizes(side: int, device: str = "cpu") -> list[int]:
         model = as_model(nn.Sequential(nn.Conv2d(1, 1, 1)))
         images = open_images(torch.zeros(40, 1, side, side), model)
-        size = default_batch_size(images, torch.device(device))
+        size = batch_size_for(None, side * side, torch.device(device))
         return [len(batch.items) for batch in Reading(images, size).batches()]
 
     assert sizes(28) == [32, 8]
     assert sizes(224) == [8] * 5
     assert sizes(224, device="cuda") == [32, 8]  # reading needs none
     assert sizes(1000) == [1] * 40
+
+
+def test_default_batch_size_fits_a_gpu() -> None:
+    """A power of two, at least one image."""
+    assert [batch_that_fits(2**20 * megabytes, 24 * 2**30) for megabytes in (1, 30, 100, 9_000, 30_000)] == [
+        256, 256, 64, 1, 1
+    ]  # fmt: skip
+
+
+def test_default_batch_size_on_a_gpu_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By four copies of the first image, for which torch would say that they took 400 MB of 4 GB."""
+    seen = []
+    network = nn.Sequential(nn.Conv2d(1, 1, 1))
+    network.register_forward_hook(lambda layer, inputs, output: seen.append(inputs[0]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 10 * 2**20)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 410 * 2**20)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=4 * 2**30))
+    image = torch.rand(1, 1, 9, 9)
+    assert gpu_batch_size(network, image) == 16
+    assert torch.equal(seen[0], image.expand(4, -1, -1, -1))
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4, 7), (3, 64, 9, 9), (1, 1, 6, 1), (2, 3, 1, 1)])

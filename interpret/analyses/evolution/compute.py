@@ -20,7 +20,6 @@ from interpret.analyses.mining.compute import mine
 from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import Rule
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import ranks
 from interpret.images.batches import first_images
@@ -272,7 +271,7 @@ def _movement(
             _load_epoch(earlier, kept, before)
             _load_epoch(later, kept, after)
             with prepared(earlier, first, device, layers) as run, prepared(later, first, device, layers):
-                size = batch_size or default_batch_size(images, run.device)
+                size = run.batch_size(batch_size)
 
                 def move(items: list[int], run: Execution = run) -> dict[str, NDArray[np.float64]]:
                     batch = _read(images, items)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from interpret.analyses.mining.top_k import Candidates
-from interpret.execution.execution import Execution
+from interpret.execution.execution import Execution, send
 from interpret.images.batches import Batch
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
@@ -28,7 +28,7 @@ class BatchMaxima:
     shapes: dict[str, torch.Size]
     """The output shape of each layer that ran, (C, H, W) or (C,)."""
     values: Tensor
-    """[B, units] each unit's strongest activation on each image."""
+    """[B, units] each unit's strongest activation on each image, on the device where the network runs."""
     places: Tensor
     """[B, units] its position in the feature map, as a row-major index."""
     positive: dict[str, Tensor]
@@ -59,13 +59,14 @@ class BatchMaxima:
         )
 
     def candidates(self, threshold: Tensor) -> Candidates:
-        """Return the activations above their units' thresholds [units]."""
-        units, rows = (self.values > threshold.to(self.values)).t().nonzero(as_tuple=True)
+        """Return the activations above their units' thresholds [units], on the host."""
+        values, places = self.values.cpu(), self.places.cpu()
+        units, rows = (values > threshold.to(values)).t().nonzero(as_tuple=True)
         widths = torch.tensor([shape[-1] if len(shape) == 3 else 1 for shape in self.shapes.values()])
         widths = widths.repeat_interleave(torch.tensor([shape[0] for shape in self.shapes.values()]))[units]
-        places = self.places[rows, units]
+        places = places[rows, units]
         positions = torch.stack([places // widths, places % widths], 1)
-        return Candidates(units.numpy(), rows.numpy(), self.values[rows, units].double().numpy(), positions.numpy())
+        return Candidates(units.numpy(), rows.numpy(), values[rows, units].double().numpy(), positions.numpy())
 
 
 def batch_maxima(
@@ -100,7 +101,8 @@ def batch_maxima(
         InterpretError: a layer whose output has no units; a failing forward pass.
     """
     images = run.place(batch.images)
-    counted = [row for row, item in enumerate(batch.items.tolist()) if item in density_items]
+    rows = [row for row, item in enumerate(batch.items.tolist()) if item in density_items]
+    counted = send(torch.tensor(rows), run.device) if rows else None
     values: dict[str, Tensor] = {}
     places: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size] = {}
@@ -109,7 +111,7 @@ def batch_maxima(
     def receive(name: str, output: Tensor) -> None:
         values[name], places[name] = strongest_places(name, output)
         shapes[name] = output.shape[1:]
-        if counted:
+        if counted is not None:
             positive[name] = _count_positive(output[counted])
 
     hooks = first_outputs(module, layers, receive, stop=True, count=len(images))
@@ -120,8 +122,8 @@ def batch_maxima(
         batch.items,
         batch.labels,
         {name: shapes[name] for name in ran},
-        torch.cat([values[name] for name in ran], 1).cpu() if ran else torch.empty(0),
-        torch.cat([places[name] for name in ran], 1).cpu() if ran else torch.empty(0),
+        torch.cat([values[name] for name in ran], 1) if ran else torch.empty(0),
+        torch.cat([places[name] for name in ran], 1) if ran else torch.empty(0),
         positive,
     )
 
@@ -149,5 +151,5 @@ def _count_positive(output: Tensor) -> Tensor:
     """Return for each unit the number of positions above zero, and the number of positions: [2, C]."""
     # Sums of float32 ones are vectorised, sums of booleans are not; they are exact for each image.
     ones = output.sign().clamp_(min=0).reshape(*output.shape[:2], -1)
-    above = ones.sum(2, dtype=torch.float32).long().sum(0).cpu()
+    above = ones.sum(2, dtype=torch.float32).long().sum(0)
     return torch.stack([above, torch.full_like(above, output[:, 0].numel())])

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
 from interpret.analyses.mining.miner import Miner, merge_states
 from interpret.analyses.mining.result import Mined
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import State, ranks
 from interpret.execution.reading import Reading, done_in, learn, merge_read, part_of
@@ -111,7 +110,7 @@ def mine_remaining(
     before = unfinished.load() if ranks().first else {}
     images = miner.data
     with prepared_to_mine(miner, device, dtype) as run:
-        size = default_batch_size(images, run.device) if batch_size is None else batch_size
+        size = run.batch_size(batch_size)
         add_facts(batch_size=size, workers=workers)
         logger.info("mining %d layers in batches of %d, read by %d processes", len(miner.layers), size, workers)
         within = None if part is None else part_of(len(images), size, part)

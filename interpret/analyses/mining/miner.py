@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.batch_maxima import BatchMaxima
+from interpret.analyses.mining.on_device import NEVER, OnDevice, stays_on_device, takes_too_much
 from interpret.analyses.mining.result import Mined, MinedLayer, Subject
 from interpret.analyses.mining.statistics import Statistics
 from interpret.analyses.mining.top_k import TopK
@@ -79,6 +82,8 @@ class Miner:
         self._positive: dict[str, Tensor] = {}
         """`BatchMaxima.positive`, summed over batches."""
         self._waiting: list[BatchMaxima] = []
+        self._on_device: OnDevice | None = None
+        """Hits and statistics that the host does not have yet."""
 
     def leave_out(self, layers: Collection[str], error: Callable[[str], InterpretError]) -> None:
         """Leave out layers that cannot be mined; raise the error if one was given by name, or if none would remain.
@@ -110,12 +115,13 @@ class Miner:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state as tensors, for `load_state_dict`; empty before the first update."""
         self._flush()
+        self._collect()
         if self._top is None or self._statistics is None:
             return {}
         state = {f"statistics/{name}": value for name, value in self._statistics.state_dict().items()}
         state |= {f"top/{name}": value for name, value in self._top.state_dict().items()}
         state |= {f"units/{name}": torch.tensor(own.stop - own.start) for name, own in self._columns.items()}
-        return state | {f"above_zero/{name}": value.clone() for name, value in self._positive.items()}
+        return state | {f"above_zero/{name}": value.clone().cpu() for name, value in self._positive.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Load the state of a miner with the same model, data, layers, k and seed."""
@@ -130,12 +136,13 @@ class Miner:
     def result(self) -> Mined:
         """Return the hits and statistics of all images added so far."""
         self._flush()
+        self._collect()
         if self._top is None or self._statistics is None:
             raise InterpretError("data holds no image that can be read: give at least one")
         layers: dict[str, MinedLayer] = {}
         for name, columns in self._columns.items():
             values = self._top.values[columns]
-            positive, counted = self._positive.get(name, torch.zeros(2, len(values))).double()
+            positive, counted = self._positive.get(name, torch.zeros(2, len(values))).double().cpu()
             layers[name] = MinedLayer(
                 values=values.astype(np.float32),
                 images=self._top.images[columns].copy(),
@@ -168,22 +175,65 @@ class Miner:
         if not self._waiting or self._top is None or self._statistics is None:
             return
         found, self._waiting = BatchMaxima.joined(self._waiting), []
-        if not math.isfinite(float(found.values.float().sum(dtype=torch.float64))):  # float32, since hits are float32
-            raise self._not_finite(found)
         items = found.items.numpy()
-        self._top.update(found.candidates(self._top.threshold), items, self.data.sources[items])
         rows = torch.tensor([self._sample_rows.get(item, -1) for item in items.tolist()])
-        self._statistics.update(found.values.float(), found.labels, rows)
+        if self._add_on_device(found, rows):
+            return
+        values = found.values.float().cpu()  # float32, since hits are float32
+        if not math.isfinite(float(values.sum(dtype=torch.float64))):
+            raise self._not_finite(*first_not_finite(values, items))
+        self._top.update(found.candidates(self._top.threshold), items, self.data.sources[items])
+        self._statistics.update(values, found.labels, rows)
 
-    def _not_finite(self, found: BatchMaxima) -> InterpretError:
-        bad = ~torch.isfinite(found.values.float())
-        name = next(name for name in self.layers if bool(bad[:, self._columns[name]].any()))
-        row, unit = bad[:, self._columns[name]].nonzero()[0].tolist()
-        source = self.data.source_name(int(self.data.sources[found.items[row]]))
+    def _add_on_device(self, found: BatchMaxima, rows: Tensor) -> bool:
+        """Add a batch to what is on its device, and return whether it may stay there."""
+        values = found.values
+        if not stays_on_device(values.device, values.dtype):
+            return False
+        classes = int(found.labels.max()) + 1 if self.data.classes is None else len(self.data.classes)
+        if takes_too_much(values.shape[1], classes, values.device):
+            return False
+        if self._on_device is None:
+            self._on_device = OnDevice(found.shapes, self.k, len(self.sample), values.device)
+        sources = self.data.sources[found.items.numpy()]
+        self._on_device.update(found, sources, rows, self._distinct_sources, classes)
+        return True
+
+    def _collect(self) -> None:
+        """Add what is on the device to what the host has."""
+        if self._on_device is None or self._top is None or self._statistics is None:
+            return
+        collected, self._on_device = self._on_device, None
+        items, values = collected.not_finite()
+        if (items != NEVER).any():
+            raise self._not_finite(items, values)
+        top, statistics = collected.collect()
+        self._top.merge(top)
+        self._statistics.merge(statistics)
+
+    @cached_property
+    def _distinct_sources(self) -> bool:
+        """Whether each source has one item; ascending sources show it."""
+        sources = self.data.sources
+        return bool((sources[1:] > sources[:-1]).all())
+
+    def _not_finite(self, items: NDArray[np.int64], values: NDArray[np.float32]) -> InterpretError:
+        """Return the error for the first layer with a maximum that is not finite; see `first_not_finite`."""
+        name = next(name for name in self.layers if (items[self._columns[name]] != NEVER).any())
+        unit = int(items[self._columns[name]].argmin())
+        item = int(items[self._columns[name]][unit])
+        source = self.data.source_name(int(self.data.sources[item]))
         return InterpretError(
-            f"layer {name!r} gives {found.values[:, self._columns[name]][row, unit].item()} in unit {unit} on image "
-            f"{int(found.items[row])} ({source}): check the weights, or leave the image out"
+            f"layer {name!r} gives {values[self._columns[name]][unit]} in unit {unit} on image {item} ({source}): "
+            "check the weights, or leave the image out"
         )
+
+
+def first_not_finite(values: Tensor, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return each unit's first item whose value in [B, units] is not finite, or `NEVER`, and that value."""
+    bad = ~np.isfinite(values.numpy())
+    row = bad.argmax(0)
+    return np.where(bad.any(0), items[row], NEVER), np.take_along_axis(values.numpy(), row[None], 0)[0]
 
 
 def merge_states(first: State, second: State) -> dict[str, Tensor]:

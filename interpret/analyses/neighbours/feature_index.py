@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.neighbours.search import blocks
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import State, ranks
 from interpret.execution.reading import Reading, done_in, learn, merge_read
@@ -188,7 +187,7 @@ def _index(
     refuse_other_type(model.module, first)
     with prepared(model, first, device, [layer]) as run:
         run.dry_run.refuse_unbatched(layer)
-        size = default_batch_size(images, run.device) if batch_size is None else batch_size
+        size = run.batch_size(batch_size)
         reading = Reading(images, size, ranks().agreed(done_in(before)))
         items: list[NDArray[np.int64]] = []
         waiting: list[State] = []  # until another rank than the first sends it

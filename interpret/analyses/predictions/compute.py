@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.predictions.result import Predictions
-from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
 from interpret.execution.ranks import ranks
 from interpret.images.display import inputs_to_bytes
@@ -111,7 +109,7 @@ def _run(
     first = torch.stack([images[item][0] for item in chosen[:2]])
     refuse_other_type(model.module, first)
     with prepared(model, first, device) as run, progress(len(chosen), "predicting", "img") as bar:
-        size = batch_size_for(batch_size, math.prod(first.shape[2:]), run.device)
+        size = run.batch_size(batch_size)
         reading: Reading | None = None
 
         def answer(start: int) -> tuple[Tensor, Tensor]:

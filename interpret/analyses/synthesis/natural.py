@@ -13,7 +13,6 @@ from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.analyses.synthesis.objectives import Objective, Position
 from interpret.analyses.synthesis.optimisation import run_layers
 from interpret.analyses.synthesis.scene import Scene
-from interpret.execution.batch_size import default_batch_size
 from interpret.execution.execution import Execution
 from interpret.images.batches import read_items
 from interpret.images.sampling import sample_by_hash
@@ -56,7 +55,7 @@ def strongest_natural(
         return Strongest(*(list(column) for column in zip(*columns, strict=True)))
     items = np.sort(sample_by_hash(len(images), MOST_SEARCHED))
     best: list[tuple[float, int, Position]] = [(-np.inf * sign, -1, (0, 0))] * len(objectives)
-    size = batch_size or default_batch_size(images, run.device)
+    size = run.batch_size(batch_size)
     layers = frozenset().union(*(objective.layers for objective in objectives))
     with progress(len(items), "searching natural images", "img") as bar, torch.no_grad():
         for start in range(0, len(items), size):
