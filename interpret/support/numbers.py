@@ -82,8 +82,10 @@ def duration(seconds: float) -> str:
     """Return a time in the one or two units that matter.
 
     >>> [duration(seconds) for seconds in (0.0042, 3.21, 36.4, 259, 7300, 200_000)]
-    ['0.0\u202fs', '3.2\u202fs', '36\u202fs', '4\u202fmin 19\u202fs', '2\u202fh 1\u202fmin', '2\u202fd 7\u202fh']
+    ['4\u202fms', '3.2\u202fs', '36\u202fs', '4\u202fmin 19\u202fs', '2\u202fh 1\u202fmin', '2\u202fd 7\u202fh']
     """
+    if seconds < 0.1:
+        return f"{1000 * seconds:.0f}{THIN}ms"
     if seconds < 10:
         return f"{seconds:.1f}{THIN}s"
     whole = round(seconds)
