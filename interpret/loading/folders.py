@@ -14,8 +14,10 @@ from types import ModuleType
 from torch import nn
 
 from interpret.loading.checkpoints import load_state, read_state
+from interpret.loading.keras_model import keras_on_torch
 from interpret.loading.model_source import ModelSource
 from interpret.loading.recipes import ModelTable, parse_table
+from interpret.network.keras_graph import keras_graph
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
@@ -134,11 +136,12 @@ def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | 
     sys.modules[module.__name__] = module
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        exec(compile(path.read_bytes(), path, "exec"), vars(module))
-        if not callable(getattr(module, function, None)):
-            functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-            raise unknown(f"function in {path.name}", function, functions)
-        network = getattr(module, function)()
+        with keras_on_torch():
+            exec(compile(path.read_bytes(), path, "exec"), vars(module))
+            if not callable(getattr(module, function, None)):
+                found = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+                raise unknown(f"function in {path.name}", function, found)
+            network = getattr(module, function)()
     except InterpretError:
         raise
     except Exception as error:
@@ -147,6 +150,7 @@ def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | 
         raise InterpretError(f"{where}{str(path)!r} raised {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
+    keras_graph(network)  # which refuses one on another backend
     if not isinstance(network, nn.Module | Model):
         raise InterpretError(
             f"{function}() in {str(path)!r} must return an nn.Module or a Model, not {type(network).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +24,19 @@ from interpret.loading.checkpoints import (
     with_network_names,
     without_head,
 )
+from interpret.loading.exported import ENDING as EXPORTED_FILE
+from interpret.loading.exported import exported_source
 from interpret.loading.folders import file_source, folder_source, model_folder, shipped_models
+from interpret.loading.keras_model import ENDINGS as KERAS_FILES
+from interpret.loading.keras_model import keras_source, with_keras_weights
 from interpret.loading.model_source import SEED, ModelSource
+from interpret.loading.onnx_model import ENDING as ONNX_FILE
+from interpret.loading.onnx_model import onnx_source
 from interpret.loading.packages import PACKAGED
 from interpret.loading.torchvision_timm import timm_source, torchvision_names, torchvision_source
 from interpret.network.forward import CalledBy
 from interpret.network.model import Model, as_model
+from interpret.network.modes import unchanged_random_state
 from interpret.network.preprocess import Preprocess
 from interpret.network.readings import READINGS
 from interpret.network.weights import copied
@@ -62,7 +71,12 @@ def load(
             - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the
               tables `[input]` (the fields of `Preprocess`) and `[model]` (`classes`);
             - `"path/to/file.py:function"`, a function without arguments that returns an `nn.Module` or a `Model`;
-            - an `nn.Module` or a `Model`. It keeps its weights; with `weights`, a copy of it gets them.
+            - `"model.keras"` or `"model.h5"`, saved by Keras 3 (`pip install 'interpret-cnn[keras]'`); layers have
+              Keras's names, `conv1` is a layer before its activation and `conv1_relu` after it;
+            - `"model.onnx"` (`pip install 'interpret-cnn[onnx]'`); layers have the names of the nodes;
+            - `"model.pt2"`, saved by `torch.export.save`; layers have the names of the exported network's;
+            - an `nn.Module`, a `keras.Model` on Keras's torch backend, an `ExportedProgram`, or a `Model`. It keeps its
+              weights; with `weights`, a copy of it gets them.
         weights: None: the network's own, as above; `"random"`: newly drawn, the same every time; the name of
             torchvision weights, such as `"IMAGENET1K_V1"`; or a local file of weights (see `read_state`), which
             replace all of the network's: `"last.ckpt"`, or `"last.ckpt:ema"` if it holds several state dicts. A prefix
@@ -145,6 +159,10 @@ def _with_weights(
     if not path.exists():
         others = f"neither a file nor one of {', '.join(known)}: give one of these" if known else "no file: give one"
         raise InterpretError(f"weights {weights!r} are {others}")
+    if path.suffix.lower() in KERAS_FILES:
+        if key or ignore_head:
+            raise InterpretError(f"weights {weights!r} are a file of Keras: give it without a suffix")
+        return replace(with_keras_weights(model, path), origin=f"weights from the file {path.name}")
     state = adapt(with_network_names(read_state(path, model.module, key), model.module))
     heads: list[str] = []
     if ignore_head:
@@ -158,8 +176,10 @@ def _with_weights(
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Seed the random generator, and restore its state at the end."""
-    with torch.random.fork_rng(devices=[]):
+    """Seed the random generators, and restore their states at the end."""
+    with unchanged_random_state():
+        random.seed(SEED)  # from which Keras seeds its initialisers
+        np.random.seed(SEED)  # noqa: NPY002 - the one that users' code uses
         torch.default_generator.manual_seed(SEED)
         yield
 
@@ -183,6 +203,12 @@ def find_source(spec: str, weights: str | None = None) -> ModelSource:
     folder = model_folder(spec)
     if folder is not None:
         return folder_source(folder)
+    if Path(spec).suffix.lower() in KERAS_FILES:
+        return keras_source(Path(spec).expanduser())
+    if Path(spec).suffix.lower() == ONNX_FILE and library != "onnx":
+        return onnx_source(Path(spec).expanduser())
+    if Path(spec).suffix.lower() == EXPORTED_FILE:
+        return exported_source(Path(spec).expanduser())
     path, _, function = spec.rpartition(":")
     if path.endswith(".py"):
         return file_source(Path(path).expanduser(), function)
@@ -191,9 +217,7 @@ def find_source(spec: str, weights: str | None = None) -> ModelSource:
 
 LIBRARIES = ("torchvision", "timm")
 OTHER_FORMATS = {
-    "a Keras model": (".keras", ".h5", ".hdf5"),
     "a TensorFlow model": (".pb", ".tflite"),
-    "an ONNX model": (".onnx",),
     "a Caffe model": (".caffemodel", ".prototxt"),
     "a Core ML model": (".mlmodel", ".mlpackage"),
     "an OpenVINO model": (".xml",),

@@ -71,13 +71,20 @@ class Model:
         return f"<Model: {', '.join(parts)}>"
 
     @property
+    def known_shape(self) -> tuple[int, int, int] | None:
+        """The shape (C, H, W) of one input, as the preprocessing or else the network itself says; None if unknown."""
+        if self.preprocess is not None:
+            return self.preprocess.input_shape
+        return getattr(self.module, "declared_shape", None)
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one input."""
-        if self.preprocess is None:
+        if self.known_shape is None:
             raise InterpretError(
                 f"model {self.name!r} does not say what its input looks like: {self.preprocess_remedy}"
             )
-        return self.preprocess.input_shape
+        return self.known_shape
 
     @property
     def preprocess_remedy(self) -> str:
@@ -91,6 +98,9 @@ class Model:
         if colon and path.endswith(".py"):
             made = f"{function}() in {Path(path).name}"
             return f"let {made} return interpret.load(network, preprocess=interpret.{given})"
+        if self.spec and Path(self.spec).is_file():
+            loaded = f"interpret.load({Path(self.spec).name!r}, preprocess=interpret.{given})"
+            return f"write a function build() that returns {loaded}, and give FILE.py:build"
         if self.spec and (Path(self.spec) / "model.py").exists():
             return "give its recipe.toml a table [input] with size = [height, width], mean and std"
         return f"load it with preprocess={given}"
@@ -130,4 +140,4 @@ def as_model(model: Model | nn.Module) -> Model:
     if isinstance(model, Model):
         return model
     plain = plain_network(model)
-    return Model(plain, name=type(plain).__name__)
+    return Model(plain, name=getattr(plain, "network_name", type(plain).__name__))

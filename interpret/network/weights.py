@@ -103,6 +103,13 @@ def draw_again(layer: nn.Module) -> None:
         _update_estimates(layer)
 
 
+def with_new_weights(network: nn.Module) -> nn.Module:
+    """Reinitialise all layers of a network in place, and return it."""
+    for layer in network.modules():
+        draw_again(layer)
+    return network
+
+
 def _draw(layer: nn.Module) -> None:
     held = dict(layer.named_parameters(recurse=False))
     before = {name: tensor.clone() for name, tensor in held.items()}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from interpret.network.exported_program import exported_network, is_opaque
+from interpret.network.keras_graph import keras_graph
 from interpret.network.torch_internals import (
     COMPILED_MODULE,
     is_compiled_function,
-    is_operator,
     own_buffers,
     own_parameters,
     own_parts,
@@ -47,7 +48,10 @@ def plain_network(module: nn.Module) -> nn.Module:
     Raises:
         InterpretError: the module is scripted, traced or exported, or has no weights yet.
     """
+    module = keras_graph(module) or module
     if not isinstance(module, nn.Module):
+        if isinstance(module, torch.export.ExportedProgram):
+            return exported_network(module)
         raise _no_module(module)
     twins: dict[nn.Module, nn.Module] = {}
     plain = _unwrapped(module, twins)
@@ -84,9 +88,11 @@ def _refuse_opaque(name: str, part: nn.Module) -> None:
     what = f"layer {name!r} is" if name else "the network is"
     if isinstance(part, torch.jit.ScriptModule):
         raise InterpretError(f"{what} scripted or traced, so that its layers do not run: {_REMEDY}")
-    graph = getattr(part, "graph", None)
-    if isinstance(graph, fx.Graph) and any(is_operator(node.target) for node in graph.nodes):
-        raise InterpretError(f"{what} exported, so that its layers do not run: {_REMEDY}")
+    if is_opaque(part):
+        raise InterpretError(
+            f"{what} exported, so that its layers do not run: pass the program that torch.export returned, or the "
+            "Python module that it was made from"
+        )
     tensors = (*own_parameters(part).values(), *own_buffers(part).values())
     if any(isinstance(tensor, Tensor) and is_lazy(tensor) for tensor in tensors):
         raise InterpretError(
@@ -96,8 +102,6 @@ def _refuse_opaque(name: str, part: nn.Module) -> None:
 
 
 def _no_module(given: Any) -> InterpretError:
-    if isinstance(given, torch.export.ExportedProgram):
-        return InterpretError(f"model is exported, so that it has no layers: {_REMEDY}")
     return InterpretError(
         f"model must be a Model or an nn.Module, not {type(given).__name__}: use interpret.load(spec)"
     )

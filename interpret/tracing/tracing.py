@@ -225,7 +225,7 @@ def trace(
     ):
         network, shape = with_examples(model.module, input_shape)
         return trace(replace(model, module=network), shape)
-    if input_shape is None and model.preprocess is None:
+    if input_shape is None and model.known_shape is None:
         raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
     shape = _checked(model.input_shape if input_shape is None else input_shape)
     run = _run(model.module, shape)

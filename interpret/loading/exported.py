@@ -1,0 +1,45 @@
+"""Load files of `torch.export`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from interpret.loading.checkpoints import only_tensors_loaded
+from interpret.loading.model_source import ModelSource
+from interpret.network.exported_program import exported_network
+from interpret.network.weights import with_new_weights
+from interpret.support.errors import InterpretError
+
+ENDING = ".pt2"
+
+
+def exported_source(path: Path) -> ModelSource:
+    """Return the source of a network in a file of `torch.export.save`. Code in the file is never run.
+
+    Raises:
+        InterpretError: when the network is made: a file that is missing or damaged.
+    """
+    return ModelSource(path.stem, partial(_fresh, path), partial(_read, path), f"weights from the file {path.name}")
+
+
+def _fresh(path: Path) -> nn.Module:
+    return with_new_weights(_read(path))
+
+
+def _read(path: Path) -> nn.Module:
+    if not path.is_file():
+        raise InterpretError(f"model {str(path)!r} does not exist: give the path of a file of torch.export.save")
+    try:
+        with only_tensors_loaded():
+            program = torch.export.load(path)
+    except Exception as error:  # it raises whatever its readers do
+        reason = str(error).strip().partition("\n")[0]
+        raise InterpretError(
+            f"model {str(path)!r} is damaged or no exported program ({type(error).__name__}: {reason}): save it again "
+            "with torch.export.save"
+        ) from error
+    return exported_network(program)
