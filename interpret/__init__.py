@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from interpret.analyses.projection.result import Projections
     from interpret.analyses.sanity.compute import sanity_check
     from interpret.analyses.synthesis.compute import synthesise
+    from interpret.analyses.synthesis.inversions import Inversions
+    from interpret.analyses.synthesis.invert import invert
     from interpret.analyses.synthesis.objectives import Objective
     from interpret.analyses.synthesis.result import Synthesised
     from interpret.analyses.synthesis.robustness import Robustness
@@ -81,6 +83,7 @@ _HOME = {
     "Images": "images.sources",
     "InterpretError": "support.errors",
     "InvarianceCurves": "analyses.invariance.result",
+    "Inversions": "analyses.synthesis.inversions",
     "Layer": "tracing.tracing",
     "Mined": "analyses.mining.result",
     "Model": "network.model",
@@ -103,6 +106,7 @@ _HOME = {
     "feature_maps": "analyses.feature_maps.compute",
     "filter_images": "analyses.filters.compute",
     "find_neighbours": "analyses.neighbours.compute",
+    "invert": "analyses.synthesis.invert",
     "layer_outputs": "analyses.feature_maps.compute",
     "load": "loading.loading",
     "load_dataset": "images.datasets",
@@ -134,6 +138,7 @@ __all__ = [
     "Images",
     "InterpretError",
     "InvarianceCurves",
+    "Inversions",
     "Layer",
     "Mined",
     "Model",
@@ -156,6 +161,7 @@ __all__ = [
     "feature_maps",
     "filter_images",
     "find_neighbours",
+    "invert",
     "layer_outputs",
     "load",
     "load_dataset",

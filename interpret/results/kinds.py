@@ -29,6 +29,7 @@ BUILT_IN: dict[str, str] = {
     "unit": "interpret.analyses.mining.unit:Unit",
     "projections": "interpret.analyses.projection.result:Projections",
     "synthesised": "interpret.analyses.synthesis.result:Synthesised",
+    "inversions": "interpret.analyses.synthesis.inversions:Inversions",
     "attribution": "interpret.analyses.attribution.result:Attribution",
     "comparison": "interpret.analyses.comparison.result:Comparison",
 }

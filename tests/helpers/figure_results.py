@@ -17,6 +17,7 @@ from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.predictions.result import Predictions
 from interpret.analyses.sanity.result import SanityCheck
+from interpret.analyses.synthesis.inversions import Inversions
 from interpret.analyses.synthesis.result import Synthesised
 from interpret.results import Result
 
@@ -133,6 +134,10 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
             distance_layers=LONG, stopped=np.where(np.arange(images) == 1, 17, -1),
             settings={"steps": 160, "parametrisation": "fourier", "start": False}, data="photographs",
         )  # fmt: skip
+    if kind == "inversions":
+        some = names[: max(1, layers // 4)]
+        errors = random.uniform(0, 1, (2, len(some), images))
+        return Inversions("net", some, np.stack([pictures] * len(some)), pictures, errors[0], errors[1])
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
              for family in ("resnet", "vgg", "efficientnet_b", "regnet_y", "mobilenet_v", "vit_b_")]  # fmt: skip

@@ -24,8 +24,8 @@ METHODS = [
     if inspect.isfunction(value) and (not method.startswith("_") or method == "__init__")
 ]
 RUN_IN_BATCHES = [
-    "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "layer_outputs", "mine", "occlude",
-    "predict", "probe", "project", "sanity_check", "synthesise",
+    "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "invert", "layer_outputs", "mine",
+    "occlude", "predict", "probe", "project", "sanity_check", "synthesise",
 ]  # fmt: skip
 RUN_ONE_IMAGE = ["feature_maps"]
 """Which have a device, and no batch."""
@@ -56,7 +56,7 @@ def test_devices_batches_and_layers_are_called_alike(name: str) -> None:
     if "batch_size" in found:
         size = found["batch_size"]
         assert (size.kind, size.default, size.annotation) == (size.KEYWORD_ONLY, None, "int | None")
-    if "layers" in found and name != "Mined.__init__":
+    if "layers" in found and name not in ("Mined.__init__", "Inversions.__init__"):
         layers = found["layers"]
         assert (layers.kind, layers.default, layers.annotation) == (layers.POSITIONAL_OR_KEYWORD, None, LAYERS)
 
@@ -112,6 +112,7 @@ CALLS: dict[str, Callable[[nn.Module, Tensor, Any], Any]] = {
     "attribute": lambda net, x, how: interpret.attribute(net, x, "guided", **how).maps,
     "compare_methods": lambda net, x, how: interpret.compare_methods(net, x, ["gradient"], **how).maps["gradient"],
     "correspond": lambda net, x, how: interpret.correspond(net, x, {"a": (0, 0, 4, 4)}, "head", **how).scores["head"],
+    "invert": lambda net, x, how: interpret.invert(net, x, "conv", steps=2, **how).errors,
     "mine": lambda net, x, how: interpret.mine(net, x, k=2, **how)["conv"].values,
     "occlude": lambda net, x, how: interpret.occlude(net, x, size=4, stride=4, **how).probabilities,
     "predict": lambda net, x, how: interpret.predict(net, x, k=2, **how).probabilities,

@@ -27,6 +27,7 @@ from interpret.analyses.synthesis.parametrisation import (
     parametrise,
 )
 from interpret.analyses.synthesis.parametrisation import Name as ParametrisationName
+from interpret.analyses.synthesis.pixels import to_inputs, to_pixels
 from interpret.analyses.synthesis.result import DAMAGES, Synthesised
 from interpret.analyses.synthesis.robustness import Robustness, centre
 from interpret.analyses.synthesis.scene import Scene, set_scene
@@ -392,23 +393,6 @@ def _until(objectives: Sequence[Objective]) -> frozenset[str] | None:
     return None if OUTPUT in layers else layers
 
 
-def to_inputs(pixels: Tensor, scale: PixelScale, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return pixels [n, C, h, w] in 0 … 1, in the network's order of channels, as inputs.
-
-    >>> to_inputs(torch.ones(1, 1, 1, 1), PixelScale((0.5,), (0.25,))).item()
-    2.0
-    """
-    mean, std = (torch.tensor(one, dtype=pixels.dtype, device=pixels.device).view(-1, 1, 1)
-                 for one in (scale.mean, scale.std))  # fmt: skip
-    return ((pixels * scale.range - mean) / std).to(dtype)
-
-
-def to_pixels(inputs: Tensor, scale: PixelScale) -> Tensor:
-    """Return inputs [n, C, h, w] as pixels in 0 … 1, in the same order of channels: the inverse of `to_inputs`."""
-    mean, std = (torch.tensor(one, device=inputs.device).view(-1, 1, 1) for one in (scale.mean, scale.std))
-    return ((inputs.float() * std + mean) / scale.range).clamp(0, 1)
-
-
 # ---- run -------------------------------------------------------------------------------------------------------------
 
 
@@ -484,7 +468,7 @@ def _aggregate(model: Model, task: _Task, climbed: Climbed) -> Synthesised:
     return Synthesised(
         model=model.name,
         layer=task.layer,
-        names=[str(one) for one in task.objectives],
+        names=[_name(model, one, unit) for one, unit in zip(task.objectives, task.units, strict=True)],
         units=np.array(task.units),
         pictures=inputs_to_bytes(inputs, task.scale),
         values=np.zeros(len(inputs)),
@@ -500,6 +484,12 @@ def _aggregate(model: Model, task: _Task, climbed: Climbed) -> Synthesised:
         shown=task.scale.said,
         inputs=inputs,
     )
+
+
+def _name(model: Model, objective: Objective, unit: int) -> str:
+    """Return an objective in words, a class with its name."""
+    named = OUTPUT in objective.layers and model.classes is not None and 0 <= unit < len(model.classes)
+    return f"{objective}, {model.classes[unit]}" if named and model.classes else str(objective)
 
 
 def _measure(

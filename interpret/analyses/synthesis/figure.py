@@ -51,7 +51,7 @@ def plot_synthesised(
 def _caption(result: Synthesised, row: int) -> list[str]:
     """Return the lines below an image."""
     unit = int(result.units[row])
-    name = result.names[row] if unit < 0 else f"{result.target} {unit}"
+    name = result.names[row] if unit < 0 or result.target == "class" else f"{result.target} {unit}"
     version = f" ({int(result.versions[row]) + 1})" if int(result.versions.max(initial=0)) > 0 else ""
     value = f"{result.values[row]:.3g}"
     shares, beats = result.shares, result.beats_natural

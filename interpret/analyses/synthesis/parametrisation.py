@@ -22,8 +22,8 @@ SPREAD = 0.01
 """The deviation of the first coefficients."""
 FOURIER_SCALE = 0.25
 """Scale of a Fourier image, so that a step of Adam is as large as in pixels."""
-CLIPPED = 0.02
-"""How close to black and white the pixels of a start image may come; the logistic function never reaches them."""
+STRETCH = 1.02
+"""The logistic function times this, from its middle, so that pixels reach black and white."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Colours:
     """How coordinates [n, C, h, w] become pixels [n, C, h, w] in 0 … 1: a linear map and the logistic function.
 
     >>> colours = Colours(torch.tensor([[1.0, 0.5], [1.0, -0.5]]))
-    >>> pixels = torch.rand(1, 2, 4, 4).clamp(0.1, 0.9)
+    >>> pixels = torch.rand(1, 2, 4, 4)
     >>> bool(torch.allclose(colours.pixels(colours.coordinates(pixels)), pixels, atol=1e-5))
     True
     """
@@ -44,14 +44,23 @@ class Colours:
         if self.matrix is not None:
             matrix = self.matrix.to(coordinates)
             coordinates = torch.einsum("ij,njhw->nihw", matrix, coordinates)
-        return coordinates.sigmoid()
+        return ((coordinates.sigmoid() - 0.5) * STRETCH + 0.5).clamp(0, 1)
 
     def coordinates(self, pixels: Tensor) -> Tensor:
         """Return the coordinates of pixels."""
-        found = pixels.clamp(CLIPPED, 1 - CLIPPED).logit()
+        found = unstretched(pixels)
         if self.matrix is None:
             return found
         return torch.einsum("ij,njhw->nihw", torch.linalg.inv(self.matrix.double()).to(found), found)
+
+
+def unstretched(pixels: Tensor) -> Tensor:
+    """Return what the stretched logistic function turns into pixels in 0 … 1.
+
+    >>> unstretched(torch.tensor([0.0, 0.5, 1.0])).round().int()
+    tensor([-5,  0,  5], dtype=torch.int32)
+    """
+    return ((pixels - 0.5) / STRETCH + 0.5).logit()
 
 
 def decorrelating(covariance: Tensor) -> Tensor:
@@ -102,7 +111,7 @@ def colours_of(chosen: Any, channels: int, order: str, natural: Tensor | None) -
         raise InterpretError("colours='data' needs natural=…: give the images whose colours to take")
     if channels == 1:
         return Colours(), "none"
-    values = natural.clamp(CLIPPED, 1 - CLIPPED).logit().transpose(0, 1).flatten(1).double()
+    values = unstretched(natural).transpose(0, 1).flatten(1).double()
     return Colours(decorrelating(torch.cov(values))), "data"
 
 
