@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from interpret.cli import analyses, main_job, publishing
+from interpret.cli import analyses, main_job, publishing, synthesis
 from interpret.cli.answers import INTERRUPTED, fail, in_one_sentence, say
 from interpret.cli.logs import LogJson, Verbose, error_stream, logged
 from interpret.cli.subjects import held
@@ -47,6 +47,7 @@ for verb in (
     analyses.neighbours,
     analyses.attribute,
     analyses.sanity,
+    synthesis.synthesise,
     publishing.plot,
     publishing.report,
     publishing.study,

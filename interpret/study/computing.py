@@ -10,6 +10,7 @@ from interpret.study.mining import mine_layers
 from interpret.study.predictions import predict_sources
 from interpret.study.projections import project_layers
 from interpret.study.provenance import autocast_type, check_is_new, check_is_of, describe
+from interpret.study.synthesis import synthesise_layers
 from interpret.tracing.tracing import trace
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "open_images",
     "predict_sources",
     "project_layers",
+    "synthesise_layers",
     "trace",
 ]

@@ -205,6 +205,11 @@ class StudyReader:
 
     # other results
 
+    def synthesised(self, layer: str = "", kind: str = "neuron") -> Any:
+        """Return the optimised images of a layer's units, or of classes (kind "class"); None before `synthesise`."""
+        kept = ("synthesised", synthesised_name(layer, kind))
+        return self.result(*kept) if kept in self.results else None
+
     def predictions(self) -> Any:
         """Return what the network makes of the source images, as `interpret.predict` does; None before `predict`.
 
@@ -268,6 +273,15 @@ def _load_checked(file: Path) -> dict[str, NDArray[Any]]:
         return load_file(file)
     except SafetensorError as error:
         raise DamagedFileError(file, str(error)) from None
+
+
+def synthesised_name(layer: str, kind: str) -> str:
+    """Return the name under which a study keeps optimised images.
+
+    >>> synthesised_name("conv1", "neuron"), synthesised_name("", "class")
+    ('conv1 neuron', 'class')
+    """
+    return f"{layer} {kind}".strip()
 
 
 def source_picture_size(width: int, height: int) -> tuple[int, int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from interpret.analyses.mining.result import Subject
 from interpret.execution.ranks import ranks
@@ -211,6 +211,32 @@ class Study(StudyReader):
         """
         with self.working("predictions"):
             _computing().predict_sources(self)
+
+    def synthesise(
+        self,
+        layers: str | Iterable[str] | None = None,
+        units: int | Sequence[int] | None = 16,
+        kind: Literal["neuron", "unit", "class"] = "neuron",
+        *,
+        parametrisation: Literal["fourier", "pixels", "maco"] = "fourier",
+        steps: int = 160,
+        seed: int = 0,
+    ) -> None:
+        """Optimise images of units of the mined layers, or of classes, beside the strongest natural ones.
+
+        Units that have their image are skipped, and interrupted work continues where it stopped. `synthesised` returns
+        the images of a layer.
+
+        Args:
+            layers: names or globs of mined layers; None: all, or no layer for classes.
+            units: a number of the liveliest units of each layer; or units by number; None: all.
+            kind: "neuron" (an image of the receptive field's size), "unit" (the mean of its map), or "class".
+            parametrisation, steps, seed: as in `interpret.synthesise`.
+        """
+        with self.working("synthesis"):
+            _computing().synthesise_layers(
+                self, layers, units, kind, parametrisation=parametrisation, steps=steps, seed=seed
+            )
 
     # for what computes
 

@@ -1,0 +1,41 @@
+"""The subcommand that makes optimised images of a study's units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from interpret.cli.answers import fail, say
+from interpret.cli.options import Device, Layers, OwnBatchSize
+from interpret.cli.subjects import reopen
+
+
+def synthesise(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study that has been mined.")],
+    layers: Layers = None,
+    units: Annotated[str, typer.Option(help="Number of the liveliest units of each layer, or 'all'.")] = "16",
+    kind: Annotated[
+        str, typer.Option(help="neuron (of the receptive field's size), unit (the mean of its map), or class.")
+    ] = "neuron",
+    parametrisation: Annotated[
+        str, typer.Option(help="fourier, pixels, or maco: magnitudes of the study's images.")
+    ] = "fourier",
+    steps: Annotated[int, typer.Option(help="Steps of the optimisation.")] = 160,
+    seed: Annotated[int, typer.Option(help="Seed of the noise from which images begin.")] = 0,
+    device: Device = None,
+    batch_size: OwnBatchSize = None,
+) -> None:
+    """Optimise images that units respond to most, and keep them in a study beside the mined ones.
+
+    Units that have their image are skipped. interpret plot and interpret report show them.
+    """
+    if units != "all" and (not units.isdecimal() or int(units) < 1):
+        fail(f"--units must be a number of at least 1, or all, not {units!r}")
+    opened = reopen(study, device, batch_size=batch_size)
+    count = None if units == "all" else int(units)
+    opened.synthesise(layers, count, kind, parametrisation=parametrisation, steps=steps, seed=seed)  # type: ignore[arg-type]
+    kept = [name for one, name in opened.results if one == "synthesised"]
+    say(f"Optimised images of {', '.join(kept)} are in {study}")
+    say(f"Next: interpret report {study}, or interpret plot {study} synthesised {kept[-1]!r}")

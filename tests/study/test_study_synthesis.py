@@ -1,0 +1,99 @@
+"""Optimised images in a study: kept per unit, skipped when done, and made again with other settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import interpret.study.synthesis as synthesis
+from helpers.commands import command, refused
+from interpret import InterpretError, Study
+
+IMAGES = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(576, 3))
+    made = Study(tmp_path / "study", network, IMAGES)
+    made.mine(["0", "2"], k=2)
+    return made
+
+
+def test_units_that_are_done_are_skipped_and_others_added(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[int]] = []
+    run = synthesis.synthesise
+
+    def counting(model: Any, layer: Any, units: list[int], *rest: Any, **settings: Any) -> Any:
+        made.append(units)
+        return run(model, layer, units, *rest, **settings)
+
+    monkeypatch.setattr(synthesis, "synthesise", counting)
+    monkeypatch.setattr(synthesis, "MOST_AT_ONCE", 2)
+    study.synthesise("2", 2, steps=3)
+    liveliest = study.mined("2").most_active.tolist()
+    assert made == [liveliest[:2]]
+    study.synthesise("2", 2, steps=3)
+    assert len(made) == 1
+    first = study.synthesised("2")
+    study.synthesise("2", None, steps=3)
+    assert made[1:] == [liveliest[2:]]
+    found = Study.open(study.path).synthesised("2")
+    assert found.units.tolist() == liveliest and np.array_equal(found.pictures[:2], first.pictures)
+    assert found.natural_values.tolist() == study.mined("2").values[liveliest, 0].tolist()
+    study.synthesise("2", [liveliest[0]], steps=4)
+    assert made[-1] == liveliest[:1] and study.synthesised("2").settings["steps"] == 4
+
+
+def test_an_interrupt_keeps_the_units_that_are_done(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, calls = synthesis.synthesise, []
+
+    def interrupted(*arguments: Any, **settings: Any) -> Any:
+        calls.append(arguments[2])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(*arguments, **settings)
+
+    monkeypatch.setattr(synthesis, "synthesise", interrupted)
+    monkeypatch.setattr(synthesis, "MOST_AT_ONCE", 2)
+    with pytest.raises(KeyboardInterrupt):
+        study.synthesise("0", steps=3)
+    assert study.synthesised("0").units.tolist() == calls[0]
+    study.synthesise("0", steps=3)
+    assert study.synthesised("0").units.tolist() == study.mined("0").most_active.tolist() and len(calls) == 4
+
+
+def test_classes_and_bad_input(study: Study) -> None:
+    study.synthesise(units=[2, 0], kind="class", steps=2)
+    assert study.synthesised(kind="class").names == ["class 2", "class 0"]
+    with pytest.raises(InterpretError, match="classes have no names or number"):
+        study.synthesise(kind="class")
+    with pytest.raises(InterpretError, match="leave layers out"):
+        study.synthesise("2", [0], "class")
+    with pytest.raises(InterpretError, match="units must be at least 1, not 0"):
+        study.synthesise(units=0)
+    with pytest.raises(InterpretError, match="unknown kind 'layer'"):
+        study.synthesise(kind="layer")  # type: ignore[arg-type]
+    assert ("synthesised", "class") in study.results and ("synthesised", "2 neuron") not in study.results
+
+
+def test_the_command_makes_and_keeps_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, images = tmp_path / "study", tmp_path / "images"
+    images.mkdir()
+    for number, digit in enumerate(np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)):
+        Image.fromarray(digit).save(images / f"{number}.png")
+    command(monkeypatch, "mine", "lenet", images, "--study", folder, "--layers", "conv1", "-k", "1")
+    command(monkeypatch, "synthesise", folder, "--units", "3", "--steps", "2")
+    assert "Optimised images of conv1 neuron are in" in capsys.readouterr().out
+    assert len(Study.open(folder).synthesised("conv1").names) == 3
+    said = refused(capsys, monkeypatch, "synthesise", folder, "--units", "none")
+    assert "--units must be a number of at least 1, or all, not 'none'" in said
