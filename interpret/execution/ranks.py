@@ -20,9 +20,10 @@ State = Mapping[str, "Tensor"]
 
 LONGEST_WAIT = timedelta(days=7)
 """How long a rank waits for the others, for instance while rank 0 writes pages. torchrun notices one that has died."""
-
-
+LONGEST_START = timedelta(minutes=10)
+"""How long a rank waits at the start for one that does not come."""
 _joins = count()
+"""How often this process has joined others."""
 
 
 class LostRank(InterpretError):  # noqa: N818 - a rank, as LostConnection would be a connection
@@ -105,9 +106,10 @@ class JoinedRanks(Ranks):
         # of several ranks on one GPU, which NCCL does not connect, all use gloo
         nccl = gpus >= self.local_size
         try:
-            store, self.rank, self.size = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
-            # torchrun's store remains after a restart, and in a process that joins again
-            self._store = dist.PrefixStore(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joins)}", store)
+            store, self.rank, self.size = next(dist.rendezvous("env://", timeout=LONGEST_START))
+            # torchrun's store remains after a restart, a change of the ranks, and in a process that joins again
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self._store = dist.PrefixStore(f"{start}/{self.size}/{next(_joins)}", store)
             nccl = _all_answer_yes(self._store, nccl, self.rank, self.size)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if nccl else "gloo",
