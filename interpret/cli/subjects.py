@@ -98,6 +98,7 @@ def open_subject(
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
 
+    find_device(device)  # before anything is loaded
     if (Path(model) / "study.json").exists():
         own = {"DATA": data, "--study": study, "--weights": weights, "--crops": crops, "--outputs": outputs}
         for option, value in own.items():

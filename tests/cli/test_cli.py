@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 import interpret
-from helpers.commands import refused, run_apart
+from helpers.commands import command, refused, run_apart
 from helpers.files import contents
 from interpret.cli import main
 from interpret.cli.answers import in_one_sentence
@@ -444,3 +444,30 @@ def test_demo_packages_missing(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     assert "pip install 'interpret-cnn[demo]'" in refused(capsys, monkeypatch, "gallery")
+
+
+@pytest.mark.parametrize("verb", ["mine", "gallery", "probe", "neighbours", "occlude", "evolve"])
+def test_a_device_is_checked_before_anything_is_loaded(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("interpret.loading.loading.load", never)
+    monkeypatch.setattr("interpret.images.opening.open_images", never)
+    study = ["--study", tmp_path / "study"]
+    assert refused(capsys, monkeypatch, verb, "lenet", "digits", *study, "--device", "cuda:77") == (
+        "interpret: device 'cuda:77' is not available here: choose cpu, or leave --device out"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_project_checks_its_device_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    command(monkeypatch, "mine", "lenet", "digits", "--study", study, "--layers", "conv1", "--part", "1/40")
+    capsys.readouterr()
+    monkeypatch.setattr("interpret.loading.loading.load", lambda *_, **__: pytest.fail("loaded"))
+    said = refused(capsys, monkeypatch, "project", study, "--device", "cuda:77", "--batch-size", 4, "--workers", 1)
+    assert said == "interpret: device 'cuda:77' is not available here: choose cpu, or leave --device out"
