@@ -41,9 +41,9 @@ class FileNames(Sequence[str]):
     def _join(self, parts: Iterable[Iterable[str | bytes]]) -> None:
         content, ends = bytearray(), [np.zeros(1, np.int64)]
         for part in parts:
-            encoded = [os.fsencode(name) for name in part]
+            encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in part]
             content += b"".join(encoded)
-            ends.append(ends[-1][-1:] + np.cumsum([len(name) for name in encoded], dtype=np.int64))
+            ends.append(ends[-1][-1:] + np.cumsum(list(map(len, encoded)), dtype=np.int64))
         # tensors, as torch's processes share their memory, where they would copy an array
         self._bytes = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
         self._ends = torch.from_numpy(np.concatenate(ends))

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
+from operator import methodcaller
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,32 +104,40 @@ def _folders(root: Path, left_out: dict[str, LeftOut]) -> Iterator[tuple[bytes, 
             _note(left_out, "folder that may not be read", prefix)
             continue
         found: list[tuple[bytes, list[bytes] | None]] = []
-        for is_folder, group in groupby(inside, key=lambda name: name.endswith(b"/")):
+        for is_folder, group in groupby(inside, key=_is_folder):
             members = list(group)
             found += [(prefix + name, None) for name in members] if is_folder else [(prefix, members)]
         todo += reversed(found)
 
 
+_is_folder = methodcaller("endswith", b"/")
+
+
 def _entries(top: bytes, prefix: bytes, left_out: dict[str, LeftOut]) -> Iterator[bytes]:
     """Yield the names of a folder's image files, and those of its folders with a slash at the end."""
+    endings = _extensions()
     with os.scandir(top + prefix) as scan:
         for entry in scan:
-            if entry.name.startswith(b"."):
+            name = entry.name
+            if name[:1] == b".":
                 continue
+            is_named_so = name.lower().endswith(endings)
             try:
-                if entry.is_dir():
+                if is_named_so and entry.is_file(follow_symlinks=False):
+                    yield name  # the commonest first: there may be millions
+                elif entry.is_dir():
                     if not (entry.is_symlink() and _is_listed_elsewhere(top, entry.path)):
-                        yield entry.name + b"/"
-                elif not entry.name.lower().endswith(_extensions()):
-                    _note(left_out, _extension(entry.name), prefix + entry.name)
+                        yield name + b"/"
+                elif not is_named_so:
+                    _note(left_out, _extension(name), prefix + name)
                 elif entry.is_file():
-                    yield entry.name
+                    yield name
                 else:
-                    _note(left_out, _kind(entry), prefix + entry.name)
+                    _note(left_out, _kind(entry), prefix + name)
             except OSError as error:
                 if error.errno not in _LINK_ERRORS:
                     raise
-                _note(left_out, _LINK_ERRORS[error.errno], prefix + entry.name)
+                _note(left_out, _LINK_ERRORS[error.errno], prefix + name)
 
 
 _LINK_ERRORS = {
