@@ -47,7 +47,9 @@ def _opening(network: NetworkView[Any]) -> list[str]:
     if opened:
         images = f"images = interpret.open_images({_from_home(opened['data'])!r}, model"
         images += f", crops={opened['crops']!r}" if opened.get("crops") else ""
-        images += f", scales={tuple(opened['scales'])})" if opened.get("scales") else ")"
+        images += f", scales={tuple(opened['scales'])}" if opened.get("scales") else ""
+        images += f", max_pixels={opened['max_pixels']}" if opened.get("max_pixels") else ""
+        images += ", reduced=True)" if opened.get("reduced") else ")"
     return [
         load,
         f"assert model.weights_hash.startswith({model['weights_hash'][:12]!r})",

@@ -31,6 +31,7 @@ from interpret.images.opening import open_images
 from interpret.images.storage import UnreadableImage
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
+from interpret.study.study import Study
 from interpret.support.errors import InterpretError
 
 MODEL = Model(nn.Conv2d(3, 2, 3), name="tiny", preprocess=Preprocess((16, 16)))
@@ -284,3 +285,26 @@ def test_photographs_at_a_reduced_scale_are_within_the_stated_bound(interpolatio
     for item in range(len(files)):
         difference = (whole[item][0] - reduced[item][0]).abs() * 255
         assert difference.max() <= 32 and difference.mean() <= 2
+
+
+def test_a_study_keeps_how_its_files_are_decoded(tmp_path, monkeypatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for number in range(2):
+        smooth(100 + number, 120).save(data / f"{number}.jpg")
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\nfrom interpret import Model, Preprocess\n"
+        "def build():\n    torch.manual_seed(0)\n"
+        "    return Model(nn.Sequential(nn.Conv2d(3, 2, 3)), 'net', Preprocess((16, 16)))\n"
+    )
+    options = ("--max-megapixels", "0.01", "--reduced")
+    command(monkeypatch, "mine", f"{tmp_path}/net.py:build", data, "--study", tmp_path / "study", "-k", "1", *options)
+    command(monkeypatch, "project", tmp_path / "study")  # which opens the images again
+    info = Study.open(tmp_path / "study").info
+    assert info["data"]["opened_from"] | {"max_pixels": 10_000, "reduced": True} == info["data"]["opened_from"]
+    images = open_images(**info["data"]["opened_from"] | {"scales": (1,)}, model=MODEL)
+    assert images.fingerprint == info["data"]["fingerprint"] != open_images(data, MODEL).fingerprint
+    command(monkeypatch, "mine", f"{tmp_path}/net.py:build", data, "--study", tmp_path / "study", "-k", "1", status=2)
+    for number in ("0", "-1", "nan", "1e9"):
+        more = ("--study", tmp_path / "other", "--max-megapixels", number)
+        command(monkeypatch, "mine", f"{tmp_path}/net.py:build", data, *more, status=2)
