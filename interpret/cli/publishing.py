@@ -66,10 +66,11 @@ def report(
 def study(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="A study's folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with each run's times.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Read all files, and name those that are damaged.")] = False,
 ) -> None:
     """Say what a study holds, from which weights and data, how long each part took and what was skipped."""
     from interpret.study.overview import overview, overview_text
     from interpret.study.reader import StudyReader
 
-    found = overview(StudyReader(study))
+    found = overview(StudyReader(study), check)
     say(json.dumps(found, indent=1) if as_json else overview_text(found))

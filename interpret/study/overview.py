@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from interpret.study.damage import Damage, find_damage
 from interpret.study.reader import UNPREDICTED, StudyReader
 from interpret.study.timings import read_timings
 from interpret.support.numbers import THIN, duration, storage, value
@@ -16,8 +17,10 @@ NAMED = 3
 """Skipped files that are named for each reason."""
 
 
-def overview(study: StudyReader) -> dict[str, Any]:
+def overview(study: StudyReader, check: bool = False) -> dict[str, Any]:
     """Return what `interpret study --json` prints, as values that JSON can represent.
+
+    With `check`, all files are read to find those that are damaged.
 
     >>> import tempfile, torch
     >>> from interpret import Study
@@ -32,6 +35,7 @@ def overview(study: StudyReader) -> dict[str, Any]:
     model = {key: found for key, found in info["model"].items() if key not in ("card", "preprocess", "classes")}
     data = {key: found for key, found in info["data"].items() if key != "classes"}
     timings = read_timings(study.path)
+    damaged = [{"file": str(one.file.relative_to(study.path)), "why": one.why} for one in _damage(study, check)]
     return {
         "path": str(study.path),
         "bytes": sum(file.stat().st_size for file in _files(study.path)),
@@ -43,7 +47,12 @@ def overview(study: StudyReader) -> dict[str, Any]:
         "holds": _held(study),
         "took": [_took(part, timings) for part in dict.fromkeys(entry["part"] for entry in timings)],
         "runs": timings,
-    }
+    } | ({"damaged": damaged} if check else {})
+
+
+def _damage(study: StudyReader, check: bool) -> Iterator[Damage]:
+    if check:
+        yield from find_damage(study)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -113,6 +122,7 @@ def overview_text(found: dict[str, Any]) -> str:
         *(("", note) for note in data.get("notes", ())),
         ("settings", settings),
         ("versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())),
+        *_damage_lines(found),
         *(("skipped" if not number else "", line) for number, line in enumerate(_skipped_lines(data["skipped"]))),
     ]
     lines = [*_table(about), "", "Holds", *_table(_held_lines(holds, found["settings"]), indent=2), ""]
@@ -133,6 +143,13 @@ def _skipped_lines(skipped: dict[str, str]) -> list[str]:
         f"{count(len(names), 'file')}, as {reason}: {', '.join(names[:NAMED])}" + (" …" if len(names) > NAMED else "")
         for reason, names in listed
     ]
+
+
+def _damage_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if "damaged" not in found:
+        return []
+    lines = [f"{one['file']}: {one['why']}" for one in found["damaged"]] or ["nothing"]
+    return [("damaged" if not number else "", line) for number, line in enumerate(lines)]
 
 
 def _held_lines(holds: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
@@ -163,7 +180,8 @@ def _took_lines(took: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for part in took:
         on = [str(part["device"])] if "device" in part else []
-        on += [f"{part[key]} {unit}" for key, unit in (("ranks", "ranks"), ("threads", "threads")) if key in part]
+        on += [f"rank 0 of {part['ranks']}"] if "ranks" in part else []
+        on += [count(part["threads"], "thread")] if "threads" in part else []
         on += [f"batches of {part['batch_size']}"] if "batch_size" in part else []
         outcome = part["outcome"] + (f" in {part['runs']} runs" if part["runs"] > 1 else "")
         lines.append((part["part"], duration(part["seconds"]), outcome, ", ".join(on)))

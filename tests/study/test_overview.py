@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,8 +56,21 @@ def test_as_text(study: Path) -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "skipped 4 files, as it is no image of a known format: a.png, b.png, c.png …" in lines
     assert "mined 1 layer, 20 units" in lines and "projected, guided all mined layers" in lines
-    assert any(re.fullmatch(r"mining [\d.]+ s done cpu, \d+ threads, batches of 4", line) for line in lines)
+    assert any(re.fullmatch(r"mining [\d.]+ s done cpu, \d+ threads?, batches of 4", line) for line in lines)
     assert any(re.fullmatch(r"projecting \(guided\) [\d.]+ s 120 hit [\d,.]+ hit/s", line) for line in lines)
+
+
+def test_damage_is_named(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    whole = overview(StudyReader(tmp_path / "study"), check=True)
+    assert whole["damaged"] == [] and "damaged   nothing" in overview_text(whole)
+    file = tmp_path / "study" / "mined" / "conv1.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    (damage,) = overview(StudyReader(tmp_path / "study"), check=True)["damaged"]
+    assert damage["file"] == "mined/conv1.safetensors"
+    assert "damaged" not in overview(StudyReader(tmp_path / "study"))
 
 
 def test_a_study_of_an_earlier_version_has_no_times(study: Path, tmp_path: Path) -> None:
