@@ -1,6 +1,6 @@
 """What mining 10⁶, 10⁸ and 10¹⁰ images costs on 1 to 1,024 ranks, from costs measured on this machine.
 
-    python benchmarks/scaling.py [--network resnet50] [--images 256] [--files 50000] [--write]
+    python benchmarks/scaling.py [--network resnet50] [--images 64] [--files 50000] [--write]
 
 Measured: images a second, memory, bytes of the state of hits and statistics, the time to merge two states, to send one
 between two processes and to write one, and the time and memory of listing a folder. All else is arithmetic on these,
@@ -38,11 +38,13 @@ from interpret.images.batches import batches
 from interpret.images.opening import open_images
 from interpret.network.model import as_model
 from interpret.network.preprocess import Preprocess
-from interpret.support.numbers import THIN, count, duration, storage
+from interpret.support.numbers import THIN, compact, count, duration, storage
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 IMAGES = (10**6, 10**8, 10**10)
 RANKS = (1, 8, 64, 1024)
+STATE_IMAGES = (300, 400)
+"""More than are in the sample, whose maxima the state holds."""
 GPU_SPEED = 2000.0
 """Images a second of a rank with a GPU: assumed, as nothing was measured on one."""
 NETWORK_SPEED = 1e9
@@ -128,6 +130,13 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def processor_seconds(work: Callable[[], Any]) -> float:
+    """Return the processor time that work takes, on all cores together, which others on the machine change little."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 class GeneratedImages(torch.utils.data.Dataset[Tensor]):
     """Random images that take no memory."""
 
@@ -146,12 +155,12 @@ def network(name: str) -> torch.nn.Module:
     return torchvision.models.get_model(name, weights=None)
 
 
-def states_of(name: str, images: int, folder: Path) -> list[dict[str, Tensor]]:
-    """Return the states of mining images, and half of them."""
+def states_of(name: str, folder: Path) -> list[dict[str, Tensor]]:
+    """Return the states of mining two numbers of images, small ones, as their size is that of large ones."""
     found = []
-    for number in (images, images // 2):
+    for number in STATE_IMAGES:
         file = folder / f"{number}.safetensors"
-        mine(network(name), torch.randn(number, 3, 224, 224), resume_from=file)
+        mine(network(name), torch.randn(number, 3, 32, 32), resume_from=file)
         found.append(load(file))
     return found
 
@@ -200,13 +209,15 @@ def measure(name: str, images: int, files: int) -> Costs:
     """Measure all costs; takes some minutes."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        whole, half = states_of(name, images, folder)
-        speed = images / seconds(lambda: mine(network(name), torch.randn(images, 3, 224, 224)))
-        per_image = (whole["read/labels"].nbytes - half["read/labels"].nbytes) / (images - images // 2)
+        fewer, whole = states_of(name, folder)
+        pictures, module = torch.randn(images, 3, 224, 224), network(name)
+        speed = images * torch.get_num_threads() / processor_seconds(lambda: mine(module, pictures))
+        more = STATE_IMAGES[1] - STATE_IMAGES[0]
+        per_image = (whole["read/labels"].nbytes - fewer["read/labels"].nbytes) / more
         state = size_of(whole) - whole["read/labels"].nbytes
         # a second state of other images, as another rank has it
-        other = whole | {name: whole[name] + images for name in ("read/done", "top/images", "top/sources")}
-        merging = min(seconds(lambda: merge_mined(whole, other)) for _ in range(3))
+        other = whole | {name: whole[name] + STATE_IMAGES[1] for name in ("read/done", "top/images", "top/sources")}
+        merging = min(processor_seconds(lambda: merge_mined(whole, other)) for _ in range(3))
         unfinished = Unfinished(folder / "saved.safetensors", {})
         saving = min(seconds(lambda: unfinished.save(whole)) for _ in range(3))
         from safetensors.torch import save_file
@@ -240,7 +251,7 @@ def measure_listing(folder: Path, files: int) -> tuple[float, float]:
         (folder / f"{number // 1000:05d}" / f"image_{number:012d}.jpg").touch()
     model = as_model(network("squeezenet1_1"))
     model.preprocess = Preprocess((224, 224))
-    took = seconds(lambda: open_images(folder, model))
+    took = processor_seconds(lambda: open_images(folder, model))
     tracemalloc.start()
     images = open_images(folder, model)
     assert len(images.labels) == len(images.sources) == files
@@ -258,7 +269,7 @@ def measure_decoding(folder: Path, number: int = 200) -> float:
     model = as_model(network("squeezenet1_1"))
     model.preprocess = Preprocess((224, 224))
     images = open_images(folder, model)
-    return number / seconds(lambda: [len(batch.items) for batch in batches(images, 32)])
+    return number / processor_seconds(lambda: [len(batch.items) for batch in batches(images, 32)])
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -280,8 +291,10 @@ def runs_table(costs: Costs, speed: float, bytes_per_second: float) -> str:
             run = extrapolate(costs, images, ranks, speed, bytes_per_second)
             shares = [f"{100 * part / run.seconds:.0f} %" for part in (run.list_seconds, run.merge_seconds)]
             sizes = [storage(size) for size in (run.rank_memory, run.first_rank_memory, run.merged_bytes)]
-            rows.append([power(images), count(ranks), duration(run.seconds), *shares, *sizes])
-    titles = ["images", "ranks", "time", "of it listing", "merging and saving", "memory a rank", "memory of rank 0"]
+            hours = run.seconds / 3600
+            taken = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+            rows.append([power(images), count(ranks), taken, *shares, *sizes])
+    titles = ["images", "ranks", "hours", "of it listing", "merging and saving", "memory a rank", "memory of rank 0"]
     return table([*titles, "sent for a checkpoint"], rows)
 
 
@@ -295,13 +308,13 @@ def saturation(costs: Costs) -> list[str]:
     decoders = GPU_SPEED / costs.decoded_per_second
     return [
         f"**Reading.** One process decodes {costs.decoded_per_second:,.0f} JPEGs of 224 × 224 pixels a second. A GPU "
-        f"that mines {GPU_SPEED:,.0f} images a second needs {decoders:.0f} such processes. This is the first limit, "
-        "for any number of images.",
+        f"that mines {GPU_SPEED:,.0f} images a second needs {math.ceil(decoders)} such processes, more for larger "
+        "pictures. This is the first limit, for any number of images.",
         f"**Labels in the state.** Each image that was read adds {costs.state_per_image:.0f} bytes to what is saved "
-        f"once a minute. From {save_limit:,.0f} images on, saving takes more than a tenth of the time.",
+        f"once a minute. From {compact(int(save_limit))} images on, saving takes more than a tenth of the time.",
         f"**Names in memory.** Each rank holds {costs.list_bytes_per_image:.0f} bytes for each image of the folder. "
-        f"From {name_limit:,.0f} images on, that is more than 16 GB a rank: cut the data into parts, mine each as a "
-        "study of its own, and join them with `interpret merge`.",
+        f"From {compact(int(name_limit))} images on, that is more than 16 GB a rank: cut the data into parts, "
+        "mine each as a study of its own, and join them with `interpret merge`.",
         f"**Listing.** Every rank lists the whole folder, which is not shared: from {most_ranks:,.0f} ranks with a GPU "
         "on, listing takes as long as mining.",
         f"**Merging.** A step sends and merges {storage(costs.state)} in {duration(step)}. The tree of 1,024 ranks has "
@@ -332,7 +345,9 @@ def document(costs: Costs) -> str:
         "## Measured",
         table(["cost", "measured"], measured).replace("---:", "---"),
         "The state holds 9 hits a unit, a histogram of 64 bins and the maxima of 256 images; with labels, also sums "
-        "for each class and unit. Times on a machine that others use, too, are upper bounds.",
+        "for each class and unit. The machine was busy with other work, too: times of computing are therefore "
+        "processor times, that of mining divided by the cores. Sending and saving are as they were, and slower than on "
+        "a machine of one's own.",
         "## Extrapolated: processors as here",
         f"{costs.images_per_second:,.1f} images a second a rank, and between ranks the speed that was measured within "
         "one machine. Every rank lists the folder; each minute, all states are merged on rank 0 and saved.",
@@ -350,7 +365,7 @@ def document(costs: Costs) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="resnet50")
-    parser.add_argument("--images", type=int, default=256, help="images to mine")
+    parser.add_argument("--images", type=int, default=64, help="images to mine, to measure speed and memory")
     parser.add_argument("--files", type=int, default=50_000, help="files to list")
     parser.add_argument("--costs", type=Path, help="write the costs to this JSON file, or read them from it")
     parser.add_argument("--write", type=Path, nargs="?", const=DOCUMENT, help="write docs/scaling.md")
