@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from interpret.backprop.composite import RULES as RULES
 from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule, RuleName, check_rule
 from interpret.backprop.gates import MARK, find_gate, keeps_role, mark, marks, role_of
+from interpret.backprop.neuron_windows import HOOKED
 from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
@@ -247,6 +248,8 @@ class BackwardRule(TorchFunctionMode):
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
         if not torch.is_grad_enabled() or (not signals and not self._history.knows((args, kwargs))):
             return func(*args, **kwargs)
+        if func is Tensor.register_hook and args[0].grad_fn is not None:
+            args[0].grad_fn.metadata[HOOKED] = True  # autograd alone calls it
         if self.rule == "gradient" or operation_of(func).backward is Backward.QUERY:
             return self._run(func, args, kwargs)
         self.check(signals)

@@ -41,6 +41,16 @@ def is_bookkeeping(node: Any) -> bool:
     return type(node).__name__ in ("AccumulateGrad", "CopySlices")
 
 
+def node_shape(node: Any) -> tuple[int, ...]:
+    """Return the shape of the first result of the operation that a node of autograd's graph is of."""
+    return tuple(node._input_metadata[0].shape)
+
+
+def saved(node: Any, name: str) -> Any:
+    """Return what autograd keeps of an operation's arguments or results for its backward pass."""
+    return getattr(node, f"_saved_{name}")
+
+
 # ---- tensors -----------------------------------------------------------------------------------------------------
 
 BASE_PROPERTY = Tensor._base

@@ -94,6 +94,13 @@ def test_leaves_and_changed_bases_are_no_operations() -> None:
     assert internals.is_bookkeeping(base.grad_fn)
 
 
+def test_nodes_know_shapes_and_arguments() -> None:
+    pooled = F.max_pool2d(ones(1, 2, 6, 8), 3, 2, 1)
+    assert internals.node_shape(pooled.grad_fn) == (1, 2, 3, 4)
+    assert internals.saved(pooled.grad_fn, "kernel_size") == (3, 3)
+    assert internals.saved(pooled.grad_fn, "result1").shape == (1, 2, 3, 4)
+
+
 # ---- tensors -------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -222,19 +222,27 @@ def _run(
         at = task.positions
         if at is None:
             at = _strongest_positions(model.module, images, task.layer, task.channels, crop, batch_size)
-        # One forward and n backward passes on a whole image take no longer than n of both on half of it.
-        shared = count > len(images) and crop.share > 0.5
-        if shared:
-            crop = replace(crop, size=crop.image)
-        for part in torch.arange(count).split(count if shared else at_once):
+        found = _run_together(model.module, images, task, at) if count > len(images) else None
+        if found is not None:
+            signals, values = [found[0]], [found[1]]
+        for part in () if found is not None else torch.arange(count).split(at_once):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
-            inputs = images if shared else crop.cut(images.expand(count, -1, -1, -1)[part], corners)
-            run = signals_of_image if shared else signals_of_batch
-            signal, value = run(model.module, inputs, task.layer, task.channels[part], local, task.settings)
+            parts = crop.cut(images.expand(count, -1, -1, -1)[part], corners)
+            signal, value = signals_of_batch(model.module, parts, task.layer, task.channels[part], local, task.settings)
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
     return torch.cat(signals)[:, : task.opened.images.channels].to(home), torch.cat(values).to(home), at
+
+
+def _run_together(module: nn.Module, image: Tensor, task: _Task, at: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Run a whole image once for all of its neurons; None where they run faster on parts of it."""
+    crop = task.crop
+    # one forward and n backward passes on a whole image take no longer than n of both on half of it
+    half = crop.share > 0.5
+    if not half and len(at) * crop.share < 1:
+        return None
+    return signals_of_image(module, image, task.layer, task.channels, at, task.settings, crop, windowed=not half)
 
 
 def _strongest_positions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.parallel import images_at_once
 from interpret.tracing.tracing import Layer
+
+MOST_WINDOWS = 64
+"""Largest number of neurons whose signals propagate at once."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Crop:
     def batch_size(self) -> int:
         return min(1024, images_at_once(self.size[0] * self.size[1]))
 
+    @property
+    def windows_at_once(self) -> int:
+        """The number of neurons whose signals propagate at once, each in its windows of the maps of whole images."""
+        return min(MOST_WINDOWS, images_at_once(self.field[0] * self.field[1]))
+
     def corners(self, positions: Tensor) -> Tensor:
         """Return the top left corners of the parts for neurons at positions [B, 2], [B, 2]."""
         stride, begin = torch.tensor(self.stride), torch.tensor(self.begin)
@@ -93,7 +102,7 @@ class Crop:
             [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, rows, strict=True)]
         )
 
-    def window(self, signal: Tensor, boxes: Tensor, corners: Tensor) -> Tensor:
+    def window(self, signal: Iterable[Tensor], boxes: Tensor, corners: Tensor) -> Tensor:
         """Crop a signal on the parts to the boxes, [B, C, h, w]."""
         (height, width), rows = self.field, (boxes[:, :2] - corners).tolist()
         return torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(signal, rows, strict=True)])

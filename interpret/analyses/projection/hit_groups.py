@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from interpret.analyses.projection.hits import Hits
 
 WHOLE_IMAGE_SHARE = 0.6
 """Above this share of the image, parts are not cropped: one forward pass of the whole image serves all its hits."""
+SMALL_SHARE = 0.1
+"""Below this share of the image, parts are cropped even if the whole image runs for other hits."""
 SIMILAR_HITS_SHARE = 0.75
 """Images run together if each has at least this share of the largest number of hits of an image."""
 IMAGES_TO_SORT = 128
@@ -35,20 +37,27 @@ class HitGroup:
         return np.concatenate(self.of_images)
 
 
-def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int) -> Iterator[HitGroup]:
+def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int, windowed: Collection[str] = ()) -> Iterator[HitGroup]:
     """Yield groups of hits in the order in which their images are read, regardless of which hits are already done.
 
     Args:
         hits: all hits.
         crops: layer to the part of an image that must run for its neurons.
         size: number of whole images per batch.
+        windowed: the layers whose signals need only windows of the maps of a whole image. Their hits run on it if
+            their parts are together larger than `WHOLE_IMAGE_SHARE` of it.
     """
     waiting: dict[int, list[int]] = defaultdict(list)
     pool: list[NDArray[np.int64]] = []
-    is_large = np.array([crops[name].share > WHOLE_IMAGE_SHARE for name in hits.layers])
+    share = np.array([crops[name].share for name in hits.layers])
+    shares = np.array([crops[name].share > SMALL_SHARE and name in windowed for name in hits.layers])
     item = -1
     for item, rows in hits.by_item():
-        large = is_large[hits.layer[rows]]
+        layers = hits.layer[rows]
+        large = share[layers] > WHOLE_IMAGE_SHARE
+        together = large | shares[layers]
+        if share[layers][together].sum() > WHOLE_IMAGE_SHARE:
+            large = together
         for row in rows[~large].tolist():
             index = int(hits.layer[row])
             waiting[index].append(row)
@@ -57,18 +66,25 @@ def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int) -> Iterator[HitG
         if large.any():
             pool.append(rows[large])
         if len(pool) == IMAGES_TO_SORT:
-            yield from (HitGroup(item, True, images) for images in _similar_batches(pool, size))
+            yield from (HitGroup(item, True, images) for images in _batches(pool, size, hits, windowed))
             pool = []
     for parts in waiting.values():
         yield HitGroup(item, False, list(np.array(parts)[:, None]))
-    yield from (HitGroup(item, True, images) for images in _similar_batches(pool, size))
+    yield from (HitGroup(item, True, images) for images in _batches(pool, size, hits, windowed))
 
 
-def _similar_batches(pool: list[NDArray[np.int64]], size: int) -> Iterator[list[NDArray[np.int64]]]:
-    """Yield batches of images with similar numbers of hits, since an image stays in its batch after its last hit."""
-    pool = sorted(pool, key=lambda rows: -len(rows))
-    while pool:
-        least = SIMILAR_HITS_SHARE * len(pool[0])
-        together = [rows for rows in pool[:size] if len(rows) >= least]
-        yield together
-        pool = pool[len(together) :]
+def _batches(
+    pool: list[NDArray[np.int64]], size: int, hits: Hits, windowed: Collection[str]
+) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield batches of images with similar numbers of hits whose signals need whole maps.
+
+    Such an image stays in its batch after its last hit.
+    """
+    whole = np.array([name not in windowed for name in hits.layers])
+    counts = [int(whole[hits.layer[rows]].sum()) for rows in pool]
+    order = sorted(range(len(pool)), key=lambda place: -counts[place])
+    while order:
+        least = SIMILAR_HITS_SHARE * counts[order[0]]
+        together = [place for place in order[:size] if counts[place] >= least]
+        yield [pool[place] for place in together]
+        order = order[len(together) :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,8 +23,10 @@ from interpret.analyses.projection.signals import (
     forward_under_rule,
     neuron_index,
     seed_signal,
+    signals_in_windows,
     signals_of_batch,
 )
+from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.parallel import images_at_once
@@ -103,14 +106,13 @@ def project_hits(
     settings = SignalSettings(rule, "activation", overlap, strict)
     first = first_images(images)
     remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
-    plan = [together for together in plan_hits(hits, crops, size) if remaining[together.rows].any()]
-    projected = len(hits.items) - sum(len(together.rows) for together in plan)
-    plan = plan[ranks().share(len(plan))]
-    total = projected + sum(len(together.rows) for together in plan)
-    with (
-        prepared(model, first, device, hits.layers) as run,
-        progress(total, f"projecting ({rule})", "hit", initial=projected) as bar,
-    ):
+    with prepared(model, first, device, hits.layers) as run, ExitStack() as opened:
+        windowed = _windowed(run, first[:1], hits.layers, settings)
+        plan = [together for together in plan_hits(hits, crops, size, windowed) if remaining[together.rows].any()]
+        projected = len(hits.items) - sum(len(together.rows) for together in plan)
+        plan = plan[ranks().share(len(plan))]
+        total = projected + sum(len(together.rows) for together in plan)
+        bar = opened.enter_context(progress(total, f"projecting ({rule})", "hit", initial=projected))
         try:
             for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run, workers)):
                 for batch in finished:
@@ -120,6 +122,12 @@ def project_hits(
         except _ValueMismatch as error:
             doubt = images.doubt(error.item)
             raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
+
+
+def _windowed(run: Execution, image: Tensor, names: list[str], settings: SignalSettings) -> set[str]:
+    """Return the layers whose signals need only windows of the maps of a whole image."""
+    _, outputs = forward_under_rule(run.module, run.place(image), names, settings)
+    return {name for name, output in outputs.items() if NeuronWindows.below(output) is not None}
 
 
 _Job = Callable[[nn.Module], list[HitBatch]]
@@ -198,14 +206,44 @@ def _run_whole(
     settings: SignalSettings,
     run: Execution,
 ) -> list[HitBatch]:
-    """Project hits on their whole images: one forward pass per image, one backward pass per hit."""
+    """Project hits on their whole images: one forward pass per image serves all its hits."""
     finished: list[HitBatch] = []
     inputs = torch.stack([image for image, _ in together])
-    layers = np.unique(hits.layer[np.concatenate([rows for _, rows in together])])
-    names = [hits.layers[index] for index in layers]
+    rows = np.concatenate([own for _, own in together])
+    places = np.repeat(np.arange(len(together)), [len(own) for _, own in together])
+    names = [hits.layers[index] for index in np.unique(hits.layer[rows])]
     x, outputs = forward_under_rule(module, run.place(inputs), names, settings)
-    for step in range(max(len(rows) for _, rows in together)):
-        members = [(place, rows[step]) for place, (_, rows) in enumerate(together) if step < len(rows)]
+    known: dict[Any, Any] = {}
+    left = np.zeros(len(rows), bool)
+    for name in names:
+        own = hits.layer[rows] == hits.layers.index(name)
+        graph = NeuronWindows.below(outputs[name], known)
+        if graph is None:
+            left |= own
+            continue
+        chosen, at = hits[rows[own]], torch.from_numpy(places[own])
+        positions, channels = torch.from_numpy(chosen.positions), torch.from_numpy(chosen.units)
+        signal, values = signals_in_windows(graph, outputs[name], at, channels, positions, settings, crops[name])
+        _check_values(name, chosen, values)
+        patches = _cut_patches(inputs, at, positions, crops[name])
+        finished.append(HitBatch(name, chosen.units, chosen.ranks, signal, patches))
+    others = [rows[left & (places == place)] for place in range(len(together))]
+    return finished + _run_autograd(x, inputs, outputs, others, hits, crops, settings)
+
+
+def _run_autograd(
+    x: Tensor,
+    inputs: Tensor,
+    outputs: Mapping[str, Tensor],
+    of_images: list[NDArray[np.int64]],
+    hits: Hits,
+    crops: Mapping[str, Crop],
+    settings: SignalSettings,
+) -> list[HitBatch]:
+    """Project hits by backward passes through all images of a batch, each for one hit per image."""
+    finished: list[HitBatch] = []
+    for step in range(max(map(len, of_images))):
+        members = [(place, rows[step]) for place, rows in enumerate(of_images) if step < len(rows)]
         places = torch.tensor([place for place, _ in members])
         chosen = hits[np.array([row for _, row in members])]
         used = [hits.layers[index] for index in np.unique(chosen.layer)]
@@ -222,12 +260,16 @@ def _run_whole(
         for name in used:
             one = chosen[rows_of[name]]
             _check_values(name, one, values_of[name])
-            boxes = crops[name].boxes(torch.from_numpy(one.positions))
-            at = places[torch.from_numpy(rows_of[name])]
-            origin = torch.zeros_like(boxes[:, :2])
-            windows = (crops[name].window(whole[at], boxes, origin) for whole in (signal, inputs))
+            positions, at = torch.from_numpy(one.positions), places[torch.from_numpy(rows_of[name])]
+            windows = (_cut_patches(whole, at, positions, crops[name]) for whole in (signal, inputs))
             finished.append(HitBatch(name, one.units, one.ranks, *windows))
     return finished
+
+
+def _cut_patches(whole: Tensor, rows: Tensor, positions: Tensor, crop: Crop) -> Tensor:
+    """Return the windows of neurons in the images at `rows`, or in signals of their size."""
+    boxes = crop.boxes(positions)
+    return crop.window((whole[row] for row in rows.tolist()), boxes, torch.zeros_like(boxes[:, :2]))
 
 
 class _ValueMismatch(InterpretError):  # noqa: N818

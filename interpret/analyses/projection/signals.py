@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from interpret.analyses.projection.crop import Crop
+from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import BackwardRule, Overlap, Rule
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
@@ -77,16 +79,50 @@ def signals_of_batch(
 
 
 def signals_of_image(
-    module: nn.Module, image: Tensor, layer: str, channels: Tensor, positions: Tensor, settings: SignalSettings
-) -> tuple[Tensor, Tensor]:
-    """Return the signals [B, C, H, W] of B neurons of one image [1, C, H, W], and their activations [B]."""
+    module: nn.Module,
+    image: Tensor,
+    layer: str,
+    channels: Tensor,
+    positions: Tensor,
+    settings: SignalSettings,
+    crop: Crop,
+    windowed: bool = False,
+) -> tuple[Tensor, Tensor] | None:
+    """Return the signals [B, C, h, w] of B neurons of one image [1, C, H, W] in their windows, and their activations.
+
+    With `windowed`, None where each neuron's backward pass would be that of the whole image.
+    """
     x, outputs = forward_under_rule(module, image, [layer], settings)
+    output, rows = outputs[layer], torch.zeros(len(channels), dtype=torch.long)
+    graph = NeuronWindows.below(output)
+    if graph is not None:
+        return signals_in_windows(graph, output, rows, channels, positions, settings, crop)
+    if windowed:
+        return None
     signals: list[Tensor] = []
     values: list[Tensor] = []
     for channel, position in zip(channels[:, None], positions[:, None], strict=True):
-        seed, value = seed_signal(
-            outputs[layer], neuron_index(outputs[layer], torch.tensor([0]), channel, position), settings
-        )
-        signals += torch.autograd.grad(outputs[layer], x, seed, retain_graph=True)
+        seed, value = seed_signal(output, neuron_index(output, torch.tensor([0]), channel, position), settings)
+        signals += torch.autograd.grad(output, x, seed, retain_graph=True)
         values.append(value)
-    return torch.cat(signals), torch.cat(values)
+    boxes = crop.boxes(positions)
+    return crop.window(torch.cat(signals), boxes, torch.zeros_like(boxes[:, :2])), torch.cat(values)
+
+
+def signals_in_windows(
+    graph: NeuronWindows,
+    output: Tensor,
+    rows: Tensor,
+    channels: Tensor,
+    positions: Tensor,
+    settings: SignalSettings,
+    crop: Crop,
+) -> tuple[Tensor, Tensor]:
+    """Return the signals [n, C, h, w] of neurons of the images at `rows`, in their windows, and their activations."""
+    values = output.detach()[neuron_index(output, rows, channels, positions)]
+    starts = values if settings.start == "activation" else torch.ones_like(values)
+    signals = []
+    for part in torch.arange(len(rows)).split(crop.windows_at_once):
+        windows = graph.signals(rows[part], channels[part], positions[part], starts[part])
+        signals.append(windows.within(crop.boxes(positions[part])[:, :2].numpy(), crop.field))
+    return torch.cat(signals), values

@@ -1,0 +1,462 @@
+"""Backward passes of many neurons at once, each on the windows of the maps that its signal can reach.
+
+One neuron's signal fills a small part of each map: through four convolutions of 3 × 3, at most 9 × 9 positions.
+Autograd passes whole maps back, one signal per image. Here the graph that it recorded is followed for many neurons of
+the same layer, of one image or of several, with the window of each neuron cut from its maps.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.grad import conv2d_input
+
+from interpret.backprop.windowed_convolution import pair
+from interpret.network.torch_internals import node_shape, saved
+
+Pair = tuple[int, int]
+
+FEW_CHANNELS = 4
+"""Up to this many channels of the input, a transposed convolution runs as a matrix product."""
+
+HOOKED = "interpret: hooked"
+"""Key in the metadata of nodes of autograd's graph at which the network itself has put a hook."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Signals of n neurons, each in a window of a map; zero outside of it."""
+
+    values: Tensor
+    """[n, C, h, w]"""
+    corners: NDArray[np.int64]
+    """[n, 2] top and left of each window, which lies in the map."""
+    shared: bool = False
+    """Whether another branch of the graph reads `values`, too, so that they must not be changed."""
+
+    @property
+    def size(self) -> Pair:
+        height, width = self.values.shape[2:]
+        return height, width
+
+    def within(self, corners: NDArray[np.int64], size: Pair) -> Tensor:
+        """Return the signals in other windows of the map, [n, C, h, w]."""
+        if self.size == size and (self.corners == corners).all():
+            return self.values
+        return _shifted(self.values, corners - self.corners, size)
+
+
+Step = Callable[[Windows, Tensor], list[Windows]]
+"""Passes signals back through an operation, of the images at `rows` [n], to each of its operands."""
+
+
+class NeuronWindows:
+    """The graph of autograd below a layer, for the signals of single neurons.
+
+    >>> from torch import nn
+    >>> network = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 4, 3)).requires_grad_(False)
+    >>> x = torch.rand(5, 1, 12, 12, requires_grad=True)
+    >>> graph = NeuronWindows.below(network(x))
+    >>> rows, channels, ones = torch.tensor([0, 4, 4]), torch.tensor([3, 0, 2]), torch.ones(3)
+    >>> found = graph.signals(rows, channels, torch.tensor([[0, 0], [4, 5], [9, 9]]), ones)
+    >>> found.values.shape, found.corners.tolist()
+    (torch.Size([3, 1, 5, 5]), [[0, 0], [3, 4], [7, 7]])
+    """
+
+    def __init__(self, node: Any, steps: Sequence[tuple[Any, Step]]) -> None:
+        self._shape = node_shape(node)
+        self._steps = steps
+
+    @classmethod
+    @torch.no_grad()
+    def below(cls, output: Tensor, known: dict[Any, Step | None] | None = None) -> NeuronWindows | None:
+        """Return the graph below a layer's output; None where this module does not know one of its operations.
+
+        Args:
+            output: the layer's output [B, C, H, W], made by a forward pass that autograd recorded.
+            known: what other calls for the same forward pass found; the same dictionary for all of them saves work.
+        """
+        node = output.grad_fn
+        if output.dim() != 4 or output.device.type != "cpu" or node is None:
+            return None  # elsewhere, the many small operations cost more than they save
+        known = {} if known is None else known
+        steps = []
+        for one in _in_order(node):
+            if _is_leaf(one):
+                continue
+            if one not in known:
+                make = _STEPS.get(type(one).__name__)
+                plain = make is not None and len(node_shape(one)) == 4 and HOOKED not in one.metadata
+                known[one] = make(one) if make is not None and plain else None
+            step = known[one]
+            if step is None:
+                return None
+            steps.append((one, step))
+        return cls(node, steps)
+
+    @torch.no_grad()
+    def signals(self, rows: Tensor, channels: Tensor, positions: Tensor, start: Tensor) -> Windows:
+        """Return the signals of n neurons at the input.
+
+        Args:
+            rows: [n] their images in the batch.
+            channels, positions: [n] and [n, 2] where they are in the layer's output.
+            start: [n] the signal at each of them.
+        """
+        values = start.new_zeros(len(rows), self._shape[1], 1, 1)
+        values[torch.arange(len(rows)), channels, 0, 0] = start
+        waiting: dict[Any, list[Windows]] = defaultdict(list)
+        waiting[self._steps[0][0]] = [Windows(values, positions.numpy())]
+        for node, step in self._steps:
+            windows = _sum(waiting.pop(node), _size(node))
+            for (below, _), part in zip(_operands(node), step(windows, rows), strict=True):
+                waiting[below].append(part)
+        (leaf,) = waiting
+        return _sum(waiting[leaf], _size(leaf))
+
+
+def _in_order(node: Any) -> list[Any]:
+    """Return a node and all below it, each before those that its signal goes to."""
+    order: list[Any] = []
+    seen: set[Any] = set()
+    stack = [(node, False)]
+    while stack:
+        one, finished = stack.pop()
+        if finished:
+            order.append(one)
+        elif one not in seen:
+            seen.add(one)
+            stack.append((one, True))
+            stack += [(below, False) for below, _ in _operands(one)]
+    return order[::-1]
+
+
+def _operands(node: Any) -> list[tuple[Any, int]]:
+    """Return the nodes that made the operands which carry the signal."""
+    return [(below, place) for below, place in node.next_functions if below is not None]
+
+
+def _is_leaf(node: Any) -> bool:
+    return not node.next_functions
+
+
+def _size(node: Any) -> Pair:
+    height, width = node_shape(node)[2:]
+    return height, width
+
+
+# ---- windows -----------------------------------------------------------------------------------------------------
+
+
+def _cut(
+    maps: Tensor, rows: Tensor, corners: NDArray[np.int64], size: Pair, minus: NDArray[np.int64] | None = None
+) -> Tensor:
+    """Return the windows of a size in the maps [B, C, H, W] of images, less a number for each, [n, C, h, w]."""
+    by_position = maps.permute(0, 2, 3, 1)
+    height, width = size
+    found = by_position.new_empty(len(rows), height, width, maps.shape[1])
+    places = zip(found, rows.tolist(), corners.tolist(), strict=True)
+    for n, (own, row, (y, x)) in enumerate(places):
+        part = by_position[row, y : y + height, x : x + width]
+        torch.sub(part, int(minus[n]), out=own) if minus is not None else own.copy_(part)
+    return found.permute(0, 3, 1, 2)
+
+
+def _into_map(values: Tensor, corners: NDArray[np.int64], whole: Pair) -> Windows:
+    """Return windows that may reach beyond the map as windows inside it, without what lies outside."""
+    size = (min(values.shape[2], whole[0]), min(values.shape[3], whole[1]))
+    inside = np.clip(corners, 0, np.subtract(whole, size))
+    if size != tuple(values.shape[2:]):
+        return Windows(_shifted(values, inside - corners, size), inside)
+    moved = np.flatnonzero((inside != corners).any(1))
+    if len(moved) > len(corners) / 2:
+        return Windows(_shifted(values, inside - corners, size), inside)
+    if len(moved):
+        at = torch.from_numpy(moved)
+        values[at] = _shifted(values[at], (inside - corners)[moved], size)
+    return Windows(values, inside)
+
+
+def _shifted(values: Tensor, by: NDArray[np.int64], size: Pair) -> Tensor:
+    """Return windows that begin `by` [n, 2] further into `values`, with zeros where these end."""
+    count, channels, *have = values.shape
+    found = values.new_zeros(count, *size, channels).permute(0, 3, 1, 2)
+    for n, (y, x) in enumerate(by.tolist()):
+        top, left = max(-y, 0), max(-x, 0)
+        bottom, right = max(0, min(y + size[0], have[0])), max(0, min(x + size[1], have[1]))
+        part = values[n, :, max(y, 0) : bottom, max(x, 0) : right]
+        found[n, :, top : top + part.shape[1], left : left + part.shape[2]] = part
+    return found
+
+
+def _sum(parts: Sequence[Windows], whole: Pair) -> Windows:
+    """Add signals that reach the same map, in windows that hold all of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    first = np.minimum.reduce([part.corners for part in parts])
+    last = np.maximum.reduce([part.corners + part.size for part in parts])
+    height, width = (last - first).max(0).tolist()
+    corners = np.minimum(first, np.subtract(whole, (height, width)))
+    fitting = [part for part in parts if part.size == (height, width) and (part.corners == corners).all()]
+    base = next((part for part in fitting if not part.shared), None)
+    count, channels = parts[0].values.shape[:2]
+    if base is None:
+        values = parts[0].values.new_zeros(count, height, width, channels).permute(0, 3, 1, 2)
+    else:
+        values = base.values
+    for part in parts:
+        if part is not base:
+            _add(values, part, part.corners - corners)
+    return Windows(values, corners)
+
+
+def _add(values: Tensor, part: Windows, by: NDArray[np.int64]) -> None:
+    """Add windows into larger ones, in which they begin at `by` [n, 2]."""
+    height, width = part.size
+    if (by == by[0]).all():
+        y, x = by[0].tolist()
+        values[:, :, y : y + height, x : x + width] += part.values
+        return
+    for one, own, (y, x) in zip(values, part.values, by.tolist(), strict=True):
+        one[:, y : y + height, x : x + width] += own
+
+
+# ---- operations --------------------------------------------------------------------------------------------------
+
+
+def _pass(_node: Any) -> Step:
+    return lambda windows, _rows: [windows]
+
+
+def _add_up(node: Any) -> Step | None:
+    shapes = [node_shape(below) for below, _ in _operands(node)]
+    if saved(node, "alpha") != 1 or any(shape != node_shape(node) for shape in shapes):
+        return None
+
+    def step(windows: Windows, _rows: Tensor) -> list[Windows]:
+        return [Windows(windows.values, windows.corners, windows.shared or len(shapes) > 1)] * len(shapes)
+
+    return step
+
+
+def _cat(node: Any) -> Step | None:
+    if saved(node, "dim") not in (1, 2**64 - 3) or len(_operands(node)) != len(node.next_functions):
+        return None
+    channels = [node_shape(below)[1] for below, _ in _operands(node)]
+
+    # slices of one tensor, which are not dense
+    return lambda windows, _rows: [
+        Windows(part, windows.corners, shared=True) for part in windows.values.split(channels, 1)
+    ]
+
+
+def _rectify(node: Any) -> Step:
+    (slope,) = node.saved_tensors
+
+    def step(windows: Windows, rows: Tensor) -> list[Windows]:
+        values = windows.values.clamp(min=0) if windows.shared else windows.values.clamp_(min=0)
+        if slope is not None:
+            values = values.mul_(_cut(slope, rows, windows.corners, windows.size))
+        return [Windows(values, windows.corners)]
+
+    return step
+
+
+def _relu(node: Any) -> Step:
+    result = saved(node, "result")
+
+    def step(windows: Windows, rows: Tensor) -> list[Windows]:
+        positive = _cut(result, rows, windows.corners, windows.size) > 0
+        return [Windows(windows.values * positive, windows.corners)]
+
+    return step
+
+
+def _normalise(node: Any) -> Step | None:
+    if saved(node, "training"):
+        return None
+    scale = (saved(node, "running_var") + saved(node, "eps")).rsqrt()
+    weight = saved(node, "weight")
+    scale = (scale if weight is None else scale * weight).reshape(1, -1, 1, 1)
+    return lambda windows, _rows: [_times(windows, scale)]
+
+
+def _times(windows: Windows, factor: Tensor) -> Windows:
+    values = windows.values * factor if windows.shared else windows.values.mul_(factor)
+    return Windows(values, windows.corners)
+
+
+def _multiply(node: Any) -> Step | None:
+    """The product with a constant, such as a gate that a rule holds constant."""
+    operands = _operands(node)
+    if len(operands) != 1 or node_shape(operands[0][0]) != node_shape(node):
+        return None
+    factor = saved(node, "other" if node.next_functions[0][0] is not None else "self")
+    size = _size(node)
+    if factor.dim() not in (0, 4) or (factor.dim() == 4 and tuple(factor.shape[2:]) not in ((1, 1), size)):
+        return None
+
+    def step(windows: Windows, rows: Tensor) -> list[Windows]:
+        if factor.dim() == 0:
+            return [_times(windows, factor)]
+        rows = rows if len(factor) > 1 else torch.zeros_like(rows)
+        if tuple(factor.shape[2:]) == (1, 1):
+            return [_times(windows, factor[rows])]
+        return [_times(windows, _cut(factor, rows, windows.corners, windows.size))]
+
+    return step
+
+
+def _convolve(node: Any) -> Step | None:
+    if saved(node, "transposed"):
+        return None
+    return _convolution(node, saved(node, "weight"), *(saved(node, name) for name in _CONVOLUTION_SETTINGS))
+
+
+def _convolve_own(node: Any) -> Step | None:
+    return _convolution(node, node.saved_tensors[0], node.stride, node.padding, node.dilation, node.groups)
+
+
+_CONVOLUTION_SETTINGS = ("stride", "padding", "dilation", "groups")
+
+
+def _convolution(
+    node: Any, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> Step | None:
+    if len(_operands(node)) != 1 or node.next_functions[0][0] is None:
+        return None  # the weights carry a signal
+    _, channels, *whole = node_shape(_operands(node)[0][0])
+    stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    plain = groups == 1 and dilation == (1, 1)
+    by_position = plain and tuple(weight.shape[2:]) == stride == (1, 1) and padding == (0, 0)
+
+    def step(windows: Windows, _rows: Tensor) -> list[Windows]:
+        values = windows.values
+        if by_position:
+            return [Windows(F.conv2d(values, turned), windows.corners)]
+        if windows.size == _size(node):
+            below = [len(values), channels, *whole]
+            found = conv2d_input(below, weight, values, stride, padding, dilation, groups)
+            return [Windows(found, np.zeros_like(windows.corners))]
+        if plain and channels <= FEW_CHANNELS:
+            found = _transposed_to_few(values, weight, stride)
+        else:
+            found = F.conv_transpose2d(values, weight, stride=stride, groups=groups, dilation=dilation)
+        return [_into_map(found, windows.corners * stride - padding, (whole[0], whole[1]))]
+
+    return step
+
+
+def _transposed_to_few(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
+    """Return a transposed convolution to few channels: one matrix product for all taps of the kernel, then their sum.
+
+    Kernels for convolutions compute many channels of a position at once, and leave most of a vector idle here.
+    """
+    count, channels, height, width = values.shape
+    few, *kernel = weight.shape[1:]
+    by_tap = weight.permute(2, 3, 1, 0).reshape(-1, channels)
+    products = torch.matmul(by_tap, values.permute(0, 2, 3, 1).reshape(count, -1, channels).transpose(1, 2))
+    products = products.reshape(count, *kernel, few, height, width)
+    size = [(n - 1) * s + k for n, s, k in zip((height, width), stride, kernel, strict=True)]
+    found = values.new_zeros(count, few, *size)
+    for y in range(kernel[0]):
+        for x in range(kernel[1]):
+            rows, columns = slice(y, y + stride[0] * height, stride[0]), slice(x, x + stride[1] * width, stride[1])
+            found[:, :, rows, columns] += products[:, y, x]
+    return found
+
+
+def _pooling(node: Any) -> tuple[Pair, Pair, Pair]:
+    """Return the kernel, the stride and the padding of a pool; the stride is kept empty where it is the kernel."""
+    kernel = pair(saved(node, "kernel_size"))
+    return kernel, pair(saved(node, "stride") or kernel), pair(saved(node, "padding"))
+
+
+def _average_pool(node: Any) -> Step | None:
+    kernel, stride, padding = _pooling(node)
+    whole = _size(_operands(node)[0][0])
+    last = np.multiply(np.subtract(_size(node), 1), stride) + kernel
+    if (last > np.add(whole, np.multiply(2, padding))).any() or (
+        padding != (0, 0) and not saved(node, "count_include_pad")
+    ):
+        return None  # the windows at the border average fewer positions
+    share = 1 / (saved(node, "divisor_override") or kernel[0] * kernel[1])
+
+    def step(windows: Windows, _rows: Tensor) -> list[Windows]:
+        values, (height, width) = windows.values * share, windows.size
+        size = [(n - 1) * s + k for n, s, k in zip(windows.size, stride, kernel, strict=True)]
+        found = values.new_zeros(len(values), *size, values.shape[1]).permute(0, 3, 1, 2)
+        for y in range(kernel[0]):
+            for x in range(kernel[1]):
+                found[:, :, y : y + stride[0] * height : stride[0], x : x + stride[1] * width : stride[1]] += values
+        return [_into_map(found, windows.corners * stride - padding, whole)]
+
+    return step
+
+
+def _max_pool(node: Any) -> Step | None:
+    kernel, stride, padding = _pooling(node)
+    dilation = pair(saved(node, "dilation"))
+    indices, whole = saved(node, "result1"), _size(_operands(node)[0][0])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    switches: dict[int, Tensor] = {}
+    """By the width of the windows, and the line of each switch under 0."""
+
+    def step(windows: Windows, rows: Tensor) -> list[Windows]:
+        size = _limited([(n - 1) * s + r for n, s, r in zip(windows.size, stride, reach, strict=True)], whole)
+        corners = np.clip(windows.corners * stride - padding, 0, np.subtract(whole, size))
+        if size[1] not in switches:
+            # the index y·W + x of the map, as y·w + x in a window of the width w
+            lines = switches.get(0)
+            lines = indices.div(whole[1], rounding_mode="floor") if lines is None else lines
+            switches.clear()  # other widths are those of other layers
+            switches.update({0: lines, size[1]: torch.add(indices, lines, alpha=size[1] - whole[1])})
+        local = _cut(switches[size[1]], rows, windows.corners, windows.size, minus=corners @ [size[1], 1])
+        below = windows.values.new_empty(len(rows), *size, windows.values.shape[1]).permute(0, 3, 1, 2)  # its shape
+        values = torch.ops.aten.max_pool2d_with_indices_backward(
+            windows.values.contiguous(memory_format=torch.channels_last),
+            below,
+            _kernel_between(size, windows.size),
+            [1, 1],
+            [0, 0],
+            [1, 1],
+            False,
+            local,
+        )
+        return [Windows(values, corners)]
+
+    return step
+
+
+def _kernel_between(size: Pair, pooled: Pair) -> list[int]:
+    """Return a kernel by which a map would be pooled to a size; the operator checks that, and uses the switches."""
+    return [size[0] - pooled[0] + 1, size[1] - pooled[1] + 1]
+
+
+def _limited(size: Sequence[int], whole: Pair) -> Pair:
+    return min(size[0], whole[0]), min(size[1], whole[1])
+
+
+_STEPS: dict[str, Callable[[Any], Step | None]] = {
+    "CloneBackward0": _pass,
+    "AddBackward0": _add_up,
+    "CatBackward0": _cat,
+    "_RectifyBackward": _rectify,
+    "ReluBackward0": _relu,
+    "NativeBatchNormBackward0": _normalise,
+    "ConvolutionBackward0": _convolve,
+    "_ConvolutionBackward": _convolve_own,
+    "MulBackward0": _multiply,
+    "AvgPool2DBackward0": _average_pool,
+    "MaxPool2DWithIndicesBackward0": _max_pool,
+}
