@@ -18,6 +18,10 @@ FADING = 0.3
 LARGEST_JITTER = 16
 SMALLEST_TURNED = 24
 """Smaller images are only moved by whole pixels: turning and scaling would blur them."""
+LARGE = 96
+"""Images of at least this side are scaled and turned further, without which they hold more fine detail than shape."""
+LEFT = 0.5
+"""The share of scaling and turning that is left at the end, so that no fine pattern comes up in the last steps."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Robustness:
     >>> Robustness.for_size(15)
     Robustness(jitter=1, scale=0.0, rotation=0.0, padding=1)
     >>> Robustness.for_size(224)
-    Robustness(jitter=14, scale=0.1, rotation=8.0, padding=16)
+    Robustness(jitter=14, scale=0.25, rotation=12.0, padding=16)
 
     Source: Mordvintsev, Olah & Tyka, "Inceptionism", 2015 (jitter); Olah et al. 2017.
     """
@@ -55,10 +59,13 @@ class Robustness:
     @classmethod
     def for_size(cls, side: int) -> Robustness:
         """Return what suits images of a shorter side in pixels."""
-        jitter = min(LARGEST_JITTER, side // 12) if side < SMALLEST_TURNED else min(LARGEST_JITTER, side // 16)
         if side < SMALLEST_TURNED:
-            return cls(jitter=jitter, padding=jitter)
-        return cls(jitter=jitter, scale=0.1, rotation=8.0, padding=jitter + max(1, side // 96))
+            return cls(jitter=side // 12, padding=side // 12)
+        jitter = min(LARGEST_JITTER, side // 16)
+        padding = jitter + max(1, side // 96)
+        if side < LARGE:
+            return cls(jitter, scale=0.1, rotation=8.0, padding=padding)
+        return cls(jitter, scale=0.25, rotation=12.0, padding=padding)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -67,7 +74,7 @@ class Robustness:
 
     def strength(self, progress: float) -> float:
         """Return how strong movements are after this share of the steps: less towards the end, for a sharp image."""
-        return min(1.0, (1 - progress) / FADING)
+        return max(LEFT if self.scale or self.rotation else 0.0, min(1.0, (1 - progress) / FADING))
 
     def move(self, canvases: Tensor, generators: Sequence[torch.Generator], strength: float = 1.0) -> Tensor:
         """Return each canvas [n, C, h + 2p, w + 2p] as the image [h, w] that the network sees in this step.
