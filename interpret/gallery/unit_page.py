@@ -14,6 +14,7 @@ from interpret.gallery.drawings import Histogram, draw_histogram
 from interpret.gallery.hits import Hit, hits_of
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
+from interpret.gallery.optimised import Optimised
 from interpret.gallery.range_examples import Group, range_groups
 from interpret.gallery.related_units import Relation, relations_of
 from interpret.gallery.unit_results import Curve, Occluded, Strip
@@ -70,6 +71,7 @@ class UnitPage:
     filter: tuple[Picture, str] | None
     """The layer's filters, and the part of them that is the unit's own, as a viewBox."""
     curves: list[Curve]
+    optimised: list[Optimised]
     strip: Strip | None
     occlusion: Occluded | None
     record: dict[str, Any]
@@ -105,6 +107,7 @@ def read_unit(network: NetworkPage, layer: LayerPage, unit: int) -> UnitPage:
         relations=relations_of(network, layer, unit),
         filter=layer.filter_of(unit),
         curves=results.curves(layer.name, unit),
+        optimised=results.optimised(layer.name, unit, network.context or not layer.whole),
         strip=results.strip(layer.name, unit) if network.context or not layer.whole else None,
         occlusion=results.occluded(layer.name, unit) if network.context else None,
         record=citation.record(network, layer, unit, hits),

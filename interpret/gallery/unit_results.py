@@ -1,4 +1,4 @@
-"""Other results of a study for single layers and units: invariance, evolution during training, occlusion."""
+"""Other results of a study for single layers and units: invariance, evolution during training, occlusion, synthesis."""
 
 from __future__ import annotations
 
@@ -6,22 +6,18 @@ import math
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from interpret.figures.pictures import signals_as_pictures
-from interpret.figures.tile_grid import TileGrid
 from interpret.gallery.drawings import CurveDrawing, draw_curves
+from interpret.gallery.optimised import Optimised, optimised_of, read_optimised
+from interpret.gallery.tiles import side_by_side
 from interpret.study.reader import StudyReader
 from interpret.support.files import layer_path
 
-STRIP_TILE = 64
-"""Side in pixels of a tile in a strip, as in sprites."""
-STRIP_GAP = 2
 OCCLUDED_TILE = 160
 
 
@@ -74,6 +70,7 @@ class UnitResults:
                 self._evolutions.append((name, found))
             else:
                 self._occlusions.append((name, found))
+        self._optimised = read_optimised(study)
         areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for probe in self._probes:
             for layer, of_units in probe.unit_areas.items():
@@ -118,12 +115,14 @@ class UnitResults:
                 continue
             patches = evolution.patches[layer][places[0]]
             projections = signals_as_pictures(evolution.projections[layer][places[0]], evolution.channels)
-            picture = _side_by_side(np.stack([patches, projections]))
-            file = BytesIO()
-            picture.save(file, "PNG")
+            picture, size = side_by_side(np.stack([patches, projections]))
             path = f"evolution/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
-            return Strip(path, file.getvalue(), *picture.size, evolution.epochs.tolist())
+            return Strip(path, picture, *size, evolution.epochs.tolist())
         return None
+
+    def optimised(self, layer: str, unit: int, with_natural: bool) -> list[Optimised]:
+        """Return a unit's optimised images."""
+        return optimised_of(self._optimised, layer, unit, with_natural)
 
     def occluded(self, layer: str, unit: int) -> Occluded | None:
         """Return the occlusion maps of a unit, or None where no occlusion contains the unit."""
@@ -136,12 +135,10 @@ class UnitResults:
             tiles = np.stack(
                 [np.stack([occlusion.pictures[row], _map_of_sums(occlusion, row)]) for row in rows.tolist()]
             )
-            picture = _side_by_side(tiles.reshape(1, -1, *tiles.shape[2:]), OCCLUDED_TILE)
-            file = BytesIO()
-            picture.save(file, "PNG")
+            picture, size = side_by_side(tiles.reshape(1, -1, *tiles.shape[2:]), OCCLUDED_TILE)
             path = f"occlusion/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
             height, width = occlusion.size
-            return Occluded(path, file.getvalue(), *picture.size, f"{height} × {width}")
+            return Occluded(path, picture, *size, f"{height} × {width}")
         return None
 
 
@@ -164,14 +161,3 @@ def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
     rows = np.clip(np.arange(height) - top, 0, len(cells) - 1)
     columns = np.clip(np.arange(width) - left, 0, cells.shape[1] - 1)
     return cells[rows][:, columns]
-
-
-def _side_by_side(tiles: NDArray[np.uint8], side: int = STRIP_TILE) -> Image.Image:
-    """Return tiles [rows, columns, h, w, 3] as one picture; small tiles are magnified by a whole factor."""
-    rows, columns, height, width, _ = tiles.shape
-    longer = max(height, width)
-    scale = max(1, side // longer) * min(1.0, side / longer)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    method = Image.Resampling.NEAREST if longer <= side else Image.Resampling.BOX
-    resized = [np.asarray(Image.fromarray(tile).resize(size, method)) for tile in tiles.reshape(-1, *tiles.shape[2:])]
-    return Image.fromarray(TileGrid(rows, columns, size[1], size[0], STRIP_GAP).join(np.stack(resized)))

@@ -246,7 +246,7 @@ class _Writer:
             unit = read_unit(self.network, layer, index)
             for column in unit.columns:
                 self._picture(column.sprite)
-            for drawn in (unit.strip, unit.occlusion):
+            for drawn in (*unit.optimised, unit.strip, unit.occlusion):
                 if drawn is not None:
                     self._bytes(drawn.path, drawn.picture)
             text = template.render(root="../../", layer=layer, unit=unit, own=own)
