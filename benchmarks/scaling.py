@@ -313,8 +313,8 @@ def saturation(costs: Costs) -> list[str]:
         f"**Labels in the state.** Each image that was read adds {costs.state_per_image:.0f} bytes to what is saved "
         f"once a minute. From {compact(int(save_limit))} images on, saving takes more than a tenth of the time.",
         f"**Names in memory.** Each rank holds {costs.list_bytes_per_image:.0f} bytes for each image of the folder. "
-        f"From {compact(int(name_limit))} images on, that is more than 16 GB a rank: cut the data into parts, "
-        "mine each as a study of its own, and join them with `interpret merge`.",
+        f"From {compact(int(name_limit))} images on, that is more than 16 GB a rank, also where each mines a part for "
+        "`interpret merge`: use fewer ranks a machine.",
         f"**Listing.** Every rank lists the whole folder, which is not shared: from {most_ranks:,.0f} ranks with a GPU "
         "on, listing takes as long as mining.",
         f"**Merging.** A step sends and merges {storage(costs.state)} in {duration(step)}. The tree of 1,024 ranks has "
