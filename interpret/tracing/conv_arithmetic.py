@@ -65,7 +65,8 @@ def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
         return text, (size - 1) * stride - 2 * padding + span + more
     padding = getattr(layer, "padding", 0)
     if padding == "same":  # one more on one side if the total is odd
-        before, spelled_padding = span - 1, str(span - 1)
+        before = max((math.ceil(size / stride) - 1) * stride + span - size, 0)
+        spelled_padding = str(before)
     else:
         one_side = 0 if padding == "valid" else _at(padding, axis)
         before, spelled_padding = 2 * one_side, f"2·{one_side}"

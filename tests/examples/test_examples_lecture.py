@@ -17,6 +17,8 @@ from PIL import Image
 from scipy.signal import convolve2d, correlate2d
 from torch import nn
 
+import interpret
+from helpers.packages import needs
 from helpers.scripts import EXAMPLES, load_script
 
 SCRIPTS = EXAMPLES / "lecture"
@@ -198,6 +200,22 @@ def test_the_detector_slides_over_all_places(tmp_path: Path, capsys: pytest.Capt
     middle = slice(width * 2 // 5, width * 3 // 5)
     upper = slice(0, len(frames[0]) // 2)
     assert (frames[0][upper, middle] == frames[2][upper, middle]).all()
+
+
+@pytest.mark.slow
+@needs("keras")
+def test_pytorch_and_keras_have_the_same_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, found, printed = run("cnns_in_pytorch_and_keras", tmp_path, capsys)
+    assert found["difference"] < 1e-6 and found["accuracy"] > 0.96
+    assert printed.count("the same\n") == len(module.PAIRS) and "different" not in printed
+    assert found["keras"]["conv2"].macs == 50 * 20 * 5 * 5 * 8 * 8 and found["keras"].params == found["torch"].params
+    # a kernel's and a matrix's elements are where the script says
+    shipped = interpret.load("lenet").module
+    twin = module.with_weights_of(shipped, module.build_in_keras())
+    kernel = twin.get_layer("conv2").kernel.value
+    assert kernel[3, 1, 7, 40] == shipped.conv2.weight[40, 7, 3, 1]
+    matrix = twin.get_layer("fc1").kernel.value
+    assert matrix[(2 * 4 + 3) * 50 + 9, 5] == shipped.fc1.weight[5, (9 * 4 + 2) * 4 + 3]
 
 
 @pytest.mark.slow

@@ -149,6 +149,13 @@ def test_a_layer_gives_what_keras_gives(keras: Any, name: str) -> None:
     assert sum(one.numel() for one in tensors) == model.count_params()
 
 
+def test_the_size_of_a_strided_layer_follows_from_its_padding(keras: Any) -> None:
+    conv = keras.layers.Conv2D(6, 5, 2, padding="same", name="conv")
+    network = interpret.load(keras.Sequential([keras.Input((28, 27, 1)), conv]))
+    summary = interpret.summarise(network)
+    assert "(28 − 5 + 3)/2 + 1 = 14; (27 − 5 + 4)/2 + 1 = 14" in summary and "5 × 5" in summary
+
+
 def branches(keras: Any) -> Any:
     """Return a model with a shared layer, a nested model, arithmetic and two outputs."""
     layers = keras.layers
