@@ -31,6 +31,8 @@ class Progress:
         self.done = initial
         self._began = self._logged = time.monotonic()
         first = os.environ.get("RANK", "0") == "0"  # torchrun's processes share a terminal
+        self._speaks = first or not self.bars
+        """Whether lines are logged: as JSON, which names the rank, by all processes."""
         # disable=None: tqdm checks whether the stream is a terminal
         self._bar: tqdm[Any] = tqdm(
             total=total,
@@ -55,7 +57,7 @@ class Progress:
         self.done += count
         self._bar.update(count)
         now = time.monotonic()
-        if self._bar.disable and now - self._logged >= LOG_EVERY:
+        if self._bar.disable and self._speaks and now - self._logged >= LOG_EVERY:
             self._logged = now
             self._log(now - self._began)
 

@@ -18,6 +18,7 @@ from interpret.analyses.mining import miner as miner_module
 from interpret.analyses.mining import on_device
 from interpret.analyses.mining.batch_maxima import BatchMaxima
 from interpret.analyses.mining.miner import Miner
+from interpret.cli.subjects import find_device
 from interpret.execution.parallel import torch_threads
 from interpret.images.opening import open_images
 from interpret.support.errors import InterpretError
@@ -158,6 +159,13 @@ def test_a_value_that_is_not_finite_is_named_as_on_the_host(value: float, monkey
             miner.result()
         said.append(str(error.value))
     assert said[0] == said[1] and f"layer '2' gives {value} in unit 3 on image 3" in said[0]
+
+
+def test_the_command_uses_a_gpu_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, found in ((True, "cuda"), (False, None)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch, "zeros", lambda *_, device: device)  # asks whether the device works
+        assert find_device(None) == found
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -12,6 +12,7 @@ import pytest
 from helpers.commands import command
 from helpers.files import noise
 from interpret.study.timings import TIMINGS, read_timings
+from interpret.support import progress as progress_module
 from interpret.support.progress import Progress
 
 
@@ -33,7 +34,7 @@ def test_verbose_says_what_is_done(
     out, err = capsys.readouterr()
     assert out.startswith("Mined 20 units of 1 layer")
     said = [re.sub(r"^\d\d:\d\d:\d\d ", "", line) for line in err.splitlines()]
-    assert any(re.fullmatch(r"mining: 5 img in [\d.]+ s, [\d,.]+ img/s", line) for line in said)
+    assert any(re.fullmatch(r"mining: 5 img in [\d.]+ m?s, [\d,.]+ img/s", line) for line in said)
     assert "lenet runs on cpu, channels_last" in said and any(line.startswith("skipped 'broken.png'") for line in said)
     assert len(said) > 8
 
@@ -49,6 +50,19 @@ def test_without_verbose_only_results_are_said(
     command(monkeypatch, "mine", "lenet", pictures, "--study", study, "--layers", "conv1", "--workers", 0)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("lenet: ") and lines[1].startswith("1 of 6 files could not be read")
+
+
+def test_without_a_terminal_a_line_says_how_far_it_is(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here after every batch, instead of every minute."""
+    monkeypatch.setattr(progress_module, "LOG_EVERY", 0.0)
+    own = ["--layers", "conv1", "--workers", 0, "--batch-size", 2, "--crops", "center"]
+    command(monkeypatch, "mine", "lenet", pictures, "--study", tmp_path / "study", *own)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mining: ")]
+    assert len(lines) >= 2
+    for line in lines:
+        assert re.fullmatch(r"mining: \d of 6 img, [\d.,]+ img/s, [\d.]+.(ms|s) left", line), line
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -56,8 +56,8 @@ def test_as_text(study: Path) -> None:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     assert "skipped 4 files, as it is no image of a known format: a.png, b.png, c.png …" in lines
     assert "mined 1 layer, 20 units" in lines and "projected, guided all mined layers" in lines
-    assert any(re.fullmatch(r"mining [\d.]+ s done cpu, \d+ threads?, batches of 4", line) for line in lines)
-    assert any(re.fullmatch(r"projecting \(guided\) [\d.]+ s 120 hit [\d,.]+ hit/s", line) for line in lines)
+    assert any(re.fullmatch(r"mining [\d.]+ m?s done cpu, \d+ threads?, batches of 4", line) for line in lines)
+    assert any(re.fullmatch(r"projecting \(guided\) [\d.]+ m?s 120 hit [\d,.]+ hit/s", line) for line in lines)
 
 
 def test_damage_is_named(study: Path, tmp_path: Path) -> None:

@@ -90,6 +90,23 @@ def test_of_the_processes_of_torchrun_the_first_shows_a_bar(monkeypatch: pytest.
     assert progress(2, "mining")._bar.disable
 
 
+def test_of_the_processes_of_torchrun_the_first_logs_lines(
+    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As JSON, all of them do."""
+    caplog.set_level(logging.INFO, "interpret.progress")
+    said = {}
+    for rank, bars in (("0", True), ("1", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(Progress, "bars", bars)
+        caplog.clear()
+        with progress(100, "mining", "img") as bar:
+            clock.now += 61
+            bar.update(10)
+        said[rank, bars] = sum(record.name == "interpret.progress" for record in caplog.records)
+    assert said == {("0", True): 1, ("1", True): 0, ("1", False): 1}
+
+
 def test_steps_are_recorded_without_what_was_done_before(clock: Clock) -> None:
     with recording() as work:
         with progress(10, "mining", "img", initial=4) as bar:
