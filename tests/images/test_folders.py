@@ -216,8 +216,7 @@ def test_names_that_are_not_utf8_pass_from_mining_to_the_report(tmp_path, monkey
     assert info["data"]["name"] == r"d\xe9j\xe0" and list(info["data"]["skipped"]) == [r"wald/t\xff.png"]
     assert info["data"]["classes"] == [r"k\xfcche", "wald"]
     assert os.fsencode(info["data"]["opened_from"]["data"]) == os.fsencode(data)
-    named = json.loads((study / "sources.json").read_text("utf-8"))
-    assert {source["name"] for source in named.values()} >= {r"k\xfcche/p\xfe0.png"}
+    assert {source["name"] for source in Study.open(study).sources().values()} >= {r"k\xfcche/p\xfe0.png"}
     assert r"p\xfe0.png" in "".join(page.read_text("utf-8") for page in pages.rglob("*.html"))
 
 
