@@ -24,6 +24,18 @@ from interpret.support.errors import InterpretError, unknown
 
 State = Mapping[str, Tensor]
 
+OTHER_FORMATS = {
+    "an HDF5 file, such as Keras writes": (b"\x89HDF\r\n\x1a\n",),
+    "a GGUF model": (b"GGUF",),
+    "a TensorFlow Lite model": (b"TFL3",),
+    "a NumPy array": (b"\x93NUMPY",),
+    "a compressed file": (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd", b"Rar!"),
+    "a picture": (b"\x89PNG", b"\xff\xd8\xff", b"GIF8"),
+    "a PDF": (b"%PDF",),
+    "a program": (b"\x7fELF", b"MZ"),
+}
+"""Files that are given as weights by mistake, by their first bytes."""
+
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """The usual keys of weights in a training script's checkpoint."""
 
@@ -100,9 +112,16 @@ def _reason_not_weights(path: Path) -> str:
     """Return why a file cannot be weights, as the end of a sentence; "" if it may be."""
     if path.is_dir():
         return "are a folder: give the file in it that holds the weights"
+    if not path.is_file() and path.exists():
+        return "are no plain file but a pipe or a device, which may have no end: save them as a file"
     with path.open("rb") as file:
         begin = file.read(4096)
     text = begin.lstrip().lower()
+    for what, starts in OTHER_FORMATS.items():
+        if begin.startswith(starts) or begin[4:].startswith(b"TFL3") and what == "a TensorFlow Lite model":
+            return f"are {what}, which is not supported: save the network's state_dict() with PyTorch"
+    if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", begin) or path.suffix.lower() == ".onnx":
+        return "are an ONNX model, which is not supported: save the network's state_dict() with PyTorch"
     if not begin:
         return "are an empty file: download or save them again"
     if begin.startswith(b"version https://git-lfs"):
@@ -113,8 +132,13 @@ def _reason_not_weights(path: Path) -> str:
         if not zipfile.is_zipfile(path):
             return "are truncated: download or save them again"
         with zipfile.ZipFile(path) as archive:
-            if any("/code/" in name for name in archive.namelist()):
-                return "are a scripted network and not a state_dict: save the state_dict() of the network itself"
+            names = archive.namelist()
+        if any("/code/" in name for name in names):
+            return "are a scripted network and not a state_dict: save the state_dict() of the network itself"
+        if "model.weights.h5" in names:
+            return "are a Keras model, which is not supported: save the network's state_dict() with PyTorch"
+        if not any(name.endswith("data.pkl") for name in names):
+            return "are a ZIP archive and not a checkpoint of PyTorch: give the file in it that holds the weights"
     if path.suffix == ".safetensors" and len(begin) > 8 and begin[8:9] == b"{":
         size = int.from_bytes(begin[:8], "little")
         with path.open("rb") as file:
@@ -149,6 +173,11 @@ def _choose_state(content: Any, path: Path, module: nn.Module | None, key: str) 
             return parts[0]
         if states:
             raise unknown(f"state_dict in {path.name!r}", key, inside or [name for name in states if name])
+    if not states and isinstance(content, Mapping) and any(not isinstance(name, str) for name in content):
+        other = next(name for name in content if not isinstance(name, str))
+        raise InterpretError(
+            f"weights {str(path)!r} name a tensor {other!r}, and names must be texts: save the network's state_dict()"
+        )
     if not states:
         raise InterpretError(f"weights {str(path)!r} hold no state_dict: save the network's state_dict() alone")
     if module is not None and len(states) > 1:
@@ -318,9 +347,13 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
         state = OrderedDict(state)
         # some networks (MNASNet) refuse weights without a version: assume the current one
         keep_versions(state, {"": (versions_of(module.state_dict()) or {}).get("", {})})
+    own = module.state_dict()
+    for name, tensor in state.items():
+        if name in own and tensor.is_complex() and not own[name].is_complex():
+            raise InterpretError(f"{source} do not fit the network: {name} holds complex numbers, and should be real")
     try:
         module.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, NotImplementedError) as error:
         raise InterpretError(f"{source} do not fit the network: {_differences(module, state) or error}") from None
 
 
