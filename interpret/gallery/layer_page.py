@@ -137,7 +137,10 @@ class LayerPage(LayerView):
         values = values[np.isfinite(values)]
         if not len(values) or values.min() == values.max():
             return None
-        counts, edges = np.histogram(values, bins=64)
+        try:
+            counts, edges = np.histogram(values.astype(np.float64), bins=64)
+        except ValueError:  # the values differ by less than 64 numbers can tell apart
+            return None
         return draw_histogram(counts, float(edges[0]), float(edges[1] - edges[0]), [])
 
     # its sprites on the page of a unit

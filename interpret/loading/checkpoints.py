@@ -118,7 +118,7 @@ def _reason_not_weights(path: Path) -> str:
         begin = file.read(4096)
     text = begin.lstrip().lower()
     for what, starts in OTHER_FORMATS.items():
-        if begin.startswith(starts) or begin[4:].startswith(b"TFL3") and what == "a TensorFlow Lite model":
+        if begin.startswith(starts) or (begin[4:].startswith(b"TFL3") and what == "a TensorFlow Lite model"):
             return f"are {what}, which is not supported: save the network's state_dict() with PyTorch"
     if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", begin) or path.suffix.lower() == ".onnx":
         return "are an ONNX model, which is not supported: save the network's state_dict() with PyTorch"

@@ -7,6 +7,7 @@ import os
 import sys
 import tomllib
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,7 @@ from interpret.loading.recipes import ModelTable, parse_table
 from interpret.network.keras_graph import keras_graph
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
-from interpret.support.errors import InterpretError, unknown, warn
+from interpret.support.errors import MODEL_FILE, InterpretError, reason_of, unknown, warn
 
 
 def shipped_models() -> Path:
@@ -83,7 +84,7 @@ def folder_source(folder: Path) -> ModelSource:
     if table.untrained and not weights.exists():
         origin = ModelSource.fresh_origin
     card = folder / "card.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else None
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else None
     return ModelSource(
         name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text
     )
@@ -93,6 +94,8 @@ def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:
     """Read a recipe's tables on the input and the network; the others are for training."""
     if not recipe.exists():
         return None, ModelTable()
+    if not recipe.is_file():
+        raise InterpretError(f"recipe {str(recipe)!r} is a folder, a pipe or a device: make it a file")
     try:
         tables = tomllib.loads(recipe.read_text(encoding="utf-8"))
         preprocess = parse_table(Preprocess, "input", tables["input"]) if "input" in tables else None
@@ -130,11 +133,12 @@ def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | 
     path = Path(path)
     if not path.is_file():
         raise InterpretError(f"model file {str(path)!r} does not exist")
+    working, beside = Path.cwd(), str(path.resolve().parent)
     # registered under a unique name, because dataclasses look up their module
-    module = ModuleType(f"interpret_model_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}")
+    module = ModuleType(f"{MODEL_FILE}{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
-    sys.path.insert(0, str(path.resolve().parent))
+    sys.path.insert(0, beside)
     try:
         with keras_on_torch():
             exec(compile(path.read_bytes(), path, "exec"), vars(module))
@@ -142,14 +146,16 @@ def build_from_file(path: str | os.PathLike[str], function: str) -> nn.Module | 
                 found = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
                 raise unknown(f"function in {path.name}", function, found)
             network = getattr(module, function)()
-    except InterpretError:
+    except (InterpretError, KeyboardInterrupt, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:  # the user's code may raise anything, and call sys.exit
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f"line {lines[-1]} of " if lines else ""
-        raise InterpretError(f"{where}{str(path)!r} raised {type(error).__name__}: {error}") from error
+        raise InterpretError(f"{where}{str(path)!r} raised {reason_of(error)}") from error
     finally:
-        sys.path.remove(str(path.resolve().parent))
+        os.chdir(working)  # where the paths of the user lie
+        with suppress(ValueError):
+            sys.path.remove(beside)
     keras_graph(network)  # which refuses one on another backend
     if not isinstance(network, nn.Module | Model):
         raise InterpretError(

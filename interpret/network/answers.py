@@ -132,15 +132,42 @@ def scores_of(outputs: object, count: int) -> Tensor:
         NoScores: the network returns something else.
     """
     found = main_output(outputs)[1]
-    if isinstance(found, Tensor):
+    if isinstance(found, Tensor) and found.numel() and not why_no_numbers(found):
         if found.dim() < 2 and (count == 1 or found.shape == (count,)):
             return found.reshape(count, -1)
         if found.dim() > 1 and found[:1].numel() == found.shape[1]:
             return found.flatten(1)
     what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
+    what = (isinstance(found, Tensor) and why_no_numbers(found)) or what
     raise NoScores(
         f"the network must return one score for each class, [B, K], not {what}: wrap it in a module that does"
     )
+
+
+def why_no_numbers(output: Tensor) -> str:
+    """Return what keeps an output from being read as scores or activations: its type or layout; otherwise "".
+
+    >>> why_no_numbers(torch.zeros(1, dtype=torch.int64)), why_no_numbers(torch.zeros(1, dtype=torch.bfloat16))
+    ('torch.int64 numbers', '')
+    """
+    if output.layout is not torch.strided:
+        return f"a tensor of the layout {output.layout}"
+    return "" if output.is_floating_point() else f"{output.dtype} numbers"
+
+
+def check_class_names(model: Model, count: int) -> None:
+    """Raise an error where a model names more or fewer classes than its network has outputs.
+
+    >>> check_class_names(Model(torch.nn.Linear(2, 3), "pets", classes=("cat", "dog")), 3)
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: model 'pets' names 2 classes, and its network answers 3: give all names
+
+    """
+    if model.classes is not None and len(model.classes) != count:
+        raise InterpretError(
+            f"model {model.name!r} names {len(model.classes)} classes, and its network answers {count}: give all names"
+        )
 
 
 def find_reading(model: Model, images: Tensor) -> Reading:

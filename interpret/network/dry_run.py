@@ -75,6 +75,8 @@ def answers_of(module: nn.Module, images: Tensor, until: Container[str] | None =
 
 def _digest(output: Tensor) -> Tensor:
     """Return a digest of an output by which it is compared, [rows, n] in float64, in a fraction of its memory."""
+    if output.layout is not torch.strided:
+        output = output.to_dense()
     if output.is_complex():
         output = torch.view_as_real(output)
     if output.numel() == 0 or output.dim() == 0:
@@ -128,8 +130,8 @@ class DryRun:
         self._tolerance = torch.finfo(images.dtype).eps ** 0.5
         if images.device.type != "cpu":
             self._tolerance = max(self._tolerance, GPU_TOLERANCE)
-        alone = answers_of(module, self._pair[:1], until)
-        self._together = answers_of(module, self._pair, until)
+        alone = self._answers(module, 1)
+        self._together = self._answers(module, 2)
         self.unbatched = frozenset(
             name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))
         )
@@ -150,6 +152,25 @@ class DryRun:
                 f"{_named(name)} gives an image another output when a second image is in the batch (does it use "
                 f"batch statistics?): {REMEDY}"
             )
+
+    def _answers(self, module: nn.Module, count: int) -> Answers:
+        """Return the outputs for one image or two; an error says so where the other number of images runs."""
+        try:
+            return answers_of(module, self._pair[:count], self._until)
+        except InterpretError as error:
+            if not self._runs(module, 3 - count):
+                raise
+            runs, fails = ("one image", "two at once") if count == 2 else ("two images at once", "one alone")
+            raise InterpretError(
+                f"the network runs {runs} but not {fails}: let it take batches of any size ({error})"
+            ) from error
+
+    def _runs(self, module: nn.Module, count: int) -> bool:
+        try:
+            answers_of(module, self._pair[:count], self._until)
+        except InterpretError:
+            return False
+        return True
 
     def refuse_unbatched(self, name: str) -> None:
         """Raise an error for a layer whose first dimension does not count images."""

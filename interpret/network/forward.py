@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, first_outputs, tensors_in
 from interpret.network.torch_internals import share_contents
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, reason_of
 
-_PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError)
+_PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt)
 """Exceptions that are passed on: not from the network's code, or warnings that the user made errors."""
 _TOO_SMALL = ("too small", "greater than actual input", "must be greater than zero", "can't be greater than")
 
@@ -46,8 +46,8 @@ def call_network(module: nn.Module, images: Tensor, what: str = "an input of sha
             return module(images)
     except _PASSED_ON:
         raise
-    except Exception as error:  # the user's code may raise anything
-        if "can't allocate memory" in str(error):  # on a processor a RuntimeError
+    except BaseException as error:  # the user's code may raise anything, and call sys.exit
+        if "can't allocate memory" in reason_of(error):  # on a processor a RuntimeError
             raise
         raise _explained(module, images, error, what) from error
 
@@ -184,7 +184,7 @@ class _NothingCompiled:
 _nothing_compiled = _NothingCompiled()
 
 
-def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -> InterpretError:
+def _explained(module: nn.Module, images: Tensor, error: BaseException, what: str) -> InterpretError:
     """Return the error with the layer and the reason for which a forward pass failed."""
     name, layer, shape = _where(module, error)
     kind = type(layer.network if isinstance(layer, CalledBy) else layer).__name__
@@ -196,13 +196,14 @@ def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -
         return InterpretError(
             f"{what} {given} has {shape[0]} channel{'s' * (shape[0] > 1)}, but {where} takes {channels}"
         )
-    reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+    reason = reason_of(error)
     if layer is module and isinstance(error, TypeError) and "required positional argument" in reason:
+        reason = reason.removeprefix("TypeError: ")
         return InterpretError(
             f"{where} takes more than one input ({reason}): load it with call=lambda network, images: …"
         )
-    if type(error) is not RuntimeError:
-        reason = f"{type(error).__name__}: {reason}".removesuffix(f": {type(error).__name__}")
+    if type(error) is RuntimeError:
+        reason = reason.removeprefix("RuntimeError: ")
     small = any(phrase in reason for phrase in _TOO_SMALL)
     return InterpretError(
         f"{what} {given} {'is too small for' if small else 'does not fit'} the network: {where} fails on "
@@ -210,7 +211,7 @@ def _explained(module: nn.Module, images: Tensor, error: Exception, what: str) -
     )
 
 
-def _where(module: nn.Module, error: Exception) -> tuple[str, nn.Module, tuple[int, ...] | None]:
+def _where(module: nn.Module, error: BaseException) -> tuple[str, nn.Module, tuple[int, ...] | None]:
     """Return the innermost layer that was running as the error was raised, and its input's shape without the batch.
 
     They are found in the frames of the traceback, at no cost while a network runs.

@@ -53,6 +53,9 @@ class Model:
 
     def __post_init__(self) -> None:
         self.module = plain_network(self.module)
+        odd = next((name for name in self.classes or () if not isinstance(name, str)), None)
+        if odd is not None:
+            raise InterpretError(f"classes must be texts, not {odd!r}")
 
     def __call__(self, images: Tensor) -> Tensor:
         return self.module(images)

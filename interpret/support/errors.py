@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import FrameType
 
+MODEL_FILE = "interpret_model_"
+"""The start of the name under which a model's file is a module, by which tracebacks tell the user's code."""
 DECORATORS = ("contextlib", "torch")
 """Packages of decorators, such as `torch.no_grad()`, whose wrappers come between a caller and this package."""
 
@@ -40,6 +42,21 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InterpretError:
     else:
         remedy = "there is none to choose from"
     return InterpretError(f"unknown {kind} {str(name)!r}: {remedy}")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the type and the first line of an exception in the user's code, whose own text may fail.
+
+    >>> reason_of(ValueError("one\\ntwo")), reason_of(KeyError()), reason_of(SystemExit(0))
+    ('ValueError: one', 'KeyError', 'SystemExit: 0, which would end the program')
+    """
+    try:
+        text = str(error).strip().partition("\n")[0]
+    except Exception:  # the user's code may raise anything
+        text = ""
+    if isinstance(error, SystemExit):
+        text = f"{text}, which would end the program".removeprefix(", ")
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def refuse_below_one(**counts: int | None) -> None:

@@ -320,6 +320,9 @@ class _Run:
             except InterpretError as failure:
                 self.failure = failure
         self._tracker.detach_kept()
+        gone = self.layers.keys() - dict(named_layers(module))
+        if gone:
+            self.failure = InterpretError(f"the network removes its layer {min(gone)!r} as it runs: keep all layers")
         self.macs = self._counter.total
         places = self._places + [""] * len(self._counter.uncounted)
         named = (f"{one} in {at!r}" if at else one for one, at in zip(self._counter.uncounted, places, strict=False))

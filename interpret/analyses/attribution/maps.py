@@ -23,7 +23,7 @@ from interpret.backprop.rules import BackwardRule, Rule
 from interpret.images.display import inputs_to_bytes
 from interpret.network.model import Model
 from interpret.network.pixel_scale import find_pixel_scale
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, reason_of
 
 with warnings.catch_warnings():  # captum's progress bars warn in a notebook that has no widgets
     warnings.simplefilter("ignore", TqdmWarning)
@@ -61,14 +61,19 @@ def attribution_maps(
             x = images[part].clone().requires_grad_()
             try:
                 maps.append(compute(model, truncated, x, target[part], settings).detach())
-            except RuntimeError as error:
-                raise _without_gradient(truncated, error) or error from None
+            except _NOT_ITS_OWN:
+                raise
+            except Exception as error:  # the network's own code may run backwards
+                raise _without_gradient(truncated, error) from error
             advance(len(x))
     return torch.cat(maps)
 
 
-def _without_gradient(truncated: TruncatedModel, error: RuntimeError) -> InterpretError | None:
-    """Return the error that explains why the network has no gradient; None for another failure."""
+_NOT_ITS_OWN = (InterpretError, Warning, MemoryError, torch.OutOfMemoryError)
+
+
+def _without_gradient(truncated: TruncatedModel, error: Exception) -> InterpretError:
+    """Return the error that explains why the network has no gradient."""
     if "does not require grad" in str(error):
         return InterpretError(
             f"{truncated.name} does not depend on the image, or not through operations of torch: choose another"
@@ -79,7 +84,7 @@ def _without_gradient(truncated: TruncatedModel, error: RuntimeError) -> Interpr
             f"{truncated.name} has no gradient, since the network overwrites a tensor that the gradient needs"
             f"{f', of {made[1]}' if made else ''}: do not work in place there"
         )
-    return None
+    return InterpretError(f"the gradient of {truncated.name} cannot be computed ({reason_of(error)})")
 
 
 _Compute = Callable[[Model, TruncatedModel, Tensor, Target, Settings], Tensor]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.analyses.attribution.settings import DEFAULT_BATCH_SIZE
-from interpret.network.answers import main_output, scores_of
+from interpret.network.answers import check_class_names, main_output, scores_of, why_no_numbers
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
 from interpret.network.model import Model
@@ -49,9 +49,11 @@ class TruncatedModel(nn.Module):
             with first_outputs(self.network, [self.layer], found.__setitem__, stop=True):
                 call_network(self.network, images.clone())
         output = found.get(self.layer or "")
-        if not isinstance(output, Tensor) or output.dim() not in (2, 4):
+        unusable = why_no_numbers(output) if isinstance(output, Tensor) else ""
+        if not isinstance(output, Tensor) or output.dim() not in (2, 4) or len(output) != len(images) or unusable:
             what = "nothing" if output is None else type(output).__name__
             what = f"a tensor of shape {list(output.shape)}" if isinstance(output, Tensor) else what
+            what = unusable or what
             raise InterpretError(f"{self.name} is {what}: a target needs [B, C] or [B, C, H, W], so name a layer")
         return output
 
@@ -102,6 +104,16 @@ def find_target(
     """
     with torch.no_grad():
         output = torch.cat([truncated(part) for part in images.split(batch_size)])
+    if not output.numel():
+        raise InterpretError(f"{truncated.name} has no units: it is a tensor of shape {list(output.shape)}")
+    bad = ~output.isfinite().flatten(1).all(1)
+    if bool(bad.any()):
+        raise InterpretError(
+            f"{truncated.name} is NaN or infinite on image {int(bad.nonzero()[0])}: check the weights, or leave the "
+            "image out"
+        )
+    if truncated.layer is None:
+        check_class_names(model, output.shape[1])
     strongest = output if output.dim() == 2 else output.flatten(2).amax(2)
     channels = _channels(model, truncated, target, strongest).to(output.device)
     positions = _positions(truncated, position, output, channels)

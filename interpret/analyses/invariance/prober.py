@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from interpret.analyses.invariance.feature_distances import Shift
 from interpret.analyses.invariance.transforms import Box, Levels, Scene, Transform, Translation
 from interpret.execution.parallel import MOST_WORKERS, images_at_once
-from interpret.network.answers import NoScores, Reading, find_reading
+from interpret.network.answers import NoScores, Reading, check_class_names, find_reading
 from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model
 from interpret.network.modes import frozen
@@ -112,6 +112,8 @@ def find_class_reading(model: Model, first: Tensor) -> Reading | None:
     parameter = next(model.module.parameters(), first)
     with frozen(model.module), torch.inference_mode():
         try:
-            return find_reading(model, first[None].to(parameter.device))
+            reading = find_reading(model, first[None].to(parameter.device))
         except NoScores:
             return None
+    check_class_names(model, reading.classes)
+    return reading

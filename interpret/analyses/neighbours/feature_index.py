@@ -253,5 +253,11 @@ def _batch_features(
     with torch.inference_mode():
         output = collect_outputs(module, run.place(batch.images), [layer])[layer]
         features = (output.flatten(2).mean(2) if average and output.dim() > 2 else output).flatten(1)
+    bad = ~features.isfinite().all(1)
+    if bool(bad.any()):
+        raise InterpretError(
+            f"layer {layer!r} gives NaN or infinity on image {int(batch.items[int(bad.nonzero()[0])])}: check the "
+            "weights, or leave the image out"
+        )
     # NumPy has no bfloat16
     return batch.items.numpy(), (features.float() if features.dtype is torch.bfloat16 else features).cpu().numpy()

@@ -25,7 +25,7 @@ from interpret.execution.execution import prepared
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.opening import open_images
-from interpret.network.answers import Reading, find_reading, main_output, scores_of
+from interpret.network.answers import Reading, check_class_names, find_reading, main_output, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import WITH_UNITS, first_outputs
 from interpret.network.model import Model, as_model
@@ -244,6 +244,7 @@ def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
         images = [run.place(image[None]) for image in task.images]
         with torch.no_grad():
             reading = find_reading(model, images[0])
+        check_class_names(model, reading.classes)
         clean = [_answer(model.module, image.clone(), layer) for image in images]
         clean_outputs, clean_sums = torch.cat([one for one, _ in clean]), torch.cat([one for _, one in clean])
         labels = _labels(labels, clean_outputs, reading)
@@ -301,7 +302,8 @@ def _answers_windows_alike(
         return False
     tolerance = torch.finfo(image.dtype).eps ** 0.5
     return all(
-        torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance * float(other.abs().max()))
+        bool(other.isfinite().all())
+        and torch.allclose(one.double(), other.double(), rtol=tolerance, atol=tolerance * float(other.abs().max()))
         for one, other in zip(found, expected, strict=True)
     )
 

@@ -17,7 +17,7 @@ from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
-from interpret.network.answers import Reading, find_reading, scores_of
+from interpret.network.answers import Reading, check_class_names, find_reading, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
@@ -115,10 +115,10 @@ def _run(
         def answer(start: int) -> tuple[Tensor, Tensor]:
             nonlocal reading
             if reading is None and start:  # of several ranks: the first batch decides
-                reading = find_reading(model, run.place(read(0)))
+                reading = _reading(model, run.place(read(0)))
             batch = read(start)
             placed = run.place(batch)
-            reading = reading or find_reading(model, placed)
+            reading = reading or _reading(model, placed)
             outputs = call_network(model.module, placed)
             bar.update(len(batch))
             probabilities = reading.probabilities(scores_of(outputs, len(batch))).cpu()
@@ -135,6 +135,12 @@ def _run(
     reading = ranks().agreed(reading)
     assert reading is not None
     return probabilities.numpy(), inputs, reading
+
+
+def _reading(model: Model, images: Tensor) -> Reading:
+    reading = find_reading(model, images)
+    check_class_names(model, reading.classes)
+    return reading
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:
