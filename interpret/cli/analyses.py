@@ -9,6 +9,7 @@ import typer
 
 from interpret.cli.answers import note
 from interpret.cli.options import (
+    LARGEST_SEED,
     BatchSize,
     Crops,
     Device,
@@ -28,6 +29,8 @@ from interpret.cli.options import (
     Target,
     Weights,
     Workers,
+    choice,
+    counted,
 )
 from interpret.cli.reading import read_names, read_queries, read_rule, read_target, read_values, read_whole_numbers
 from interpret.cli.subjects import evenly_spread_items, find_device, open_pictures, open_subject, worker_count
@@ -46,7 +49,10 @@ def probe(
         str | None, typer.Option(help="FIRST:LAST:STEP, or values with commas. Default: the paper's.")
     ] = None,
     direction: Annotated[
-        str | None, typer.Option(help="Of a translation: vertical (default), horizontal or diagonal.")
+        str | None,
+        choice(
+            "vertical", "horizontal", "diagonal", help="Of a translation: vertical (default), horizontal or diagonal."
+        ),
     ] = None,
     layers: Layers = None,
     labels: Annotated[
@@ -59,7 +65,14 @@ def probe(
     images: ImageCount = "5",
     fill: Annotated[
         str | None,
-        typer.Option(help="What fills uncovered pixels: context (the larger photograph), reflect, edge, mean, black."),
+        choice(
+            "context",
+            "reflect",
+            "edge",
+            "mean",
+            "black",
+            help="What fills uncovered pixels: context (the larger photograph), reflect, edge, mean, black.",
+        ),
     ] = None,
     out: Picture = Path("invariance.png"),
     study: StudyFolder = None,
@@ -69,7 +82,7 @@ def probe(
     device: Device = None,
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0,
+    seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the noise.")] = 0,
 ) -> None:
     """Measure how far features move as images are shifted, scaled, rotated or lit differently.
 
@@ -87,6 +100,8 @@ def probe(
         raise InterpretError("--transform is empty: name at least one")
     for name in names:
         named_transform(name)
+    if direction is not None and "translation" not in names:
+        raise InterpretError(f"--direction {direction} is of a translation, and --transform names none: leave it out")
     chosen_values = None if values is None else read_values(values)
     if chosen_values is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
@@ -123,9 +138,9 @@ def probe(
 def occlude(
     model: Subject,
     data: OwnData = None,
-    size: Annotated[int, typer.Option(help="Side of the square that hides a part of the image, in pixels.")] = 32,
-    stride: Annotated[int, typer.Option(help="Its step, in pixels.")] = 16,
-    fill: Annotated[str, typer.Option(help="'grey', or 'mean': each image's own mean colour.")] = "grey",
+    size: Annotated[int, counted(help="Side of the square that hides a part of the image, in pixels.")] = 32,
+    stride: Annotated[int, counted(help="Its step, in pixels.")] = 16,
+    fill: Annotated[str, choice("grey", "mean", help="'grey', or 'mean': each image's own mean colour.")] = "grey",
     layer: Annotated[
         str | None,
         typer.Option(help="The layer whose strongest feature map is measured. Default: the last convolution."),
@@ -188,7 +203,7 @@ def evolve(
         str | None, typer.Option(help="A folder with one file an epoch. Default: the model folder's own epochs.")
     ] = None,
     layers: Layers = None,
-    units: Annotated[int, typer.Option(help="Number of units of each layer, drawn at random.")] = 6,
+    units: Annotated[int, counted(help="Number of units of each layer, drawn at random.")] = 6,
     rule: RuleName = "deconvnet",
     out: Picture = Path("evolution.png"),
     study: StudyFolder = None,
@@ -235,8 +250,8 @@ def neighbours(
     layer: Annotated[
         str | None, typer.Option(help="The layer whose features are compared. Default: the last hidden layer.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Number of neighbours.")] = 6,
-    metric: Annotated[str, typer.Option(help="euclidean or cosine.")] = "euclidean",
+    k: Annotated[int, counted("-k", help="Number of neighbours.")] = 6,
+    metric: Annotated[str, choice("euclidean", "cosine", help="euclidean or cosine.")] = "euclidean",
     average: Annotated[bool, typer.Option("--average", help="Average features over positions.")] = False,
     out: Picture = Path("neighbours.png"),
     study: StudyFolder = None,
@@ -299,8 +314,8 @@ def sanity(
     methods: Methods = None,
     target: Target = None,
     layer: Hidden = None,
-    steps: Annotated[int, typer.Option(help="Steps from the trained network to one of random weights.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    steps: Annotated[int, counted(help="Steps from the trained network to one of random weights.")] = 10,
+    seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the random weights.")] = 0,
     count: ImageCount = "4",
     weights: Weights = None,
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +20,16 @@ from interpret.support.wording import printable
 
 logger = logging.getLogger("interpret.cli")
 
+MEMORY_IS_FULL = "the memory is full: use a smaller --batch-size, fewer --layers, or smaller images"
+NO_MEMORY = ("can't allocate memory", "Storage size calculation overflowed", "numel: integer multiplication overflow")
+"""What torch says on a processor, as a RuntimeError, where the memory is too small."""
+REMEDIES = {
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EMFILE: "let the shell open more files (ulimit -n), or use fewer --workers",
+} | dict.fromkeys((errno.EACCES, errno.EPERM), "choose another place, or change its permissions")
+"""What to do about an error of the system; for all others, choose another place."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells use it."""
 TERMINATED = 143
@@ -58,11 +70,15 @@ def say_skipped(images: Any) -> None:
         note(f"{count:,} of {total:,} files could not be read: {', '.join(why)}", skipped=count, files=total)
 
 
+class Ended(SystemExit):
+    """The end of the command by its own decision; any other SystemExit comes from the code of a model or a package."""
+
+
 def fail(sentence: str, status: int = 2) -> NoReturn:
     """Print an error and exit; of several processes, the first that fails prints it."""
     if ranks().speaks_first():
         logger.error("interpret: %s", sentence, extra={"fields": {"status": status}})
-    sys.exit(status)
+    raise Ended(status)
 
 
 @contextmanager
@@ -103,22 +119,41 @@ def _logged_as_sentences() -> Iterator[None]:
         )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        from interpret.support.errors import InterpretError
+        raise Ended(1) from None
+    except Ended:
+        raise
+    except BaseException as error:
+        from interpret.support.errors import InterpretError, reason_of
 
         if isinstance(error, InterpretError):
             fail(str(error))
         if isinstance(error, OSError) and error.errno is not None:  # a full disk, a folder that may not be read …
             where = f" {str(error.filename)!r}" if error.filename else ""
-            fail(f"the system cannot read or write{where}: {error.strerror}; free it, or choose another place")
+            remedy = REMEDIES.get(error.errno, "choose another place")
+            fail(f"the system cannot read or write{where}: {error.strerror}; {remedy}")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-            fail("the memory is full: use a smaller --batch-size, fewer --layers, or smaller images")
+            fail(MEMORY_IS_FULL)
+        if isinstance(error, RuntimeError) and any(phrase in reason_of(error) for phrase in NO_MEMORY):
+            fail(MEMORY_IS_FULL)
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
+        line = _line_of_model(error)
+        if line is not None or isinstance(error, SystemExit):
+            fail(f"{line or 'the code of the model, or of a package,'} raised {reason_of(error)}")
         if error_stream.json_lines:
-            logger.critical("interpret: %s: %s", type(error).__name__, error, exc_info=True)
-            sys.exit(1)
+            logger.critical("interpret: %s", reason_of(error), exc_info=True)
+            raise Ended(1) from None
         raise
     finally:
         warnings.showwarning = before
+
+
+def _line_of_model(error: BaseException) -> str | None:
+    """Return the last line of a model's file that an exception came through; None if it came through none."""
+    from interpret.support.errors import MODEL_FILE
+
+    frames = list(traceback.walk_tb(error.__traceback__))
+    for frame, line in reversed(frames):
+        if str(frame.f_globals.get("__name__")).startswith(MODEL_FILE):
+            return f"line {line} of {frame.f_code.co_filename!r}"
+    return None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from interpret.cli import analyses, main_job, publishing, synthesis
-from interpret.cli.answers import INTERRUPTED, fail, in_one_sentence, say
+from interpret.cli.answers import INTERRUPTED, Ended, fail, in_one_sentence, say
 from interpret.cli.logs import LogJson, Verbose, error_stream, logged
 from interpret.cli.subjects import held
 from interpret.cli.together import alone, together
@@ -94,7 +94,7 @@ def main() -> None:
                     error_stream.choose(0, True)
                     fail(error.format_message())
                 error.show()  # type: ignore[attr-defined]
-                sys.exit(2)
+                raise Ended(2) from None
             raise
         finally:
             held.close()

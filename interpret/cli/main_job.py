@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from interpret.cli.answers import fail, say, say_skipped
+from interpret.cli.answers import say, say_skipped
 from interpret.cli.options import (
+    LARGEST_SEED,
     Crops,
     Data,
     Device,
@@ -30,6 +31,8 @@ from interpret.cli.options import (
     StudyFolder,
     Weights,
     Workers,
+    choice,
+    counted,
 )
 from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape
 from interpret.cli.subjects import find_device, made_from, open_study, print_origin, refuse_among_images, reopen
@@ -190,7 +193,7 @@ def filters(
     out: Picture = Path("filters.png"),
     weights: Weights = None,
     scale: Annotated[
-        str, typer.Option(help="'filter': each filter on its own scale; 'shared': all on one.")
+        str, choice("filter", "shared", help="'filter': each filter on its own scale; 'shared': all on one.")
     ] = "filter",
 ) -> None:
     """Plot a layer's kernels as pictures."""
@@ -199,8 +202,6 @@ def filters(
     from interpret.loading.loading import load
 
     check_figure_path(out, "--out")
-    if scale not in ("filter", "shared"):
-        fail(f"--scale must be filter or shared, not {scale!r}")
     figure = plot_filters(print_origin(load(model, weights)), layer, scale="shared" if scale == "shared" else "filter")
     write_figure(figure, out)
     say(f"Open {out}")
@@ -212,15 +213,12 @@ def summary(
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="The input's shape, if the model has no preprocessing.")
     ] = None,
-    format: Annotated[str, typer.Option(help="text, markdown or json.")] = "text",
+    format: Annotated[str, choice("text", "markdown", "json", help="text, markdown or json.")] = "text",
 ) -> None:
     """List a network's layers: size with its formula, kernel, parameters, operations, receptive field."""
     from interpret.loading.loading import load
-    from interpret.support.errors import unknown
     from interpret.tracing.summary import summarise
 
-    if format not in ("text", "markdown", "json"):
-        raise unknown("--format", format, ("text", "markdown", "json"))
     with warnings.catch_warnings():
         # a summary needs no weights, and print_origin says that they are random
         warnings.filterwarnings("ignore", "model folder .* is an architecture")
@@ -236,8 +234,8 @@ def _has_downloaded_weights(model: str) -> bool:
 def train(
     folder: Annotated[str, typer.Argument(metavar="MODEL_FOLDER", help="A folder with model.py and recipe.toml.")],
     out: Annotated[Path | None, typer.Option(help="Write the weights to a copy of the folder here.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    epochs: Annotated[int | None, counted(help="Default: the recipe's.")] = None,
+    seed: Annotated[int | None, counted(least=0, most=LARGEST_SEED, help="Default: the recipe's.")] = None,
     device: Device = None,
 ) -> None:
     """Train a model by its recipe; an interrupted training continues where it stopped."""

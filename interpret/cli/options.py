@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from interpret.cli.reading import DIGITS, read_whole_number
+
+LARGEST = 65_536
+"""The largest number of things to count: more than any network or figure has room for."""
+LARGEST_SEED = 10**DIGITS - 1
+
+
+def whole_number(least: int, most: int) -> Callable[[object], int]:
+    """Return a parser of an option that is a whole number in a range.
+
+    >>> whole_number(1, 9)("9")
+    9
+    """
+
+    def parse(text: object) -> int:
+        number = read_whole_number(str(text))
+        if number is None or not least <= number <= most:
+            raise typer.BadParameter(f"{text} is no whole number from {least:,} to {most:,}")
+        return number
+
+    return parse
+
+
+def counted(*names: str, least: int = 1, most: int = LARGEST, help: str) -> Any:
+    """Return an option that is a whole number in a range."""
+    return typer.Option(*names, parser=whole_number(least, most), metavar="INTEGER", help=help)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Return a parser of an option that is one of these words.
+
+    >>> one_of("text", "json")("json")
+    'json'
+    """
+
+    def parse(text: str) -> str:
+        from interpret.support.errors import unknown
+
+        if text not in choices:
+            raise typer.BadParameter(str(unknown("value", text, choices)))
+        return text
+
+    return parse
+
+
+def choice(*choices: str, help: str) -> Any:
+    """Return an option that is one of these words."""
+    return typer.Option(parser=one_of(*choices), metavar="NAME", help=help)
+
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The network: a name, a folder or file.py:function.")]
 Data = Annotated[
@@ -28,9 +79,13 @@ Weights = Annotated[
 ]
 Outputs = Annotated[
     str | None,
-    typer.Option(
+    choice(
+        "softmax",
+        "sigmoid",
+        "probabilities",
+        "log-probabilities",
         help="How outputs become probabilities: softmax, sigmoid, probabilities or log-probabilities. "
-        "Default: found from the values."
+        "Default: found from the values.",
     ),
 ]
 Layers = Annotated[
@@ -49,12 +104,16 @@ Target = Annotated[str | None, typer.Option(help="A class by number or name, or 
 Hidden = Annotated[str | None, typer.Option(help="The layer of a hidden unit. Default: the network's output.")]
 RuleName = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient.")]
 RuleNames = Annotated[str, typer.Option("--rule", help="deconvnet, guided or gradient; several, separated by commas.")]
-K = Annotated[int, typer.Option("-k", help="Hits for each unit.")]
-Crops = Annotated[str | None, typer.Option(help="'center', or 'tiles': windows at several sizes of each picture.")]
+K = Annotated[int, counted("-k", help="Hits for each unit.")]
+Crops = Annotated[
+    str | None, choice("center", "tiles", help="'center', or 'tiles': windows at several sizes of each picture.")
+]
 Megapixels = Annotated[
     float | None,
     typer.Option(
         "--max-megapixels",
+        min=0.001,
+        max=100_000,
         help="Size up to which a picture is decoded; larger JPEGs are decoded at a reduced scale, others skipped. "
         "Default: 100.",
     ),
@@ -68,11 +127,12 @@ Reduced = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps … Default: a GPU if there is one.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Processes that read images. Default: two fewer than cores, at most 16.")
+    int | None,
+    counted(least=0, most=256, help="Processes that read images. Default: two fewer than cores, at most 16."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of the sample on which statistics are measured.")]
-BatchSize = Annotated[int, typer.Option(help="Images in one forward pass.")]
+Seed = Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the sample on which statistics are measured.")]
+BatchSize = Annotated[int, counted(help="Images in one forward pass.")]
 OwnBatchSize = Annotated[
-    int | None, typer.Option("--batch-size", help="Images in one forward pass. Default: what suits the device.")
+    int | None, counted("--batch-size", help="Images in one forward pass. Default: what suits the device.")
 ]
-Dtype = Annotated[str, typer.Option(help="float32, or bfloat16: twice as fast and less exact.")]
+Dtype = Annotated[str, choice("float32", "bfloat16", help="float32, or bfloat16: twice as fast and less exact.")]

@@ -22,7 +22,8 @@ def plot(
         typer.Option(help="Parts of the figure, with commas; an unknown name lists them. Default: all."),
     ] = None,
     width: Annotated[
-        float | None, typer.Option(help="Inches: 3.3 is a column of a paper. Default: 7.2, two columns.")
+        float | None,
+        typer.Option(min=2, max=200, help="Inches: 3.3 is a column of a paper. Default: 7.2, two columns."),
     ] = None,
 ) -> None:
     """Draw a result of a study; list the results if several match."""

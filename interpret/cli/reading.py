@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from interpret.cli.answers import fail
+
+DIGITS = 15
+"""The most digits of a number of things."""
+LARGEST_INPUT = 2**28
+"""The most numbers in one input, a gigabyte."""
 
 
 def read_values(text: str) -> list[float]:
@@ -33,10 +39,21 @@ def read_numbers(text: str, option: str) -> list[float]:
 
 def read_whole_numbers(text: str, option: str) -> list[int]:
     """Return whole numbers that are separated by commas."""
-    try:
-        return [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        fail(f"{option} must be whole numbers with commas between, not {text!r}")
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    numbers = [found for part in parts if (found := read_whole_number(part)) is not None]
+    if len(numbers) < len(parts):
+        fail(f"{option} must be whole numbers below 10^{DIGITS} with commas between, not {text!r}")
+    return numbers
+
+
+def read_whole_number(text: str) -> int | None:
+    """Return a whole number; None for other text, and for more digits than any count here has.
+
+    >>> read_whole_number("-12"), read_whole_number("²"), read_whole_number("1" * 99)
+    (-12, None, None)
+    """
+    digits = text.removeprefix("-")
+    return int(text) if digits.isdecimal() and len(digits) <= DIGITS else None
 
 
 def read_megapixels(number: float | None) -> int | None:
@@ -53,7 +70,8 @@ def read_names(text: str | None) -> list[str] | None:
 
 def read_target(text: str | None) -> int | str | None:
     """Return a class or channel as a number, or the name of a class."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+    number = None if text is None else read_whole_number(text)
+    return text if number is None else number
 
 
 def read_queries(text: str | None, count: int) -> Any:
@@ -62,7 +80,8 @@ def read_queries(text: str | None, count: int) -> Any:
         number = min(8, count)
         return [(2 * place + 1) * count // (2 * number) for place in range(number)]
     parts = [part.strip() for part in text.split(",")]
-    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else text
+    numbers = [found for part in parts if (found := read_whole_number(part)) is not None]
+    return numbers if len(numbers) == len(parts) else text
 
 
 def read_rules(text: str) -> Any:
@@ -91,11 +110,13 @@ def read_shape(text: str | None) -> tuple[int, int, int] | None:
     """Return the shape (C, H, W) of an input."""
     if text is None:
         return None
-    try:
-        channels, height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        fail(f"--input-shape must be three whole numbers such as 3,224,224, not {text!r}")
-    return channels, height, width
+    numbers = [read_whole_number(part.strip()) for part in text.split(",")]
+    sides = [number for number in numbers if number is not None and number > 0]
+    if len(numbers) != 3 or len(sides) != 3:
+        fail(f"--input-shape must be three whole numbers above 0 such as 3,224,224, not {text!r}")
+    if math.prod(sides) > LARGEST_INPUT:
+        fail(f"--input-shape {text!r} is more than {LARGEST_INPUT:,} numbers: choose a smaller input")
+    return sides[0], sides[1], sides[2]
 
 
 def read_part(text: str | None) -> tuple[int, int] | None:

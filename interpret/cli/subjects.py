@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interpret.cli.answers import fail, note, say, say_skipped
+from interpret.cli.reading import read_whole_number
 from interpret.execution.ranks import ranks
 from interpret.support.recording import current_recording
 
@@ -219,11 +220,12 @@ def evenly_spread_items(images: Any, count: str) -> list[int] | None:
 
     if count == "all":
         return None
-    if not count.isdecimal() or int(count) < 1:
+    asked = read_whole_number(count)
+    if asked is None or asked < 1:
         fail(f"--images must be a number of at least 1, or all, not {count!r}")
     _, firsts = np.unique(images.sources, return_index=True)
-    among = firsts if int(count) <= len(firsts) else np.arange(len(images))
-    return among[np.unique(np.linspace(0, len(among) - 1, int(count)).round().astype(int))].tolist()
+    among = firsts if asked <= len(firsts) else np.arange(len(images))
+    return among[np.unique(np.linspace(0, len(among) - 1, min(asked, len(among))).round().astype(int))].tolist()
 
 
 def absolute_spec(spec: str, names: Collection[str] = ()) -> str:

@@ -81,7 +81,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None
 def test_a_pipe_as_recipe_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("def build(): pass")
     os.mkfifo(tmp_path / "recipe.toml")
-    with pytest.raises(InterpretError, match="recipe .* is a folder, a pipe or a device"):
+    with pytest.raises(InterpretError, match=r"recipe .* is a folder, a pipe or a device"):
         interpret.load(tmp_path)
 
 
