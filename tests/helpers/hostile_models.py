@@ -174,7 +174,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "classes alike": (_built("return load(Net(), classes='aaaa')"), "classes"),
     "two inputs": ("class Mine(Net):\n    def forward(self, x, y): return x\n\n" + _built("return load(Mine())"),
                    "more than one input"),
-    "no layers": (_built("return load(nn.Identity(), classes='abc')"), "no convolution|hidden layer|no layer|Grad-CAM|no weights"),
+    "no layers": (_built("return load(nn.Identity(), classes='abc')"), "convolution|hidden layer|Grad-CAM|no weights"),
     "no convolution": (_built("return load(nn.Sequential(nn.Flatten(), nn.Linear(432, 4)))"), "Grad-CAM|convolution"),
     "no channels": (
         _built("return load(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Conv2d(2, 4, 20)))"),
