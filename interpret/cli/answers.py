@@ -133,6 +133,8 @@ def _logged_as_sentences() -> Iterator[None]:
             fail(f"the system cannot read or write{where}: {error.strerror}; {remedy}")
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
             fail(MEMORY_IS_FULL)
+        if isinstance(error, RuntimeError) and "Symlink loop" in reason_of(error):  # of Path.resolve
+            fail(f"the system cannot read or write a path ({error}): choose another place")
         if isinstance(error, RuntimeError) and any(phrase in reason_of(error) for phrase in NO_MEMORY):
             fail(MEMORY_IS_FULL)
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:

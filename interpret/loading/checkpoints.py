@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -102,7 +101,9 @@ def read_state(path: str | os.PathLike[str], module: nn.Module | None = None, ke
         ) from None
     except OSError as error:
         raise InterpretError(f"weights {str(path)!r} cannot be read: {error.strerror or error}") from None
-    except (SafetensorError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
+    except MemoryError:
+        raise
+    except Exception:  # a damaged file may raise any error
         raise InterpretError(
             f"weights {str(path)!r} are damaged or no checkpoint: give a .safetensors file or a saved state_dict()"
         ) from None
@@ -119,9 +120,9 @@ def _reason_not_weights(path: Path) -> str:
     text = begin.lstrip().lower()
     for what, starts in OTHER_FORMATS.items():
         if begin.startswith(starts) or (begin[4:].startswith(b"TFL3") and what == "a TensorFlow Lite model"):
-            return f"are {what}, which is not supported: save the network's state_dict() with PyTorch"
+            return f"are {what} and not weights of PyTorch: save the network's state_dict() with torch.save"
     if re.match(rb"\x08[\x01-\x20][\x12\x1a\x22\x3a\x42]", begin) or path.suffix.lower() == ".onnx":
-        return "are an ONNX model, which is not supported: save the network's state_dict() with PyTorch"
+        return "are an ONNX model and not weights alone: give the file as the model, and leave out weights"
     if not begin:
         return "are an empty file: download or save them again"
     if begin.startswith(b"version https://git-lfs"):
@@ -136,7 +137,7 @@ def _reason_not_weights(path: Path) -> str:
         if any("/code/" in name for name in names):
             return "are a scripted network and not a state_dict: save the state_dict() of the network itself"
         if "model.weights.h5" in names:
-            return "are a Keras model, which is not supported: save the network's state_dict() with PyTorch"
+            return "are a Keras model and not weights of PyTorch: give a file of this kind its ending .keras"
         if not any(name.endswith("data.pkl") for name in names):
             return "are a ZIP archive and not a checkpoint of PyTorch: give the file in it that holds the weights"
     if path.suffix == ".safetensors" and len(begin) > 8 and begin[8:9] == b"{":

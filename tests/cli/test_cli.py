@@ -421,6 +421,7 @@ def test_filters_and_summary(tmp_path: Path) -> None:
         (["filters", "lenet", "--out", "afile/x.png"], "'{tmp}/afile' is a file, where a folder is needed"),
         (["filters", "lenet", "--out", "/dev/null/x.png"], "'/dev/null' is a file, where a folder is needed"),
         (["filters", "lenet", "--out", "loop/x.png"], "loop"),
+        (["attribute", "lenet", "{pictures}", "--out", "loop/x.png"], "loop"),
         (["filters", "lenet", "--out", "n" * 300 + ".png"], "File name too long; choose a shorter name"),
         (["filters", "lenet", "--out", "empty/" * 900 + "x.png"], "File name too long; choose a shorter name"),
         (["train", "{tmp}/empty"], "recipe.toml"),

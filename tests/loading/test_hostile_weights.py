@@ -47,16 +47,19 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "list.pt": (lambda: _saved([torch.ones(2)]), "hold no state_dict"),
     "nothing.pt": (lambda: _saved({}), "hold no state_dict"),
     "deep.pt": (lambda: _saved({"a": {"b": {"c": {"d": {"e": WEIGHTS}}}}}), "hold no state_dict"),
-    "keras.h5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "are an HDF5 file, such as Keras writes"),
+    "keras.h5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "are a file of Keras, and 'Linear' is not"),
     "keras.pt": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(100), "are an HDF5 file"),
     "net.onnx": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x032.1" + bytes(50), "are an ONNX model"),
     "net.pth": (lambda: b"\x08\x08\x12\x07pytorch\x1a\x032.1" + bytes(50), "are an ONNX model"),
     "net.tflite": (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(50), "are a TensorFlow Lite model"),
     "net.gguf": (lambda: b"GGUF" + bytes(50), "are a GGUF model"),
-    "net.keras": (lambda: _zipped("config.json", "model.weights.h5"), "are a Keras model"),
+    "net.keras": (lambda: _zipped("config.json", "model.weights.h5"), "are a file of Keras"),
+    "net.ckpt": (lambda: _zipped("config.json", "model.weights.h5"), "are a Keras model"),
     "all.zip": (lambda: _zipped("readme.txt"), "are a ZIP archive"),
     "array.npy": (_array, "are a NumPy array"),
     "weights.pt.gz": (lambda: b"\x1f\x8b" + bytes(50), "are a compressed file"),
+    # found by the fuzzer: a central directory of zeros
+    "holed.pt": (lambda: (whole := _saved(WEIGHTS))[:-200] + bytes(100) + whole[-100:], "are damaged or no checkpoint"),
     "cat.jpg": (lambda: b"\xff\xd8\xff\xe0" + bytes(50), "are a picture"),
 }
 
