@@ -125,6 +125,16 @@ def own_parts(module: nn.Module) -> dict[str, nn.Module | None]:
     return module._modules
 
 
+def own_state(module: nn.Module) -> dict[str, Any]:
+    """Return all else that a module holds: its attributes, and its hooks where it has any."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if name not in _TABLES.values()
+        and not (name.endswith(("_hooks", "_hooks_with_kwargs", "_always_called")) and not value)
+    }
+
+
 def share_contents(module: nn.Module, other: nn.Module) -> None:
     """Give a module another's own parameters, buffers and parts: the same dictionaries."""
     for name in (*_TABLES.values(), "_non_persistent_buffers_set"):

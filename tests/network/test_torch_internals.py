@@ -197,6 +197,15 @@ def test_what_a_module_itself_holds() -> None:
     assert torch.equal(norm.running_mean, torch.ones(3))
 
 
+def test_a_modules_state_holds_attributes_and_hooks() -> None:
+    layer = nn.Conv2d(1, 1, 3, padding=2)
+    state = internals.own_state(layer)
+    assert state["padding"] == (2, 2) and "weight" not in state
+    assert not any("hook" in name and value for name, value in state.items() if name != "_is_full_backward_hook")
+    layer.register_forward_hook(lambda *_: None)
+    assert any("forward_hooks" in name for name in internals.own_state(layer))
+
+
 def test_a_module_with_shared_contents_has_the_others_state() -> None:
     module, other = nn.Module(), nn.Linear(2, 3)
     other.register_buffer("kept", torch.ones(1))

@@ -1,0 +1,96 @@
+"""A network's structure changes with all that decides how it runs, and not with its weights' values."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import interpret.analyses.projection.meta_trace as meta_trace
+from interpret import project
+from interpret.network.structure import structure_of
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.second = nn.Conv2d(4, 4, 3)
+        self.act = F.relu
+        self.settings = {"pools": [2]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.second(F.max_pool2d(self.act(self.first(x)), self.settings["pools"][0]))
+        return output
+
+
+def replace_layer(network: Small) -> None:
+    network.second = nn.Conv2d(4, 4, 5)
+
+
+def change_class(network: Small) -> None:
+    network.__class__ = type("Other", (Small,), {"forward": lambda self, x: self.second(self.first(x))})
+
+
+CHANGES: dict[str, Callable[[Small], object]] = {
+    "stride": lambda network: setattr(network.second, "stride", (2, 2)),
+    "nested": lambda network: network.settings["pools"].__setitem__(0, 3),
+    "function": lambda network: setattr(network, "act", torch.tanh),
+    "layer": replace_layer,
+    "class": change_class,
+    "own forward": lambda network: setattr(network, "forward", lambda x: network.second(network.first(x))),
+    "hook": lambda network: network.first.register_forward_hook(lambda *args: F.max_pool2d(args[2], 2)),
+    "pre-hook": lambda network: network.second.register_forward_pre_hook(lambda *args: F.max_pool2d(args[1][0], 2)),
+    "weight": lambda network: setattr(network.second, "weight", nn.Parameter(torch.rand(4, 4, 1, 1))),
+    "object": lambda network: setattr(network, "state", object()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_network_has_another_structure_or_none(change: str) -> None:
+    network = Small()
+    before = structure_of(network)
+    assert before is not None
+    CHANGES[change](network)
+    assert structure_of(network) != before
+
+
+@pytest.mark.parametrize("change", [name for name in CHANGES if name not in ("weight", "object", "own forward")])
+def test_a_changed_network_is_projected_as_it_is_now(change: str) -> None:
+    network, images = Small(), torch.rand(2, 1, 24, 24)
+    project(network, images, "second", 1)
+    CHANGES[change](network)
+    fresh = Small()
+    CHANGES[change](fresh)
+    fresh.load_state_dict(network.state_dict())
+    found, expected = project(network, images, "second", 1), project(fresh, images, "second", 1)
+    assert torch.equal(found.boxes, expected.boxes) and torch.equal(found.pixels, expected.pixels)
+
+
+def test_the_trace_is_remembered_while_only_values_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    trace = meta_trace.trace
+    monkeypatch.setattr(meta_trace, "trace", lambda module, shape: shapes.append(shape) or trace(module, shape))
+    network = Small()
+    for side in (16, 16, 20, 16):
+        with torch.no_grad():
+            network.first.weight.mul_(2)
+        project(network, torch.rand(1, 1, side, side), "second", 1)
+    assert shapes == [(1, 16, 16), (1, 20, 20)]
+    network.second.stride = (2, 2)
+    project(network, torch.rand(1, 1, 16, 16), "second", 1)
+    assert len(shapes) == 3
+
+
+def test_a_network_that_was_traced_is_not_kept() -> None:
+    network = Small()
+    project(network, torch.rand(1, 1, 16, 16), "second", 1)
+    kept = weakref.ref(network)
+    del network
+    gc.collect()
+    assert kept() is None
