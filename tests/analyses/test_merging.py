@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from interpret.images.opening import open_images
 from interpret.network.model import as_model
 from interpret.support.errors import InterpretError
 
+LONG = int(os.environ.get("INTERPRET_LONG", "1"))
+"""How many times as many examples to draw, at random, in a long run."""
 UNITS = {"0": 3, "1": 2}
 NETWORK = as_model(nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(3, 2, 1)))
 
@@ -76,7 +79,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40 * LONG, deadline=None, derandomize=LONG == 1)
 @given(mined_in_parts())
 def test_merging_is_an_algebra_and_gives_one_pass(case: dict[str, Any]) -> None:
     parts = [state_of(case, [n for n, owner in enumerate(case["owner"]) if owner == part]) for part in range(3)]
@@ -88,7 +91,7 @@ def test_merging_is_an_algebra_and_gives_one_pass(case: dict[str, Any]) -> None:
     assert same(merge_mined({}, whole), whole) and same(merge_mined(whole, {}), whole)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20 * LONG, deadline=None, derandomize=LONG == 1)
 @given(mined_in_parts())
 def test_hits_are_those_of_a_literal_loop(case: dict[str, Any]) -> None:
     parts = [state_of(case, [n for n, owner in enumerate(case["owner"]) if owner == part]) for part in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from fractions import Fraction
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from interpret.execution.exact_sums import ExactSums
 
+LONG = int(os.environ.get("INTERPRET_LONG", "1"))
+"""How many times as many examples to draw, at random, in a long run."""
 FINITE = st.floats(allow_nan=False, allow_infinity=False) | st.floats(-4, 4, width=32)
 BOUNDED = FINITE.filter(lambda term: abs(term) < 2.0**1000)
 
@@ -23,7 +26,7 @@ def summed(terms: list[float]) -> ExactSums:
     return sums
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60 * LONG, deadline=None, derandomize=LONG == 1)
 @given(st.lists(BOUNDED, max_size=12), st.randoms(use_true_random=False), st.integers(0, 12))
 def test_any_order_and_any_split_give_the_exact_sum(terms: list[float], random: object, cut: int) -> None:
     exact = sum(map(Fraction, terms), Fraction())
