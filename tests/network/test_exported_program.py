@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
+import os
 import warnings
+import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,16 @@ from torchvision import models
 import interpret
 from interpret.network.exported_program import exported_network
 from interpret.support.errors import InterpretError
+
+
+class Malicious:
+    """Unpickling it makes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.target}",)
 
 
 class Own(nn.Module):
@@ -91,6 +105,22 @@ def test_a_file_that_is_damaged_is_refused_and_runs_no_code(tmp_path: Path) -> N
     (tmp_path / "torn.pt2").write_bytes(b"PK\x03\x04torn")
     with pytest.raises(InterpretError, match=r"torn.pt2' is damaged or no exported program"):
         interpret.load(tmp_path / "torn.pt2")
+    torch.export.save(exported(nn.Sequential(nn.Conv2d(3, 4, 3)), 8), tmp_path / "net.pt2")
+    harm = io.BytesIO()
+    torch.save(Malicious(tmp_path / "made"), harm)
+    replaced = 0
+    with (
+        zipfile.ZipFile(tmp_path / "net.pt2") as whole,
+        zipfile.ZipFile(tmp_path / "harm.pt2", "w", zipfile.ZIP_STORED) as bad,
+    ):
+        for name in whole.namelist():
+            pickled = name.endswith(".pt")
+            replaced += pickled
+            bad.writestr(name, harm.getvalue() if pickled else whole.read(name))
+    assert replaced
+    with suppress(InterpretError):  # torch may not read the part at all
+        interpret.load(tmp_path / "harm.pt2")
+    assert not (tmp_path / "made").exists()
 
 
 def test_new_weights_are_drawn_for_a_file(tmp_path: Path) -> None:
