@@ -40,7 +40,7 @@ class Decoding:
     reduced: bool = False
     """Whether to decode JPEG files at a reduced scale where they are shrunk to less than half of it anyway.
 
-    Twice to four times as fast for pictures of 12 megapixels. Pixels then differ: by at most 32 levels of 255, and by
+    About three times as fast for pictures of 12 megapixels. Pixels then differ: by at most 32 levels of 255, and by
     at most 2 on average over a picture.
     """
 
