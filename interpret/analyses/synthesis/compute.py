@@ -488,8 +488,10 @@ def _aggregate(model: Model, task: _Task, climbed: Climbed) -> Synthesised:
 
 def _name(model: Model, objective: Objective, unit: int) -> str:
     """Return an objective in words, a class with its name."""
-    named = OUTPUT in objective.layers and model.classes is not None and 0 <= unit < len(model.classes)
-    return f"{objective}, {model.classes[unit]}" if named and model.classes else str(objective)
+    names = model.classes or ()
+    if OUTPUT in objective.layers and 0 <= unit < len(names) and names[unit] != str(unit):
+        return f"{objective}, {names[unit]}"
+    return str(objective)
 
 
 def _measure(

@@ -44,7 +44,9 @@ class Colours:
         if self.matrix is not None:
             matrix = self.matrix.to(coordinates)
             coordinates = torch.einsum("ij,njhw->nihw", matrix, coordinates)
-        return ((coordinates.sigmoid() - 0.5) * STRETCH + 0.5).clamp(0, 1)
+        stretched = (coordinates.sigmoid() - 0.5) * STRETCH + 0.5
+        # with the gradient of what is not clamped, so that black and white pixels can change again
+        return stretched + (stretched.clamp(0, 1) - stretched).detach()
 
     def coordinates(self, pixels: Tensor) -> Tensor:
         """Return the coordinates of pixels."""

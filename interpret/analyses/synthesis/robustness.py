@@ -21,7 +21,7 @@ SMALLEST_TURNED = 24
 LARGE = 96
 """Images of at least this side are scaled and turned further, without which they hold more fine detail than shape."""
 LEFT = 0.5
-"""The share of scaling and turning that is left at the end, so that no fine pattern comes up in the last steps."""
+"""The share of the movements of large images that is left, so that no fine pattern comes up in the last steps."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Robustness:
     """By how much an image is moved at random in each step, before the network sees it.
 
     >>> Robustness.for_size(15)
-    Robustness(jitter=1, scale=0.0, rotation=0.0, padding=1)
+    Robustness(jitter=1, scale=0.0, rotation=0.0, padding=1, left=0.0)
     >>> Robustness.for_size(224)
-    Robustness(jitter=14, scale=0.25, rotation=12.0, padding=16)
+    Robustness(jitter=14, scale=0.25, rotation=12.0, padding=16, left=0.5)
 
     Source: Mordvintsev, Olah & Tyka, "Inceptionism", 2015 (jitter); Olah et al. 2017.
     """
@@ -44,6 +44,8 @@ class Robustness:
     """Most degrees by which it is turned, either way."""
     padding: int = 0
     """Pixels around the image that are optimised, too, and may move into it."""
+    left: float = 0.0
+    """The share of the movements that is left in the last steps; none makes the image sharp."""
 
     def __post_init__(self) -> None:
         numbers = asdict(self)
@@ -65,7 +67,7 @@ class Robustness:
         padding = jitter + max(1, side // 96)
         if side < LARGE:
             return cls(jitter, scale=0.1, rotation=8.0, padding=padding)
-        return cls(jitter, scale=0.25, rotation=12.0, padding=padding)
+        return cls(jitter, scale=0.25, rotation=12.0, padding=padding, left=LEFT)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -74,7 +76,7 @@ class Robustness:
 
     def strength(self, progress: float) -> float:
         """Return how strong movements are after this share of the steps: less towards the end, for a sharp image."""
-        return max(LEFT if self.scale or self.rotation else 0.0, min(1.0, (1 - progress) / FADING))
+        return max(min(self.left, 1.0), min(1.0, (1 - progress) / FADING))
 
     def move(self, canvases: Tensor, generators: Sequence[torch.Generator], strength: float = 1.0) -> Tensor:
         """Return each canvas [n, C, h + 2p, w + 2p] as the image [h, w] that the network sees in this step.
