@@ -233,3 +233,16 @@ def test_a_script_without_its_packages_says_what_to_install(name: str, tmp_path:
         assert finished.returncode == 2 and finished.stderr.startswith("interpret: "), finished.stderr
         assert "pip install 'interpret-cnn[" in finished.stderr and finished.stderr.count("\n") == 1
     assert (finished.returncode == 2) == (name not in ("output_sizes", "several_channels", "sparse_connectivity"))
+
+
+def test_image_synthesis_makes_digits_that_are_read_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, found, printed = run("image_synthesis", tmp_path, capsys)
+    made = found["made"]
+    # a 1 is so simple that the strongest one is hard to beat
+    assert found["answers"] == list(range(10)) and made.beats_natural.sum() >= 9
+    assert printed.count("read as") == 10
+    # the strongest digit of each class, from the network alone
+    model = interpret.load("lenet")
+    with torch.no_grad():
+        strongest = model.module.eval()(found["natural"]).amax(0).numpy()
+    np.testing.assert_allclose(made.natural_values, strongest, rtol=1e-4)

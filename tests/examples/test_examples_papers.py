@@ -226,3 +226,9 @@ def test_feature_maps_of_a_digit(example: Example) -> None:
             x = layer(x)
         if name in told:
             assert told[name][2] == pytest.approx(100 * float((x > 0).double().mean()), abs=0.51), name
+
+
+def test_what_layers_know_of_a_digit(example: Example) -> None:
+    printed = example("mahendran_vedaldi", "--items", 1234)
+    pixels = [float(one) for one in re.findall(r"pixels by ([0-9.]+)", printed)]
+    assert len(pixels) == 4 and pixels[0] < 0.5 * pixels[1] and pixels[1] < pixels[-1]  # conv1, conv2, and ten numbers
