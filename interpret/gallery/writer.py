@@ -301,6 +301,8 @@ class _Writer:
         except FileExistsError:
             return
         except OSError:
+            if target.exists():
+                return
             older = self.older / picture.path
             if older.is_file() and filecmp.cmp(origin, older, shallow=False):
                 shutil.copy2(older, target)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from interpret.support.checksums import KEY, DamagedFileError, check_seal, read_json
 from interpret.support.errors import InterpretError, warn
 from interpret.support.files import layer_path, make_folder
-from interpret.support.manifest import digest, read_manifest
+from interpret.support.manifest import MANIFEST, digest, read_manifest
 from interpret.support.stamps import is_stamped, says_it_is_stamped
 
 if TYPE_CHECKING:
@@ -128,7 +128,10 @@ def _sprites(study: StudyReader, name: str) -> Iterator[Damage]:
 def _folder(folder: Path) -> Iterator[Damage]:
     """Yield files of a folder that are not as its list says; folders of earlier versions have no list."""
     listed = read_manifest(folder) if folder.is_dir() else None
-    if listed:
+    file = folder / MANIFEST
+    if file.is_file() and (listed is None or len(listed) != len(file.read_bytes().splitlines()) - 1):
+        yield Damage(file, "it is no whole list", folder)
+    elif listed:
         yield from _differing({folder / path: checksum for path, checksum in listed.items()}, folder)
     elif folder.is_dir():
         for file in sorted(folder.rglob("*")):

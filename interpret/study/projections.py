@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,8 +45,15 @@ def project_layers(
     for one in dict.fromkeys(rules):
         kind = one if overlap == "add" else f"{one}-{overlap}"
         missing = ranks().once(partial(_missing, study, chosen, kind))
-        if missing:
+        # a process that was killed at the end leaves a state of which nothing is missing
+        left = ranks().once(_state_file(study, kind).exists)
+        if missing or left:
             _project_by_rule(study, missing, one, overlap, kind)
+
+
+def _state_file(study: Study, kind: str) -> Path:
+    """Return the file of the state of interrupted projecting."""
+    return study.path / "unfinished" / "projections" / kind / "done.safetensors"
 
 
 def _missing(study: Study, chosen: Iterable[str], kind: str) -> dict[str, MinedLayer]:
@@ -61,9 +69,9 @@ def _project_by_rule(
     Of several ranks, each projects a share of the hits and sends the tiles to rank 0, which writes them.
     """
     model, data = study.to_compute()
-    folder = study.path / "unfinished" / "projections" / kind
+    folder = _state_file(study, kind).parent
     settings = {"rule": kind, "version": version_of("interpret-cnn")}
-    unfinished = Unfinished(folder / "done.safetensors", settings, study.write_info)
+    unfinished = Unfinished(_state_file(study, kind), settings, study.write_info)
     interrupted = {name: checksums.numpy() for name, checksums in ranks().once(unfinished.load).items()}
     published = ranks().once(lambda: [name for name in interrupted if kind in study.rules(name)])
     for name in published:

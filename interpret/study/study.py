@@ -18,7 +18,7 @@ from interpret.study.damage import set_damage_aside
 from interpret.study.reader import StudyReader
 from interpret.study.timings import timed
 from interpret.support.errors import InterpretError, warn
-from interpret.support.files import sweep_tree
+from interpret.support.files import discard, sweep_tree
 from interpret.support.locks import locked
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Study(StudyReader):
         with locked(self.path) as newly:
             if newly:
                 sweep_tree(self.path)
+                discard(self.path / "unfinished", [])  # folders that a kill left empty
                 if _version(self.path / "study.json") != self._known:  # another process has worked meanwhile
                     self._read_info()
                 if not self._checked and self.model is not None and self._known is not None:

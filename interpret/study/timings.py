@@ -87,9 +87,11 @@ def record_timing(folder: Path, part: str, work: Recording, outcome: str = "done
 
 
 def _holds_timings(file: Path) -> bool:
-    """Return whether a file is this program's, or empty as one that a full disk stopped."""
-    lines = file.read_bytes().splitlines()
-    return not lines or any(_entry(line) is not None for line in lines[:2])
+    """Return whether a file is this program's, or the start of one that a full disk or a kill stopped."""
+    content = file.read_bytes()
+    lines = content.splitlines()
+    begun = len(lines) == 1 and content[:9] == b'{"part": '[: len(content)]
+    return not lines or begun or any(_entry(line) is not None for line in lines[:2])
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:

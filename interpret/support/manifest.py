@@ -104,6 +104,7 @@ def check_folder(
             _undo(folder, made)
         elif (made / OLD).is_dir():
             _remove_listed(folder, made / OLD)
+            discard(made / NEW, [])  # all of it has been moved into the folder
         else:
             shutil.rmtree(made / NEW, ignore_errors=True)
     if thorough:
@@ -149,7 +150,7 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     file = folder / MANIFEST
     if file.is_symlink() or not file.is_file() or not is_manifest(file):
         return None
-    lines = file.read_text("utf-8").splitlines()[1:]
+    lines = file.read_text("utf-8", "replace").splitlines()[1:]  # a damaged list names a file that is not there
     found = [re.fullmatch("([0-9a-f]{64})  (.+)", line) for line in lines]
     return {match[2]: match[1] for match in found if match}
 

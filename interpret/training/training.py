@@ -23,7 +23,8 @@ from interpret.loading.recipes import Recipe, read_recipe
 from interpret.network.forward import call_network
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
-from interpret.support.files import any_file, discard, replacing, write_text
+from interpret.support.files import WORKSPACE, any_file, discard, replacing, write_text
+from interpret.support.locks import locked
 from interpret.support.manifest import check_folder, read_manifest, updating
 from interpret.support.progress import progress
 from interpret.training.augmentation import augmentation
@@ -80,11 +81,18 @@ def train(
     recipe = _with_overrides(read_recipe(source / "recipe.toml"), epochs, seed)
     target = source if out is None else Path(out)
     _check_target(target, source)
+    with locked(target):
+        return _train(source, recipe, target, torch.device("cpu" if device is None else device), resume)
+
+
+def _train(source: Path, recipe: Recipe, target: Path, device: torch.device, resume: bool) -> TrainingResult:
+    """Train into a folder that no other process trains into."""
+    _check_target(target, source)  # another process may have trained into it meanwhile
     unfinished = target / UNFINISHED
     if not resume:
         _remove_unfinished(unfinished)
 
-    run = _Run(source, recipe, torch.device("cpu" if device is None else device))
+    run = _Run(source, recipe, device)
     run.restore(unfinished / "state.pt")
     batches, total = run.batches_per_epoch, recipe.train.epochs
     name = recipe.model.title or source.name
@@ -260,7 +268,7 @@ def _check_target(target: Path, source: Path) -> None:
     if not target.exists():
         return
     check_folder(target, ("weights.safetensors", "epochs"), thorough=True)
-    held = {path.name for path in target.iterdir()} - {UNFINISHED}
+    held = {path.name for path in target.iterdir() if path.name != UNFINISHED and not path.name.startswith(WORKSPACE)}
     same = all(name in held and (target / name).read_bytes() == (source / name).read_bytes() for name in REQUIRED_FILES)
     if held and not same:
         raise InterpretError(f"{str(target)!r} holds something else than a training of {str(source)!r}: {remedy}")

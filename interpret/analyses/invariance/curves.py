@@ -159,9 +159,13 @@ def merge_curves(first: State, second: State) -> dict[str, Tensor]:
     for key, value in below("image/", first).items():
         merged[f"image/{key}"] = whole = value.clone()
         whole[seen] = second[f"image/{key}"][seen]
-    others = _sums(second)
-    for key, sums in _sums(first).items():
-        sums.merge(others[key])
+    both = _sums(first)
+    for key, sums in _sums(second).items():  # one that has seen no image that decodes has no sums
+        if key in both:
+            both[key].merge(sums)
+        else:
+            both[key] = sums
+    for key, sums in both.items():
         merged |= {f"sum/{key}/{part}": value for part, value in sums.state_dict().items()}
     return merged
 

@@ -1,0 +1,326 @@
+"""Kills, interrupts and full disks before each file operation of each subcommand, and then the same command again.
+
+Each run takes a sample by a fixed seed; INTERPRET_CRASHES sets how many crashes each subcommand gets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers import crash_server
+
+pytestmark = pytest.mark.slow
+
+CRASHES = int(os.environ.get("INTERPRET_CRASHES", "5"))
+SEED = int(os.environ.get("INTERPRET_CRASH_SEED", "0"))
+HOW = {"SIGKILL": (-9,), "SIGINT": (130,), "SIGTERM": (143,), "ENOSPC": (2,), "EFBIG": (2,)}
+
+NETWORK = """
+import builtins
+import torch
+from torch import nn
+import interpret
+
+class Tiny(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.second = nn.Conv2d(4, 3, 3, stride=2)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, images):
+        getattr(builtins, "count_forward", lambda: None)()
+        return self.head(torch.relu(self.second(torch.relu(self.first(images)))).mean((2, 3)))
+
+def network():
+    torch.manual_seed(0)
+    return Tiny()
+
+def build():
+    return interpret.load(network(), preprocess=interpret.Preprocess((12, 12)), classes=["a", "b", "c"])
+"""
+MODEL_FOLDER = NETWORK.replace("def build", "def unused").replace("def network", "def build")
+RECIPE = """
+[input]
+size = [12, 12]
+
+[data]
+name = "few"
+
+[train]
+lr = 0.05
+momentum = 0.9
+batch_size = 8
+epochs = 3
+keep = [1, 3]
+seed = 7
+"""
+RUN = "--batch-size 2 --workers 0"
+MINING = f"net.py:build images --study study -k 2 {RUN}"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A subcommand, and the state of the folder that it begins in."""
+
+    command: str
+    begins: str
+    repeated: int
+    """Forward passes that may be done twice: the dry runs of a second start, and one part of the work."""
+
+
+VERBS = {
+    "mine": Verb(f"mine {MINING}", "nothing", 40),
+    "gallery": Verb(f"gallery {MINING} --out out", "nothing", 60),
+    "gallery again": Verb(f"gallery {MINING} --out out", "gallery", 60),
+    "project": Verb("project study", "mined", 40),
+    "probe": Verb("probe study --transform scale --values 1,2 --images 3 --batch-size 2", "mined", 60),
+    "evolve": Verb(f"evolve study --checkpoints epochs --units 1 {RUN}", "mined", 200),
+    "neighbours": Verb(f"neighbours study --layer second -k 2 --queries 0,1 {RUN}", "mined", 40),
+    "occlude": Verb("occlude study --size 4 --stride 4 --images 1 --layer second --batch-size 2", "mined", 200),
+    "train": Verb("train tiny", "nothing", 20),
+    "train elsewhere": Verb("train tiny --out copy", "nothing", 20),
+    "report": Verb("report study", "probed", 0),
+}
+
+
+class Server:
+    """Runs commands in forks of a process that has everything imported."""
+
+    def __init__(self, output: str = "output.txt") -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, crash_server.__file__, output], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert self.process.stdout is not None and self.process.stdout.readline() == "ready\n"
+
+    def run(self, folder: Path, command: str, how: str | None = None, at: int = 0) -> dict[str, Any]:
+        self.ask(folder, command, how, at)
+        return self.answer()
+
+    def ask(self, folder: Path, command: str, how: str | None = None, at: int = 0) -> None:
+        assert self.process.stdin is not None
+        asked = {"argv": command.split(), "folder": str(folder), "how": how, "at": at}
+        print(json.dumps(asked), file=self.process.stdin, flush=True)
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def states(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+    """The states of the folder that subcommands begin in, in memory, where waiting for the disk takes no time."""
+    root = tmp_path_factory.mktemp("states")
+    if os.access("/dev/shm", os.W_OK):
+        root = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    yield make_states(server, root)
+    shutil.rmtree(root)
+
+
+def make_states(server: Server, root: Path) -> dict[str, Path]:
+    import torch
+    from safetensors.torch import save_file
+
+    folder = root / "nothing"
+    (folder / "images").mkdir(parents=True)
+    (folder / "epochs").mkdir()
+    (folder / "tiny").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (7, 14, 15, 3), np.uint8)
+    for number, picture in enumerate(noise):
+        Image.fromarray(picture).save(folder / "images" / f"{number}.png")
+    (folder / "images" / "torn.png").write_bytes(b"no picture")
+    (folder / "net.py").write_text(NETWORK)
+    (folder / "tiny" / "model.py").write_text(MODEL_FOLDER)
+    (folder / "tiny" / "recipe.toml").write_text(RECIPE)
+    (folder / "notes.txt").write_text("mine")
+    shapes = {"first": (4, 3, 3, 3), "second": (3, 4, 3, 3), "head": (3, 3)}
+    for epoch in (1, 2):
+        torch.manual_seed(epoch)
+        weights = {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+        weights |= {f"{name}.bias": torch.randn(shape[0]) for name, shape in shapes.items()}
+        save_file(weights, folder / "epochs" / f"{epoch}.safetensors")
+    found = {"nothing": folder}
+    steps = {
+        "mined": ("nothing", VERBS["mine"].command),
+        "gallery": ("nothing", VERBS["gallery"].command + " --no-context"),
+        "probed": ("mined", VERBS["probe"].command),
+        "drawn": ("probed", VERBS["neighbours"].command),
+        "full": ("drawn", f"gallery {MINING} --out out"),
+    }
+    for name, (before, command) in steps.items():
+        found[name] = root / name
+        work = at_work(found, before)
+        done = server.run(work, command)
+        assert done["status"] == 0, done["output"]
+        shutil.copytree(work, found[name], symlinks=True)
+    return found
+
+
+def at_work(states: dict[str, Path], name: str) -> Path:
+    """Return a folder in this state; its path is always the same, as studies keep where their model and data are."""
+    folder = states["nothing"].parent / "work" / "here"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(states[name], folder, symlinks=True)
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes | str]:
+    """Return all files, links and empty folders, without how long the work took."""
+    found: dict[str, bytes | str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink():
+            found[name] = f"-> {path.readlink()}"
+        elif path.is_file():
+            if path.name != "timings.jsonl":
+                found[name] = path.read_bytes()
+        elif not any(path.iterdir()):
+            found[name] = "an empty folder"
+    return found
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_after_a_crash_the_same_command_ends_as_if_nothing_had_been(
+    verb: str, server: Server, states: dict[str, Path]
+) -> None:
+    what = VERBS[verb]
+    folder = at_work(states, what.begins)
+    whole = server.run(folder, what.command)
+    assert whole["status"] == 0, whole["output"]
+    expected = snapshot(folder)
+    assert whole["operations"] > 3
+    drawn = random.Random(f"{SEED} {verb}")
+    failures = []
+    for number in range(CRASHES):
+        how = list(HOW)[number % len(HOW)] if number >= 2 else "SIGKILL"
+        at = drawn.randint(1, whole["operations"])
+        at_work(states, what.begins)
+        crashed = server.run(folder, what.command, how, at)
+        case = f"{verb}, {how} before operation {at} of {whole['operations']}"
+        if crashed["status"] not in (*HOW[how], 0) or "Traceback" in crashed["output"]:
+            failures.append(f"{case}: status {crashed['status']}\n{crashed['output'][-1500:]}")
+        again = server.run(folder, what.command)
+        if again["status"] != 0:
+            failures.append(f"{case}: then status {again['status']}\n{again['output'][-1500:]}")
+            continue
+        found = snapshot(folder)
+        differing = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+        if differing:
+            failures.append(f"{case}: then other files: {sorted(differing)[:8]}")
+        done = crashed["forwards"] + again["forwards"]
+        if done > whole["forwards"] + what.repeated:
+            failures.append(f"{case}: {done} forward passes ({crashed['forwards']} and {again['forwards']}), "
+                            f"where {whole['forwards']} are needed")  # fmt: skip
+    assert not failures, f"{len(failures)} of {CRASHES} failed\n" + "\n".join(failures)
+
+
+@pytest.mark.parametrize("verb", ["mine", "evolve", "train elsewhere"])
+def test_of_two_processes_on_one_folder_the_second_waits(verb: str, server: Server, states: dict[str, Path]) -> None:
+    what = VERBS[verb]
+    folder = at_work(states, what.begins)
+    assert server.run(folder, what.command)["status"] == 0
+    expected = snapshot(folder)
+    at_work(states, what.begins)
+    other = Server("other.txt")
+    try:
+        # both begin; the fork that comes second finds the lock held, or all of the work done
+        for one in (server, other):
+            one.ask(folder, what.command)
+        found = [one.answer() for one in (server, other)]
+    finally:
+        other.close()
+    assert [one["status"] for one in found] == [0, 0], found
+    assert not any("Traceback" in one["output"] for one in found)
+    assert snapshot(folder) == expected
+
+
+# damaged studies
+
+KINDS = (
+    "study.json", "sources.json", "samples.json", "timings.jsonl", "mined/*", "spread/*", "filters/*", "sources/*",
+    "samples/*", "patches/*/0000.webp", "patches/*/interpret.sha256", "projections/*/*/0001.webp",
+    "projections/*/*/interpret.sha256", "connections/*.safetensors", "connections/flow.json", "connections/layers.json",
+    "connections/interpret.sha256", "results/invariance/*", "results/predictions/*", "features/*/features.npy",
+    "features/*/items.npy", "features/*/index.json",
+)  # fmt: skip
+DAMAGES = ("emptied", "halved", "flipped", "extended", "deleted")
+READERS = {
+    "plot": "plot study invariance scale",
+    "gallery": "gallery study --out shown",
+    "report": "report study",
+    "study": "study study",
+    "project": "project study",
+    "neighbours": VERBS["neighbours"].command,
+}
+DAMAGED = int(os.environ.get("INTERPRET_DAMAGED", "20"))
+
+
+def damage(file: Path, how: str, drawn: random.Random) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "deleted":
+        file.unlink()
+        return
+    if how == "flipped":
+        place = drawn.randrange(len(content))
+        content[place] ^= 1 << drawn.randrange(8)
+    elif how == "extended":
+        content += content[-1:] * 7
+    else:
+        del content[0 if how == "emptied" else len(content) // 2 :]
+    file.write_bytes(content)
+
+
+def test_damage_is_named_and_never_shown(server: Server, states: dict[str, Path]) -> None:
+    folder = at_work(states, "full")
+    results = {}
+    for reader, command in READERS.items():
+        at_work(states, "full")
+        found = server.run(folder, command)
+        assert found["status"] == 0, found["output"]
+        results[reader] = snapshot(folder)
+    cases = [(kind, how, reader) for kind in KINDS for how in DAMAGES for reader in READERS]
+    drawn = random.Random(SEED)
+    failures = []
+    for kind, how, reader in drawn.sample(cases, min(DAMAGED, len(cases))):
+        at_work(states, "full")
+        file = drawn.choice(sorted((folder / "study").glob(kind)))
+        damage(file, how, drawn)
+        damaged = snapshot(folder)
+        found = server.run(folder, READERS[reader])
+        case = f"{file.relative_to(folder)} {how}, {reader}"
+        if found["status"] not in (0, 2) or "Traceback" in found["output"]:
+            failures.append(f"{case}: status {found['status']}\n{found['output'][-1500:]}")
+            continue
+        named = any(word in found["output"] for word in ("damaged", "left out", "not by interpret", "is no study"))
+        made = {name: content for name, content in snapshot(folder).items() if damaged.get(name) != content}
+        # whatever is written, without a word, is what the undamaged study gives
+        silent = [name for name, content in made.items() if results[reader].get(name) != content]
+        if not named and (silent or found["status"]):
+            failures.append(f"{case}: status {found['status']}, not named: {silent[:5]}\n{found['output'][-600:]}")
+    assert not failures, f"{len(failures)} of {DAMAGED} failed\n" + "\n".join(failures)
