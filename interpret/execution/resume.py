@@ -96,11 +96,11 @@ class Unfinished:
         An interrupt waits until the current part is processed completely. All ranks save at the same time: `state`
         returns on rank 0 the state of all, as this function does at the end.
         """
-        updating = False
+        begun = updating = False
         try:
             for part in parts:
                 with interrupts_delayed(second_too=True):
-                    updating = True
+                    begun = updating = True
                     update(part)
                     updating = False
                 if time.monotonic() - self._saved > SAVE_EVERY:
@@ -109,7 +109,7 @@ class Unfinished:
             self._save_together(state, True)
             raise
         except Exception:  # an error of the disk that holds the images
-            if not updating and ranks().size == 1:  # other ranks would take this one's part for finished
+            if begun and not updating and ranks().size == 1:  # other ranks would take this one's part for finished
                 self.save(dict(state()))
             raise
         while True:
