@@ -77,6 +77,8 @@ def set_damage_aside(study: StudyReader) -> None:
     for one in (*find_damage(study), *_results(study)):
         parts.setdefault(one.part, one)
     for part, damage in parts.items():
+        if part.is_symlink() or (part == damage.file and part.is_dir()):
+            continue  # it is not this program's: what writes there refuses it
         warn(f"{str(damage.file)!r} is damaged ({damage.why}): it is computed again")
         if os.path.lexists(part):
             place = _free(study.path / DAMAGED / part.relative_to(study.path))

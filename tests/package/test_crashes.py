@@ -324,3 +324,49 @@ def test_damage_is_named_and_never_shown(server: Server, states: dict[str, Path]
         if not named and (silent or found["status"]):
             failures.append(f"{case}: status {found['status']}, not named: {silent[:5]}\n{found['output'][-600:]}")
     assert not failures, f"{len(failures)} of {DAMAGED} failed\n" + "\n".join(failures)
+
+
+# what the program did not write
+
+FOREIGN = int(os.environ.get("INTERPRET_FOREIGN", "3"))
+
+
+def put(path: Path, kind: str, aside: Path) -> None:
+    """Put a file, a link or a folder of somebody else's at a path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+        (path / "mine.txt").write_text("mine")
+    else:
+        aside.write_text("mine")
+        path.symlink_to(aside)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_nothing_that_others_wrote_is_removed_or_changed(verb: str, server: Server, states: dict[str, Path]) -> None:
+    what = VERBS[verb]
+    folder = at_work(states, what.begins)
+    before = snapshot(folder)
+    assert server.run(folder, what.command)["status"] == 0
+    written = sorted(name for name in snapshot(folder) if name not in before)
+    drawn = random.Random(f"{SEED} {verb} foreign")
+    failures = []
+    for number in range(FOREIGN if written else 0):
+        name, kind = drawn.choice(written), ("file", "folder", "link")[number % 3]
+        at_work(states, what.begins)
+        place = folder / drawn.choice([name, *map(str, Path(name).parents)][: len(Path(name).parts)])
+        if place.exists():  # a folder of the state: put it beside what is written
+            place = folder / name
+        put(place, kind, folder / "aside.txt")
+        found = server.run(folder, what.command)
+        case = f"{verb}, a {kind} at {place.relative_to(folder)}"
+        if found["status"] not in (0, 2) or "Traceback" in found["output"]:
+            failures.append(f"{case}: status {found['status']}\n{found['output'][-1200:]}")
+        own = {"file": place, "folder": place / "mine.txt", "link": folder / "aside.txt"}[kind]
+        moved = folder / "study" / "damaged" / place.relative_to(folder / "study") if "study" in place.parts else own
+        kept = [one for one in (own, moved) if one.is_file() and one.read_text(errors="replace") == "mine"]
+        if not kept:
+            failures.append(f"{case}: it is gone\n{found['output'][-600:]}")
+    assert not failures, f"{len(failures)} failed\n" + "\n".join(failures)
