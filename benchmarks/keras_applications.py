@@ -1,7 +1,7 @@
 """Compare every CNN of `keras.applications` with its graph here, and write docs/keras.md.
 
     python benchmarks/keras_applications.py                   # the smallest of each family
-    python benchmarks/keras_applications.py --all             # all 39: an hour on two cores, 8 GB of memory
+    python benchmarks/keras_applications.py --all             # all 38: some 15 minutes, 8 GB of memory
 
 Weights are random, and so are the statistics of normalisations, which would hide a mistake if they were 0 and 1.
 """
@@ -33,7 +33,7 @@ SIDE = 96
 INTRODUCTION = """# Networks of Keras
 
 Written by `benchmarks/keras_applications.py`: CNNs of `keras.applications` with random weights, on two images of
-{side} × {side} pixels. *Difference* is the largest one of the outputs, relative to the largest output of Keras itself,
+{side} × {side} pixels. *Difference* is the largest one of the logits, relative to the largest logit of Keras itself,
 in float32. *Parameters* are Keras's trainable ones; *MACs* are counted from Keras's shapes, each weight of a kernel
 once for each position; both are those of the trace here, unless a cell says otherwise. *Fields*: how many of the
 convolutions have a receptive field that is a window, and how many a local field, with gates held constant. NASNet is
@@ -68,7 +68,7 @@ def macs_of(model: Any) -> int:
 def row(name: str) -> str:
     """Compare one network."""
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(SIDE, SIDE, 3))
+    model = getattr(keras.applications, name)(weights=None, input_shape=(SIDE, SIDE, 3), classifier_activation=None)
     draw_statistics(model)
     images = torch.rand(2, 3, SIDE, SIDE) * 255
     network = interpret.load(model)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import interpret
 from helpers.packages import needs
@@ -184,5 +185,6 @@ def test_the_command_chooses_the_backend_and_says_when_it_cannot(built: Any, tmp
     assert refused.returncode == 2 and "was imported with 'jax'" not in refused.stdout
     assert "needs Keras on its torch backend" in refused.stderr and "KERAS_BACKEND=torch" in refused.stderr
     (tmp_path / "pictures").mkdir()
+    Image.new("L", (20, 20)).save(tmp_path / "pictures" / "one.png")
     asked = command("gallery", "net.keras", "pictures")
     assert asked.returncode == 2 and "returns interpret.load('net.keras', preprocess=" in asked.stderr

@@ -325,13 +325,13 @@ def test_the_networks_of_keras_applications(keras: Any, name: str) -> None:
     side = 64 if LARGE or name != "VGG16" else 32
     side = max(side, 75 if name.startswith(("Inception", "Xception")) else 0)
     keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3))
+    model = getattr(keras.applications, name)(weights=None, input_shape=(side, side, 3), classifier_activation=None)
     draw_statistics(model)
     network = interpret.load(model)
     images = torch.rand(2, 3, side, side) * 255
     with torch.no_grad():
         found, expected = network(images), model(channels_last(images), training=False)
-    assert close(found, expected, 1e-3)  # of probabilities in float32, through hundreds of layers
+    assert close(found, expected, 1e-4)  # in float32, through hundreds of layers
     layers = interpret.trace(network)
     assert layers.params == sum(math.prod(variable.shape) for variable in model.trainable_weights)
     assert layers.params + sum(one.numel() for one in network.module.buffers()) == model.count_params()
