@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from interpret.cli.answers import fail, say
-from interpret.cli.options import Device, Layers, OwnBatchSize
+from interpret.cli.options import LARGEST_SEED, Device, Layers, OwnBatchSize, choice, counted
+from interpret.cli.reading import read_whole_number
 from interpret.cli.subjects import reopen
 
 
@@ -17,13 +18,19 @@ def synthesise(
     layers: Layers = None,
     units: Annotated[str, typer.Option(help="Number of the liveliest units of each layer, or 'all'.")] = "16",
     kind: Annotated[
-        str, typer.Option(help="neuron (of the receptive field's size), unit (the mean of its map), or class.")
+        str,
+        choice(
+            "neuron",
+            "unit",
+            "class",
+            help="neuron (of the receptive field's size), unit (the mean of its map), or class.",
+        ),
     ] = "neuron",
     parametrisation: Annotated[
-        str, typer.Option(help="fourier, pixels, or maco: magnitudes of the study's images.")
+        str, choice("fourier", "pixels", "maco", help="fourier, pixels, or maco: magnitudes of the study's images.")
     ] = "fourier",
-    steps: Annotated[int, typer.Option(help="Steps of the optimisation.")] = 160,
-    seed: Annotated[int, typer.Option(help="Seed of the noise from which images begin.")] = 0,
+    steps: Annotated[int, counted(help="Steps of the optimisation.")] = 160,
+    seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the noise from which images begin.")] = 0,
     device: Device = None,
     batch_size: OwnBatchSize = None,
 ) -> None:
@@ -31,10 +38,10 @@ def synthesise(
 
     Units that have their image are skipped. interpret plot and interpret report show them.
     """
-    if units != "all" and (not units.isdecimal() or int(units) < 1):
+    count = None if units == "all" else read_whole_number(units)
+    if units != "all" and (count is None or count < 1):
         fail(f"--units must be a number of at least 1, or all, not {units!r}")
     opened = reopen(study, device, batch_size=batch_size)
-    count = None if units == "all" else int(units)
     opened.synthesise(layers, count, kind, parametrisation=parametrisation, steps=steps, seed=seed)  # type: ignore[arg-type]
     kept = [name for one, name in opened.results if one == "synthesised"]
     say(f"Optimised images of {', '.join(kept)} are in {study}")
