@@ -302,9 +302,10 @@ def test_another_backend_is_refused(keras: Any, monkeypatch: pytest.MonkeyPatch)
 
 SMALL = """MobileNet MobileNetV2 MobileNetV3Small EfficientNetB0 EfficientNetV2B0 ConvNeXtTiny Xception ResNet50V2
     VGG16""".split()
+# not EfficientNetV2 S to L, which with random statistics amplify rounding until no digit is left
 LARGER = """InceptionV3 InceptionResNetV2 DenseNet121 ResNet50 MobileNetV3Large EfficientNetB1 EfficientNetB2
     EfficientNetB3 EfficientNetB4 EfficientNetB5 EfficientNetB6 EfficientNetB7 EfficientNetV2B1 EfficientNetV2B2
-    EfficientNetV2B3 EfficientNetV2S EfficientNetV2M EfficientNetV2L DenseNet169 DenseNet201 ConvNeXtSmall
+    EfficientNetV2B3  DenseNet169 DenseNet201 ConvNeXtSmall
     ConvNeXtBase ConvNeXtLarge ConvNeXtXLarge ResNet101 ResNet152 ResNet101V2 ResNet152V2 VGG19""".split()
 
 
