@@ -26,6 +26,7 @@ from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 from interpret.support.files import discard, layer_path
+from interpret.support.manifest import digest
 
 INDEX_FILES = ("unfinished.safetensors", "all.npy", "features.npy", "items.npy", "index.json")
 """The files in the folder of an index while it is written."""
@@ -124,6 +125,9 @@ def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex
     except (OSError, ValueError, EOFError):
         raise damaged from None
     if not isinstance(kept, dict) or features.ndim != 2 or len(features) != len(items):
+        raise damaged
+    # an index of an earlier version has no checksums
+    if any(digest(place / name) != checksum for name, checksum in kept.get("checksums", {}).items()):
         raise damaged
     for key, what in (("weights_hash", "weights"), ("fingerprint", "data"), ("items", "data")):
         if kept.get(key) != about[key]:
@@ -240,7 +244,8 @@ def _finish(
         shorter.flush()
         whole.unlink()
     np.save(folder / "items.npy", items)
-    index = {**about, "skipped": images.skipped}
+    checksums = {name: digest(folder / name) for name in ("features.npy", "items.npy")}
+    index = {**about, "skipped": images.skipped, "checksums": checksums}
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     unfinished.forget()
 
