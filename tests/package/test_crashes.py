@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -296,6 +297,15 @@ def damage(file: Path, how: str, drawn: random.Random) -> None:
     file.write_bytes(content)
 
 
+def plain(name: str, content: bytes | str | None) -> bytes | str | None:
+    """Return a file's content without matplotlib's names of clip paths, which the last bit of a layout changes."""
+    if name == "shown/interpret.sha256":  # checksums of the files that are compared
+        return None
+    return (
+        re.sub(rb"\bp[0-9a-f]{10}\b", b"", content) if name.endswith(".svg") and isinstance(content, bytes) else content
+    )
+
+
 def test_damage_is_named_and_never_shown(server: Server, states: dict[str, Path]) -> None:
     folder = at_work(states, "full")
     results = {}
@@ -320,7 +330,9 @@ def test_damage_is_named_and_never_shown(server: Server, states: dict[str, Path]
         named = any(word in found["output"] for word in ("damaged", "left out", "not by interpret", "is no study"))
         made = {name: content for name, content in snapshot(folder).items() if damaged.get(name) != content}
         # whatever is written, without a word, is what the undamaged study gives
-        silent = [name for name, content in made.items() if results[reader].get(name) != content]
+        silent = [
+            name for name, content in made.items() if plain(name, results[reader].get(name)) != plain(name, content)
+        ]
         if not named and (silent or found["status"]):
             failures.append(f"{case}: status {found['status']}, not named: {silent[:5]}\n{found['output'][-600:]}")
     assert not failures, f"{len(failures)} of {DAMAGED} failed\n" + "\n".join(failures)
