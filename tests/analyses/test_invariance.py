@@ -847,7 +847,7 @@ def test_command_over_a_study(
     [
         (("probe", "lenet"), "'lenet' is no study's folder: give the images, too, as DATA"),
         (("probe", "lenet", "digits", "--out", "a.gif"), "--out must end in .png, .svg or .pdf, not 'a.gif'"),
-        (("probe", "lenet", "digits", "--batch-size", "0"), "batch_size must be at least 1, not 0"),
+        (("probe", "lenet", "digits", "--batch-size", "0"), "0 is no whole number from 1"),
         (("probe", "lenet", "digits", "--values", "1,2"), "--values are those of one transform"),
         (("probe", "lenet", "digits", "--transform", "scale", "--values", "1:2"), "--values must be FIRST:LAST:STEP"),
         (("probe", "lenet", "digits", "--transform", "scale", "--values", "a"), "--values must be numbers"),

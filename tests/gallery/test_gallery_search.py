@@ -452,8 +452,10 @@ def test_a_class_crowds_out_neither_names_nor_units(browser: Any, study: Path, t
     copy = tmp_path / "study"
     shutil.copytree(study, copy)
     sources = json.loads((copy / "sources.json").read_text())
+    first = min((copy / "sources").glob("*.jpg"))
     for number in range(100, 200):
         sources[str(number)] = {"name": f"tabby {number}.jpg", "width": 1, "height": 1, "label": -1}
+        shutil.copyfile(first, first.with_name(f"{number}.jpg"))
     (copy / "sources.json").write_text(json.dumps(sources))
     out = write_gallery(copy, tmp_path / "gallery").parent
     with opened(browser, out, "index.html") as page:
