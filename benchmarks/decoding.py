@@ -73,7 +73,7 @@ def run(network: nn.Module | None, folder: Path, workers: int, reduced: bool) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()

@@ -100,7 +100,7 @@ def measure(code: str, folder: Path, path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_000_000)
     parser.add_argument("--before", type=Path)
     parser.add_argument("--markdown", type=Path)

@@ -11,6 +11,7 @@ import sys
 import warnings
 from errno import EACCES, ENOSPC, EROFS
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -304,12 +305,12 @@ def test_an_interrupted_analysis_continues_to_the_same_study(
     read, verb, *options = FileImages._read, *arguments.split()
     patience, left = math.inf, math.inf
 
-    def impatient(self: FileImages, source: int) -> Image.Image:
+    def impatient(self: FileImages, source: int, **how: Any) -> Image.Image:
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        return read(self, source)
+        return read(self, source, **how)
 
     monkeypatch.setattr(FileImages, "_read", impatient)
 
