@@ -137,19 +137,6 @@ def processor_seconds(work: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-class GeneratedImages(torch.utils.data.Dataset[Tensor]):
-    """Random images that take no memory."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, item: int) -> Tensor:
-        return torch.randn(3, 224, 224, generator=torch.Generator().manual_seed(item))
-
-
 def network(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
     return torchvision.models.get_model(name, weights=None)
@@ -377,7 +364,8 @@ def main() -> None:
         exchange_here(settings.exchange, settings.rounds)
         return
     if settings.memory_of:
-        mine(network(settings.network), GeneratedImages(settings.memory_of))
+        # one image many times, which takes no memory
+        mine(network(settings.network), torch.randn(1, 3, 224, 224).expand(settings.memory_of, -1, -1, -1))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
     if settings.costs and settings.costs.exists():

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from interpret.cli.reading import DIGITS, read_whole_number
+from interpret.network.readings import READINGS
 
 LARGEST = 65_536
 """The largest number of things to count: more than any network or figure has room for."""
@@ -58,7 +59,12 @@ def choice(*choices: str, help: str) -> Any:
     return typer.Option(parser=one_of(*choices), metavar="NAME", help=help)
 
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="The network: a name, a folder or file.py:function.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="The network: a name, a folder, file.py:function, or a .keras, .onnx or .pt2 file."
+    ),
+]
 Data = Annotated[
     str,
     typer.Argument(
@@ -80,10 +86,7 @@ Weights = Annotated[
 Outputs = Annotated[
     str | None,
     choice(
-        "softmax",
-        "sigmoid",
-        "probabilities",
-        "log-probabilities",
+        *READINGS,
         help="How outputs become probabilities: softmax, sigmoid, probabilities or log-probabilities. "
         "Default: found from the values.",
     ),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 held = ExitStack()
 """The lock of the study that the command computes into, until the command ends."""
 
-MOST_WORKERS = 16
+MOST_READERS = 16
+"""The largest default number of processes that read images."""
 
 
 class Opened(NamedTuple):
@@ -276,4 +277,4 @@ def worker_count(workers: int | None) -> int:
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(MOST_WORKERS, (cores - 2) // ranks().local_size))
+    return max(0, min(MOST_READERS, (cores - 2) // ranks().local_size))

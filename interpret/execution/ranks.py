@@ -126,9 +126,6 @@ class JoinedRanks(Ranks):
             ) from None
         self._device = torch.device("cuda", self.local_rank) if nccl else torch.device("cpu")
 
-    def share(self, count: int) -> slice:
-        return _share(count, self.rank, self.size)
-
     def agreed(self, value: Value) -> Value:
         import torch.distributed as dist
 

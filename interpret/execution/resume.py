@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from interpret.execution.ranks import ranks
@@ -157,10 +157,9 @@ def layers_to_resume(file: Path, missing: list[str], is_done: Callable[[str], bo
     A process may be killed between the results of two layers. The state of all of them is complete then, and is used
     again. If no result is missing, the state is removed.
     """
-    if not file.is_file() or not holds_unfinished(file):
+    saved = _settings_in(file)
+    if saved is None:
         return missing
-    with safe_open(file, "pt") as stored:
-        saved = json.loads(stored.metadata()["settings"])
     layers = saved.pop("layers", [])
     if saved != settings or not all(is_done(one) or one in missing for one in layers):
         return missing
@@ -178,12 +177,25 @@ def holds_unfinished(file: Path) -> bool:
 
 
 def read_unfinished(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Return the settings and the state of unfinished work in a file; None if it holds none."""
+    """Return the settings and the state of unfinished work in a file; None if it holds none.
+
+    Raises:
+        DamagedFileError: the file is not as it was written.
+    """
+    settings = _settings_in(file)
+    if settings is None:
+        return None
+    check_seal(file)
+    return settings, load_file(file)
+
+
+def _settings_in(file: Path) -> dict[str, Any] | None:
+    """Return the settings of unfinished work in a file; None if it holds none."""
     if not file.is_file() or not holds_unfinished(file):
         return None
     with safe_open(file, "pt") as stored:
-        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - no mapping
-        return json.loads(stored.metadata()["settings"]), state
+        found: dict[str, Any] = json.loads(stored.metadata()["settings"])
+        return found
 
 
 def below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -59,14 +59,6 @@ def loaded_by(loader: DataLoader[Any]) -> tuple[Any, list[str]]:
     return dataset, [f"the DataLoader's {name} is not used: items come in the order of its data set"]
 
 
-def iterable_once(what: str) -> InterpretError:
-    """Return the error for data that can be iterated only once."""
-    return InterpretError(
-        f"data is a {what}, which can be iterated only once, and hits are read again: give a data set whose iteration "
-        "starts again, or take some items, such as list(itertools.islice(data, 1000))"
-    )
-
-
 class _Collated(Dataset[Any]):
     """A data set whose items have passed through a `collate_fn`, each as a batch of one."""
 

@@ -22,12 +22,13 @@ from interpret.images.file_names import FileNames
 from interpret.images.folder import MOST_PIXELS, Decoding, extensions
 from interpret.images.items import as_image, channels_last, pixels_last
 from interpret.images.listing import describe_left_out, labels_of, list_images, unexpected
-from interpret.images.loaders import iterable_once, loaded_by
+from interpret.images.loaders import loaded_by
 from interpret.images.picture_images import ArrayImages, FileImages, PictureImages
 from interpret.images.shard_images import ShardImages, ShardSamples
 from interpret.images.shards import expand, is_shards
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
+from interpret.images.streams import iterable_once
 from interpret.images.tensor_images import TensorImages
 from interpret.network.forward import is_several, weights_type
 from interpret.network.model import Model, as_model
@@ -233,7 +234,7 @@ def _dataset(data: Any, model: Model) -> Images:
         raise InterpretError(f"data is a {type(data).__name__} of several: choose one of {', '.join(map(repr, data))}")
     if isinstance(data, IterableDataset) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         if isinstance(data, Iterator):
-            raise iterable_once(type(data).__name__)
+            raise iterable_once(f"is a {type(data).__name__}, which")
         images = open_stream(data, model)
         images.notes += notes
         if len(images):

@@ -24,6 +24,14 @@ KEPT_AFTER_A_JUMP = 32
 """Items that are kept after one that was asked for out of order."""
 
 
+def iterable_once(what: str) -> InterpretError:
+    """Return the error for data that can be iterated only once; `what` follows "data"."""
+    return InterpretError(
+        f"data {what} can be iterated only once, and hits are read again: give a data set whose iteration starts "
+        "again, or take some items, such as list(itertools.islice(data, 1000))"
+    )
+
+
 class Stream(Dataset[Any]):
     """The items of an iterable data set by number.
 
@@ -124,10 +132,7 @@ class Stream(Dataset[Any]):
             value = next(self._arriving)
         except StopIteration:
             if item == 0:
-                raise InterpretError(
-                    f"data {self.name!r} can be iterated only once, and hits are read again: give a data set whose "
-                    "iteration starts again, or take some items, such as list(itertools.islice(data, 1000))"
-                ) from None
+                raise iterable_once(repr(self.name)) from None
             raise InterpretError(
                 f"data {self.name!r} had {self._count:,} items when it was first iterated, and now ends after {item:,}"
             ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from torch import nn
 from interpret.loading.checkpoints import only_tensors_loaded
 from interpret.loading.model_source import ModelSource
 from interpret.network.exported_program import exported_network
-from interpret.network.weights import with_new_weights
 from interpret.support.errors import InterpretError
 
 ENDING = ".pt2"
@@ -23,11 +21,7 @@ def exported_source(path: Path) -> ModelSource:
     Raises:
         InterpretError: when the network is made: a file that is missing or damaged.
     """
-    return ModelSource(path.stem, partial(_fresh, path), partial(_read, path), f"weights from the file {path.name}")
-
-
-def _fresh(path: Path) -> nn.Module:
-    return with_new_weights(_read(path))
+    return ModelSource.of_file(path.stem, path, _read)
 
 
 def _read(path: Path) -> nn.Module:

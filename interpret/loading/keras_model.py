@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +46,7 @@ def keras_source(path: Path) -> ModelSource:
         InterpretError: when the network is made: a file that is missing, damaged, or holds weights alone; Keras is not
             installed or has another backend; the network has a layer of the user's own, or Python code.
     """
-    return ModelSource(
-        path.name.partition(".")[0], partial(_fresh, path), partial(_read, path), f"weights from the file {path.name}"
-    )
+    return ModelSource.of_file(path.name.partition(".")[0], path, _read, _fresh)
 
 
 def with_keras_weights(model: Model, path: Path) -> Model:

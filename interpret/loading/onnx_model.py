@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from interpret.loading.model_source import ModelSource
-from interpret.network.weights import with_new_weights
 from interpret.support.errors import InterpretError
 
 ENDING = ".onnx"
@@ -32,11 +30,7 @@ def onnx_source(path: Path) -> ModelSource:
         InterpretError: when the network is made: a file that is missing or damaged; onnx2torch is not installed; an
             operation that it does not convert, by name.
     """
-    return ModelSource(path.stem, partial(_fresh, path), partial(_read, path), f"weights from the file {path.name}")
-
-
-def _fresh(path: Path) -> nn.Module:
-    return with_new_weights(_read(path))
+    return ModelSource.of_file(path.stem, path, _read)
 
 
 def _read(path: Path) -> nn.Module:

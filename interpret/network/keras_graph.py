@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from interpret.network.keras_internals import (
     outputs_of,
     takes_training,
 )
-from interpret.network.keras_layers import KerasOperation, Shared, channels_first, channels_last, parts_of
+from interpret.network.keras_layers import KerasOperation, Shared, channels_first, channels_last, mapped, parts_of
 from interpret.support.errors import InterpretError
 from interpret.support.wording import count
 
@@ -106,7 +106,7 @@ class KerasGraph(nn.Module):
             args, kwargs = node.arguments.convert(lambda one: places.get(id(one), one))
             outputs = [places.setdefault(id(tensor), _Place(len(places))) for tensor in node.outputs]
             self._steps.append(_Step(modules[id(operation)], args, kwargs, outputs))
-        ends = _mapped(lambda one: places.get(id(one), one), outputs_of(function))
+        ends = mapped(lambda one: places.get(id(one), one), outputs_of(function))
         self._ends = ends[0] if isinstance(ends, list | tuple) and len(ends) == 1 else ends
         needed = set(_places(self._ends))
         for step in reversed(self._steps):
@@ -148,11 +148,11 @@ class KerasGraph(nn.Module):
             return values[one] if isinstance(one, _Place) else one
 
         for step in self._steps:
-            result = self._run(step.modules, _mapped(value_of, step.args), _mapped(value_of, step.kwargs))
+            result = self._run(step.modules, mapped(value_of, step.args), mapped(value_of, step.kwargs))
             values.update(zip(step.outputs, _leaves([result]), strict=True))
             for place in step.last_used:
                 values.pop(place, None)
-        return _mapped(value_of, self._ends)
+        return mapped(value_of, self._ends)
 
     def _run(self, names: list[str], args: Any, kwargs: Any) -> Any:
         """Run the modules of one operation, each on the result of the one before it."""
@@ -186,15 +186,6 @@ class _Step:
     outputs: list[_Place]
     last_used: set[_Place] = field(default_factory=set)
     """The places that no later step needs."""
-
-
-def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
-    """Return nested lists, tuples and dicts with a function applied to everything in them."""
-    if isinstance(tree, Mapping):
-        return {name: _mapped(function, branch) for name, branch in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)([_mapped(function, branch) for branch in tree])
-    return function(tree)
 
 
 def _leaves(tree: Any) -> Iterator[Any]:
@@ -235,12 +226,12 @@ def _called(layer: Any, args: Any, kwargs: Any) -> Iterator[Any]:
         tensors.append(keras.KerasTensor(one.shape, one.dtype))
         return tensors[-1]
 
-    args = _mapped(fresh, args)
+    args = mapped(fresh, args)
     if takes_training(layer):
         kwargs = {**kwargs, "training": False}
     with calls_forgotten(layer):
         try:
-            function = keras.Function(tensors, layer.call(*args, **_mapped(fresh, kwargs)))
+            function = keras.Function(tensors, layer.call(*args, **mapped(fresh, kwargs)))
         except Exception:  # the user's code may raise anything
             function = None
         yield function

@@ -6,7 +6,7 @@ A layer with an activation becomes two modules: `conv1` before the activation, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -65,15 +65,21 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Return nested lists, tuples and dicts with a function applied to each tensor."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {name: map_tensors(function, branch) for name, branch in tree.items()}
+def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
+    """Return nested lists, tuples and dicts with a function applied to everything in them.
+
+    >>> mapped(lambda one: 2 * one, {"a": [1, (2, 3)]})
+    {'a': [2, (4, 6)]}
+    """
+    if isinstance(tree, Mapping):
+        return {name: mapped(function, branch) for name, branch in tree.items()}
     if isinstance(tree, list | tuple):
-        return type(tree)(map_tensors(function, branch) for branch in tree)
-    return tree
+        return type(tree)([mapped(function, branch) for branch in tree])
+    return function(tree)
+
+
+def _map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+    return mapped(lambda one: function(one) if isinstance(one, Tensor) else one, tree)
 
 
 # ---- any operation, as Keras runs it ---------------------------------------------------------------------------------
@@ -131,7 +137,7 @@ class KerasOperation(nn.Module):
 
         operation = self.operation.value
         if self.last:
-            args, kwargs = map_tensors(channels_last, args), map_tensors(channels_last, kwargs)
+            args, kwargs = _map_tensors(channels_last, args), _map_tensors(channels_last, kwargs)
         if takes_training(operation):
             kwargs = {"training": self.training} | kwargs
         with ExitStack() as scopes:
@@ -143,7 +149,7 @@ class KerasOperation(nn.Module):
                 own = [getattr(self, name) for name in self.weight_names]
                 scopes.enter_context(keras.StatelessScope(list(zip(variables, own, strict=True))))
             result = operation(*args, **kwargs)
-        return map_tensors(channels_first, result) if self.last else result
+        return _map_tensors(channels_first, result) if self.last else result
 
 
 def keras_operation(operation: Any, last: bool, kind: str = "") -> KerasOperation:
@@ -161,7 +167,7 @@ def _variables(operation: Any) -> Iterator[tuple[Any, bool]]:
 
 def _tensors(tree: Any) -> Iterator[Tensor]:
     found: list[Tensor] = []
-    map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
+    _map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
     return iter(found)
 
 

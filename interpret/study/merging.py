@@ -12,9 +12,9 @@ from torch import Tensor
 from interpret.analyses.mining.compute import merge_mined
 from interpret.execution.reading import done_in, overlap, remaining_batches
 from interpret.execution.resume import read_unfinished
-from interpret.study.mining import UNFINISHED_MINING, unfinished_mining
+from interpret.study.mining import unfinished_mining
 from interpret.study.provenance import check_is_of
-from interpret.study.reader import StudyReader
+from interpret.study.reader import UNFINISHED_MINING, StudyReader
 from interpret.support.errors import InterpretError
 
 if TYPE_CHECKING:

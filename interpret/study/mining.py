@@ -10,24 +10,19 @@ import numpy as np
 import torch
 
 from interpret.analyses.mining.compute import mine_remaining
-from interpret.analyses.mining.miner import Miner
+from interpret.analyses.mining.miner import STATE_FORMAT, Miner
 from interpret.analyses.mining.result import MinedLayer, mined_file
 from interpret.analyses.projection.crop import Crop
 from interpret.execution.ranks import ranks
 from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.network.layers import select_layers
+from interpret.study.reader import UNFINISHED_MINING
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
-
-
-FORMAT = 2
-"""The format of the state of unfinished mining."""
-UNFINISHED_MINING = "mining.safetensors"
-"""The file in a study's folder that holds the state of unfinished mining."""
 
 
 def mine_layers(
@@ -71,12 +66,14 @@ def mine_layers(
 def _missing_layers(study: Study, chosen: list[str], k: int, seed: int) -> list[str]:
     """Return the layers that have not been mined, or those of unfinished mining that is to be resumed."""
     missing = [name for name in chosen if not study.is_mined(name)]
-    return layers_to_resume(study.path / UNFINISHED_MINING, missing, study.is_mined, format=FORMAT, k=k, seed=seed)
+    return layers_to_resume(
+        study.path / UNFINISHED_MINING, missing, study.is_mined, format=STATE_FORMAT, k=k, seed=seed
+    )
 
 
 def unfinished_mining(study: Study, layers: list[str], k: int, seed: int) -> Unfinished:
     """Return the state of unfinished mining."""
-    settings = {"format": FORMAT, "layers": layers, "k": k, "seed": seed}
+    settings = {"format": STATE_FORMAT, "layers": layers, "k": k, "seed": seed}
     return Unfinished(study.path / UNFINISHED_MINING, settings, study.write_info)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from interpret.study.damage import Damage, find_damage
-from interpret.study.reader import UNPREDICTED, StudyReader
+from interpret.study.damage import find_damage
+from interpret.study.reader import UNFINISHED_MINING, UNPREDICTED, StudyReader
 from interpret.study.timings import read_timings
 from interpret.support.numbers import THIN, duration, storage, value
 from interpret.support.wording import count
@@ -35,8 +35,7 @@ def overview(study: StudyReader, check: bool = False) -> dict[str, Any]:
     model = {key: found for key, found in info["model"].items() if key not in ("card", "preprocess", "classes")}
     data = {key: found for key, found in info["data"].items() if key != "classes"}
     timings = read_timings(study.path)
-    damaged = [{"file": str(one.file.relative_to(study.path)), "why": one.why} for one in _damage(study, check)]
-    return {
+    found = {
         "path": str(study.path),
         "bytes": sum(file.stat().st_size for file in _files(study.path)),
         "model": model | {"classes": len(info["model"]["classes"] or ())},
@@ -47,12 +46,11 @@ def overview(study: StudyReader, check: bool = False) -> dict[str, Any]:
         "holds": _held(study),
         "took": [_took(part, timings) for part in dict.fromkeys(entry["part"] for entry in timings)],
         "runs": timings,
-    } | ({"damaged": damaged} if check else {})
-
-
-def _damage(study: StudyReader, check: bool) -> Iterator[Damage]:
+    }
     if check:
-        yield from find_damage(study)
+        damage = find_damage(study)
+        found["damaged"] = [{"file": str(one.file.relative_to(study.path)), "why": one.why} for one in damage]
+    return found
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -67,7 +65,7 @@ def _held(study: StudyReader) -> dict[str, Any]:
         for rule in study.rules(name):
             projected.setdefault(rule, []).append(name)
     unfinished = [file for file in _files(study.path / "unfinished") if file.suffix == ".safetensors"]
-    unfinished += [file for file in (study.path / "mining.safetensors",) if file.exists()]
+    unfinished += [file for file in (study.path / UNFINISHED_MINING,) if file.exists()]
     return {
         "layers": len(study.layers),
         "mined": mined,

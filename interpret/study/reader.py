@@ -34,6 +34,8 @@ LARGEST_SOURCE_PICTURE = 320
 """The largest side in pixels of a source's small picture."""
 IMAGE_PREDICTIONS = "images"
 """The name under which a study keeps the predictions of its source images."""
+UNFINISHED_MINING = "mining.safetensors"
+"""The file in a study's folder that holds the state of unfinished mining."""
 UNPREDICTED = "unpredicted"
 """The setting that says why a study has no predictions."""
 MOST_SOURCES_PREDICTED = 10_000

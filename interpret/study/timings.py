@@ -12,6 +12,7 @@ from typing import Any
 
 from interpret.support.files import check_place
 from interpret.support.numbers import duration
+from interpret.support.processes import is_first_process
 from interpret.support.recording import Recording, recording
 from interpret.support.version import __version__
 
@@ -67,7 +68,7 @@ def record_timing(folder: Path, part: str, work: Recording, outcome: str = "done
     """Add a line on a part to a study's folder, once it is a study; torchrun's first process writes for all."""
     found = {"part": part, "outcome": outcome, **work.as_record(), "version": __version__}
     logger.info("%s: %s in %s", part, outcome, duration(found["seconds"]), extra={"fields": found})
-    if os.environ.get("RANK", "0") != "0" or not (folder / "study.json").exists():
+    if not is_first_process() or not (folder / "study.json").exists():
         return
     if "WORLD_SIZE" in os.environ:
         found["ranks"] = int(os.environ["WORLD_SIZE"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from interpret.support.errors import warn
 from interpret.support.interrupts import interrupts_delayed
+from interpret.support.processes import is_first_process
 
 try:
     import fcntl
@@ -87,7 +88,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
     """
     folder = Path(os.path.realpath(folder))
     key = str(folder)
-    if key in _held or os.environ.get("RANK", "0") != "0":
+    if key in _held or not is_first_process():
         _held[key] = _held.get(key, 0) + 1
         try:
             yield False

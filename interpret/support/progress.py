@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +10,7 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from interpret.support.numbers import duration, value
+from interpret.support.processes import is_first_process
 from interpret.support.recording import Step, add_step
 
 LOG_EVERY = 60.0
@@ -30,7 +30,7 @@ class Progress:
         self.total, self.description, self.unit, self.initial = total, description, unit, initial
         self.done = initial
         self._began = self._logged = time.monotonic()
-        first = os.environ.get("RANK", "0") == "0"  # torchrun's processes share a terminal
+        first = is_first_process()  # torchrun's processes share a terminal
         self._speaks = first or not self.bars
         """Whether lines are logged: as JSON, which names the rank, by all processes."""
         # disable=None: tqdm checks whether the stream is a terminal

@@ -28,6 +28,7 @@ from interpret.analyses.mining.result import Mined, MinedLayer
 from interpret.execution.batch_size import batch_size_for, batch_that_fits, gpu_batch_size
 from interpret.execution.execution import Execution
 from interpret.execution.reading import Reading, remaining_batches
+from interpret.execution.resume import Unfinished
 from interpret.images.batches import Batch, batches
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
@@ -503,6 +504,15 @@ def test_interrupted_mining_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     # what is whole is not read again but for the first two, and what is of other settings not taken up
     assert bytes_of(run(2, file)) == bytes_of(whole)
     assert bytes_of(run(None, file, k=2)) == bytes_of(run(None, None, k=2))
+
+
+def test_a_state_of_an_earlier_version_is_not_resumed(tmp_path: Path) -> None:
+    network, file = integer_network(), tmp_path / "mining.safetensors"
+    images = open_images(integers(12, 2, 6, 6), network)
+    earlier = {"layers": ["0", "3"], "k": 3, "seed": 0, "dtype": "None"}
+    Unfinished.of(file, as_model(network), images, **earlier).save({"seen_items": torch.tensor(6)})
+    assert Unfinished.of(file, as_model(network), images, **earlier).load()
+    assert bytes_of(mine(network, images, k=3, resume_from=file)) == bytes_of(mine(network, images, k=3))
 
 
 def test_a_result_taken_midway_stays_as_it_is() -> None:

@@ -130,3 +130,17 @@ def test_a_malformed_part_is_refused(
                        tmp_path / "study", "--part", text)  # fmt: skip
         assert said.startswith("interpret: --part must be a number and of how many, such as 2/8, not ")
     assert interpret.merge_studies is merge_studies
+
+
+def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
+    images, module = torch.rand(12, 1, 8, 8), network()
+    folders = [tmp_path / "1", tmp_path / "2"]
+    for number, folder in enumerate(folders, 1):
+        Study(folder, module, images, batch_size=2).mine(k=2, part=(number, 2))
+    file = folders[1] / "mining.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InterpretError, match=r"mining\.safetensors' is damaged"):
+        merge_studies(folders, Study(tmp_path / "whole", module, images))
+    assert not (tmp_path / "whole").exists()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
-from interpret.analyses.mining.miner import Miner, merge_states
+from interpret.analyses.mining.miner import STATE_FORMAT, Miner, merge_states
 from interpret.analyses.mining.result import Mined
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import State, ranks
@@ -86,7 +86,7 @@ def mine(
     """
     model, images = open_together(as_model(model), data)
     miner = Miner(model, images, layers, k, seed=seed)
-    settings = {"layers": miner.layers, "k": k, "seed": seed, "dtype": str(dtype)}
+    settings = {"format": STATE_FORMAT, "layers": miner.layers, "k": k, "seed": seed, "dtype": str(dtype)}
     unfinished = Unfinished.of(resume_from, model, images, **settings)
     state = ranks().agreed(mine_remaining(miner, unfinished, batch_size, workers, device, dtype))
     learn(images, state)

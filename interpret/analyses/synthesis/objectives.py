@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -132,7 +133,7 @@ class Objective:
                     f"the direction has {len(term.direction)} numbers, and layer {term.layer!r} has {count} channels: "
                     "give one number per channel"
                 )
-            if term.direction is not None and not all(map(_is_finite, term.direction)):
+            if term.direction is not None and not all(map(math.isfinite, term.direction)):
                 raise InterpretError("the direction has numbers that are NaN or infinite: correct it")
 
     def __str__(self) -> str:
@@ -166,7 +167,3 @@ def objectives_of(kind: str, layer: str | None, units: Sequence[int], directions
         return [Objective.direction(layer, row, everywhere=kind == "unit") for row in rows.tolist()]
     make = Objective.unit if kind == "unit" else Objective.neuron
     return [make(layer, unit) for unit in units]
-
-
-def _is_finite(number: float) -> bool:
-    return number - number == 0

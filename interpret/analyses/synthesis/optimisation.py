@@ -111,11 +111,7 @@ def climb(
                 "correct the weights, or choose another"
             )
         stopped[newly] = step
-        place = np.flatnonzero(noted == step)
-        found = values.double().cpu().numpy()
-        for row in range(count):
-            if len(place):
-                curves[row, place[0]] = found[row] if stopped[row] < 0 else np.nan
+        curves[:, noted == step] = np.where(stopped < 0, values.double().cpu().numpy(), np.nan)[:, None]
         running = torch.from_numpy(stopped < 0)
         before = [parameter.detach().clone() for parameter in images.parameters]
         for parameter, gradient in zip(images.parameters, gradients, strict=True):
