@@ -87,11 +87,13 @@ class Reading:
         return joined(self.spans[: self._reached])
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what is done, and what was learnt: labels, and which images do not decode."""
+        """Return what is done, and what was learnt: labels that were not known before, and what does not decode."""
+        labelled = self.done if self.images.labels_learnt else NOTHING
         return {
             "read/batch_sizes": torch.tensor([self._batch_size]),
             "read/done": torch.from_numpy(self.done),
-            "read/labels": torch.from_numpy(_cut(self.images.labels, self.done)),
+            "read/labelled": torch.from_numpy(labelled),
+            "read/labels": torch.from_numpy(_narrowed(_cut(self.images.labels, labelled))),
             "read/skipped": pack(_skipped(self.images)),
         }
 
@@ -165,19 +167,22 @@ def overlap(first: Spans, second: Spans) -> tuple[int, int] | None:
 
 def merge_read(first: State, second: State) -> dict[str, Tensor]:
     """Merge what two ranks have read; neither has read an item of the other's."""
-    labels: dict[int, NDArray[np.int64]] = {}
+    labels: dict[int, NDArray[Any]] = {}
     for state in (first, second):
-        done = state["read/done"].numpy()
-        ends = np.cumsum(done[:, 1] - done[:, 0])
+        spans = state["read/labelled"].numpy()
+        ends = np.cumsum(spans[:, 1] - spans[:, 0])
         pieces = np.split(state["read/labels"].numpy(), ends[:-1])
-        labels |= dict(zip(done[:, 0].tolist(), pieces, strict=False))  # nothing done is one empty piece
+        labels |= dict(zip(spans[:, 0].tolist(), pieces, strict=False))  # no span is one empty piece
     skipped = _in_order(unpack(first["read/skipped"]) + unpack(second["read/skipped"]))
-    done = joined(first["read/done"].numpy(), second["read/done"].numpy())
+    done, labelled = (
+        joined(*(state[name].numpy() for state in (first, second))) for name in ("read/done", "read/labelled")
+    )
     in_order = [labels[begin] for begin in sorted(labels)]
     return {
         "read/batch_sizes": torch.cat([first["read/batch_sizes"], second["read/batch_sizes"]]).unique(),
         "read/done": torch.from_numpy(done),
-        "read/labels": torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *in_order])),
+        "read/labelled": torch.from_numpy(labelled),
+        "read/labels": torch.from_numpy(np.concatenate([np.zeros(0, np.int8), *in_order])),
         "read/skipped": pack(skipped),
     }
 
@@ -191,8 +196,9 @@ def learn(images: Images, state: State) -> None:
     images.skipped.update({name: reason for _, name, reason in skipped})
     images.skipped_at.update({name: item for item, name, _ in skipped})
     begin = 0
-    for first, last in state["read/done"].tolist():
+    for first, last in state["read/labelled"].tolist():
         images.labels[first:last] = state["read/labels"][begin : begin + last - first].numpy()
+        images.labels_learnt = True
         begin += last - first
 
 
@@ -223,3 +229,14 @@ def _count(spans: Spans) -> int:
 def _cut(values: NDArray[np.int64], spans: Spans) -> NDArray[np.int64]:
     """Return the values in some ranges, one after the other."""
     return np.concatenate([np.zeros(0, np.int64), *(values[first:last] for first, last in spans.tolist())])
+
+
+def _narrowed(labels: NDArray[np.int64]) -> NDArray[Any]:
+    """Return labels in the smallest integer type that holds them: there may be a billion.
+
+    >>> _narrowed(np.array([-1, 127])).dtype, _narrowed(np.array([-1, 999])).dtype
+    (dtype('int8'), dtype('int16'))
+    """
+    largest = int(labels.max(initial=0))
+    kinds = (np.int8, np.int16, np.int32, np.int64)
+    return labels.astype(next(kind for kind in kinds if largest <= np.iinfo(kind).max))

@@ -86,12 +86,20 @@ def batches(
             _note(images, errors)
             if batch is not None:
                 read += len(batch.items)
-                images.labels[batch.items.numpy()] = batch.labels.numpy()  # some data sets give labels only when read
+                _learn_labels(images, batch)
                 yield batch
     finally:
         del arriving  # ends the workers, even if a traceback still refers to this frame
     if everything and len(images) and not read:
         raise none_left(images)
+
+
+def _learn_labels(images: Images, batch: Batch) -> None:
+    """Take over labels that some data sets give only when they are read."""
+    items, labels = batch.items.numpy(), batch.labels.numpy()
+    if not np.array_equal(images.labels[items], labels):
+        images.labels[items] = labels
+        images.labels_learnt = True
 
 
 def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Batch]:

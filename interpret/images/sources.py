@@ -57,6 +57,8 @@ class Images(ABC):
         """int64 [N]: the source of each item."""
         self.labels = np.full(len(sources), -1, np.int64) if labels is None else labels
         """int64 [N]: indices into `classes`; −1 if unknown."""
+        self.labels_learnt = False
+        """Whether reading has found other labels than these at the opening: some data gives them only when read."""
         self.classes = classes
         """Names of the classes that the labels index."""
         self.channels: int | None = None

@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 import interpret
 from helpers.commands import command, refused
 from helpers.files import contents, noise
 from interpret import InterpretError, Study, merge_studies
+from interpret.analyses.mining.compute import merge_mined
+from interpret.execution.reading import learn
+from interpret.images.opening import open_images
 
 NETWORK = """
 import torch
@@ -67,8 +71,6 @@ def test_merged_parts_are_the_bytes_of_one_pass(
 
 
 def _done(study: Path) -> torch.Tensor:
-    from safetensors.torch import load_file
-
     return load_file(study / "mining.safetensors")["read/done"]
 
 
@@ -144,3 +146,30 @@ def test_a_damaged_part_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InterpretError, match=r"mining\.safetensors' is damaged"):
         merge_studies(folders, Study(tmp_path / "whole", module, images))
     assert not (tmp_path / "whole").exists()
+
+
+def test_the_state_keeps_labels_only_where_reading_has_taught_them_and_in_few_bytes(tmp_path: Path) -> None:
+    class Dataset(torch.utils.data.Dataset):
+        """Its labels are known when an item is read."""
+
+        def __len__(self) -> int:
+            return 11
+
+        def __getitem__(self, item: int) -> tuple[torch.Tensor, int]:
+            return torch.full((1, 8, 8), float(item)), 300 * (item % 2)
+
+    known = torch.utils.data.TensorDataset(torch.rand(11, 1, 8, 8), torch.arange(11))
+    for name, data in (("read", Dataset()), ("known", known)):
+        folders = [tmp_path / name / str(number) for number in (1, 2)]
+        for number, folder in enumerate(folders, 1):
+            Study(folder, network(), data, batch_size=2).mine(k=2, part=(number, 2))
+        states = [load_file(folder / "mining.safetensors") for folder in folders]
+        if name == "known":
+            assert [len(state["read/labels"]) for state in states] == [0, 0]
+            continue
+        assert [state["read/labels"].dtype for state in states] == [torch.int16] * 2
+        merged = merge_mined(*states)
+        assert merged["read/labels"].tolist() == [300 * (item % 2) for item in range(11)]
+        images = open_images(data, network())
+        learn(images, merged)
+        assert images.labels.tolist() == merged["read/labels"].tolist()

@@ -255,7 +255,7 @@ def _unfinished(task: _Task, resume_from: str | os.PathLike[str] | None) -> Unfi
         resume_from,
         task.model,
         task.data,
-        format=3,  # of the state
+        format=4,  # of the state
         transform=[type(change).__qualname__, {key: repr(value) for key, value in vars(change).items()}],
         values=task.prober.values.tolist(),
         layers=task.prober.layers,

@@ -32,7 +32,7 @@ DENSITY_SAMPLE_SIZE = 32
 FLUSH_SIZE = 64
 """Number of waiting images from which on their batches are added to the hits and statistics."""
 
-STATE_FORMAT = 2
+STATE_FORMAT = 3
 """The format of the state of unfinished mining; states of another one are not resumed."""
 
 logger = logging.getLogger(__name__)

@@ -96,7 +96,7 @@ def index_features(
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
     if ranks().once(lambda: not place.exists()):
         unfinished_folder = place.with_name(f"{place.name}.unfinished")
-        unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 2})  # of the state
+        unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 3})  # of the state
         before: dict[str, Tensor] = {}
         if ranks().first:
             before = unfinished.load()
