@@ -25,7 +25,7 @@ class FileNames(Sequence[str]):
     def __init__(self, names: Iterable[str | bytes] = ()) -> None:
         self._bytes = torch.empty(0, dtype=torch.uint8)
         self._ends = torch.empty(0, dtype=torch.int64)
-        self._join([names])
+        self._join([(b"", [name if isinstance(name, bytes) else os.fsencode(name) for name in names])])
 
     @classmethod
     def of_folders(cls, folders: Iterable[tuple[bytes, Iterable[bytes]]]) -> FileNames:
@@ -35,15 +35,24 @@ class FileNames(Sequence[str]):
         ['a.jpg', 'sub/b.jpg', 'sub/c.jpg']
         """
         names = cls()
-        names._join((prefix + name for name in inside) for prefix, inside in folders)
+        names._join((prefix, list(inside)) for prefix, inside in folders)
         return names
 
-    def _join(self, parts: Iterable[Iterable[str | bytes]]) -> None:
+    @classmethod
+    def of_arrays(cls, content: Tensor, ends: Tensor) -> FileNames:
+        """Return the names of `arrays`."""
+        names = cls()
+        names._bytes, names._ends = content, ends
+        return names
+
+    def _join(self, folders: Iterable[tuple[bytes, list[bytes]]]) -> None:
         content, ends = bytearray(), [np.zeros(1, np.int64)]
-        for part in parts:
-            encoded = [name if isinstance(name, bytes) else os.fsencode(name) for name in part]
-            content += b"".join(encoded)
-            ends.append(ends[-1][-1:] + np.cumsum(list(map(len, encoded)), dtype=np.int64))
+        for prefix, inside in folders:
+            if not inside:
+                continue
+            content += prefix + prefix.join(inside)
+            lengths = np.fromiter(map(len, inside), np.int64, len(inside)) + len(prefix)
+            ends.append(ends[-1][-1:] + np.cumsum(lengths))
         # tensors, as torch's processes share their memory, where they would copy an array
         self._bytes = torch.frombuffer(content, dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
         self._ends = torch.from_numpy(np.concatenate(ends))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from operator import methodcaller
@@ -50,7 +50,32 @@ class Listing(NamedTuple):
     """What is not read, by its kind, such as ".svg" or "link to nothing"."""
 
 
-def list_images(root: str | os.PathLike[str]) -> Listing:
+class Visited:
+    """The folders that were listed, with what tells whether one has changed since."""
+
+    def __init__(self) -> None:
+        self.folders: list[bytes] = []
+        """Paths relative to the folder that is listed, which is empty itself; the others end with a slash."""
+        self.stamps: list[tuple[int, int, int]] = []
+        self.links = False
+        """Whether there are links, whose targets may change while the folders do not."""
+
+    def settled(self, before: int) -> bool:
+        """Return whether no folder has changed since a time, in nanoseconds: such a change need not show."""
+        return all(max(stamp[:2]) < before for stamp in self.stamps)
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, int, int]:
+    """Return what differs after a file in a folder was made, removed or renamed."""
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
+
+def list_images(
+    root: str | os.PathLike[str],
+    visited: Visited | None = None,
+    many: int | None = None,
+    at_many: Callable[[], object] = lambda: None,
+) -> Listing:
     """List the image files under a folder, sorted by path; opens no file, and asks the system for none's size.
 
     >>> import tempfile
@@ -63,15 +88,25 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
 
     Files and folders whose names start with a dot are left out without a word. A folder that links reach a second time
     is listed once, at its own place if it has one under `root`.
+
+    Args:
+        root: the folder.
+        visited: where to note the folders that are listed.
+        many, at_many: what to call once when so many files have been found.
     """
     left_out: dict[str, LeftOut] = {}
     runs: list[tuple[str, int]] = []
+    seen_by = Visited() if visited is None else visited
 
     def folders() -> Iterator[tuple[bytes, list[bytes]]]:
         with progress(0, "finding images", "file") as bar:
-            for prefix, names in _folders(Path(root), left_out):
+            found = 0
+            for prefix, names in _folders(Path(root), left_out, seen_by):
                 first = os.fsdecode(prefix.partition(b"/")[0])
                 bar.update(len(names))
+                if many is not None and found < many <= found + len(names):
+                    at_many()
+                found += len(names)
                 if runs and runs[-1][0] == first:
                     names_before = runs.pop()[1]
                     runs.append((first, names_before + len(names)))
@@ -82,7 +117,7 @@ def list_images(root: str | os.PathLike[str]) -> Listing:
     return Listing(FileNames.of_folders(folders()), runs, left_out)
 
 
-def _folders(root: Path, left_out: dict[str, LeftOut]) -> Iterator[tuple[bytes, list[bytes]]]:
+def _folders(root: Path, left_out: dict[str, LeftOut], visited: Visited) -> Iterator[tuple[bytes, list[bytes]]]:
     """Yield the image files of one folder after the other, so that the paths are sorted; note what is left out."""
     seen: set[tuple[int, int]] = set()
     top = os.path.join(os.fsencode(root), b"")  # noqa: PTH118 - bytes
@@ -97,11 +132,16 @@ def _folders(root: Path, left_out: dict[str, LeftOut]) -> Iterator[tuple[bytes, 
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            inside = sorted(_entries(top, prefix, left_out))
+            visited.folders.append(prefix)
+            visited.stamps.append(stamp_of(status))
+            inside = sorted(_entries(top, prefix, left_out, visited))
         except OSError as error:
             if not prefix or error.errno not in (errno.EACCES, errno.EPERM):
                 raise
             _note(left_out, "folder that may not be read", prefix)
+            continue
+        if not any(map(_is_folder, inside)):  # most often
+            yield prefix, inside
             continue
         found: list[tuple[bytes, list[bytes] | None]] = []
         for is_folder, group in groupby(inside, key=_is_folder):
@@ -113,7 +153,7 @@ def _folders(root: Path, left_out: dict[str, LeftOut]) -> Iterator[tuple[bytes, 
 _is_folder = methodcaller("endswith", b"/")
 
 
-def _entries(top: bytes, prefix: bytes, left_out: dict[str, LeftOut]) -> Iterator[bytes]:
+def _entries(top: bytes, prefix: bytes, left_out: dict[str, LeftOut], visited: Visited) -> Iterator[bytes]:
     """Yield the names of a folder's image files, and those of its folders with a slash at the end."""
     endings = _extensions()
     with os.scandir(top + prefix) as scan:
@@ -125,7 +165,9 @@ def _entries(top: bytes, prefix: bytes, left_out: dict[str, LeftOut]) -> Iterato
             try:
                 if is_named_so and entry.is_file(follow_symlinks=False):
                     yield name  # the commonest first: there may be millions
-                elif entry.is_dir():
+                    continue
+                visited.links = visited.links or entry.is_symlink()
+                if entry.is_dir():
                     if not (entry.is_symlink() and _is_listed_elsewhere(top, entry.path)):
                         yield name + b"/"
                 elif not is_named_so:

@@ -21,6 +21,7 @@ from interpret.images.datasets import DATASETS, load_dataset
 from interpret.images.file_names import FileNames
 from interpret.images.folder import MOST_PIXELS, Decoding, extensions
 from interpret.images.items import as_image, channels_last, pixels_last
+from interpret.images.kept_listing import list_or_remember
 from interpret.images.listing import describe_left_out, labels_of, list_images, unexpected
 from interpret.images.loaders import loaded_by
 from interpret.images.picture_images import ArrayImages, FileImages, PictureImages
@@ -321,7 +322,7 @@ def _folder(
             raise unknown("folder or data set", path, NAMED)
         raise InterpretError(f"data {str(path)!r} does not exist: give a folder of images")
     try:
-        listing = list_images(root)
+        listing = list_or_remember(root)
     except OSError as error:
         raise InterpretError(f"data {str(path)!r} cannot be read: {error.strerror}") from None
     if not listing.names:

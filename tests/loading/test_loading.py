@@ -29,6 +29,7 @@ from interpret.loading.array_pickles import read_arrays
 from interpret.loading.loading import find_source, known_models, load
 from interpret.network.model import Model, hash_weights
 from interpret.network.preprocess import Preprocess
+from interpret.support import caches
 from interpret.support.errors import InterpretError
 
 
@@ -81,8 +82,8 @@ def test_squeezenet_without_a_working_cache(cache, damage, monkeypatch) -> None:
         next(cache.iterdir()).write_bytes(b"xx")
     else:
         # as platformdirs answers for a user without a home
-        monkeypatch.setattr(packages, "user_cache_path", lambda *_, **__: Path("~/.cache/interpret-cnn"))
-        assert packages.cache_folder() is None
+        monkeypatch.setattr(caches, "user_cache_path", lambda *_, **__: Path("~/.cache/interpret-cnn"))
+        assert caches.cache_folder() is None
     assert load("squeezenet1_1").weights_hash == expected
     if damage == "damaged":
         assert load_file(next(cache.iterdir()))
