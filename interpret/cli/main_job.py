@@ -34,7 +34,7 @@ from interpret.cli.options import (
     choice,
     counted,
 )
-from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape
+from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape, read_units
 from interpret.cli.subjects import find_device, made_from, open_study, print_origin, refuse_among_images, reopen
 from interpret.execution.ranks import ranks
 
@@ -63,6 +63,14 @@ def gallery(
     dtype: Dtype = "float32",
     max_megapixels: Megapixels = None,
     reduced: Reduced = False,
+    synthesise: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Units of each layer, the liveliest, that get an optimised image: a number, 0 for none, 'all', or "
+            "'auto': as many as take one minute on two cores, by their multiply–adds; of a study, none are added.",
+        ),
+    ] = "auto",
     context: Annotated[
         bool, typer.Option("--context/--no-context", help="Show whole images, or their patches alone.")
     ] = True,
@@ -80,9 +88,12 @@ def gallery(
 
     out = out or Path("interpret-gallery")
     check_target(out)
-    rules = read_rules(rule)
+    rules, optimised = read_rules(rule), read_units(synthesise, "--synthesise", least=0)
     if (Path(model) / "study.json").exists():
         opened = Study.open(model)
+        if optimised not in ("auto", 0):
+            opened = reopen(Path(model), device, workers, batch_size)
+            ranks().once(lambda: opened.synthesise(layers, optimised))
     else:
         refuse_among_images(out, data, "the gallery")
         pixels = read_megapixels(max_megapixels)
@@ -92,6 +103,8 @@ def gallery(
         )
         _mine(opened, layers, k, seed)
         opened.project(layers, rules)
+        if optimised != 0:
+            ranks().once(lambda: opened.synthesise(layers, optimised))
     with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
         page = ranks().once(lambda: write_gallery(opened, out, context=context))
     say(f"Open {page}")

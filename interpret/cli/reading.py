@@ -84,6 +84,16 @@ def read_queries(text: str | None, count: int) -> Any:
     return numbers if len(numbers) == len(parts) else text
 
 
+def read_units(text: str, option: str, least: int) -> Any:
+    """Return a number of units, None for all, or "auto"."""
+    if text == "auto":
+        return text
+    count = None if text == "all" else read_whole_number(text)
+    if text != "all" and (count is None or count < least):
+        fail(f"{option} must be a number of at least {least}, auto, or all, not {text!r}")
+    return count
+
+
 def read_rules(text: str) -> Any:
     """Return the names of rules without repetition."""
     from interpret.backprop.rules import RULES

@@ -7,16 +7,18 @@ from typing import Annotated
 
 import typer
 
-from interpret.cli.answers import fail, say
+from interpret.cli.answers import say
 from interpret.cli.options import LARGEST_SEED, Device, Layers, OwnBatchSize, choice, counted
-from interpret.cli.reading import read_whole_number
+from interpret.cli.reading import read_units
 from interpret.cli.subjects import reopen
 
 
 def synthesise(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The folder of a study that has been mined.")],
     layers: Layers = None,
-    units: Annotated[str, typer.Option(help="Number of the liveliest units of each layer, or 'all'.")] = "16",
+    units: Annotated[
+        str, typer.Option(help="Number of the liveliest units of each layer, 'all', or 'auto': those of one minute.")
+    ] = "16",
     kind: Annotated[
         str,
         choice(
@@ -38,9 +40,7 @@ def synthesise(
 
     Units that have their image are skipped. interpret plot and interpret report show them.
     """
-    count = None if units == "all" else read_whole_number(units)
-    if units != "all" and (count is None or count < 1):
-        fail(f"--units must be a number of at least 1, or all, not {units!r}")
+    count = read_units(units, "--units", least=1)
     opened = reopen(study, device, batch_size=batch_size)
     opened.synthesise(layers, count, kind, parametrisation=parametrisation, steps=steps, seed=seed)  # type: ignore[arg-type]
     kept = [name for one, name in opened.results if one == "synthesised"]

@@ -12,6 +12,7 @@ import numpy as np
 from interpret.gallery.classes import ClassEntry, Classes
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
+from interpret.gallery.optimised import Optimised
 from interpret.gallery.related_units import UnitLink, inputs_of, link_to
 from interpret.gallery.sources import Prediction, Source
 from interpret.gallery.units_by_class import UnitOfClass, UnitsByClass
@@ -61,6 +62,8 @@ class ClassPage:
     """Images that have its label and another most probable class."""
     units: list[UnitOfClass]
     """The units most of whose hits are predicted as it."""
+    optimised: list[Optimised]
+    """The images made for its output."""
 
     @property
     def sources(self) -> list[Source]:
@@ -124,7 +127,19 @@ class ClassPages:
                 near=near[:MOST_OTHERS],
                 labelled=others[:MOST_OTHERS],
                 units=units[:MOST_UNITS],
+                optimised=self._optimised(entry),
             )
+
+    def _optimised(self, entry: ClassEntry) -> list[Optimised]:
+        """Return the optimised images of a class, or else of the unit whose output it is."""
+        if entry.output is None:
+            return []
+        images, unit = self.network.unit_results.optimised, self._outputs.get(entry.output)
+        found = images.of("", entry.output, self.network.context)
+        if found or unit is None:
+            return found
+        layer = unit.unit.layer
+        return images.of(layer.name, unit.unit.index, self.network.context or not layer.whole)
 
 
 def _most_probable_first(image: ImageOfClass) -> tuple[float, int]:

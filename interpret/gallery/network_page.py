@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 
 from interpret.gallery.correlation import Correlates
 from interpret.gallery.layer_list import Row, list_rows
 from interpret.gallery.layer_page import LayerPage
+from interpret.gallery.mosaic import Placed, place_by_similarity
+from interpret.gallery.optimised import SmallOptimised
 from interpret.gallery.sources import (
     Prediction,
     Sample,
@@ -60,6 +62,23 @@ class NetworkPage(NetworkView[LayerPage]):
     def rows(self) -> list[Row]:
         """The list of layers."""
         return list_rows(self.layers, self.study.flow())
+
+    # optimised images
+
+    @cache  # noqa: B019 - lives as long as the gallery is written
+    def optimised_of(self, layer: LayerPage) -> Mapping[int, SmallOptimised]:
+        """Return the optimised image of each unit of a layer that has one."""
+        return self.unit_results.optimised.of_layer(layer.name)
+
+    @property
+    def optimised_count(self) -> int:
+        """How many units have an optimised image."""
+        return sum(len(self.optimised_of(layer)) for layer in self.mined_layers)
+
+    @cached_property
+    def overview(self) -> list[list[Placed]]:
+        """Rows of optimised images of units, laid out by what the units respond to."""
+        return place_by_similarity([(layer, self.optimised_of(layer)) for layer in self.mined_layers])
 
     # its classes and predictions
 

@@ -1,10 +1,11 @@
-"""Optimised images of a unit, beside its strongest patch, with the numbers that tell whether they are true."""
+"""Optimised images of units and classes, with the numbers that tell whether they are true."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from interpret.support.files import layer_path
 
 TILE = 160
 GAP = 4
+SMALL_TILE = 128
+"""Side in pixels of an optimised image on sheets."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Optimised:
-    """A unit's optimised images of one kind."""
+    """The optimised images of one unit or class, of one kind."""
 
     path: str
     picture: bytes
@@ -44,52 +47,115 @@ class Optimised:
     distance_layers: list[str]
 
 
-TITLES = {"neuron": "Optimised image", "unit": "Optimised image for its whole map"}
+@dataclass(frozen=True)
+class SmallOptimised:
+    """A unit's optimised image as sheets show it."""
+
+    path: str
+    picture: bytes
+    width: int
+    height: int
+    value: float
+    share: float | None
+    beats_natural: bool
+    pixels: bool
+    """Whether it is magnified without smoothing."""
+
+    @property
+    def href(self) -> str:
+        """The path as a relative address."""
+        return quote(self.path)
+
+
+TITLES = {
+    "neuron": "Optimised image",
+    "unit": "Optimised image for its whole map",
+    "class": "Optimised image of the class",
+}
 DAMAGES = {"jpeg": "JPEG", "shift": "shift", "blur": "blur"}
 
 
-def read_optimised(study: StudyReader) -> list[Any]:
-    """Return a study's results of optimised images of units."""
-    found = [study.readable_result(kind, name) for kind, name in study.results if kind == "synthesised"]
-    return [one for one in found if one is not None and one.target in TITLES]
+class OptimisedImages:
+    """A study's optimised images of units, and of classes, which belong to no layer."""
+
+    def __init__(self, study: StudyReader) -> None:
+        found = [study.readable_result(kind, name) for kind, name in study.results if kind == "synthesised"]
+        known = [one for one in found if one is not None and one.target in TITLES]
+        self._results = sorted(known, key=lambda one: (list(TITLES).index(one.target), one.negative))
+
+    def of(self, layer: str, unit: int, with_natural: bool) -> list[Optimised]:
+        """Return a unit's optimised images, or a class's with layer ""; `with_natural` beside the strongest natural."""
+        return [
+            _optimised(result, layer, unit, rows, with_natural)
+            for result in self._results
+            if result.layer == layer and len(rows := np.flatnonzero(result.units == unit))
+        ]
+
+    def of_layer(self, layer: str) -> dict[int, SmallOptimised]:
+        """Return the first optimised image of each unit of a layer that has one, in the order in which they were made.
+
+        An image that silences a unit is no image of it.
+        """
+        found: dict[int, SmallOptimised] = {}
+        for result in self._results:
+            if result.layer != layer or result.negative:
+                continue
+            for row, unit in enumerate(result.units.tolist()):
+                if unit not in found:
+                    found[unit] = _small(result, layer, unit, row)
+        return found
 
 
-def optimised_of(results: list[Any], layer: str, unit: int, with_natural: bool) -> list[Optimised]:
-    """Return a unit's optimised images; `with_natural` beside the strongest natural image."""
-    found = []
-    for result in results:
-        rows = np.flatnonzero(result.units == unit) if result.layer == layer else np.zeros(0, np.int64)
-        if not len(rows):
-            continue
-        tiles = list(result.pictures[rows])
-        natural = result.natural_pictures
-        beside = with_natural and natural is not None and natural.shape[1:] == result.pictures.shape[1:]
-        if natural is not None and beside:
-            tiles.append(natural[rows[0]])
-        picture, size = side_by_side(np.stack(tiles)[None], TILE, GAP)
-        row, name = int(rows[0]), f"{result.target}{'-negative' * result.negative}"
-        made = f"made from noise in {result.settings.get('steps')} steps"
-        found.append(
-            Optimised(
-                path=f"optimised/{layer_path(layer)}/{name}-{unit}.png",
-                picture=picture,
-                width=size[0],
-                height=size[1],
-                title=TITLES[result.target],
-                note=f"{made}, beside the strongest patch" if beside else made,
-                value=float(result.values[row]),
-                share=_finite(result.shares, row),
-                beats_natural=result.beats_natural is None or bool(result.beats_natural[row]),
-                kept=[
-                    Kept(DAMAGES[how], float(shares[row]), _finite(result.natural_kept.get(how), row))
-                    for how, shares in result.kept.items()
-                    if math.isfinite(shares[row])
-                ],
-                distance=_finite(result.distances, row),
-                distance_layers=result.distance_layers,
-            )
-        )
-    return found
+def _optimised(result: Any, layer: str, unit: int, rows: Any, with_natural: bool) -> Optimised:
+    tiles = list(result.pictures[rows])
+    natural = result.natural_pictures
+    beside = with_natural and natural is not None and natural.shape[1:] == result.pictures.shape[1:]
+    if natural is not None and beside:
+        tiles.append(natural[rows[0]])
+    picture, size = side_by_side(np.stack(tiles)[None], TILE, GAP)
+    row, name = int(rows[0]), f"{result.target}{'-negative' * result.negative}"
+    made = f"made from noise in {result.settings.get('steps')} steps"
+    strongest = "image" if result.target == "class" else "patch"
+    return Optimised(
+        path=f"{_folder(layer)}/{name}-{unit}.png",
+        picture=picture,
+        width=size[0],
+        height=size[1],
+        title=TITLES[result.target],
+        note=f"{made}, beside the strongest {strongest}" if beside else made,
+        value=float(result.values[row]),
+        share=_finite(result.shares, row),
+        beats_natural=_beats(result, row),
+        kept=[
+            Kept(DAMAGES[how], float(shares[row]), _finite(result.natural_kept.get(how), row))
+            for how, shares in result.kept.items()
+            if math.isfinite(shares[row])
+        ],
+        distance=_finite(result.distances, row),
+        distance_layers=result.distance_layers,
+    )
+
+
+def _small(result: Any, layer: str, unit: int, row: int) -> SmallOptimised:
+    picture, size = side_by_side(result.pictures[row][None, None], SMALL_TILE, 0)
+    return SmallOptimised(
+        path=f"{_folder(layer)}/{unit}.png",
+        picture=picture,
+        width=size[0],
+        height=size[1],
+        value=float(result.values[row]),
+        share=_finite(result.shares, row),
+        beats_natural=_beats(result, row),
+        pixels=max(result.pictures.shape[1:3]) <= SMALL_TILE // 2,
+    )
+
+
+def _folder(layer: str) -> str:
+    return f"optimised/{layer_path(layer)}" if layer else "optimised-classes"
+
+
+def _beats(result: Any, row: int) -> bool:
+    return result.beats_natural is None or bool(result.beats_natural[row])
 
 
 def _finite(values: Any, row: int) -> float | None:

@@ -107,7 +107,7 @@ def read_unit(network: NetworkPage, layer: LayerPage, unit: int) -> UnitPage:
         relations=relations_of(network, layer, unit),
         filter=layer.filter_of(unit),
         curves=results.curves(layer.name, unit),
-        optimised=results.optimised(layer.name, unit, network.context or not layer.whole),
+        optimised=results.optimised.of(layer.name, unit, network.context or not layer.whole),
         strip=results.strip(layer.name, unit) if network.context or not layer.whole else None,
         occlusion=results.occluded(layer.name, unit) if network.context else None,
         record=citation.record(network, layer, unit, hits),

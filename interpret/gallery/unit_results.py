@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from interpret.figures.pictures import signals_as_pictures
 from interpret.gallery.drawings import CurveDrawing, draw_curves
-from interpret.gallery.optimised import Optimised, optimised_of, read_optimised
+from interpret.gallery.optimised import OptimisedImages
 from interpret.gallery.tiles import side_by_side
 from interpret.study.reader import StudyReader
 from interpret.support.files import layer_path
@@ -70,7 +70,7 @@ class UnitResults:
                 self._evolutions.append((name, found))
             else:
                 self._occlusions.append((name, found))
-        self._optimised = read_optimised(study)
+        self.optimised = OptimisedImages(study)
         areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for probe in self._probes:
             for layer, of_units in probe.unit_areas.items():
@@ -119,10 +119,6 @@ class UnitResults:
             path = f"evolution/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
             return Strip(path, picture, *size, evolution.epochs.tolist())
         return None
-
-    def optimised(self, layer: str, unit: int, with_natural: bool) -> list[Optimised]:
-        """Return a unit's optimised images."""
-        return optimised_of(self._optimised, layer, unit, with_natural)
 
     def occluded(self, layer: str, unit: int) -> Occluded | None:
         """Return the occlusion maps of a unit, or None where no occlusion contains the unit."""

@@ -241,6 +241,8 @@ class _Writer:
         )
         for collector in (self.image_pages, self.class_pages, self.units_by_class, self.search_index):
             collector.add_layer(layer)
+        for made in self.network.optimised_of(layer).values():
+            self._bytes(made.path, made.picture)
         template = self.templates.get_template("unit.html")
         for index in range(layer.unit_count):
             unit = read_unit(self.network, layer, index)
@@ -272,6 +274,8 @@ class _Writer:
         for page in self.class_pages.pages(self.classes, self.units_by_class):
             for source in page.sources:
                 self._picture(source.picture)
+            for made in page.optimised:
+                self._bytes(made.path, made.picture)
             self._page(page.entry.href, "class.html", root="../", page=page)
 
     def _page(self, path: str, template: str, **shown: Any) -> None:

@@ -216,7 +216,7 @@ class Study(StudyReader):
     def synthesise(
         self,
         layers: str | Iterable[str] | None = None,
-        units: int | Sequence[int] | None = 16,
+        units: int | Sequence[int] | Literal["auto"] | None = 16,
         kind: Literal["neuron", "unit", "class"] = "neuron",
         *,
         parametrisation: Literal["fourier", "pixels", "maco"] = "fourier",
@@ -230,7 +230,10 @@ class Study(StudyReader):
 
         Args:
             layers: names or globs of mined layers; None: all, or no layer for classes.
-            units: a number of the liveliest units of each layer; or units by number; None: all.
+            units: a number of the liveliest units of each layer; or units by number; None: all; "auto": as many of the
+                liveliest of each layer, at most 16, as take a minute at most on two cores, by their multiply–adds. A
+                layer that cannot be differentiated is then left out with a warning, and one whose images were made
+                with other settings stays as it is.
             kind: "neuron" (an image of the receptive field's size), "unit" (the mean of its map), or "class".
             parametrisation, steps, seed: as in `interpret.synthesise`.
         """

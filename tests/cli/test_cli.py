@@ -123,7 +123,8 @@ def test_mine_then_project_by_other_rules(pictures: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_gallery_by_several_rules_shows_each(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pages"
-    finished = run_apart("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided")
+    finished = run_apart("gallery", "lenet", pictures, "--layers", "conv1", "--out", out, "--rule", "deconvnet,guided",
+                         "--synthesise", "0")  # fmt: skip
     assert finished.returncode == 0, finished.stderr
     page = (out / "layers" / "conv1" / "3.html").read_text()
     assert "projections/deconvnet/conv1/0003.webp" in page and "projections/guided/conv1/0003.webp" in page
@@ -228,7 +229,7 @@ def test_a_gallery_in_the_working_directory(pictures: Path, tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     inode = tmp_path.stat().st_ino
     study = tmp_path.with_name(tmp_path.name + ".a study")
-    arguments = ("--layers", "conv1", "--out", ".", "--study", study)
+    arguments = ("--layers", "conv1", "--out", ".", "--study", study, "--synthesise", "0")
     for rule in ("deconvnet", "guided"):
         finished = run_apart("gallery", "lenet", pictures, *arguments, "--rule", rule)
         assert finished.returncode == 0, finished.stderr

@@ -47,7 +47,7 @@ def test_every_verb_takes_hostile_names(
         (tmp_path / "data" / folder).mkdir(parents=True)
         for name in (" 0 ", "$" + "f" * 240):
             Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(f"data/{folder}/{name}.png")
-    command(monkeypatch, "gallery", "m.py:build", "data", "--out", "g", "-k", 2)
+    command(monkeypatch, "gallery", "m.py:build", "data", "--out", "g", "-k", 2, "--synthesise", 0)
     some = "--images", 2, "--out"
     command(monkeypatch, "probe", "g.study", "--transform", "scale", "--values", "1,1.5", *some, "probe.svg")
     command(monkeypatch, "occlude", "g.study", "--size", 6, "--stride", 6, *some, "occlude.svg")

@@ -72,7 +72,17 @@ def test_every_page_is_whole_whatever_layers_are_chosen(
 ) -> None:
     out = tmp_path / "gallery"
     command(
-        monkeypatch, "gallery", f"{made}/net.py:{network}", made / "pictures", "--out", out, "-k", 4, *options.split()
+        monkeypatch,
+        "gallery",
+        f"{made}/net.py:{network}",
+        made / "pictures",
+        "--out",
+        out,
+        "-k",
+        4,
+        "--synthesise",
+        0,
+        *options.split(),
     )
     mined = Study.open(tmp_path / "gallery.study").mined_layers
     assert crawl(browser, out) > sum(len(Study.open(tmp_path / "gallery.study").mined(name).values) for name in mined)
@@ -165,7 +175,17 @@ def test_cited_lines_make_the_very_pictures_of_the_page(
     options = options.replace("WEIGHTS", str(tmp_path / "weights.pt"))
     out = tmp_path / "gallery"
     command(
-        monkeypatch, "gallery", f"{made}/net.py:{network}", made / "pictures", "--out", out, "-k", 4, *options.split()
+        monkeypatch,
+        "gallery",
+        f"{made}/net.py:{network}",
+        made / "pictures",
+        "--out",
+        out,
+        "-k",
+        4,
+        "--synthesise",
+        0,
+        *options.split(),
     )
     study = Study.open(tmp_path / "gallery.study")
     monkeypatch.chdir(tmp_path)
@@ -196,7 +216,7 @@ def test_cited_lines_make_the_very_pictures_of_the_page(
 def test_cited_lines_refuse_other_weights_and_other_images(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--layers", "features.3", "--out", tmp_path / "gallery", "-k", 4)
+    options = ("--layers", "features.3", "--out", tmp_path / "gallery", "-k", 4, "--synthesise", 0)
     command(monkeypatch, "gallery", f"{made}/net.py:build", made / "pictures", *options)
     page = (tmp_path / "gallery" / "layers" / "features.3" / "0.html").read_text()
     lines = cited(page)

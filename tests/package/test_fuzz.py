@@ -288,7 +288,24 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.chdir(place)
     try:
         assert (
-            _run(["gallery", "m.py:build", "data", "--out", "g", "--study", "kept", "--workers", "0", "-k", "2"]) == 0
+            _run(
+                [
+                    "gallery",
+                    "m.py:build",
+                    "data",
+                    "--out",
+                    "g",
+                    "--study",
+                    "kept",
+                    "--workers",
+                    "0",
+                    "-k",
+                    "2",
+                    "--synthesise",
+                    "0",
+                ]
+            )
+            == 0
         )
         assert _run(["probe", "kept", "--transform", "scale", "--values", "1,1.5", "--images", "2"]) == 0
         assert _run(["neighbours", "kept", "-k", "1", "--workers", "0"]) == 0

@@ -84,6 +84,38 @@ def test_classes_and_bad_input(study: Study) -> None:
     assert ("synthesised", "class") in study.results and ("synthesised", "2 neuron") not in study.results
 
 
+def test_a_budget_pays_for_the_liveliest_units(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = synthesis.costs_of(study.traced, ["0", "2"], (16, 16))
+    # kernels of 3 × 3: the map of 14 × 14 is run on 3 × 3 pixels of 16 × 16, and the second on 5 × 5
+    first, second = 6 * 27 * 196, 4 * 54 * 144
+    elements = [6 * 196, 6 * 196 * 2 + 4 * 144]
+    assert costs["0"] == pytest.approx(160 * (2 * (first + 16 * elements[0]) * 9 / 256 + 1e7))
+    assert costs["2"] == pytest.approx(160 * (2 * (first + second + 16 * elements[1]) * 25 / 256 + 1e7))
+    monkeypatch.setattr(synthesis, "BUDGET", 3.5 * costs["2"])
+    study.synthesise("2", [1], steps=4)
+    study.synthesise("0", 1, steps=3)
+    study.synthesise(units="auto", steps=3)
+    assert study.synthesised("0").units.tolist() == study.mined("0").most_active[:2].tolist()
+    assert study.synthesised("2").units.tolist() == [1]  # made with other settings
+
+
+def test_a_layer_that_cannot_be_differentiated_is_left_out(tmp_path: Path) -> None:
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 2, 3), nn.Conv2d(2, 2, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(self.first(x).detach())
+
+    torch.manual_seed(0)
+    made = Study(tmp_path / "study", Rounded(), IMAGES)
+    made.mine(k=1)
+    with pytest.warns(UserWarning, match="layer 'second' has no optimised images: .* choose an earlier layer"):
+        made.synthesise(units="auto", steps=1)
+    assert made.synthesised("first") is not None and made.synthesised("second") is None
+
+
 def test_the_command_makes_and_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,5 +127,9 @@ def test_the_command_makes_and_keeps_them(
     command(monkeypatch, "synthesise", folder, "--units", "3", "--steps", "2")
     assert "Optimised images of conv1 neuron are in" in capsys.readouterr().out
     assert len(Study.open(folder).synthesised("conv1").names) == 3
+    command(monkeypatch, "gallery", folder, "--out", tmp_path / "pages", "--synthesise", "1")
+    assert len(list((tmp_path / "pages" / "optimised" / "conv1").glob("neuron-*.png"))) == 1
+    assert "Optimised" in (tmp_path / "pages" / "layers" / "conv1" / "index.html").read_text()
+    capsys.readouterr()
     said = refused(capsys, monkeypatch, "synthesise", folder, "--units", "none")
-    assert "--units must be a number of at least 1, or all, not 'none'" in said
+    assert "--units must be a number of at least 1, auto, or all, not 'none'" in said

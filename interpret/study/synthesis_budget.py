@@ -1,0 +1,66 @@
+"""How many units' images a budget of multiply–adds pays for, layer by layer: a rule that knows no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from interpret.analyses.projection.crop import Crop
+from interpret.analyses.synthesis.compute import STEPS
+from interpret.tracing.tracing import Trace
+
+MOST_UNITS = 16
+"""The largest number of units of a layer that a budget is spent on."""
+BUDGET = 1.5e12
+"""Multiply–adds that take at most a minute on two cores, which do 25e9 to 35e9 a second."""
+PASSES = 2
+"""A step runs the network forwards, and the signal back to the image."""
+ELEMENT = 16
+"""The multiply–adds that take as long as to write and read one number of a layer's output."""
+STEP = 1e7
+"""The multiply–adds that take as long as what a step costs beside the network."""
+
+
+def units_within(budget: float, costs: Mapping[str, float], available: Mapping[str, int]) -> dict[str, int]:
+    """Return how many units of each layer a budget pays for: the first of each layer, then the second of each …
+
+    >>> units_within(10, {"conv1": 1, "conv2": 4}, {"conv1": 3, "conv2": 9})
+    {'conv1': 2, 'conv2': 2}
+
+    A layer whose next unit the budget does not pay for gets no more, and those that cost less do.
+    """
+    chosen = dict.fromkeys(costs, 0)
+    open_layers = list(costs)
+    while open_layers:
+        for name in list(open_layers):
+            if chosen[name] == available[name] or costs[name] > budget:
+                open_layers.remove(name)
+            else:
+                chosen[name] += 1
+                budget -= costs[name]
+    return chosen
+
+
+def costs_of(traced: Trace, names: Sequence[str], image: tuple[int, ...]) -> dict[str, float]:
+    """Return the multiply–adds of one neuron's image for each layer: of the part of an image (H, W) that it sees."""
+    below, costs = 0.0, {}
+    own = _own_macs(traced)
+    for name, layer in traced.items():
+        below += own[name] + ELEMENT * math.prod(layer.output_shape) * layer.leaf
+        if name in names:
+            share = Crop.of(layer, image, rule="gradient").share
+            costs[name] = STEPS * (PASSES * below * share + STEP)
+    return costs
+
+
+def _own_macs(traced: Trace) -> dict[str, int]:
+    """Return the multiply–adds of each layer without those of the layers inside it."""
+    own = {name: layer.macs for name, layer in traced.items()}
+    for name, layer in traced.items():
+        outer = name
+        while "." in outer:
+            outer = outer.rpartition(".")[0]
+            if outer in own:
+                own[outer] -= layer.macs
+                break
+    return own
