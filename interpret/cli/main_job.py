@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import warnings
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,15 +171,26 @@ def _say_mined(study: Study) -> None:
 
 
 def merge(
-    parts: Annotated[list[Path], typer.Argument(metavar="PART...", help="The studies of interpret mine --part.")],
+    parts: Annotated[
+        list[Path],
+        typer.Argument(metavar="PART...", help="Studies of mine --part, 1/1 for all of a folder."),
+    ],
     study: Annotated[Path, typer.Option("--study", help="The folder for the study of the whole.")],
     device: Device = None,
     workers: Workers = None,
 ) -> None:
-    """Merge studies of parts of a data set, mined on different days or machines, into a study of the whole."""
+    """Merge studies of parts of a data set, or of several, mined on different days or machines, into one of the whole.
+
+    Of several data sets, the whole is all of them, in the order in which their parts are named.
+    """
     from interpret.study.merging import merge_studies
 
-    opened = open_study(study, device=device, workers=workers, **made_from(parts[0]))
+    origins = [made_from(part) for part in parts]
+    named = [[origin["data"]] if isinstance(origin["data"], str) else origin["data"] for origin in origins]
+    data = list(dict.fromkeys(chain.from_iterable(named)))
+    opened = open_study(
+        study, device=device, workers=workers, **origins[0] | {"data": data if len(data) > 1 else data[0]}
+    )
     merge_studies(parts, opened)
     _mine(opened, opened.mined_layers, opened.info["settings"]["k"], opened.info["settings"]["seed"])
     _say_mined(opened)

@@ -163,7 +163,7 @@ def made_from(folder: Path) -> dict[str, Any]:
 def open_study(
     folder: Path,
     model: str,
-    data: str,
+    data: str | list[str],
     weights: str | None = None,
     crops: str | None = None,
     dtype: str = "float32",
@@ -194,7 +194,7 @@ def open_study(
         dtype=dtype,
         made_from={
             "model": absolute_spec(model, known_models()),
-            "data": absolute_spec(data, NAMED),
+            "data": absolute_spec(data, NAMED) if isinstance(data, str) else [absolute_spec(one) for one in data],
             "weights": weights and absolute_weights(weights),
         }
         | {"crops": crops, "dtype": dtype}
@@ -206,13 +206,14 @@ def open_study(
     return study
 
 
-def refuse_among_images(place: Path | None, data: str | None, what: str) -> None:
+def refuse_among_images(place: Path | None, data: str | list[str] | None, what: str) -> None:
     """Refuse to write pictures into the folder of images, where the next run would read them as images."""
     from interpret.images.opening import NAMED
     from interpret.support.files import refuse_inside
 
-    if place is not None and data is not None and data not in NAMED:
-        refuse_inside(place, Path(data).expanduser(), what)
+    for one in [data] if isinstance(data, str) else data or []:
+        if place is not None and one not in NAMED:
+            refuse_inside(place, Path(one).expanduser(), what)
 
 
 def evenly_spread_items(images: Any, count: str) -> list[int] | None:

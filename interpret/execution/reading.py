@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from interpret.execution.ranks import State, ranks
 from interpret.execution.resume import pack, unpack
-from interpret.images.batches import Batch, batches
+from interpret.images.batches import Batch, batch_edges, batches
 from interpret.images.sources import Images
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import Progress, progress
@@ -37,22 +37,31 @@ class Reading:
     >>> reading.done
     array([[4, 8]])
 
-    The batches are those of one process that reads everything: they begin at multiples of the batch size. So results
-    do not depend on the number of ranks, nor on interrupts.
+    The batches are those of one process that reads everything: they begin at multiples of the batch size, in each part
+    of joined data. So results do not depend on the number of ranks, nor on interrupts.
 
     Args:
         images: the images.
         batch_size: the number of items a batch.
         done: the items that need not be read again.
         within: the range of items to read; None: all.
+        holding: read only the batches that hold some of these items; None: all.
     """
 
     def __init__(
-        self, images: Images, batch_size: int, done: Spans = NOTHING, within: tuple[int, int] | None = None
+        self,
+        images: Images,
+        batch_size: int,
+        done: Spans = NOTHING,
+        within: tuple[int, int] | None = None,
+        holding: NDArray[np.int64] | None = None,
     ) -> None:
         refuse_below_one(batch_size=batch_size)
         self.images = images
-        remaining = remaining_batches(len(images), batch_size, done, within)
+        remaining = remaining_batches(len(images), batch_size, done, within, images.starts)
+        if holding is not None:
+            among = np.sort(holding)
+            remaining = remaining[np.diff(np.searchsorted(among, remaining), axis=1)[:, 0] > 0]
         self.spans = remaining[ranks().share(len(remaining))]
         """[n, 2] this rank's batches."""
         self.done_before = _count(done)
@@ -99,15 +108,19 @@ class Reading:
 
 
 def remaining_batches(
-    count: int, batch_size: int, done: Spans = NOTHING, within: tuple[int, int] | None = None
+    count: int,
+    batch_size: int,
+    done: Spans = NOTHING,
+    within: tuple[int, int] | None = None,
+    starts: Sequence[int] = (0,),
 ) -> Spans:
-    """Return the batches that remain, [n, 2], none of which crosses a multiple of the batch size.
+    """Return the batches that remain, [n, 2], none of which reaches beyond a batch of one process.
 
     >>> remaining_batches(10, 4, done=np.array([[0, 2], [8, 9]])).tolist()
     [[2, 4], [4, 8], [9, 10]]
     """
     first, last = (0, count) if within is None else within
-    cuts = np.unique(np.concatenate([np.arange(0, count, batch_size), np.ravel(done), [first, last]]))
+    cuts = np.unique(np.concatenate([batch_edges(count, batch_size, starts), np.ravel(done), [first, last]]))
     cuts = cuts[(cuts >= first) & (cuts <= last)].astype(np.int64)
     spans = np.stack([cuts[:-1], cuts[1:]], 1)
     # of the span before each batch, whether the batch is in it
@@ -116,7 +129,7 @@ def remaining_batches(
     return spans[~inside]
 
 
-def part_of(count: int, batch_size: int, part: tuple[int, int]) -> tuple[int, int]:
+def part_of(count: int, batch_size: int, part: tuple[int, int], starts: Sequence[int] = (0,)) -> tuple[int, int]:
     """Return the range of items of one of several parts, (number from 1, of how many), in whole batches.
 
     >>> part_of(10, 4, (1, 2)), part_of(10, 4, (2, 2))
@@ -126,13 +139,13 @@ def part_of(count: int, batch_size: int, part: tuple[int, int]) -> tuple[int, in
         InterpretError: no such part, or fewer batches than parts.
     """
     number, parts = part
-    total = -(-count // batch_size)
+    edges = batch_edges(count, batch_size, starts).tolist()
+    total = len(edges) - 1
     if not 1 <= number <= parts:
         raise InterpretError(f"part must be from 1/{parts} to {parts}/{parts}, not {number}/{parts}")
     if parts > total:
         raise InterpretError(f"{count} items are {total} batches of {batch_size}, not enough for {parts} parts")
-    first, last = total * (number - 1) // parts, total * number // parts
-    return first * batch_size, min(last * batch_size, count)
+    return edges[total * (number - 1) // parts], edges[total * number // parts]
 
 
 def joined(*spans: Spans) -> Spans:
@@ -183,6 +196,20 @@ def merge_read(first: State, second: State) -> dict[str, Tensor]:
         "read/done": torch.from_numpy(done),
         "read/labelled": torch.from_numpy(labelled),
         "read/labels": torch.from_numpy(np.concatenate([np.zeros(0, np.int8), *in_order])),
+        "read/skipped": pack(skipped),
+    }
+
+
+def read_in_whole(state: State, first_item: int, name: Callable[[str], str]) -> dict[str, Tensor]:
+    """Return what was read of a part of joined data, with the items and the names of sources in the whole."""
+    skipped = [
+        [item + first_item if item >= 0 else item, name(own), why] for item, own, why in unpack(state["read/skipped"])
+    ]
+    return {
+        "read/batch_sizes": state["read/batch_sizes"],
+        "read/done": state["read/done"] + first_item,
+        "read/labelled": state["read/labelled"] + first_item,
+        "read/labels": state["read/labels"],
         "read/skipped": pack(skipped),
     }
 

@@ -58,8 +58,10 @@ def _opening(network: NetworkView[Any]) -> list[str]:
     ]
 
 
-def _from_home(path: str) -> str:
-    """Return a path with ~ in place of the user's home folder, so that pages do not give the user's name away."""
+def _from_home(path: str | list[str]) -> str | list[str]:
+    """Return a path, or several, with ~ in place of the user's home folder, so that pages do not give its name away."""
+    if isinstance(path, list):
+        return [str(_from_home(one)) for one in path]
     home = f"{Path.home()}{os.sep}"
     return f"~/{path.removeprefix(home)}" if path.startswith(home) else path
 

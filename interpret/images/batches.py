@@ -64,8 +64,8 @@ def batches(
         workers = min(workers, images.most_workers)
     everything = spans is None
     if spans is None:
-        starts = np.arange(0, len(images), batch_size)
-        spans = np.stack([starts, np.minimum(starts + batch_size, len(images))], 1)
+        edges = batch_edges(len(images), batch_size, images.starts)
+        spans = np.stack([edges[:-1], edges[1:]], 1)
     loader: DataLoader[Any] = DataLoader(
         _Reader(images),
         batch_sampler=_Batches(spans),
@@ -92,6 +92,17 @@ def batches(
         del arriving  # ends the workers, even if a traceback still refers to this frame
     if everything and len(images) and not read:
         raise none_left(images)
+
+
+def batch_edges(count: int, batch_size: int, starts: Sequence[int] = (0,)) -> NDArray[np.int64]:
+    """Return the items at which batches begin, and the number of items.
+
+    >>> batch_edges(10, 4), batch_edges(10, 4, starts=[0, 5])
+    (array([ 0,  4,  8, 10]), array([ 0,  4,  5,  9, 10]))
+    """
+    ends = [*starts[1:], count]
+    begins = [np.arange(first, last, batch_size) for first, last in zip(starts, ends, strict=True)]
+    return np.concatenate([*begins, [count]]).astype(np.int64)
 
 
 def _learn_labels(images: Images, batch: Batch) -> None:

@@ -21,6 +21,7 @@ from interpret.images.datasets import DATASETS, load_dataset
 from interpret.images.file_names import FileNames
 from interpret.images.folder import MOST_PIXELS, Decoding, extensions
 from interpret.images.items import as_image, channels_last, pixels_last
+from interpret.images.joined_images import JoinedImages
 from interpret.images.kept_listing import list_or_remember
 from interpret.images.listing import describe_left_out, labels_of, list_images, unexpected
 from interpret.images.loaders import loaded_by
@@ -64,7 +65,8 @@ def open_images(
     Args:
         data: one of
 
-            - a folder of image files, searched recursively, an image file, or a list of image files;
+            - a folder of image files, searched recursively, an image file, or a list of image files or of folders,
+              which are read one after the other;
             - the name of a data set: `"photographs"` (230 photographs from the demo packages), `"digits"`,
               `"fashion-mnist"` or `"emoji"` (see `interpret.images.datasets`); for a folder of that name, write
               `./digits`;
@@ -114,13 +116,18 @@ def open_images(
         with unchanged_random_state():
             images = _open(data, model, crops, tuple(scales), Decoding(max_pixels, reduced))
             images.dtype = weights_type(model.module)
-        for note in images.notes:
+        for note in [] if isinstance(images, JoinedImages) else images.notes:  # each of joined data has said its own
             warn(note, LeftAside)
     if len(images) == 0:
         raise none_left(images)
-    if not isinstance(images, PictureImages):
+    if not isinstance(images, PictureImages | JoinedImages):
         with unchanged_random_state():
             _check_first(images, model)
+    if isinstance(data, list | tuple) and isinstance(images, JoinedImages):
+        images.opened_from = {
+            **(images.parts[0].opened_from or {}),
+            "data": [(part.opened_from or {})["data"] for part in images.parts],
+        }
     if isinstance(data, str | os.PathLike):
         named = isinstance(data, str) and data in NAMED
         tiled = isinstance(images, PictureImages) and images.cuts is not None
@@ -156,6 +163,9 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
         is_image = path.is_file() and path.name.lower().endswith(extensions())
         return _files([path], path.name, model, tiled, decoding) if is_image else _folder(data, model, tiled, decoding)
     if isinstance(data, list | tuple) and data and all(isinstance(one, str | os.PathLike) for one in data):
+        if all(Path(one).expanduser().is_dir() for one in data):
+            how: dict[str, Any] = {"max_pixels": decoding.most_pixels, "reduced": decoding.reduced}
+            return JoinedImages([open_images(one, model, crops=crops, scales=scales, **how) for one in data])
         return _files([Path(one).expanduser() for one in data], "files", model, tiled, decoding)
     pictures = _pictures(data)
     if pictures is not None:

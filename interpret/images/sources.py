@@ -61,6 +61,8 @@ class Images(ABC):
         """Whether reading has found other labels than these at the opening: some data gives them only when read."""
         self.classes = classes
         """Names of the classes that the labels index."""
+        self.starts: list[int] = [0]
+        """The items at which batches begin anew: the first, and of joined data the first of each part."""
         self.channels: int | None = None
         """Number of channels that are the image, if the others hold further inputs of the network; None: all."""
         self.skipped: dict[str, str] = {}

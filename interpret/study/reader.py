@@ -80,9 +80,11 @@ class StudyReader:
         Raises:
             InterpretError: `place` lies there.
         """
-        opened_from = self.info["data"].get("opened_from")
-        if opened_from is not None and Path(opened_from["data"]).is_absolute():  # else the name of a data set
-            refuse_inside(place, opened_from["data"], what)
+        opened_from = self.info["data"].get("opened_from") or {}
+        named = opened_from.get("data", [])
+        for one in [named] if isinstance(named, str) else named:
+            if Path(one).is_absolute():  # else the name of a data set
+                refuse_inside(place, one, what)
 
     # layers
 

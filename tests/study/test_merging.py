@@ -15,8 +15,11 @@ import interpret
 from helpers.commands import command, refused
 from helpers.files import contents, noise
 from interpret import InterpretError, Study, merge_studies
+from interpret.analyses.mining import miner
 from interpret.analyses.mining.compute import merge_mined
+from interpret.cli import main_job, subjects
 from interpret.execution.reading import learn
+from interpret.images.joined_images import JoinedImages
 from interpret.images.opening import open_images
 
 NETWORK = """
@@ -68,6 +71,78 @@ def test_merged_parts_are_the_bytes_of_one_pass(
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
     command(monkeypatch, "merge", *parts, "--study", tmp_path / "merged")  # which is merged already
     assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+
+
+DAYS = ("monday", "tuesday")
+
+
+@pytest.fixture(scope="module")
+def days(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, and pictures of two days under the same names, in batches of which some do not decode."""
+    folder = tmp_path_factory.mktemp("days")
+    (folder / "net.py").write_text(NETWORK)
+    for day, count in zip(DAYS, (17, 11), strict=True):
+        for number in range(count):
+            file = folder / day / "images" / "ab"[number % 2] / f"{number:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            noise(20, 24, count * number).save(file)
+        for number in (1, 6, 7, 8):
+            (folder / day / "images" / "ab"[number % 2] / f"{number:02}.png").write_bytes(b"torn")
+        (folder / day / "images" / "a" / "notes.txt").touch()
+    return folder
+
+
+def test_merged_days_are_the_bytes_of_one_pass_over_them(
+    days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(miner, "SAMPLE_SIZE", 9)  # of which some are in another sample of their day alone
+    monkeypatch.setattr(miner, "DENSITY_SAMPLE_SIZE", 5)
+    folders = [days / day / "images" for day in DAYS]
+    for day, folder, parts in (("monday", folders[0], 2), ("tuesday", folders[1], 1)):
+        for number in range(1, parts + 1):
+            how = ("--study", tmp_path / f"{day}{number}", "--batch-size", 3, "-k", 4, "--workers", 0)
+            command(monkeypatch, "mine", f"{days}/net.py:build", folder, *how, "--part", f"{number}/{parts}")
+    at_once = {"workers": 0, "batch_size": 3}
+    whole = subjects.open_study(tmp_path / "whole", f"{days}/net.py:build", list(map(str, folders)), **at_once)
+    main_job._mine(whole, None, 4, 0)
+    subjects.held.close()
+    parts = [tmp_path / name for name in ("monday2", "tuesday1", "monday1")]
+    capsys.readouterr()
+    command(monkeypatch, "merge", *parts, "--study", tmp_path / "merged", "--workers", 0)
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    merged = Study.open(tmp_path / "merged")
+    assert merged.info["data"]["items"] == 20 and merged.info["data"]["left_out"][".txt"][0] == 2
+    assert sorted(merged.info["data"]["skipped"])[::4] == ["monday/images/a/06.png", "tuesday/images/a/06.png"]
+    assert {record["name"].partition("/")[0] for record in merged.sources().values()} == set(DAYS)
+    command(monkeypatch, "project", tmp_path / "merged", "--workers", 0)  # patches are cut from both
+    assert set(merged.rules(merged.mined_layers[0])) == {"deconvnet"}
+
+
+def test_days_that_do_not_fit_are_refused(days: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                          capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    images = [torch.rand(6, 1, 8, 8), torch.rand(5, 1, 8, 8)]
+    module = network()
+    for number, own in enumerate(images):
+        Study(tmp_path / str(number), module, own, batch_size=2).mine(k=2, part=(1, 1))
+    Study(tmp_path / "weights", network(), images[1], batch_size=2).mine(k=2, part=(1, 1))
+    joined = JoinedImages([open_images(own, module) for own in images])
+    parts = [tmp_path / "0", tmp_path / "1"]
+    for wrong, sentence in (
+        (parts[:1], "no part holds items 6 to 7 of data 'tensor 1, tensor 2'"),
+        ([*parts, parts[1]], "holds items 6 to 10, as another part does"),
+        ([parts[0], tmp_path / "weights"], "holds results of other weights"),
+    ):
+        with pytest.raises(InterpretError, match=sentence):
+            merge_studies(wrong, Study(tmp_path / "merged", module, joined))
+        assert not (tmp_path / "merged").exists()
+    merge_studies(parts, Study(tmp_path / "merged", module, joined))
+    whole = Study(tmp_path / "whole", module, joined, batch_size=2)
+    whole.mine(k=2)
+    assert contents(tmp_path / "merged") == contents(tmp_path / "whole")
+    with pytest.raises(InterpretError, match="data 'tensor' is given twice: leave it out once"):
+        JoinedImages([open_images(images[0], module)] * 2)
+    said = refused(capsys, monkeypatch, "merge", tmp_path / "whole", "--study", tmp_path / "other")
+    assert "was not made by this command" in said
 
 
 def _done(study: Path) -> torch.Tensor:

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
@@ -102,8 +104,11 @@ def mine_remaining(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     part: tuple[int, int] | None = None,
+    holding: NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
     """Mine all images that unfinished mining has not seen yet, or those of one part, and return the whole state.
+
+    With `holding`, mine only the batches that hold some of these items.
 
     Of several ranks, each mines a share; rank 0 returns the state, the others an empty one.
     """
@@ -113,8 +118,8 @@ def mine_remaining(
         size = run.batch_size(batch_size)
         add_facts(batch_size=size, workers=workers)
         logger.info("mining %d layers in batches of %d, read by %d processes", len(miner.layers), size, workers)
-        within = None if part is None else part_of(len(images), size, part)
-        reading = Reading(images, size, ranks().agreed(done_in(before)), within)
+        within = None if part is None else part_of(len(images), size, part, images.starts)
+        reading = Reading(images, size, ranks().agreed(done_in(before)), within, holding)
         with reading.progress("mining") as bar:
 
             def update(found: BatchMaxima) -> None:

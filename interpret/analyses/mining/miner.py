@@ -263,3 +263,25 @@ def merge_states(first: State, second: State) -> dict[str, Tensor]:
         counted = [state[name] for state in (first, second) if name in state]
         merged[name] = torch.stack(counted).sum(0)
     return merged
+
+
+def mined_in_whole(state: State, first_item: int, first_source: int, sample: int) -> dict[str, Tensor]:
+    """Return what was mined of a part of joined data, with the items and sources of the whole.
+
+    Without what depends on the samples, which are others in the whole, of so many images.
+    """
+    if "top/values" not in state:
+        return {}
+    found = {name: value for name, value in state.items() if name.startswith(("top/", "statistics/", "units/"))}
+    for name, first in (("top/images", first_item), ("top/sources", first_source)):
+        found[name] = torch.where(found[name] >= 0, found[name] + first, found[name])
+    maxima = found["statistics/sample_maxima"]
+    found["statistics/sample_maxima"] = maxima.new_zeros(sample, maxima.shape[1])
+    found["statistics/sampled"] = torch.zeros(sample, dtype=torch.bool)
+    return found
+
+
+def sample_in(state: State) -> dict[str, Tensor]:
+    """Return what depends on the samples."""
+    own = ("statistics/sample_maxima", "statistics/sampled")
+    return {name: value for name, value in state.items() if name in own or name.startswith("above_zero/")}
