@@ -172,6 +172,10 @@ class DryRun:
             return False
         return True
 
+    def rank(self, name: str) -> int:
+        """Return the number of dimensions of a layer's output; 0 if it did not run."""
+        return len(self._together.shapes.get(name, ()))
+
     def refuse_unbatched(self, name: str) -> None:
         """Raise an error for a layer whose first dimension does not count images."""
         if name in self.unbatched:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -12,7 +13,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from interpret.network.weights import named_layers
 from interpret.support.errors import InterpretError, unknown
 
-WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+WITH_UNITS = (*CONVOLUTIONS, nn.Linear)
 """The kinds of layers whose outputs are units."""
 
 
@@ -117,16 +119,30 @@ def split_patterns(patterns: str | Iterable[str], names: Container[str] = ()) ->
     return [part for part in patterns if part]
 
 
-def units_first(layer: nn.Module, output: Tensor) -> Tensor:
-    """Return a layer's output with its units as the second dimension.
+class Layout(NamedTuple):
+    """How a layer's output is arranged, if not as [B, C, H, W]; see `interpret.Layer.layout`."""
+
+    units: int
+    """The dimension that counts the units, from the last."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns, if one dimension counts the positions row by row: tokens [B, N, C]."""
+
+
+def units_first(layer: nn.Module, output: Tensor, layout: Layout | None = None) -> Tensor:
+    """Return a layer's output with its units as the second dimension, and positions as rows and columns after it.
 
     A linear layer that runs at each position of an image (ConvNeXt) has its features last.
 
     >>> import torch
     >>> units_first(nn.Linear(3, 5), torch.zeros(2, 7, 7, 5)).shape
     torch.Size([2, 5, 7, 7])
+    >>> units_first(nn.LayerNorm(5), torch.zeros(2, 12, 5), Layout(-1, (3, 4))).shape
+    torch.Size([2, 5, 3, 4])
     """
-    return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+    if layout is None:
+        return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+    output = output.movedim(layout.units, 1)
+    return output if layout.grid is None else output.reshape(*output.shape[:2], *layout.grid)
 
 
 def tensors_in(tree: object) -> Iterator[Tensor]:
@@ -158,13 +174,15 @@ def first_outputs(
     stop: bool = False,
     count: int | None = None,
     raw: bool = False,
+    layouts: Mapping[str, Layout] | None = None,
 ) -> Iterator[None]:
     """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
 
     The output has its units as the second dimension. A layer that runs several times in one pass (a shared rectifier)
     counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward pass ends as
     soon as every named layer has returned. `count` is the number of images: if it is 1, a dimension that a `squeeze`
-    has removed is restored. With `raw`, the output is passed as the layer returned it.
+    has removed is restored. With `raw`, the output is passed as the layer returned it. `layouts` says which layers have
+    their units or positions elsewhere than a map [B, C, H, W] (see `interpret.tracing.tracing.layouts_of`).
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
     >>> import torch
@@ -188,7 +206,7 @@ def first_outputs(
             waiting.discard(name)
             if count == 1 and output.dim() in (1, 3) and len(output) != 1 and not raw:
                 output = output[None]
-            receive(name, output if raw else units_first(layer, output))
+            receive(name, output if raw else units_first(layer, output, (layouts or {}).get(name)))
             if stop and not waiting:
                 raise StopForward
 

@@ -21,12 +21,13 @@ from interpret.images.batches import Batch, first_images
 from interpret.images.display import inputs_to_bytes, webp
 from interpret.network.answers import NoScores, Reading, find_reading, scores_of
 from interpret.network.forward import call_network
-from interpret.network.layers import first_outputs
+from interpret.network.layers import Layout, first_outputs
 from interpret.network.model import Model
 from interpret.study.source_pictures import write_listed
 from interpret.support.checksums import KEY, sealed, sealed_json
 from interpret.support.files import any_file, discard, replacing, sync_files, write_text
 from interpret.support.progress import progress
+from interpret.tracing.tracing import layouts_of
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -77,7 +78,9 @@ def find_range_examples(study: Study) -> None:
             read = [data[item] for item in part.tolist()]
             images = torch.stack([image for image, _ in read])
             batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
-            outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype)
+            outputs = run_and_locate(
+                model, batch, chosen, positions, run, study.dtype, layouts_of(study.traced, chosen)
+            )
             classes = None if reading is None else _likeliest_classes(reading, outputs, len(images))
             _keep_samples(study, batch, classes, reading, known)
             done += len(part)
@@ -122,6 +125,7 @@ def run_and_locate(
     positions: Mapping[str, NDArray[np.int64]],
     run: Execution,
     dtype: torch.dtype | None,
+    layouts: Mapping[str, Layout] | None = None,
 ) -> Any:
     """Run the network on a batch, write the positions of the chosen maxima into `positions`, and return its outputs."""
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
@@ -138,7 +142,8 @@ def run_and_locate(
         positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
 
     images = run.place(batch.images)
-    with torch.inference_mode(), run.autocast(dtype), first_outputs(model.module, chosen, receive, count=len(images)):
+    hooks = first_outputs(model.module, chosen, receive, count=len(images), layouts=layouts)
+    with torch.inference_mode(), run.autocast(dtype), hooks:
         return call_network(model.module, images)
 
 

@@ -17,7 +17,7 @@ from interpret.execution.ranks import ranks
 from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.network.layers import select_layers
-from interpret.study.reader import UNFINISHED_MINING
+from interpret.study.reader import UNFINISHED_MINING, is_left_out
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
 
@@ -40,7 +40,7 @@ def mine_layers(
             "choose another folder, or the same values"
         )
     chosen = select_layers(
-        model.module, layers, among={layer["name"] for layer in study.layers if layer.get("batched", True)}
+        model.module, layers, among={layer["name"] for layer in study.layers if not is_left_out(layer)}
     )
     missing = ranks().once(lambda: _missing_layers(study, chosen, k, seed))
     if not missing:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from interpret.study.damage import find_damage
-from interpret.study.reader import UNFINISHED_MINING, UNPREDICTED, StudyReader
+from interpret.study.reader import UNFINISHED_MINING, UNPREDICTED, StudyReader, is_left_out, units_of
 from interpret.study.timings import read_timings
 from interpret.support.numbers import THIN, duration, storage, value
 from interpret.support.wording import count
@@ -69,8 +69,8 @@ def _held(study: StudyReader) -> dict[str, Any]:
     return {
         "layers": len(study.layers),
         "mined": mined,
-        "units": sum(study.layer(name)["output_shape"][0] for name in mined),
-        "left_out": [layer["name"] for layer in study.layers if not layer.get("batched", True)],
+        "units": sum(units_of(study.layer(name)) for name in mined),
+        "left_out": [layer["name"] for layer in study.layers if is_left_out(layer)],
         "projected": projected,
         "filters": [layer["name"] for layer in study.layers if study.filter_sheet(layer["name"]).exists()],
         "connections": (study.path / "connections" / "layers.json").exists(),

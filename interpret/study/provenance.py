@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from interpret.images.sources import Images
+from interpret.network.layers import has_units
 from interpret.network.model import Model
 from interpret.results.study_file import FORMAT
 from interpret.study.reader import StudyReader, local_field
@@ -57,7 +59,7 @@ def describe(model: Model, data: Images, dtype: str, layers: Trace, shape: tuple
             "shown": data.pixel_scale.said,
         },
         "settings": {"dtype": dtype},
-        "layers": [_layer_record(layer) for layer in layers.values()],
+        "layers": [_layer_record(layer, model.module.get_submodule(layer.name)) for layer in layers.values()],
     }
 
 
@@ -69,12 +71,15 @@ def version_of(package: str) -> str:
         return "unknown"
 
 
-def _layer_record(layer: Layer) -> dict[str, Any]:
+def _layer_record(layer: Layer, module: nn.Module) -> dict[str, Any]:
     return {
         "name": layer.name,
         "kind": layer.kind,
         "leaf": layer.leaf,
         "batched": layer.batched,
+        "placed": layer.units is not None or not has_units(module),
+        "units": layer.units,
+        "grid": None if layer.grid is None else list(layer.grid),
         "input_shape": None if layer.input_shape is None else list(layer.input_shape),
         "output_shape": list(layer.output_shape),
         "params": layer.params,

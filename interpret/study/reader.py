@@ -305,3 +305,19 @@ def local_field(layer: Mapping[str, Any]) -> dict[str, Any] | None:
     """
     field: dict[str, Any] | None = layer.get("local_field", layer["receptive_field"])
     return field
+
+
+def is_left_out(layer: Mapping[str, Any]) -> bool:
+    """Return whether a layer cannot be mined: it has no row for each image, or no known positions for its units."""
+    return not (layer.get("batched", True) and layer.get("placed", True))
+
+
+def units_of(layer: Mapping[str, Any]) -> int:
+    """Return the number of units of a layer that can be mined.
+
+    >>> units_of({"output_shape": [7, 7, 96], "units": -1})
+    96
+    """
+    shape = layer["output_shape"]
+    units: int = shape[layer.get("units", -len(shape))]
+    return units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from operator import add
@@ -17,6 +17,7 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import PROPERTY, Backward, Grid, Operation, operation_name, operation_of
 from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
+from interpret.tracing.positions import Positions, key_of, of_image, positions_after, without
 
 Pair = tuple[int, int]
 
@@ -77,6 +78,8 @@ class View:
     field: ReceptiveField
     axes: Pair = (-2, -1)
     """Which dimensions are y and x, counted from the last."""
+    columns: int | None = None
+    """How many positions a row has, if one dimension counts the positions row by row, as that of tokens [B, N, C]."""
     crops: bool = True
     """Whether the operations give a crop of this tensor for an aligned crop of the image."""
     mirrored: Pair = (0, 0)
@@ -121,12 +124,12 @@ class FieldTracker(TorchFunctionMode):
         self._has_signal = image.requires_grad
         self._sights = WeakTensorKeyDictionary()
         for constant in constants:
-            self._sights[constant] = Sight(NOTHING, NOTHING)
+            self._sights[constant] = _constant(constant)
         for part in module.modules():
             for constant in tensors_in(list(vars(part).values())):
-                self._sights[constant] = Sight(NOTHING, NOTHING)
+                self._sights[constant] = _constant(constant)
         pixel = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
-        self._sights[image] = Sight(pixel, pixel)
+        self._sights[image] = Sight(pixel, pixel, of_image(image.shape))
 
     def sees(self, tensor: Tensor) -> Sees:
         """Return what `tensor` sees of the image."""
@@ -139,6 +142,10 @@ class FieldTracker(TorchFunctionMode):
             return sight.full
         return sight.local if tensor.requires_grad else NOTHING
 
+    def positions(self, tensor: Tensor) -> Positions | None:
+        """Return which dimensions of `tensor` count positions; None if that is not known."""
+        return self._sight(tensor).positions
+
     def detach_kept(self) -> None:
         """Detach the tensors that the network has kept from the forward pass, so that it can be copied."""
         for tensor in list(self._sights):
@@ -146,7 +153,7 @@ class FieldTracker(TorchFunctionMode):
                 tensor.detach_()
 
     def _sight(self, tensor: Tensor) -> Sight:
-        sight: Sight = self._sights.get(tensor, Sight(EVERYTHING, EVERYTHING))
+        sight: Sight = self._sights.get(tensor, Sight(EVERYTHING, EVERYTHING, None))
         return sight
 
     def __torch_function__(
@@ -159,7 +166,7 @@ class FieldTracker(TorchFunctionMode):
             if not isinstance(answer, Tensor) or answer in self._sights:
                 return answer
         operands = [
-            Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor))
+            Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor), self.positions(tensor))
             for tensor in tensors_in([args, kwargs])
         ]
         result = func(*args, **kwargs)
@@ -179,7 +186,8 @@ class FieldTracker(TorchFunctionMode):
         """Return what each of the results sees, and where its signal goes."""
         full = _after(call)
         local = _after_locally(call, full) if self._has_signal else full
-        return [Sight(*both) for both in zip(full, local, strict=True)]
+        positions = positions_after(call) or [call.operands[0].positions if call.operands else None]
+        return [Sight(*one) for one in zip(full, local, positions, strict=True)]
 
     def _write(self, tensor: Tensor, sight: Sight) -> None:
         """Note what `tensor` sees after an in-place operation; tensors that share its memory may see everything."""
@@ -192,6 +200,7 @@ class FieldTracker(TorchFunctionMode):
                 self._sights[other] = Sight(
                     seen.full if before.full == sight.full else EVERYTHING,
                     seen.local if before.local == sight.local else EVERYTHING,
+                    seen.positions if before.positions == sight.positions else None,
                 )
         self._sights[tensor] = sight
 
@@ -201,6 +210,12 @@ class Sight(NamedTuple):
 
     full: Sees
     local: Sees
+    positions: Positions | None
+    """Which of its dimensions count positions."""
+
+
+def _constant(tensor: Tensor) -> Sight:
+    return Sight(NOTHING, NOTHING, without(tensor.shape))
 
 
 class Operand(NamedTuple):
@@ -210,6 +225,7 @@ class Operand(NamedTuple):
     shape: tuple[int, ...]
     sees: Sees
     local: Sees
+    positions: Positions | None
 
 
 class Call(NamedTuple):
@@ -300,15 +316,16 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
     views = [operand for operand in operands if isinstance(operand.sees, View)]
     whole = views[0].sees
     assert isinstance(whole, View)
-    for _, own, sees, _ in views:
+    for _, own, sees, *_ in views:
         assert isinstance(sees, View)
-        if sees.axes != whole.axes or sees.field.stride != whole.field.stride:
+        if (sees.axes, sees.columns) != (whole.axes, whole.columns) or sees.field.stride != whole.field.stride:
             return EVERYTHING
         if len(shape) < -min(sees.axes) or any(own[axis] != shape[axis] for axis in sees.axes):
             return EVERYTHING
         whole = View(
             field=_union(whole.field, sees.field),
             axes=sees.axes,
+            columns=sees.columns,
             crops=whole.crops and sees.crops,
             mirrored=_pair(max, whole.mirrored, sees.mirrored),
         )
@@ -396,7 +413,7 @@ def _windowed(call: Call, span: Pair, step: Pair, before: Pair) -> Sees:
         stride.append(first.field.stride[index] * step[axis])
         start.append(first.field.start[index] - before[axis] * first.field.stride[index])
     field = ReceptiveField((size[0], size[1]), (stride[0], stride[1]), (start[0], start[1]))
-    return View(field, first.axes, first.crops)
+    return View(field, first.axes, crops=first.crops)
 
 
 def _two(value: Any) -> Pair:
@@ -472,7 +489,7 @@ def _padded(call: Call) -> Sees:
     for index, axis in enumerate(first.axes):
         last = 2 * (-axis - 1)
         before, after = amounts[last : last + 2] if last < len(amounts) else (0, 0)
-        if (before or after) and any(first.mirrored):
+        if (before or after) and (any(first.mirrored) or first.columns):
             return EVERYTHING
         start.append(first.field.start[index] - before * first.field.stride[index])
         mirrored.append(first.mirrored[index] + _MIRRORED.get(mode, 0) * max(before, after, 0))
@@ -519,16 +536,18 @@ class _Move(NamedTuple):
     shape: tuple[int, ...]
     y: _Line | None
     x: _Line | None
+    columns: int | None = None
+    """How many positions a row has, if y and x increase along one dimension, row by row."""
 
 
 def _moves(call: Call, first: Operand) -> list[_Move]:
     """Return where the elements of each result come from, cached, since a network's blocks repeat."""
     assert isinstance(first.sees, View)
-    key = _key((call.func, first.shape, first.sees.axes, call.args[1:], call.kwargs))
+    key = key_of((call.func, first.shape, first.sees.axes, first.sees.columns, call.args[1:], call.kwargs))
     moves = _KNOWN_MOVES.get(key)
     if moves is None:
         ys, xs = (list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first))
-        moves = [_Move(tuple(y.shape), _line(y), _line(x)) for y, x in zip(ys, xs, strict=True)]
+        moves = [_row_by_row(y, x) or _Move(tuple(y.shape), _line(y), _line(x)) for y, x in zip(ys, xs, strict=True)]
         if key is not None and len(_KNOWN_MOVES) < 1000:
             _KNOWN_MOVES[key] = moves
     return moves
@@ -537,36 +556,28 @@ def _moves(call: Call, first: Operand) -> list[_Move]:
 _KNOWN_MOVES: dict[Any, list[_Move]] = {}
 
 
-def _key(value: Any) -> Any:
-    """Return an operation's arguments as a hashable key; None if there are tensors among them."""
-    if isinstance(value, (list, tuple)):
-        parts = [_key(part) for part in value]
-        return None if None in parts else (type(value).__name__, *parts)
-    if isinstance(value, dict):
-        return _key([*value.items()])
-    if isinstance(value, slice):
-        return _key(("slice", value.start, value.stop, value.step))
-    known = isinstance(value, Hashable) and not isinstance(value, Tensor)
-    return (type(value).__name__, value) if known else None  # with its type, since 1 == True
-
-
 def _places(operand: Operand) -> Iterator[Tensor]:
     """Yield the y and the x coordinate of every element of a tensor."""
     assert isinstance(operand.sees, View)
     device = "cpu" if operand.tensor.is_meta else operand.tensor.device
-    for axis in operand.sees.axes:
+    for index, axis in enumerate(operand.sees.axes):
         line = torch.arange(operand.shape[axis], dtype=torch.int32, device=device)
+        if operand.sees.columns:
+            line = line % operand.sees.columns if index else line // operand.sees.columns
         yield line.reshape([-1] + [1] * (-axis - 1)).expand(operand.shape).contiguous()
 
 
 def _evenly(operand: Operand, move: _Move) -> Sees:
     """Return the view of a rearranged tensor, if its coordinates still increase in equal steps."""
-    before, (shape, y, x) = operand.sees, move
+    before, (shape, y, x, columns) = operand.sees, move
     assert isinstance(before, View)
     if y is None or x is None:
         return EVERYTHING
     axes = _axes((y.dim, x.dim), before.axes, shape)
-    if axes is None or axes[0] == axes[1]:
+    if axes is None and (y.dim is None) != (x.dim is None):  # tokens of a single row or column
+        dim = y.dim or x.dim or 0
+        axes, columns = (dim, dim), shape[dim] if y.dim is None else 1
+    if axes is None or (axes[0] == axes[1]) != (columns is not None):
         return EVERYTHING
     size, stride, start = before.field.size, before.field.stride, before.field.start
     field = ReceptiveField(
@@ -574,9 +585,38 @@ def _evenly(operand: Operand, move: _Move) -> Sees:
         stride=(stride[0] * y.step, stride[1] * x.step),
         start=(start[0] + stride[0] * y.first, start[1] + stride[1] * x.first),
     )
+    after = View(field, axes, columns, before.crops, before.mirrored)
     # a slice of a crop need not be a crop of the slice
-    whole = all(shape[axis] == operand.shape[old] for axis, old in zip(axes, before.axes, strict=True))
-    return View(field, axes, before.crops and whole, before.mirrored)
+    return replace(after, crops=before.crops and _grid(shape, after) == _grid(operand.shape, before))
+
+
+def _grid(shape: Sequence[int], view: View) -> Pair:
+    """Return the number of rows and columns of positions."""
+    y, x = view.axes
+    return (shape[y], shape[x]) if view.columns is None else (shape[y] // view.columns, view.columns)
+
+
+def _row_by_row(y: Tensor, x: Tensor) -> _Move | None:
+    """Return the move of elements into one dimension that counts positions row by row; None if it is no such move."""
+    for dim, length in enumerate(y.shape, start=-y.ndim):
+        corner = tuple(slice(None) if d == dim else 0 for d in range(-y.ndim, 0))
+        rows, columns = (one[corner] - one[corner][:1] for one in (y, x)) if length > 1 and y.numel() else (y, x)
+        if length < 2 or not y.numel() or not bool(rows.any()) or not bool(columns.any()):
+            continue
+        width, count = int(rows.ne(0).nonzero()[0]), torch.arange(length, device=y.device)
+        step_y, step_x = int(rows[width]), int(columns[min(1, width - 1)])
+        lines = (step_y * (count // width), step_x * (count % width))
+        if length % width or step_y < 1 or step_x < 1:
+            return None
+        found = []
+        for one, line, step in zip((y, x), lines, (step_y, step_x), strict=True):
+            at_one_place = one.select(dim, 0)
+            if not bool((one == at_one_place.unsqueeze(dim) + line.reshape([-1] + [1] * (-dim - 1))).all()):
+                return None
+            first = int(at_one_place.min())
+            found.append(_Line(first, dim, step, int(at_one_place.max()) - first))
+        return _Move(tuple(y.shape), found[0], found[1], width)
+    return None
 
 
 class _Line(NamedTuple):

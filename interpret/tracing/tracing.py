@@ -16,7 +16,7 @@ from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
 from interpret.network.dry_run import answers_of, is_batched, not_batched
 from interpret.network.forward import call_network, constants_of, first_weight
-from interpret.network.layers import StopForward, did_not_run, select_layers
+from interpret.network.layers import Layout, StopForward, did_not_run, has_units, select_layers
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
 from interpret.network.weights import has_layers, kind_of, named_layers
@@ -25,6 +25,7 @@ from interpret.results.tables import as_html, as_text
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.wording import count
 from interpret.tracing.macs import MacCounter
+from interpret.tracing.positions import arrangement
 from interpret.tracing.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
@@ -59,13 +60,28 @@ class Layer:
     """The window to which the signal of each position passes back, with gates and the statistics of normalisations held
     constant, as the backward rules hold them; the receptive field if there are none."""
     axes: tuple[int, int] | None
-    """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last."""
+    """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last; twice
+    the same if one dimension counts all positions, as that of tokens [B, N, C]. None if there is no local field."""
+    units: int | None
+    """The dimension of the output that counts its units, from the last; None if the positions are no known grid over
+    the image, as those of tokens with a class token."""
+    grid: tuple[int, int] | None
+    """Rows and columns of the units' positions; None if they have no positions, or these are no known grid."""
     croppable: bool
     """Whether the layer gives a crop of its output for an aligned crop of the image."""
     leaf: bool
     """Whether it contains no other module."""
     batched: bool = True
     """Whether the output's first dimension counts images; otherwise it counts time steps or parts of an image."""
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the output is arranged; None if it is [B, C, H, W] or [B, C], or its positions are not known."""
+        if self.units is None or self.grid is None:
+            return None
+        positions = self.output_shape[: self.units] + self.output_shape[len(self.output_shape) + self.units + 1 :]
+        layout = Layout(self.units, None if positions == self.grid else self.grid)
+        return None if layout == Layout(-3) else layout
 
 
 class Trace(Result, dict[str, Layer]):
@@ -258,7 +274,7 @@ def _zeros(module: nn.Module, count: int, shape: tuple[int, int, int]) -> Tensor
 def select_traced(
     module: nn.Module, traced: Mapping[str, Layer], patterns: str | Iterable[str] | None = None
 ) -> list[str]:
-    """Return the names of layers that match, as `select_layers` does, among those that have a row for each image.
+    """Return the names of layers that match, as `select_layers` does, among those whose units have known positions.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 8, 5), nn.ReLU(), nn.Conv2d(8, 8, 3))
     >>> select_traced(network, trace(network, (1, 8, 8)))
@@ -267,7 +283,16 @@ def select_traced(
     Raises:
         InterpretError: an unknown layer, or one named in full that did not run or has no row for each image.
     """
-    names = select_layers(module, patterns, among=[name for name, layer in traced.items() if layer.batched])
+    parts = dict(module.named_modules())
+    names = select_layers(
+        module,
+        patterns,
+        among=[
+            name
+            for name, layer in traced.items()
+            if layer.batched and (layer.units is not None or not has_units(parts[name]))
+        ],
+    )
     for name in names:
         if name not in traced:
             raise did_not_run(name)
@@ -365,6 +390,8 @@ class _Run:
             self.shapes[name] = tuple(output.shape)
             sees, local = self._tracker.sees(output), self._tracker.local(output)
             view, near = _window(sees), _window(sees if local is NOTHING else local)
+            positions = self._tracker.positions(output)
+            arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear))
             self.layers[name] = Layer(
                 name=name,
                 kind=kind_of(module),
@@ -375,7 +402,9 @@ class _Run:
                 receptive_field=view.field if view else None,
                 local_field=near.field if near else None,
                 axes=near.axes if near else None,
-                croppable=view.crops if view else False,
+                units=arranged.units if arranged else None,
+                grid=arranged.grid if arranged else None,
+                croppable=view.crops and view.columns is None if view else False,
                 leaf=not has_layers(module),
             )
             if name in self._waiting:
@@ -456,30 +485,47 @@ def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] 
     if together is None or (is_batched(alone, together) and len(alone) == len(together)):
         return layer
     if is_batched(alone, together):
-        return replace(layer, output_shape=alone)
+        grid = (alone[1], alone[2]) if len(alone) == 3 else None
+        return replace(layer, output_shape=alone, units=-len(alone), grid=grid)
     return replace(layer, batched=False)
 
 
-def layer_with_units(module: nn.Module, traced: Mapping[str, Layer], name: str) -> Layer:
+def layer_with_units(traced: Mapping[str, Layer], name: str) -> Layer:
     """Return a traced layer whose outputs are units, with the units as the first dimension of its shape.
 
-    >>> network = nn.Linear(3, 5)
-    >>> layer_with_units(nn.Sequential(network), trace(nn.Sequential(network), (7, 7, 3)), "0").output_shape
-    (5, 7, 7)
+    >>> from torchvision.ops import Permute
+    >>> layers = trace(nn.Sequential(Permute([0, 2, 3, 1]), nn.Linear(3, 5)), (3, 7, 7))
+    >>> layers["1"].output_shape, layer_with_units(layers, "1").output_shape
+    ((7, 7, 5), (5, 7, 7))
 
     Raises:
         InterpretError: an unknown layer, or one whose outputs are no units or have them elsewhere.
     """
     if name not in traced:
         raise unknown("layer", name, traced)
-    layer, shape = traced[name], traced[name].output_shape
+    layer = traced[name]
     if not layer.batched:
         raise not_batched(name)
-    if len(shape) not in (1, 3):
-        raise InterpretError(f"layer {name!r} has outputs of shape {shape}: units need (C, H, W) or (C,)")
-    linear = isinstance(module.get_submodule(name), nn.Linear)
-    if layer.axes is not None and set(layer.axes) != ({-3, -2} if linear else {-2, -1}):
-        raise InterpretError(
-            f"layer {name!r} has outputs of shape {shape} with the channels last: choose the linear layer before it"
-        )
-    return replace(layer, output_shape=(shape[-1], *shape[:-1])) if linear else layer
+    if layer.units is None:
+        raise no_positions(name)
+    return replace(layer, output_shape=(layer.output_shape[layer.units], *(layer.grid or ())))
+
+
+def no_positions(name: str) -> InterpretError:
+    """Return the error for a layer whose positions are no known grid over the image."""
+    return InterpretError(
+        f"the positions of layer {name!r} are no known grid of the image, as those of tokens with a class token are "
+        "none, so its units cannot be placed: choose another layer"
+    )
+
+
+def layouts_of(traced: Mapping[str, Layer], names: Iterable[str]) -> dict[str, Layout]:
+    """Return how the outputs of layers are arranged that are no map [B, C, H, W], for `first_outputs`.
+
+    >>> from torchvision.ops import Permute
+    >>> network = nn.Sequential(Permute([0, 2, 3, 1]), nn.Flatten(1, 2), nn.Linear(3, 5))
+    >>> layouts_of(trace(network, (3, 4, 6)), ["0", "2"])
+    {'0': Layout(units=-1, grid=None), '2': Layout(units=-1, grid=(4, 6))}
+    """
+    found = {name: traced[name].layout for name in names if name in traced}
+    return {name: layout for name, layout in found.items() if layout is not None}

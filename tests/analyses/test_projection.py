@@ -455,15 +455,14 @@ def test_a_linear_layer_at_each_position_has_its_features_as_channels() -> None:
             return self.back(self.act(self.wide(self.stem(x).permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
 
     network, image = doubled(Block), normal(2, 12, 16)
-    found = project(network, image[None], "back", 3, (5, 7), "gradient")
     x = image[None].clone().requires_grad_()
-    neuron = network(x)[0, 3, 5, 7]
-    assert found.boxes.tolist() == [[10, 14, 12, 16]]
-    assert_close(found.full((12, 16))[0], torch.autograd.grad(neuron, x, neuron)[0][0])
+    wide = network.act(network.wide(network.stem(x).permute(0, 2, 3, 1)))
+    for layer, neuron in (("back", network(x)[0, 3, 5, 7]), ("act", wide[0, 5, 7, 3])):
+        found = project(network, image[None], layer, 3, (5, 7), "gradient")
+        assert found.boxes.tolist() == [[10, 14, 12, 16]]
+        assert_close(found.full((12, 16))[0], torch.autograd.grad(neuron, x, neuron)[0][0])
     with pytest.raises(InterpretError, match=r"channel 4 is not in layer 'back', whose channels are 0 to 3"):
         project(network, image[None], "back", 4)
-    with pytest.raises(InterpretError, match="with the channels last"):
-        project(network, image[None], "act", 0)
 
 
 def test_a_transposed_feature_map_is_projected_from_the_whole_image() -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import interpret.analyses.projection.meta_trace as meta_trace
+import interpret.tracing.meta_trace as meta_trace
 from interpret import project
 from interpret.network.structure import structure_of
 

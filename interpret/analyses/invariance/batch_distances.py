@@ -108,7 +108,7 @@ def _outputs(
 ) -> Tensor:
     """Run inputs, whose last channel marks the pixels that are not filled, and return the network's outputs."""
     images = run.place(inputs[:, :-1])
-    with first_outputs(module, prober.layers, receive, count=len(images)):
+    with first_outputs(module, prober.layers, receive, count=len(images), layouts=prober.layouts):
         outputs = call_network(module, images)
     return scores_of(outputs, len(images)) if prober.reading is not None else images.new_zeros(len(images), 1)
 

@@ -15,11 +15,10 @@ from interpret.analyses.invariance.feature_distances import Shift
 from interpret.analyses.invariance.transforms import Box, Levels, Scene, Transform, Translation
 from interpret.execution.parallel import MOST_WORKERS, images_at_once
 from interpret.network.answers import NoScores, Reading, check_class_names, find_reading
-from interpret.network.layers import WITH_UNITS
 from interpret.network.model import Model
 from interpret.network.modes import frozen
 from interpret.support.errors import refuse_below_one
-from interpret.tracing.tracing import Layer, layer_with_units, select_traced, trace
+from interpret.tracing.tracing import Layer, layer_with_units, layouts_of, select_traced, trace
 
 VALUES_AT_ONCE = 32
 """Largest number of values per job. Jobs run in parallel, and each also runs the untransformed images."""
@@ -46,6 +45,7 @@ class Prober:
         self.kind: Any = np.float64 if first.dtype == torch.float64 else np.float32
         traced = trace(model, tuple(first.shape))
         self.layers = _layers_in_order(model.module, layers, traced)
+        self.layouts = layouts_of(traced, self.layers)
         self.strides: dict[str, tuple[int, int]] = {}
         if isinstance(change, Translation):
             found = {name: _stride(traced[name], self.size) for name in self.layers}
@@ -89,18 +89,14 @@ def _layers_in_order(module: nn.Module, layers: str | Iterable[str] | None, trac
     """Return the layers to probe, in the order of execution."""
     selected = select_traced(module, traced, layers)
     for name in selected:
-        if not isinstance(module.get_submodule(name), WITH_UNITS):  # those types are known to have units
-            layer_with_units(module, traced, name)
+        layer_with_units(traced, name)
     return [name for name in traced if name in selected]
 
 
 def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
     """Return the stride of a layer's positions in pixels of the input; None if it has no positions."""
-    if len(layer.output_shape) != 3:
-        return None
-    axes = layer.axes or (-2, -1)
-    positions = layer.output_shape[axes[0]], layer.output_shape[axes[1]]
-    if positions == (1, 1):
+    positions = layer.grid
+    if positions in (None, (1, 1)):
         return None
     if layer.local_field is not None:
         return layer.local_field.stride

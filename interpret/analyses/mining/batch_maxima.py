@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from interpret.analyses.mining.top_k import Candidates
 from interpret.execution.execution import Execution, send
 from interpret.images.batches import Batch
 from interpret.network.forward import call_network
-from interpret.network.layers import first_outputs
+from interpret.network.layers import Layout, first_outputs
 from interpret.support.errors import InterpretError
 
 
@@ -76,6 +76,7 @@ def batch_maxima(
     layers: Sequence[str],
     density_items: Collection[int] = (),
     dtype: torch.dtype | None = None,
+    layouts: Mapping[str, Layout] | None = None,
 ) -> BatchMaxima:
     """Run a batch and return the maxima of the layers' units on each image; a pure function.
 
@@ -96,6 +97,7 @@ def batch_maxima(
         layers: names of layers; those that do not run are left out of the result.
         density_items: the items on which to count positions above zero.
         dtype: the type for autocast; None or float32: no autocast.
+        layouts: how outputs are arranged that are no map [B, C, H, W].
 
     Raises:
         InterpretError: a layer whose output has no units; a failing forward pass.
@@ -114,7 +116,7 @@ def batch_maxima(
         if counted is not None:
             positive[name] = _count_positive(output[counted])
 
-    hooks = first_outputs(module, layers, receive, stop=True, count=len(images))
+    hooks = first_outputs(module, layers, receive, stop=True, count=len(images), layouts=layouts)
     with torch.inference_mode(), run.autocast(dtype), hooks:
         call_network(module, images)
     ran = [name for name in layers if name in shapes]

@@ -25,11 +25,12 @@ from interpret.images.batches import first_images, of_one_shape
 from interpret.images.several_inputs import open_together
 from interpret.network.dry_run import not_batched
 from interpret.network.forward import refuse_other_type
-from interpret.network.layers import WITH_UNITS
+from interpret.network.layers import CONVOLUTIONS
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.recording import add_facts
-from interpret.tracing.tracing import layer_with_units, trace
+from interpret.tracing.meta_trace import trace_on_meta
+from interpret.tracing.tracing import layouts_of, no_positions
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def mine_remaining(
                     layers=miner.layers,
                     density_items=miner.density_items,
                     dtype=dtype,
+                    layouts=miner.layouts,
                 )
                 for batch in of_one_shape(reading.batches(workers), run.input_shape)
             )
@@ -166,11 +168,13 @@ def prepared_to_mine(
         raise InterpretError(f"dtype must be torch.bfloat16, torch.float16 or None, not {dtype}")
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
-    # the common layer types are known to have units
-    if not all(isinstance(module.get_submodule(name), WITH_UNITS) for name in miner.layers):
-        traced = trace(module, tuple(first.shape[1:]))
-        for name in traced.keys() & miner.layers:
-            layer_with_units(module, traced, name)
     with prepared(miner.model, first, device, miner.layers) as run:
         miner.leave_out(run.dry_run.unbatched, not_batched)
+        # convolutions return maps, and rows of features have no positions
+        if not all(
+            isinstance(module.get_submodule(name), CONVOLUTIONS) or run.dry_run.rank(name) == 2 for name in miner.layers
+        ):
+            traced = trace_on_meta(module, tuple(first.shape[1:]))
+            miner.leave_out([name for name in traced if traced[name].units is None], no_positions)
+            miner.layouts = layouts_of(traced, miner.layers)
         yield run

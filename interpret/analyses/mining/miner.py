@@ -21,7 +21,7 @@ from interpret.execution.ranks import State
 from interpret.execution.resume import below
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
-from interpret.network.layers import did_not_run, select_layers, split_patterns
+from interpret.network.layers import Layout, did_not_run, select_layers, split_patterns
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 
@@ -74,6 +74,8 @@ class Miner:
         patterns = None if layers is None else split_patterns(layers, dict(self.model.module.named_modules()))
         self.layers = select_layers(self.model.module, patterns)
         self._named = set(patterns or ())
+        self.layouts: dict[str, Layout] = {}
+        """How the outputs of layers are arranged that are no map [B, C, H, W]."""
         self.sample = sample_by_hash(len(data), SAMPLE_SIZE, seed)
         self._sample_rows = {int(item): row for row, item in enumerate(self.sample)}
         self.density_items = frozenset(self.sample[:DENSITY_SAMPLE_SIZE].tolist())

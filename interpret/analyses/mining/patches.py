@@ -43,7 +43,7 @@ def cut_patches(
     """
     model = as_model(model)
     images = open_images(data, model)
-    hits, crops = locate_hits(model, images, mined, layers)
+    hits, crops, _ = locate_hits(model, images, mined, layers)
     found: list[Tensor] = [torch.empty(0)] * len(hits.items)
     for item, rows in hits.by_item():
         image = images[item][0][: images.channels]

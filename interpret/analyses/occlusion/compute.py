@@ -31,7 +31,7 @@ from interpret.network.layers import WITH_UNITS, first_outputs
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
-from interpret.tracing.tracing import layer_with_units, trace
+from interpret.tracing.tracing import Layer, layer_with_units, layouts_of, trace
 
 OTHER_IMAGES = 3
 """Number of other images of a feature map to project, as in the paper's figure."""
@@ -128,7 +128,7 @@ class _Task:
 
     opened: Inputs
     occluder: Occluder
-    layer: str | None
+    followed: Layer | None
     """The layer whose feature maps are measured; None: none."""
     batch_size: int | None
     """The argument; None: the default."""
@@ -137,6 +137,10 @@ class _Task:
     @property
     def images(self) -> Tensor:
         return self.opened.tensor
+
+    @property
+    def layer(self) -> str | None:
+        return None if self.followed is None else self.followed.name
 
     @property
     def places_at_once(self) -> int:
@@ -167,7 +171,7 @@ def _check(
     return _Task(opened, occluder, followed, batch_size, device)
 
 
-def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> str:
+def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> Layer:
     """Return the layer whose feature maps are measured: the named one, or the last convolution that runs."""
     traced = trace(module, shape)
     parts = dict(module.named_modules())
@@ -175,14 +179,14 @@ def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None)
         found = [
             name
             for name, one in traced.items()
-            if isinstance(parts[name], WITH_UNITS) and len(one.output_shape) == 3 and one.batched
+            if isinstance(parts[name], WITH_UNITS) and one.grid is not None and one.batched
         ]
         if not found:
             raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")
-        return found[-1]
-    if len(layer_with_units(module, traced, layer).output_shape) != 3:
+        return traced[found[-1]]
+    if layer_with_units(traced, layer).grid is None:
         raise InterpretError(f"layer {layer!r} has no feature maps: choose a convolution or what follows one")
-    return layer
+    return traced[layer]
 
 
 def _one_for_each(name: str, numbers: Any, count: int) -> Tensor:
@@ -236,7 +240,7 @@ class _Answers:
 
 def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
     """Run the clean images, and each image with the occluder at every place."""
-    occluder, layer, count = task.occluder, task.layer, task.places_at_once
+    occluder, layer, count = task.occluder, task.followed, task.places_at_once
     with (
         prepared(model, task.images, task.device) as run,
         progress(len(task.images) * len(occluder.places), "occluding") as bar,
@@ -275,7 +279,7 @@ def _answer_places(
     start: int,
     count: int,
     occluder: Occluder,
-    layer: str | None,
+    layer: Layer | None,
     channel: int,
     in_windows: bool,
 ) -> tuple[int, int, Tensor, Tensor]:
@@ -286,7 +290,7 @@ def _answer_places(
 
 
 def _answers_windows_alike(
-    module: nn.Module, image: Tensor, occluder: Occluder, layer: str | None, channel: int, at_once: int
+    module: nn.Module, image: Tensor, occluder: Occluder, layer: Layer | None, channel: int, at_once: int
 ) -> bool:
     """Return whether a network gives the same outputs for windows as for whole images, tested at a few places.
 
@@ -308,7 +312,9 @@ def _answers_windows_alike(
     )
 
 
-def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int | None = None) -> tuple[Tensor, Tensor]:
+def _answer(
+    module: nn.Module, images: Tensor, layer: Layer | None, channel: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the network's outputs [n, classes], and the sums of a layer's feature maps [n, C], or of one of them [n].
 
     Without a layer, return sums of zero, as of a single map.
@@ -323,7 +329,9 @@ def _answer(module: nn.Module, images: Tensor, layer: str | None, channel: int |
             own = output.channel(channel) if isinstance(output, Windowed) else output[:, channel]
             sums = own.clamp(min=0).sum((1, 2))
 
-    with torch.no_grad(), first_outputs(module, [] if layer is None else [layer], receive, count=len(images)):
+    layers = {} if layer is None else {layer.name: layer}
+    hooks = first_outputs(module, layers, receive, count=len(images), layouts=layouts_of(layers, layers))
+    with torch.no_grad(), hooks:
         outputs = call_network(module, images)
     output = main_output(outputs)[1]
     return scores_of(output.whole() if isinstance(output, Windowed) else output, len(images)), sums

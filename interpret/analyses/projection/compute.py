@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
-from interpret.analyses.projection.meta_trace import trace_on_meta
 from interpret.analyses.projection.result import Projections
 from interpret.analyses.projection.signals import (
     SignalSettings,
@@ -32,7 +31,8 @@ from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.layers import first_outputs
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
-from interpret.tracing.tracing import Layer, layer_with_units
+from interpret.tracing.meta_trace import trace_on_meta
+from interpret.tracing.tracing import Layer, layer_with_units, layouts_of
 
 
 @torch.inference_mode(False)  # the caller may be in inference mode
@@ -155,7 +155,8 @@ def _check(
         raise InterpretError(f"start must be 'activation' or 'one', not {start!r}")
     images = opened.tensor
     refuse_other_type(model.module, images)
-    traced = layer_with_units(model.module, trace_on_meta(model.module, tuple(images.shape[1:])), layer)
+    layers = trace_on_meta(model.module, tuple(images.shape[1:]))
+    traced = layer_with_units(layers, layer)
     count = len(images) if len(images) > 1 else max(_count(channels, 0), _count(positions, 1))
     return _Task(
         opened,
@@ -163,7 +164,7 @@ def _check(
         _channels(channels, traced, count),
         None if positions is None else _positions(positions, traced, count),
         Crop.of(traced, tuple(images.shape[2:]), overlap, rule),
-        SignalSettings(rule, start, overlap, strict),
+        SignalSettings(rule, start, overlap, strict, layouts_of(layers, [layer])),
     )
 
 
@@ -221,7 +222,7 @@ def _run(
         check_answers(model, images[:2, :, : crop.size[0], : crop.size[1]], task.layer)
         at = task.positions
         if at is None:
-            at = _strongest_positions(model.module, images, task.layer, task.channels, crop, batch_size)
+            at = _strongest_positions(model.module, images, task, batch_size)
         found = _run_together(model.module, images, task, at) if count > len(images) else None
         if found is not None:
             signals, values = [found[0]], [found[1]]
@@ -245,18 +246,20 @@ def _run_together(module: nn.Module, image: Tensor, task: _Task, at: Tensor) -> 
     return signals_of_image(module, image, task.layer, task.channels, at, task.settings, crop, windowed=not half)
 
 
-def _strongest_positions(
-    module: nn.Module, images: Tensor, layer: str, channels: Tensor, crop: Crop, batch_size: int | None
-) -> Tensor:
+def _strongest_positions(module: nn.Module, images: Tensor, task: _Task, batch_size: int | None) -> Tensor:
     """Return the strongest position of each image's channel, [B, 2]; a single image is used for all channels."""
     found: list[Tensor] = []
-    at_once = images_at_once(crop.image[0] * crop.image[1]) if batch_size is None else batch_size
+    layer, (height, width) = task.layer, task.crop.image
+    at_once = images_at_once(height * width) if batch_size is None else batch_size
     for part in torch.arange(len(images)).split(at_once):
         outputs: dict[str, Tensor] = {}
-        with torch.inference_mode(), first_outputs(module, [layer], outputs.__setitem__, stop=True, count=len(part)):
+        hooks = first_outputs(
+            module, [layer], outputs.__setitem__, stop=True, count=len(part), layouts=task.settings.layouts
+        )
+        with torch.inference_mode(), hooks:
             call_network(module, images[part].clone())
         output = outputs[layer]
-        own = channels[part] if len(images) > 1 else channels
+        own = task.channels[part] if len(images) > 1 else task.channels
         if output.dim() == 2:
             found.append(torch.zeros(len(own), 2, dtype=torch.long))
             continue

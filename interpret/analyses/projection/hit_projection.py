@@ -100,10 +100,10 @@ def project_hits(
     """
     refuse_below_one(batch_size=batch_size)
     model, images = open_together(as_model(model), data)
-    hits, crops = locate_hits(model, images, mined, layers, overlap)
+    hits, crops, layouts = locate_hits(model, images, mined, layers, overlap)
     if not len(hits.items):
         return
-    settings = SignalSettings(rule, "activation", overlap, strict)
+    settings = SignalSettings(rule, "activation", overlap, strict, layouts)
     first = first_images(images)
     remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
     with prepared(model, first, device, hits.layers) as run, ExitStack() as opened:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.analyses.projection.crop import Crop
-from interpret.analyses.projection.meta_trace import trace_on_meta
 from interpret.backprop.rules import Overlap
 from interpret.images.sources import Images
+from interpret.network.layers import Layout
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
-from interpret.tracing.tracing import Layer, layer_with_units
+from interpret.tracing.meta_trace import trace_on_meta
+from interpret.tracing.tracing import Layer, layer_with_units, layouts_of
 
 
 @dataclass
@@ -96,24 +97,24 @@ def locate_hits(
     mined: Mapping[str, Any],
     layers: str | Iterable[str] | None = None,
     overlap: Overlap = "add",
-) -> tuple[Hits, dict[str, Crop]]:
-    """Return the mined hits of some layers as a table, and for each layer the part of an image that must run."""
+) -> tuple[Hits, dict[str, Crop], dict[str, Layout]]:
+    """Return the mined hits of some layers as a table, the part of an image that must run for each, and layouts."""
     names = list(mined) if layers is None else [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
     for name in names:
         if name not in mined:
             raise unknown("mined layer", name, mined)
     last = max((int(mined[name].images.max()) for name in names), default=-1)
     if last < 0:
-        return Hits.of(mined, []), {}
+        return Hits.of(mined, []), {}, {}
     if last >= len(images):
         raise InterpretError(f"data has {len(images)} items, and item {last} was mined: project with the same data")
     shape = tuple(images[last][0].shape)
     traced = trace_on_meta(model.module, shape)
-    layers_of = {name: layer_with_units(model.module, traced, name) for name in names}
+    layers_of = {name: layer_with_units(traced, name) for name in names}
     for name, layer in layers_of.items():
         _check_shape(mined[name], layer)
     crops = {name: Crop.of(layer, shape[1:], overlap) for name, layer in layers_of.items()}
-    return Hits.of(mined, names), crops
+    return Hits.of(mined, names), crops, layouts_of(traced, names)
 
 
 def _check_shape(found: Any, layer: Layer) -> None:

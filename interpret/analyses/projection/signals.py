@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -12,7 +13,7 @@ from interpret.analyses.projection.crop import Crop
 from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import BackwardRule, Overlap, Rule
 from interpret.network.forward import call_network
-from interpret.network.layers import first_outputs
+from interpret.network.layers import Layout, first_outputs
 from interpret.support.errors import InterpretError
 
 Start = Literal["activation", "one"]
@@ -26,6 +27,8 @@ class SignalSettings:
     start: Start = "activation"
     overlap: Overlap = "add"
     strict: bool = False
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """How outputs of layers are arranged that are no map [B, C, H, W]."""
 
 
 def forward_under_rule(
@@ -43,7 +46,7 @@ def forward_under_rule(
         torch.enable_grad(),
         BackwardRule(module, settings.rule, overlap=settings.overlap, strict=settings.strict) as rule,
     ):
-        with first_outputs(module, names, receive, stop=True, count=len(images)):
+        with first_outputs(module, names, receive, stop=True, count=len(images), layouts=settings.layouts):
             call_network(module, x.clone())
         for name, output in outputs.items():
             if not output.requires_grad:

@@ -234,6 +234,7 @@ def _check(
     settings = Climb(
         int(steps), float(rate), moves, float(diversity) if versions > 1 else 0.0, -1.0 if negative else 1.0,
         partial(to_inputs, scale=scale, dtype=weights_type(model.module)), positions, layers,
+        scene.layouts,
     )  # fmt: skip
     return _Task(
         objectives=[one for one, _, _ in rows],
@@ -509,7 +510,7 @@ def _measure(
             part = slice(begin, begin + size)
             inputs = run.place(task.settings.to_inputs(torch.stack(list(pixels[part]))))
             with torch.no_grad():
-                outputs = run_layers(model.module, inputs, task.settings.layers)
+                outputs = run_layers(model.module, inputs, task.settings.layers, scene.layouts)
                 found.append(values_of(own[part], outputs, at[part]).double().cpu().numpy())
         return np.concatenate(found)
 

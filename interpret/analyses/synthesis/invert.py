@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from interpret.analyses.projection.meta_trace import trace_on_meta
 from interpret.analyses.synthesis.inversions import Inversions
 from interpret.analyses.synthesis.optimisation import run_layers
 from interpret.analyses.synthesis.parametrisation import colours_of, first_noise, parametrise
@@ -26,6 +25,7 @@ from interpret.network.model import Model, as_model
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
+from interpret.tracing.meta_trace import trace_on_meta
 from interpret.tracing.tracing import select_traced
 
 STEPS = 200

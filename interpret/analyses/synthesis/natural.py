@@ -60,7 +60,7 @@ def strongest_natural(
     with progress(len(items), "searching natural images", "img") as bar, torch.no_grad():
         for start in range(0, len(items), size):
             batch = read_items(images, items[start : start + size].tolist())
-            outputs = run_layers(module, run.place(batch.images), layers)
+            outputs = run_layers(module, run.place(batch.images), layers, scene.layouts)
             for place, objective in enumerate(objectives):
                 values, at = _everywhere(objective, outputs, scene, sign)
                 row = int((sign * values).argmax())

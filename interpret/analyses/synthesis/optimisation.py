@@ -19,7 +19,7 @@ from interpret.analyses.synthesis.robustness import Robustness
 from interpret.backprop.rules import BackwardRule
 from interpret.network.answers import scores_of
 from interpret.network.forward import call_network
-from interpret.network.layers import first_outputs
+from interpret.network.layers import Layout, first_outputs
 from interpret.support.errors import InterpretError
 
 NOTED = 32
@@ -40,6 +40,8 @@ class Climb:
     """From pixels in 0 … 1 to inputs of the network."""
     positions: Mapping[str, Position]
     layers: frozenset[str]
+    layouts: Mapping[str, Layout]
+    """How outputs of layers are arranged that are no map [B, C, H, W]."""
 
     @property
     def noted(self) -> NDArray[np.int64]:
@@ -139,7 +141,7 @@ def _gradients(
     """Return the objectives' values [n], and the gradients of what is maximised for each parameter."""
     with torch.enable_grad():
         moved = settings.robustness.move(images.images(), generators, settings.robustness.strength(progress))
-        outputs = run_layers(module, settings.to_inputs(moved), settings.layers, autocast)
+        outputs = run_layers(module, settings.to_inputs(moved), settings.layers, settings.layouts, autocast)
         values = values_of(objectives, outputs, [settings.positions] * len(objectives))
         aim = settings.sign * values.sum()
         if settings.diversity:
@@ -163,6 +165,7 @@ def run_layers(
     module: nn.Module,
     inputs: Tensor,
     layers: frozenset[str],
+    layouts: Mapping[str, Layout] | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Tensor]:
     """Return the outputs of layers for images, those of the network under the name `OUTPUT`."""
@@ -173,7 +176,8 @@ def run_layers(
         # a copy where the pass continues, as a later layer may write over it
         outputs[name] = output if len(layers) == 1 else output.clone()
 
-    with autocast(), first_outputs(module, named, receive, stop=OUTPUT not in layers, count=len(inputs)):
+    hooks = first_outputs(module, named, receive, stop=OUTPUT not in layers, count=len(inputs), layouts=layouts)
+    with autocast(), hooks:
         whole = call_network(module, inputs.clone())
         if OUTPUT in layers:
             outputs[OUTPUT] = scores_of(whole, len(inputs))

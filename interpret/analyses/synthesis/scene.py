@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
-from interpret.analyses.projection.meta_trace import trace_on_meta
 from interpret.analyses.synthesis.objectives import OUTPUT, Objective, Position
+from interpret.network.layers import Layout
 from interpret.support.errors import InterpretError
-from interpret.tracing.tracing import Layer, layer_with_units
+from interpret.tracing.meta_trace import trace_on_meta
+from interpret.tracing.tracing import Layer, layer_with_units, layouts_of
 
 Box = tuple[int, int, int, int]
 
@@ -33,6 +34,8 @@ class Scene:
     """How to cut the same part out of a whole image; None if whole images run."""
     whole: tuple[int, int, int] = (0, 0, 0)
     """(C, H, W) of a whole input of the network."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """How outputs of layers are arranged that are no map [B, C, H, W]."""
 
     @property
     def side(self) -> int:
@@ -78,26 +81,28 @@ def set_scene(
     """
     layers = sorted(set().union(*(objective.layers for objective in objectives)) - {OUTPUT})
     shape = whole if size is None else (whole[0], *size)
-    found = _layers(module, layers, whole)
+    found, layouts = _layers(module, layers, whole)
     local = len(layers) == 1 and all(objective.is_local for objective in objectives)
     if local and size is None:
-        return _cropped(found[layers[0]], whole)
+        return replace(_cropped(found[layers[0]], whole), layouts=layouts)
     if size is not None:
         seen_by_neurons = {term.layer for one in objectives for term in one.terms if term.kind == "neuron"}
         for name in seen_by_neurons:
             _refuse_small(found[name], size, whole)
-        found = _layers(module, layers, shape)
+        found, layouts = _layers(module, layers, shape)
     positions = {name: _middle(layer) for name, layer in found.items()}
     channels = {name: layer.output_shape[0] for name, layer in found.items()}
-    return Scene(shape, (0, 0, shape[1], shape[2]), positions, channels, whole=whole)
+    return Scene(shape, (0, 0, shape[1], shape[2]), positions, channels, whole=whole, layouts=layouts)
 
 
-def _layers(module: nn.Module, names: Sequence[str], shape: tuple[int, int, int]) -> Mapping[str, Layer]:
-    """Return the layers as they run on images of this shape."""
+def _layers(
+    module: nn.Module, names: Sequence[str], shape: tuple[int, int, int]
+) -> tuple[Mapping[str, Layer], Mapping[str, Layout]]:
+    """Return the layers as they run on images of this shape, and how their outputs are arranged."""
     if not names:
-        return {}
+        return {}, {}
     traced = trace_on_meta(module, shape)
-    return {name: layer_with_units(module, traced, name) for name in names}
+    return {name: layer_with_units(traced, name) for name in names}, layouts_of(traced, names)
 
 
 def _cropped(layer: Layer, whole: tuple[int, int, int]) -> Scene:

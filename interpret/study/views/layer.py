@@ -44,6 +44,7 @@ class LayerView:
         self.name: str = record["name"]
         self.kind: str = record["kind"]
         self.output_shape: Sequence[int] = record["output_shape"]
+        self._grid = record.get("grid", self.output_shape[1:] or None)
         self.params: int = record["params"]
         self.macs: int = record["macs"]
         self.receptive_field: dict[str, Any] | None = record["receptive_field"]
@@ -71,7 +72,7 @@ class LayerView:
     @property
     def positioned(self) -> bool:
         """Whether its output has rows and columns."""
-        return len(self.output_shape) == 3
+        return self._grid is not None
 
     @cached_property
     def filters(self) -> Picture | None:
