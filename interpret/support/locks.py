@@ -17,13 +17,20 @@ from interpret.support.processes import is_first_process
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock
+except ImportError:
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt  # on Windows
+except ImportError:
+    msvcrt = None  # type: ignore[assignment]
 
 LOCK = ".interpret-lock"
 """The lock file in a folder while a process works on it: who that is."""
 POLL = 0.2
 """Seconds between two tries to get a lock."""
+
+LOCKED_BYTE = 2**30
+"""The byte that is locked on Windows, beyond the content: a locked one cannot be read."""
 
 _open: set[int] = set()
 """The descriptors of the locks that this process holds."""
@@ -39,12 +46,10 @@ def lock_file(file: Path) -> int | None:
     Raises:
         OSError: ENOLCK where the system or the file system has no locks.
     """
-    if fcntl is None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(file))
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
             # the file of a lock that was released meanwhile is gone
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 _open.add(descriptor)
@@ -60,12 +65,40 @@ def lock_file(file: Path) -> int | None:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Lock an open file.
+
+    Raises:
+        BlockingIOError: another holds the lock.
+        OSError: there are no locks.
+    """
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    if msvcrt is None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    os.lseek(descriptor, LOCKED_BYTE, os.SEEK_SET)
+    try:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EDEADLK):
+            raise BlockingIOError from None
+        raise
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+
+
 def unlock(file: Path, descriptor: int) -> None:
     """Remove a lock file and release its lock."""
-    with suppress(FileNotFoundError):
-        file.unlink()
     _open.discard(descriptor)
-    os.close(descriptor)
+    if fcntl is not None:
+        with suppress(FileNotFoundError):
+            file.unlink()  # while it is locked: nobody else takes this file for the lock any more
+        os.close(descriptor)
+    else:
+        os.close(descriptor)
+        with suppress(OSError):  # Windows removes no open file: another process has it now
+            file.unlink()
 
 
 @contextmanager

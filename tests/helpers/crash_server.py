@@ -1,7 +1,8 @@
 """Runs the command in forks of one process that has torch imported, and kills each before a chosen file operation.
 
 It reads one JSON object a line: `argv`, `folder` (its working directory), `how` and `at`. It answers with the exit
-status, the number of file operations and of forward passes, and what the command printed.
+status, the number of file operations, that of forward passes, in all and before each operation, and what the command
+printed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 OPERATIONS = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 OUTPUT = sys.argv[1] if __name__ == "__main__" else ""
 """The file, beside the folder, for what the command prints."""
+MOST_OPERATIONS = 100_000
 NEED_SPACE = ("open", "os.mkdir", "os.link", "fsync")
 """The operations that fail on a full disk."""
 
@@ -58,6 +60,7 @@ class Crash:
             return
         with self.lock:
             self.counts[0] += 1
+            self.counts[1 + self.counts[0]] = self.counts[1]
             now = self.counts[0] == self.at
         if now and self.how == "ENOSPC":
             self.full = True
@@ -137,7 +140,7 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        counts = np.frombuffer(mmap.mmap(-1, 16), np.int64)
+        counts = np.frombuffer(mmap.mmap(-1, 8 * MOST_OPERATIONS), np.int64)
         child = os.fork()
         if child == 0:
             run(asked["argv"], asked["folder"], asked["how"], asked["at"], counts)
@@ -146,6 +149,7 @@ def main() -> None:
             "status": os.waitstatus_to_exitcode(status),
             "operations": int(counts[0]),
             "forwards": int(counts[1]),
+            "forwards_before": counts[2 : 2 + counts[0]].tolist(),
             "output": Path(asked["folder"], f"../{OUTPUT}").read_text(errors="replace"),
         }
         print(json.dumps(answer), flush=True)

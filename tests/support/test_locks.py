@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from interpret.support import locks
 from interpret.support.files import replacing, sweep, sweep_tree, workspace
 from interpret.support.interrupts import terminated_like_interrupted
-from interpret.support.locks import LOCK, locked
+from interpret.support.locks import LOCK, lock_file, locked, unlock
 
 HOLD = """
 import sys
@@ -128,3 +130,48 @@ def test_sigterm_interrupts_like_ctrl_c() -> None:
     with pytest.raises(KeyboardInterrupt), terminated_like_interrupted() as received:
         signal.raise_signal(signal.SIGTERM)
     assert received == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is before
+
+
+class Windows:
+    """The locks of Windows: of bytes, from the place in the file on, for one open file at a time."""
+
+    LK_NBLCK = 2
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[int, int], int] = {}
+
+    def locking(self, descriptor: int, mode: int, count: int) -> None:
+        assert (mode, count) == (self.LK_NBLCK, 1)
+        byte = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        assert byte[1] > 10**6  # the content can be read
+        if self.held.get(byte) in self.open_files() - {descriptor}:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        self.held[byte] = descriptor
+
+    @staticmethod
+    def open_files() -> set[int]:
+        return {int(one.name) for one in Path("/proc/self/fd").iterdir()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it asks which files are open")
+def test_locks_as_windows_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", Windows())
+    file = tmp_path / LOCK
+    with locked(tmp_path):
+        assert json.loads(file.read_text())["pid"] == os.getpid()
+        before = Windows.open_files()
+        assert lock_file(file) is None and Windows.open_files() == before
+    assert not file.exists()
+    again = lock_file(file)
+    assert again is not None and lock_file(file) is None
+    unlock(file, again)
+    assert list(tmp_path.iterdir()) == []
+    with workspace(tmp_path) as made:
+        assert [one.name for one in made.iterdir()] == [LOCK]
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(locks, "msvcrt", None)  # a system with neither
+    with pytest.raises(OSError, match=os.strerror(errno.ENOLCK)):
+        lock_file(file)
+    with locked(tmp_path) as newly:
+        assert newly
