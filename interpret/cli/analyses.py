@@ -16,12 +16,14 @@ from interpret.cli.options import (
     Hidden,
     ImageCount,
     Layers,
+    Megapixels,
     Methods,
     Outputs,
     OwnBatchSize,
     OwnData,
     Picture,
     Pictures,
+    Reduced,
     RuleName,
     Seed,
     StudyFolder,
@@ -83,6 +85,8 @@ def probe(
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
     seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the noise.")] = 0,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Measure how far features move as images are shifted, scaled, rotated or lit differently.
 
@@ -106,7 +110,18 @@ def probe(
     if chosen_values is not None and len(names) > 1:
         raise InterpretError("--values are those of one transform: name one with --transform")
     label_indices = labels if labels in (None, "predicted") else read_whole_numbers(str(labels), "--labels")
-    subject = open_subject(model, data, study, weights, crops, device, workers, outputs=outputs, out=out)
+    subject = open_subject(
+        model,
+        data,
+        study,
+        weights,
+        crops,
+        device,
+        workers,
+        outputs=outputs,
+        out=out,
+        decoding=(max_megapixels, reduced),
+    )
     items = evenly_spread_items(subject.images, images)
     kept_in = subject.unfinished("probe")
     found = []
@@ -158,6 +173,8 @@ def occlude(
     crops: Crops = None,
     device: Device = None,
     batch_size: BatchSize = 32,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Hide parts of images and measure how the network's answer changes.
 
@@ -170,7 +187,9 @@ def occlude(
 
     check_figure_path(out, "--out")
     label_indices = None if labels is None else read_whole_numbers(labels, "--labels")
-    subject = open_subject(model, data, study, weights, crops, device, outputs=outputs, out=out)
+    subject = open_subject(
+        model, data, study, weights, crops, device, outputs=outputs, out=out, decoding=(max_megapixels, reduced)
+    )
     items = evenly_spread_items(subject.images, images)
     if items is not None and label_indices is None:
         # one example of each class is enough
@@ -212,6 +231,8 @@ def evolve(
     workers: Workers = None,
     seed: Seed = 0,
     batch_size: OwnBatchSize = None,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Follow units and features through the kept epochs of a training."""
     from interpret.analyses.evolution.compute import evolve as run
@@ -221,7 +242,17 @@ def evolve(
     chosen = read_rule(rule)
     # with checkpoints, the model's own weights are not used
     subject = open_subject(
-        model, data, study, None, crops, device, workers, batch_size, own_weights=checkpoints is None, out=out
+        model,
+        data,
+        study,
+        None,
+        crops,
+        device,
+        workers,
+        batch_size,
+        own_weights=checkpoints is None,
+        out=out,
+        decoding=(max_megapixels, reduced),
     )
     found = run(
         checkpoints or subject.spec,
@@ -260,13 +291,17 @@ def neighbours(
     device: Device = None,
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Find the most similar images by a network's features; a study keeps the features for the next search."""
     from interpret.analyses.neighbours.compute import find_neighbours
     from interpret.figures.saving import check_figure_path
 
     check_figure_path(out, "--out")
-    subject = open_subject(model, data, study, weights, crops, device, workers, batch_size, out=out)
+    subject = open_subject(
+        model, data, study, weights, crops, device, workers, batch_size, out=out, decoding=(max_megapixels, reduced)
+    )
     found = find_neighbours(
         subject.model,
         read_queries(queries, len(subject.images)),
@@ -292,6 +327,8 @@ def attribute(
     layer: Hidden = None,
     count: ImageCount = "4",
     weights: Weights = None,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Show the evidence for a class or a unit, by ten attribution methods side by side.
 
@@ -302,7 +339,7 @@ def attribute(
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
-    subject = open_pictures(model, images, count, weights, out)
+    subject = open_pictures(model, images, count, weights, out, decoding=(max_megapixels, reduced))
     found = compare_methods(subject.model, subject.images, chosen, read_target(target), layer)
     subject.publish(found, out, layer or "")
 
@@ -318,6 +355,8 @@ def sanity(
     seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the random weights.")] = 0,
     count: ImageCount = "4",
     weights: Weights = None,
+    max_megapixels: Megapixels = None,
+    reduced: Reduced = False,
 ) -> None:
     """Check whether attribution maps change when the layers are randomised from the top down.
 
@@ -328,6 +367,6 @@ def sanity(
 
     check_figure_path(out, "--out")
     chosen: Any = read_names(methods)
-    subject = open_pictures(model, images, count, weights, out)
+    subject = open_pictures(model, images, count, weights, out, decoding=(max_megapixels, reduced))
     found = sanity_check(subject.model, subject.images, chosen, read_target(target), layer, steps=steps, seed=seed)
     subject.publish(found, out, layer or "")

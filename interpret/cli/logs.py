@@ -17,7 +17,7 @@ import typer
 
 from interpret.execution.ranks import ranks
 from interpret.support.numbers import THIN
-from interpret.support.recording import recording
+from interpret.support.recording import outcome_of, recording
 from interpret.support.wording import printable
 
 SAYS_ALWAYS = ("interpret.cli", "interpret.progress")
@@ -120,8 +120,15 @@ def logged(verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def run(*args: Any, verbose: int, log_json: bool, **kwargs: Any) -> Any:
         error_stream.choose(verbose, log_json)
-        with recording():
-            return verb(*args, **kwargs)
+        with recording() as work:
+            try:
+                return verb(*args, **kwargs)
+            except BaseException as error:
+                # only here, as it imports more
+                from interpret.cli.subjects import record_unfinished
+
+                record_unfinished(verb.__name__, work, outcome_of(error))
+                raise
 
     own = inspect.signature(verb, eval_str=True)
     more = [

@@ -63,6 +63,12 @@ def read_megapixels(number: float | None) -> int | None:
     return None if number is None else round(number * 1e6)
 
 
+def read_decoding(megapixels: float | None, reduced: bool) -> dict[str, Any]:
+    """Return how to decode pictures as arguments of `open_images`, those that differ from the default."""
+    pixels = read_megapixels(megapixels)
+    return ({} if pixels is None else {"max_pixels": pixels}) | ({"reduced": True} if reduced else {})
+
+
 def read_names(text: str | None) -> list[str] | None:
     """Return names that are separated by commas."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]

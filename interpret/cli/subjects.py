@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from interpret.cli.answers import fail, note, say, say_skipped
-from interpret.cli.reading import read_whole_number
+from interpret.cli.reading import read_decoding, read_whole_number
 from interpret.execution.ranks import ranks
-from interpret.support.recording import current_recording
+from interpret.support.recording import Recording, current_recording
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -92,6 +92,7 @@ def open_subject(
     outputs: str | None = None,
     *,
     out: Path,
+    decoding: tuple[float | None, bool] = (None, False),
 ) -> Opened:
     """Open a study's folder, or a model and images with or without a study for the result.
 
@@ -101,27 +102,58 @@ def open_subject(
     from interpret.loading.loading import load
 
     find_device(device)  # before anything is loaded
+    how_decoded = read_decoding(*decoding)
     if (Path(model) / "study.json").exists():
         own = {"DATA": data, "--study": study, "--weights": weights, "--crops": crops, "--outputs": outputs}
-        for option, value in own.items():
-            if value is not None:
-                fail(f"{model} is a study, which has its own model and images: leave out {option} {value}")
+        _refuse_for_study(model, own, decoding)
         opened = reopen(Path(model), device, workers, batch_size)
         opened.refuse_among_images(out, "the figure")
+        _records_into(opened)
         return Opened(opened.info["made_from"]["model"], opened.model, opened.data, opened)
     if data is None:
         fail(f"{model!r} is no study's folder: give the images, too, as DATA")
     refuse_among_images(out, data, "the figure")
     if study is not None:
-        opened = open_study(
-            study, model, data, weights, crops, device=device, workers=workers, batch_size=batch_size, outputs=outputs
-        )
+        how: Any = {"device": device, "workers": workers, "batch_size": batch_size, "outputs": outputs}
+        opened = open_study(study, model, data, weights, crops, **how, **how_decoded)
+        _records_into(opened)
         return Opened(model, opened.model, opened.data, opened)
     loaded = print_origin(load(model, weights, outputs=outputs)) if own_weights else load(model, "random")
-    return Opened(model, loaded, open_images(data, loaded, crops=crops), None)  # type: ignore[arg-type]
+    return Opened(model, loaded, open_images(data, loaded, crops=crops, **how_decoded), None)  # type: ignore[arg-type]
 
 
-def open_pictures(model: str, images: str | None, count: str, weights: str | None, out: Path) -> Opened:
+def _refuse_for_study(model: str, options: Mapping[str, object], decoding: tuple[float | None, bool]) -> None:
+    """Refuse options of the model and the images for a study, which has its own."""
+    decoded = {"--max-megapixels": decoding[0], "--reduced": "" if decoding[1] else None}
+    for option, value in {**options, **decoded}.items():
+        if value is not None:
+            fail(f"{model} is a study, which has its own model and images: leave out {option} {value}".rstrip())
+
+
+_recorded_in: list[Study] = []
+"""The study into which the subcommand keeps a result."""
+
+
+def _records_into(study: Study) -> None:
+    _recorded_in[:] = [study]
+
+
+def record_unfinished(verb: str, work: Recording, outcome: str) -> None:
+    """Note in the study, if a result was to be kept in one, how long the work took that was not finished."""
+    from interpret.study.timings import record_timing
+
+    if _recorded_in and work.steps:
+        record_timing(_recorded_in[0].path, verb, work, outcome)
+
+
+def open_pictures(
+    model: str,
+    images: str | None,
+    count: str,
+    weights: str | None,
+    out: Path,
+    decoding: tuple[float | None, bool] = (None, False),
+) -> Opened:
     """Open a model, or a study's folder, with pictures as inputs [B, C, H, W]."""
     from interpret.images.batches import read_items
     from interpret.images.folder import read_picture
@@ -135,11 +167,15 @@ def open_pictures(model: str, images: str | None, count: str, weights: str | Non
     loaded: Any = print_origin(load(model, weights)) if opened is None else opened.model
     if images is None and opened is None:
         fail(f"{model!r} is no study's folder: give the images, too, as IMAGES")
-    if images is not None and Path(images).is_file():
+    how_decoded = read_decoding(*decoding)
+    if images is None:
+        _refuse_for_study(model, {}, decoding)
+    if images is not None and Path(images).is_file() and not any(decoding):
         loaded.input_shape  # noqa: B018 - which says so where the model has no preprocessing
         found = loaded.preprocess(read_picture(Path(images).parent, Path(images).name))[None]
     else:
-        data: Any = opened.data if opened and images is None else open_images(images, loaded, crops="center")
+        own: Any = opened.data if opened is not None else None
+        data: Any = own if images is None else open_images(images, loaded, crops="center", **how_decoded)
         found = read_items(data, evenly_spread_items(data, count) or range(len(data))).images
         say_skipped(data)
     return Opened(model, loaded, found, opened)

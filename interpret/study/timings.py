@@ -13,7 +13,7 @@ from typing import Any
 from interpret.support.files import check_place
 from interpret.support.numbers import duration
 from interpret.support.processes import is_first_process
-from interpret.support.recording import Recording, recording
+from interpret.support.recording import Recording, outcome_of, recording
 from interpret.support.version import __version__
 
 TIMINGS = "timings.jsonl"
@@ -53,11 +53,8 @@ def timed(folder: Path, part: str) -> Iterator[None]:
     with recording() as work:
         try:
             yield
-        except KeyboardInterrupt:
-            outcome = "interrupted"
-            raise
-        except BaseException:
-            outcome = "failed"
+        except BaseException as error:
+            outcome = outcome_of(error)
             raise
         finally:
             if work.steps:  # otherwise all was done before

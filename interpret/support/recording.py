@@ -73,6 +73,11 @@ def recording() -> Iterator[Recording]:
         _current.reset(token)
 
 
+def outcome_of(error: BaseException) -> str:
+    """Return how work ended that an error ended."""
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
 def current_recording() -> Recording | None:
     """Return the innermost recording; None outside of any."""
     return _current.get()

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.files import contents
+from helpers.commands import command, refused
+from helpers.files import contents, noise
 from interpret.execution import resume
 from interpret.study.study import Study
 from interpret.study.timings import TIMINGS, read_timings, timed
 from interpret.support.errors import InterpretError
-from interpret.support.progress import progress
+from interpret.support.progress import Progress, progress
 
 
 def network() -> nn.Module:
@@ -102,3 +103,69 @@ def test_nothing_is_written_where_there_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), timed(tmp_path, "mining"), progress(1, "mining"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
+
+
+NET = """
+import torch
+from torch import nn
+from interpret import Model, Preprocess
+
+def build():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return Model(nn.Sequential(*layers), "net", Preprocess((16, 16)), classes=("a", "b"))
+"""
+VERBS = {
+    "probe": ("--transform", "scale", "--values", "1,2", "--images", "all", "--batch-size", 2, "--workers", 0),
+    "occlude": ("--size", 4, "--stride", 4, "--images", 1),
+    "neighbours": ("--queries", "0,1", "-k", 2, "--batch-size", 2, "--workers", 0),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "net.py").write_text(NET)
+    (folder / "images").mkdir()
+    for number in range(6):
+        noise(20, 60, number).save(folder / "images" / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_interrupted_subcommand_leaves_how_long_it_took(
+    verb: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command(monkeypatch, "mine", f"{pictures}/net.py:build", pictures / "images", "--study", tmp_path / "study")
+    before = len(read_timings(tmp_path / "study"))
+    original = Progress.update
+
+    def update(self: Progress, number: int = 1) -> None:
+        original(self, number)
+        if self.description != "finding images":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "update", update)
+    command(monkeypatch, verb, tmp_path / "study", *VERBS[verb], "--out", tmp_path / "a.png", status=130)
+    found = read_timings(tmp_path / "study")[before:]
+    assert [(entry["part"], entry["outcome"]) for entry in found] == [(verb, "interrupted")]
+    assert found[0]["steps"][0]["count"] >= 1
+    monkeypatch.setattr(Progress, "update", original)
+    command(monkeypatch, verb, tmp_path / "study", *VERBS[verb], "--out", tmp_path / "a.png")
+    assert read_timings(tmp_path / "study")[-1]["outcome"] == "done"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_subcommands_decode_pictures_as_asked(
+    verb: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subject = (f"{pictures}/net.py:build", pictures / "images", "--out", tmp_path / "a.png", "--max-megapixels", 0.001)
+    said = refused(capsys, monkeypatch, verb, *subject, *VERBS[verb])
+    assert "megapixels are more than" in said or said.endswith("has no image that can be read")
+    command(monkeypatch, verb, *subject[:-1], 0.01, "--reduced", *VERBS[verb], "--study", tmp_path / "study")
+    assert Study.open(tmp_path / "study").info["made_from"]["max_pixels"] == 10_000
+    assert Study.open(tmp_path / "study").info["data"]["opened_from"]["reduced"] is True
+    capsys.readouterr()
+    for option in (("--max-megapixels", 1), ("--reduced",)):
+        said = refused(capsys, monkeypatch, verb, tmp_path / "study", *option, "--out", tmp_path / "b.png")
+        assert said.endswith(f"leave out {' '.join(map(str, option))}".replace(" 1", " 1.0"))
