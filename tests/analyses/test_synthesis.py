@@ -322,6 +322,17 @@ def test_maco_keeps_the_magnitudes() -> None:
     assert found.curves[0, -1] > found.curves[0, 0] and found.settings["magnitudes"] == "natural"
 
 
+def test_a_larger_decay_holds_fine_detail_back() -> None:
+    def roughness(decay: float) -> float:
+        found = synthesise(small(), "3", 1, kind="unit", size=SIZE, steps=12, decay=decay, robustness=None)
+        assert found.inputs is not None and found.settings["decay"] == decay
+        return float(found.inputs.diff(dim=-1).square().mean() / found.inputs.var())
+
+    assert roughness(2.0) < 0.7 * roughness(1.0)
+    with pytest.raises(InterpretError, match="decay must be a power from 0 to 4, not -1"):
+        roughness(-1)
+
+
 def test_colours_have_the_correlation_of_the_data() -> None:
     mixed = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double()
     mixed = torch.tensor([[1.0, 0.2, 0], [0.8, 0.5, 0], [0.1, 0.3, 0.4]]).double() @ mixed

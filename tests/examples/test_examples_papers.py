@@ -232,3 +232,17 @@ def test_what_layers_know_of_a_digit(example: Example) -> None:
     printed = example("mahendran_vedaldi", "--items", 1234)
     pixels = [float(one) for one in re.findall(r"pixels by ([0-9.]+)", printed)]
     assert len(pixels) == 4 and pixels[0] < 0.5 * pixels[1] and pixels[1] < pixels[-1]  # conv1, conv2, and ten numbers
+
+
+@pytest.mark.slow
+def test_each_regulariser_leaves_more_after_jpeg(example: Example) -> None:
+    """Olah et al. 2017: free pixels fool the network, and lose it; waves and movements keep it."""
+    printed = example("olah_2017", "emoji_alexnet", "--layer", "conv4", "--units", 3, 8, "--label", 0, "--steps", 60)
+    left = {name: int(share) for name, share in numbers(r"(.+): activation [0-9.]+, of which (\d+)% are left", printed)}
+    assert list(left) == ["free pixels", "waves", "waves, colours", "and movements", "and coarse waves"]
+    assert left["and coarse waves"] >= left["and movements"] > left["free pixels"]
+    found = load_script("papers/olah_2017").main(
+        ["emoji_alexnet", "--layer", "conv4", "--units", "3", "8", "--label", "0", "--steps", "30"]
+    )
+    first, both, second, apart = found["sums"].values
+    assert both > max(first, second) and found["silent"].values[0] < 0 < apart

@@ -19,9 +19,11 @@ from interpret.analyses.synthesis.natural import Strongest, natural_windows, str
 from interpret.analyses.synthesis.objectives import OUTPUT, Kind, Objective, objectives_of
 from interpret.analyses.synthesis.optimisation import Climb, Climbed, climb, run_layers, values_of
 from interpret.analyses.synthesis.parametrisation import (
+    LARGEST_DECAY,
     NAMES,
     Colours,
     colours_of,
+    decay_for,
     first_noise,
     natural_magnitudes,
     parametrise,
@@ -65,6 +67,7 @@ def synthesise(
     diversity: float = 1.0,
     natural: Any = None,
     parametrisation: ParametrisationName = "fourier",
+    decay: float | None = None,
     colours: Any = "imagenet",
     start: Any = None,
     size: int | Sequence[int] | None = None,
@@ -106,6 +109,8 @@ def synthesise(
         natural: natural images, or the result of `mine`, to compare with.
         parametrisation: "fourier", "pixels", or "maco": the magnitudes of the natural images, or of `start`, stay, and
             only phases are optimised. Without either, magnitudes are proportional to the wavelength.
+        decay: for "fourier": how much coarse waves come before fine ones, as a power of the wavelength. 1 is that of
+            natural images and shows the finest detail, 2 shows shapes. None: what suits the size of the image.
         colours: the correlation of the channels: "imagenet" for three channels, "data" for that of `natural`, a matrix
             [C, C], or None. Other numbers of channels are independent with "imagenet".
         start: an input [C, H, W] or [n, C, H, W] to start from; None: noise. Of whole inputs, the centre is taken for
@@ -137,8 +142,8 @@ def synthesise(
     """
     model = as_model(model)
     task = _check(
-        model, layer, units, kind, directions, negative, versions, diversity, natural, parametrisation, colours, start,
-        size, steps, rate, robustness, seed,
+        model, layer, units, kind, directions, negative, versions, diversity, natural, parametrisation, decay, colours,
+        start, size, steps, rate, robustness, seed,
     )  # fmt: skip
     with prepared(model, task.first, device, _until(task.objectives)) as run:
         climbed = _run(model, task, run, batch_size, dtype)
@@ -164,6 +169,7 @@ class _Task:
     scale: PixelScale
     colours: Colours
     parametrisation: str
+    decay: float
     start: Tensor | None
     """[1 or n, C, h + 2p, w + 2p] pixels."""
     magnitudes: Tensor | None
@@ -194,6 +200,7 @@ def _check(
     diversity: float,
     natural: Any,
     parametrisation: str,
+    decay: float | None,
     colours: Any,
     start: Any,
     size: Any,
@@ -206,6 +213,8 @@ def _check(
     refuse_below_one(steps=steps, versions=versions)
     if not rate > 0 or diversity < 0:
         raise InterpretError(f"rate must be above 0 and diversity at least 0, not {rate} and {diversity}")
+    if decay is not None and not 0 <= decay <= LARGEST_DECAY:
+        raise InterpretError(f"decay must be a power from 0 to {LARGEST_DECAY}, not {decay}")
     if parametrisation not in NAMES:
         raise unknown("parametrisation", parametrisation, NAMES)
     images, mined = _natural_images(natural, model)
@@ -221,6 +230,7 @@ def _check(
     padded = (scene.shape[1] + 2 * moves.padding, scene.shape[2] + 2 * moves.padding)
     natural_pixels = None if windows is None else to_pixels(windows, scale)
     space, colours_said = colours_of(colours, whole[0], scale.channels, natural_pixels)
+    power = decay_for(scene.side) if decay is None else float(decay)
     magnitudes = None
     if parametrisation == "maco" and images is not None and start is None:
         large = natural_windows(images, padded)
@@ -245,6 +255,7 @@ def _check(
         scale=scale,
         colours=space,
         parametrisation=parametrisation,
+        decay=power,
         start=None if start is None else _start(start, scene, moves, scale, len(objectives), versions),
         magnitudes=magnitudes,
         natural=images,
@@ -259,6 +270,7 @@ def _check(
             "magnitudes": ("natural" if magnitudes is not None else "start" if start is not None else "wavelength")
             if parametrisation == "maco"
             else "",
+            "decay": power if parametrisation == "fourier" else None,
             "colours": colours_said,
             "steps": int(steps),
             "rate": float(rate),
@@ -443,7 +455,7 @@ def _climb_part(
     start = None if task.start is None else (task.start[rows] if len(task.start) > 1 else task.start)
     if start is not None:
         start = start.expand(len(rows), -1, -1, -1).to(run.device)
-    images = parametrise(task.parametrisation, task.colours, noise, start, task.magnitudes)
+    images = parametrise(task.parametrisation, task.colours, noise, start, task.magnitudes, task.decay)
     numbers = {str(one): place for place, one in enumerate(dict.fromkeys(map(str, task.objectives)))}
     groups = torch.tensor([numbers[str(task.objectives[row])] for row in rows])
     generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]

@@ -19,9 +19,9 @@ LARGEST_JITTER = 16
 SMALLEST_TURNED = 24
 """Smaller images are only moved by whole pixels: turning and scaling would blur them."""
 LARGE = 96
-"""Images of at least this side are scaled and turned further, without which they hold more fine detail than shape."""
+"""Images of at least this side are shifted by a smaller share of it."""
 LEFT = 0.5
-"""The share of the movements of large images that is left, so that no fine pattern comes up in the last steps."""
+"""The share of the movements that is left in the end, so that no fine pattern comes up in the last steps."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,8 @@ class Robustness:
         """Return what suits images of a shorter side in pixels."""
         if side < SMALLEST_TURNED:
             return cls(jitter=side // 12, padding=side // 12)
-        jitter = min(LARGEST_JITTER, side // 16)
-        padding = jitter + max(1, side // 96)
-        if side < LARGE:
-            return cls(jitter, scale=0.1, rotation=8.0, padding=padding)
-        return cls(jitter, scale=0.25, rotation=12.0, padding=padding, left=LEFT)
+        jitter = min(LARGEST_JITTER, side // (12 if side < LARGE else 16))
+        return cls(jitter, scale=0.25, rotation=12.0, padding=jitter + max(1, side // 96), left=LEFT)
 
     @property
     def settings(self) -> dict[str, Any]:
