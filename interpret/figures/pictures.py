@@ -9,22 +9,39 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
-from interpret.figures.contrast import stretch_contrast
+from interpret.figures.contrast import contrast_scale, stretch_contrast
+from interpret.figures.drawn_inputs import SIGNAL_INK, blank_of, draw_lines, planes
 from interpret.figures.style import look
 from interpret.figures.tile_grid import TileGrid
 
 
-def signals_as_pictures(signals: NDArray[Any], channels: str) -> NDArray[np.uint8]:
+def signals_as_pictures(signals: NDArray[Any], channels: str, axes: int = 2) -> NDArray[np.uint8]:
     """Return signals [..., C, h, w] as pictures [..., h, w, 3], with zero as mid-grey.
 
     >>> signals_as_pictures(np.array([[[-2.0, 0.0, 1.0, 2.0]]]), "L")[0, :, 0]
     array([  0, 128, 191, 255], dtype=uint8)
 
+    Those of inputs with one axis, [n, C, t], are lines around zero; those with three, [n, C, d, h, w], three slices.
+
     Args:
         signals: raw projections.
         channels: the meaning of the C channels: "RGB", "BGR" or "L".
+        axes: the number of axes of the inputs.
     """
-    return np.rint(np.moveaxis(stretch_contrast(np.asarray(signals), channels), -3, -1) * 255).astype(np.uint8)
+    pictures = signal_levels(np.asarray(signals), channels, axes)
+    return np.rint(np.moveaxis(pictures, -3, -1) * 255).astype(np.uint8)
+
+
+def signal_levels(signals: NDArray[Any], channels: str, axes: int = 2) -> NDArray[Any]:
+    """Return signals as `signals_as_pictures` does, but [..., 3, h, w] in 0 … 1."""
+    if axes == 1:
+        scale = contrast_scale(np.abs(signals))[..., None, None]
+        return draw_lines(signals / (2 * scale) + 0.5, 0.5, colour=SIGNAL_INK)
+    if axes == 3:
+        pictures = stretch_contrast(planes(signals), channels).copy()
+        pictures[..., blank_of(*signals.shape[-3:])] = 1
+        return pictures
+    return stretch_contrast(signals, channels)
 
 
 def mosaic(

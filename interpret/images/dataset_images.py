@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage, read_patiently
 from interpret.images.streams import Stream
 from interpret.images.tensor_images import picture_of
+from interpret.network.layers import input_axes
 from interpret.network.model import Model
 from interpret.network.modes import unchanged_random_state
 from interpret.network.pixel_scale import Normalisation
@@ -45,6 +46,7 @@ class DatasetImages(Images):
         super().__init__(name or type(dataset).__name__, np.arange(count), labels, classes)
         self.dataset = dataset
         self.preprocess = model.preprocess
+        self.axes = input_axes(model.module)
         self.model_name, self.remedy = model.name, model.preprocess_remedy
         if labels is not None and count:
             self._check_label(int(labels.argmax()), int(labels.max()))
@@ -75,9 +77,9 @@ class DatasetImages(Images):
 
     def _read(self, item: int) -> Item:
         value = self.dataset[item]
-        found = read_item(value, self.classes or ())
+        found = read_item(value, self.classes or (), self.axes)
         if found is None:
-            raise no_image(item, self.name, value)
+            raise no_image(item, self.name, value, self.axes)
         return found
 
     def _check_label(self, item: int, label: int) -> None:
@@ -141,15 +143,16 @@ class DatasetImages(Images):
 def open_stream(data: Iterable[Any], model: Model) -> DatasetImages:
     """Open a data set that can only be iterated."""
     name = type(data).__name__
-    images = DatasetImages(Stream(data, _digest, name), model, name)
+    axes = input_axes(model.module)
+    images = DatasetImages(Stream(data, partial(_digest, axes=axes), name), model, name)
     images.most_workers = 1  # each worker would iterate over all of it
     return images
 
 
-def _digest(value: Any) -> bytes:
+def _digest(value: Any, axes: int = 2) -> bytes:
     """Return bytes that tell an item's image from others."""
     try:
-        found = read_item(value)
+        found = read_item(value, axes=axes)
         numbers = np.empty(0) if found is None else _numbers(found.image)
     except OSError:  # a damaged image
         numbers = np.zeros(1)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from interpret.figures.contrast import stretch_contrast
+from interpret.figures.drawn_inputs import PATCH_SIZE, blank_of, draw_lines, planes
+from interpret.figures.pictures import signal_levels
 from interpret.figures.tile_grid import TileGrid
 from interpret.network.pixel_scale import PixelScale
 
@@ -27,11 +28,12 @@ def contrast(signals: Tensor, channels: str = "RGB") -> Tensor:
     tensor([[0.0000, 0.5000],
             [0.7500, 1.0000]])
 
-    See `interpret.figures.contrast.stretch_contrast`.
+    Signals [n, C, t] of one axis are drawn as lines, those of volumes [n, C, d, h, w] in three slices. See
+    `interpret.figures.contrast.stretch_contrast`.
     """
     signals = signals.detach().cpu()
     signals = signals if signals.dtype == torch.float64 else signals.float()
-    return torch.from_numpy(np.ascontiguousarray(stretch_contrast(signals.numpy(), channels)))
+    return torch.from_numpy(np.ascontiguousarray(signal_levels(signals.numpy(), channels, signals.dim() - 2)))
 
 
 def shrink(pictures: Tensor, side: int) -> Tensor:
@@ -42,6 +44,8 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
     >>> shrink(torch.zeros(1, 1, 100, 200), 64).shape
     torch.Size([1, 1, 32, 64])
     """
+    if pictures.dim() != 4:
+        return pictures  # pictures of signals have a size of their own
     height, width = pictures.shape[2:]
     longer = max(height, width)
     if longer <= side:
@@ -59,13 +63,31 @@ def to_bytes(pictures: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def inputs_to_bytes(images: Tensor, scale: PixelScale) -> NDArray[np.uint8]:
+def inputs_to_pictures(inputs: Tensor, scale: PixelScale, size: tuple[int, int] = PATCH_SIZE) -> Tensor:
+    """Return a network's inputs, or windows of them, as pictures [n, 3, h, w] in 0 … 1.
+
+    Images [n, C, h, w] are displayed on the scale, signals [n, C, t] drawn as lines in pictures of a size, and volumes
+    [n, C, d, h, w] shown in three slices through their middle.
+    """
+    inputs = inputs.detach().float()
+    if inputs.dim() == 3:
+        zero = scale.levels(inputs.new_zeros(1, inputs.shape[1], 1))[0, :, 0]
+        return torch.from_numpy(draw_lines(scale.levels(inputs).cpu().numpy(), zero.cpu().numpy(), size))
+    if inputs.dim() == 5:
+        pictures = scale.display(torch.from_numpy(planes(inputs.cpu().numpy())))
+        return pictures.masked_fill(torch.from_numpy(blank_of(*inputs.shape[2:])), 1)
+    return scale.display(inputs)
+
+
+def inputs_to_bytes(inputs: Tensor, scale: PixelScale, size: tuple[int, int] = PATCH_SIZE) -> NDArray[np.uint8]:
     """Return a network's inputs [n, C, h, w], or windows of them, as uint8 pictures [n, h, w, 3].
 
     >>> inputs_to_bytes(torch.tensor([0.0, 5.0]).reshape(1, 1, 1, 2), PixelScale(range=5.0))[0, 0, :, 0]
     array([  0, 255], dtype=uint8)
+
+    See `inputs_to_pictures` for signals and volumes.
     """
-    return to_bytes(scale.display(images.float()))
+    return to_bytes(inputs_to_pictures(inputs, scale, size))
 
 
 def sheet(tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from interpret.images.folder import open_picture, read_picture
 from interpret.support.errors import InterpretError
+from interpret.support.wording import AXES
 
 IMAGE_KEYS = "image pixel_values img images x input inputs picture photo jpg jpeg png webp data".split()
 """Names of an item's image, the likeliest first."""
@@ -29,7 +30,7 @@ class Item(NamedTuple):
     """The image and the label found in an item of a data set."""
 
     image: Tensor | Image.Image
-    """An input [C, H, W], or a picture."""
+    """An input [C, H, W], [C, T] or [C, D, H, W], or a picture."""
     label: int
     """−1 if there is none."""
     used: tuple[str, ...]
@@ -38,7 +39,7 @@ class Item(NamedTuple):
     """The parts of the item that are not used."""
 
 
-def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
+def read_item(value: Any, classes: Sequence[str] = (), axes: int = 2) -> Item | None:
     """Return the image and the label of an item in any common form; None if no part of it is an image.
 
     >>> read_item({"pixel_values": torch.zeros(3, 4, 4), "labels": 2, "boxes": [[0, 0, 1, 1]]})[1:]
@@ -54,13 +55,14 @@ def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
     Args:
         value: the item.
         classes: names of classes that labels may be given by.
+        axes: the number of axes of inputs: 1 for signals [C, T], 2 for images, 3 for volumes [C, D, H, W].
     """
-    alone = as_image(value)
+    alone = as_image(value, axes)
     if alone is not None:
         return Item(alone, -1, (), ())
     parts = _parts(value)
     for key in sorted(parts, key=lambda key: _rank(key, IMAGE_KEYS)):
-        image = as_image(parts[key])
+        image = as_image(parts[key], axes)
         if image is not None:
             break
     else:
@@ -75,7 +77,7 @@ def read_item(value: Any, classes: Sequence[str] = ()) -> Item | None:
     return Item(image, -1, (_called(key),), _left(parts, key))
 
 
-def as_image(value: Any) -> Tensor | Image.Image | None:
+def as_image(value: Any, axes: int = 2) -> Tensor | Image.Image | None:
     """Return a value as an input [C, H, W] or a picture; None if it is neither in any common form.
 
     >>> as_image(np.zeros((5, 4, 1), np.uint8)).size
@@ -88,13 +90,13 @@ def as_image(value: Any) -> Tensor | Image.Image | None:
         return value
     if isinstance(value, Tensor):
         value = value.detach().as_subclass(Tensor)
-        if value.ndim == 4 and len(value) == 1:  # a batch of one, as Hugging Face's image processors return
+        if value.ndim == axes + 2 and len(value) == 1:  # a batch of one, as Hugging Face's image processors return
             value = value[0]
         if value.is_floating_point():
-            return value if value.ndim == 3 else None
+            return value if value.ndim == axes + 1 else None
         return _picture(value.cpu().numpy(), channels_first=True)
     if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and value.ndim == 3 and not channels_last(value.shape):
+        if value.dtype.kind == "f" and value.ndim == axes + 1 and (axes != 2 or not channels_last(value.shape)):
             return torch.from_numpy(np.ascontiguousarray(value)).to(torch.get_default_dtype())
         return _picture(value)
     if isinstance(value, str | os.PathLike):
@@ -102,7 +104,7 @@ def as_image(value: Any) -> Tensor | Image.Image | None:
     if isinstance(value, bytes | bytearray):
         return open_picture(BytesIO(value))
     if isinstance(value, Mapping) and set(value) == {"bytes", "path"}:  # an image that Hugging Face has not decoded
-        return as_image(value["bytes"] or value["path"])
+        return as_image(value["bytes"] or value["path"], axes)
     return None
 
 
@@ -211,11 +213,13 @@ def describe(value: Any) -> str:
     return f"{kind}{f' {dtype}' if unusual else ''}{shape}"
 
 
-def no_image(item: int, name: str, value: Any) -> InterpretError:
-    """Return the error for an item that holds no image."""
+def no_image(item: int, name: str, value: Any, axes: int = 2) -> InterpretError:
+    """Return the error for an item that holds no input of a network whose inputs have so many axes."""
+    pictures = ", a Pillow image, a file or uint8 pixels [H, W, 3]" if axes == 2 else ""
+    kind = {1: "a signal", 2: "an image", 3: "a volume"}[axes]
     return InterpretError(
-        f"item {item} of data set {name!r} must be an image, or a tuple or dict that holds one and perhaps a label: "
-        f"a float tensor [C, H, W], a Pillow image, a file or uint8 pixels [H, W, 3], not {describe(value)}"
+        f"item {item} of data set {name!r} must be {kind}, or a tuple or dict that holds one and perhaps a label: "
+        f"a float tensor [C, {AXES[axes]}]{pictures}, not {describe(value)}"
     )
 
 

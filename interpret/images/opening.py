@@ -33,11 +33,12 @@ from interpret.images.storage import UnreadableImage
 from interpret.images.streams import iterable_once
 from interpret.images.tensor_images import TensorImages
 from interpret.network.forward import is_several, weights_type
+from interpret.network.layers import input_axes
 from interpret.network.model import Model, as_model
 from interpret.network.modes import unchanged_random_state
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError, unknown, warn
-from interpret.support.wording import readable
+from interpret.support.wording import AXES, readable
 
 Crops = Literal["center", "tiles"]
 
@@ -70,7 +71,9 @@ def open_images(
             - the name of a data set: `"photographs"` (230 photographs from the demo packages), `"digits"`,
               `"fashion-mnist"` or `"emoji"` (see `interpret.images.datasets`); for a folder of that name, write
               `./digits`;
-            - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W];
+            - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W]; signals
+              [N, C, T] or [C, T] and volumes [N, C, D, H, W] or [C, D, H, W] for a network whose first convolution is
+              `Conv1d` or `Conv3d`;
             - pictures: one Pillow image or a list; uint8 pixels [N, H, W], [N, H, W, C] or [N, C, H, W], or those of
               one picture;
             - shards of WebDataset on a local disk: `"shards-{000..009}.tar"`, or a list of such names (needs
@@ -210,19 +213,28 @@ def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
     if isinstance(data, Tensor):
         tensor = data.as_subclass(Tensor)
     else:
-        if data.dtype.kind == "f" and data.ndim in (3, 4) and channels_last(data.shape):
+        if (
+            data.dtype.kind == "f"
+            and data.ndim in (3, 4)
+            and channels_last(data.shape)
+            and input_axes(model.module) == 2
+        ):
             raise InterpretError(
                 f"an array of floats must be inputs as the network takes them, [N, C, H, W], not {list(data.shape)}: "
                 "transpose it, or pass pictures as uint8"
             )
         dtype = weights_type(model.module)
         tensor = torch.from_numpy(np.ascontiguousarray(data)).to(dtype) if data.dtype.kind == "f" else data  # type: ignore[assignment]
-    if tensor.ndim not in (3, 4) or not str(tensor.dtype).removeprefix("torch.").startswith(("float", "bfloat")):
+    axes = input_axes(model.module)
+    if tensor.ndim not in (axes + 1, axes + 2) or not str(tensor.dtype).removeprefix("torch.").startswith(
+        ("float", "bf")
+    ):
+        one = f"C, {AXES[axes]}"
         raise InterpretError(
-            f"inputs must be floating point, [N, C, H, W] or [C, H, W], and pictures uint8, not {tensor.dtype} "
+            f"inputs must be floating point, [N, {one}] or [{one}], and pictures uint8, not {tensor.dtype} "
             f"{list(tensor.shape)}"
         )
-    return tensor if tensor.ndim == 4 else tensor[None]
+    return tensor if tensor.ndim == axes + 2 else tensor[None]
 
 
 def _dataset(data: Any, model: Model) -> Images:
@@ -239,7 +251,9 @@ def _dataset(data: Any, model: Model) -> Images:
         return images
     if isinstance(data, list) and len(data) == 2 and all(isinstance(one, Tensor) for one in data):
         inputs, labels = data
-        if inputs.ndim == 4 and labels.shape[:1] == inputs.shape[:1] and labels.ndim < 4:  # a batch of a loader
+        if (
+            inputs.ndim == input_axes(model.module) + 2 > labels.ndim and labels.shape[:1] == inputs.shape[:1]
+        ):  # a batch of a loader
             data = TensorDataset(inputs, labels)
     if isinstance(data, Mapping):
         raise InterpretError(f"data is a {type(data).__name__} of several: choose one of {', '.join(map(repr, data))}")

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from interpret.figures.drawn_inputs import WHOLE_SIZE
 from interpret.images.display import inputs_to_bytes
 from interpret.images.fingerprints import hash_arrays
 from interpret.images.sources import Images
@@ -39,5 +40,5 @@ class TensorImages(Images):
 
 
 def picture_of(image: Tensor, scale: PixelScale) -> Image.Image:
-    """Return an input [C, H, W] as a picture."""
-    return Image.fromarray(inputs_to_bytes(image[None], scale)[0])
+    """Return an input [C, H, W], [C, T] or [C, D, H, W] as a picture; see `inputs_to_pictures`."""
+    return Image.fromarray(inputs_to_bytes(image[None], scale, WHOLE_SIZE)[0])

@@ -13,9 +13,53 @@ from torch.nn.utils.parametrize import ParametrizationList
 from interpret.network.weights import named_layers
 from interpret.support.errors import InterpretError, unknown
 
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-WITH_UNITS = (*CONVOLUTIONS, nn.Linear)
-"""The kinds of layers whose outputs are units."""
+CONVOLUTIONS: dict[int, tuple[type[nn.Module], ...]] = {
+    1: (nn.Conv1d, nn.ConvTranspose1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d),
+    3: (nn.Conv3d, nn.ConvTranspose3d),
+}
+"""Convolutions by the number of axes that they work along: of signals, images and volumes."""
+
+
+def input_axes(module: nn.Module) -> int:
+    """Return the number of axes of a network's inputs beside their channels: 1 for signals, 2 images, 3 volumes.
+
+    >>> input_axes(nn.Sequential(nn.Conv1d(2, 8, 5), nn.Flatten(), nn.Linear(8, 2))), input_axes(nn.Linear(3, 4))
+    (1, 2)
+
+    They are those of its first convolution; without one, inputs are images.
+    """
+    declared = getattr(module, "declared_shape", None)
+    if declared is not None:
+        return len(declared) - 1
+    found = (axes for part in module.modules() for axes, kinds in CONVOLUTIONS.items() if isinstance(part, kinds))
+    return next(found, 2)
+
+
+def refuse_other_than_images(module: nn.Module, what: str, why: str) -> None:
+    """Raise an error for a network of signals or volumes; `why` says what the analysis does with images alone.
+
+    >>> refuse_other_than_images(nn.Conv1d(1, 1, 3), "synthesise", "it optimises colours")
+    Traceback (most recent call last):
+        ...
+    interpret.support.errors.InterpretError: synthesise takes networks of images, not of signals, as it optimises ...
+    """
+    axes = input_axes(module)
+    if axes != 2:
+        kind = {1: "signals", 3: "volumes"}[axes]
+        raise InterpretError(
+            f"{what} takes networks of images, not of {kind}, as {why}: mine, project, probe, occlude and predict "
+            f"take {kind}"
+        )
+
+
+def kinds_with_units(module: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Return the kinds of layers whose outputs are units: convolutions along the input's axes, and linear layers.
+
+    >>> [kind.__name__ for kind in kinds_with_units(nn.Conv1d(2, 8, 5))]
+    ['Conv1d', 'ConvTranspose1d', 'Linear']
+    """
+    return (*CONVOLUTIONS[input_axes(module)], nn.Linear)
 
 
 def select_layers(
@@ -42,10 +86,10 @@ def select_layers(
     Raises:
         InterpretError: a pattern that matches no layer, with the nearest names.
     """
-    modules = {name: layer for name, layer in named_layers(module) if name}
+    modules, axes = {name: layer for name, layer in named_layers(module) if name}, input_axes(module)
     eligible = [name for name in modules if among is None or name in among]
     if patterns is None:
-        chosen = [name for name in eligible if has_units(modules[name])]
+        chosen = [name for name in eligible if has_units(modules[name], axes)]
         if not chosen:
             raise InterpretError("the network has no convolutional or linear layer: name the layers you want")
         return chosen
@@ -55,7 +99,7 @@ def select_layers(
         if pattern in modules:
             matched.add(pattern)
         elif names:
-            matched.update([name for name, layer in names.items() if has_units(layer)] or _distinct(names))
+            matched.update([name for name, layer in names.items() if has_units(layer, axes)] or _distinct(names))
         else:
             raise unknown("layer", pattern, eligible)
     if not matched:
@@ -63,8 +107,10 @@ def select_layers(
     return [name for name in modules if name in matched]
 
 
-def has_units(layer: nn.Module) -> bool:
+def has_units(layer: nn.Module, axes: int = 2) -> bool:
     """Return whether a layer's outputs are units: a convolution or a linear layer, also of the user's own class.
+
+    Of a network whose inputs have another number of axes than images, `axes`, it is a convolution along as many.
 
     >>> import torch
     >>> class Standardised(nn.Module):  # a convolution of another class than torch's
@@ -76,11 +122,11 @@ def has_units(layer: nn.Module) -> bool:
 
     A layer of the user's own is recognised by a parameter [units, channels, height, width].
     """
-    if isinstance(layer, WITH_UNITS):
+    if isinstance(layer, (*CONVOLUTIONS[axes], nn.Linear)):
         return True
     if isinstance(layer, _HOLDERS):
         return False
-    return any(weight.dim() == 4 and len(weight) > 1 for weight in layer.parameters(recurse=False))
+    return any(weight.dim() == axes + 2 and len(weight) > 1 for weight in layer.parameters(recurse=False))
 
 
 _HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
@@ -89,7 +135,7 @@ _HOLDERS = (nn.ParameterList, nn.ParameterDict, ParametrizationList)
 
 def _distinct(layers: dict[str, nn.Module]) -> list[str]:
     """Return the names of layers without identities, and without sequences whose last layer is among them."""
-    passing = (nn.Identity, nn.Dropout, nn.Dropout2d)
+    passing = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
     matched = set(layers.values())
     repeating = {
         name
@@ -124,7 +170,7 @@ class Layout(NamedTuple):
 
     units: int
     """The dimension that counts the units, from the last."""
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     """Rows and columns, if one dimension counts the positions row by row: tokens [B, N, C]."""
 
 
@@ -194,6 +240,7 @@ def first_outputs(
         InterpretError: a layer whose output is not one tensor.
     """
     waiting = set(names)
+    dims = (1, input_axes(module) + 1) if count == 1 and not raw else ()
 
     def hook_for(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(layer: nn.Module, _inputs: object, output: object) -> None:
@@ -204,7 +251,7 @@ def first_outputs(
                     f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
                 )
             waiting.discard(name)
-            if count == 1 and output.dim() in (1, 3) and len(output) != 1 and not raw:
+            if output.dim() in dims and len(output) != 1:
                 output = output[None]
             receive(name, output if raw else units_first(layer, output, (layouts or {}).get(name)))
             if stop and not waiting:

@@ -259,22 +259,24 @@ _ROWS: dict[str, Operation] = {
     "batch_norm instance_norm": Operation(None, _G.STATISTICS),
     "layer_norm rms_norm": Operation(None, _G.TRAILING),
     # convolutions and products of matrices
-    "conv2d": Operation(_B.BILINEAR, _G.CONVOLUTION, mixes_units=True),
-    "conv_transpose2d": Operation(_B.BILINEAR, _G.TRANSPOSED_CONVOLUTION, mixes_units=True),
+    "conv1d conv2d conv3d": Operation(_B.BILINEAR, _G.CONVOLUTION, mixes_units=True),
+    "conv_transpose1d conv_transpose2d conv_transpose3d": Operation(
+        _B.BILINEAR, _G.TRANSPOSED_CONVOLUTION, mixes_units=True
+    ),
     "linear matmul": Operation(_B.BILINEAR, _G.LAST_DIMENSION, mixes_units=True),
-    """convolution conv1d conv3d conv_transpose1d conv_transpose3d bilinear rmatmul mm mv bmm addmm addmv baddbmm einsum
-    tensordot""": Operation(_B.BILINEAR, mixes_units=True),
+    "convolution bilinear rmatmul mm mv bmm addmm addmv baddbmm einsum tensordot": Operation(
+        _B.BILINEAR, mixes_units=True
+    ),
     "scaled_dot_product_attention multi_head_attention_forward": Operation(_B.ATTENTION, mixes_units=True),
     # pools and windows
-    "max_pool2d max_pool2d_with_indices": Operation(_B.MAX_POOL, _G.MAX_POOL),
-    "adaptive_max_pool2d adaptive_max_pool2d_with_indices": Operation(_B.MAX_POOL, _G.ADAPTIVE_POOL),
-    """max_pool1d max_pool1d_with_indices max_pool3d max_pool3d_with_indices adaptive_max_pool1d
-    adaptive_max_pool1d_with_indices adaptive_max_pool3d adaptive_max_pool3d_with_indices""": Operation(_B.MAX_POOL),
-    "avg_pool2d": Operation(_B.LINEAR, _G.AVERAGE_POOL),
-    "lp_pool2d": Operation(None, _G.POWER_POOL),
-    "adaptive_avg_pool2d": Operation(_B.LINEAR, _G.ADAPTIVE_POOL),
-    """avg_pool1d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool3d max_unpool1d max_unpool2d max_unpool3d fold
-    unfold""": Operation(_B.LINEAR),
+    """max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
+    max_pool3d_with_indices""": Operation(_B.MAX_POOL, _G.MAX_POOL),
+    """adaptive_max_pool1d adaptive_max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool2d_with_indices
+    adaptive_max_pool3d adaptive_max_pool3d_with_indices""": Operation(_B.MAX_POOL, _G.ADAPTIVE_POOL),
+    "avg_pool1d avg_pool2d avg_pool3d": Operation(_B.LINEAR, _G.AVERAGE_POOL),
+    "lp_pool1d lp_pool2d lp_pool3d": Operation(None, _G.POWER_POOL),
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d": Operation(_B.LINEAR, _G.ADAPTIVE_POOL),
+    "max_unpool1d max_unpool2d max_unpool3d fold unfold": Operation(_B.LINEAR),
     "interpolate upsample": Operation(_B.SHAPE),
     "pad": Operation(_B.LINEAR, _G.PAD),
     # layout

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from interpret.support.wording import MOST_LANES
+
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation, one for all channels or one for each."""
 
@@ -36,14 +38,21 @@ class PixelScale:
     """The order of three channels: "RGB" or "BGR". A single one is grey."""
     said: str = ""
     """The sentence on the origin of the colours for a reader; empty if they come from a preprocessing."""
+    lines: bool = False
+    """Whether inputs are signals [n, C, T], which are drawn as lines from 0 at the bottom to 1 at the top."""
 
     def display(self, images: Tensor) -> Tensor:
         """Return inputs [..., C, H, W] as pictures [..., 3, H, W], clipped to 0 to 1, on the same device."""
+        return to_rgb(self.levels(images).clamp(0, 1), self.channels)
+
+    def levels(self, inputs: Tensor) -> Tensor:
+        """Return inputs [..., C, H, W], or signals [n, C, T], on the scale from 0 to 1, not clipped."""
+        axes = 1 if inputs.dim() == 3 and self.lines else 2
         mean, std = (
-            torch.tensor(values, dtype=images.dtype, device=images.device).view(-1, 1, 1)
+            torch.tensor(values, dtype=inputs.dtype, device=inputs.device).view(-1, *[1] * axes)
             for values in (self.mean, self.std)
         )
-        return to_rgb(((images * std + mean) / self.range).clamp(0, 1), self.channels)
+        return (inputs * std + mean) / self.range
 
 
 def to_rgb(pictures: Tensor, channels: str) -> Tensor:
@@ -72,11 +81,13 @@ def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | No
     from 0 to 255 and from −1 to 1 are displayed on that scale, and others from the least to the greatest value, with a
     thousandth clipped at either end.
     """
+    if images and images[0].dim() == 2:
+        return _scale_of_signals(images)
     values = [_values(image) for image in images]
     sample = np.concatenate(values) if values else np.zeros(0)
     if normalisation is not None:
         mean, std = normalisation
-        undone = [_values(image * _column(std) + _column(mean)) for image in images]
+        undone = [_values(image * _column(std, image) + _column(mean, image)) for image in images]
         low, high = _ends(np.concatenate(undone)) if undone else (0.0, 1.0)
         scale = next((scale for scale in (1.0, 255.0) if low >= -0.01 * scale and high <= 1.01 * scale), None)
         if scale is not None:
@@ -102,6 +113,26 @@ def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | No
     )  # fmt: skip
 
 
+def _scale_of_signals(signals: Sequence[Tensor]) -> PixelScale:
+    """Return the scale on which signals [C, T] are drawn: each channel from its least to its greatest value.
+
+    >>> _scale_of_signals([torch.tensor([[-1.0, 0.0, 3.0]])]).said
+    'Signals are drawn over time, from −1 (bottom) to 3 (top); a pale line is zero.'
+    """
+    ends = []
+    for channel in zip(*signals, strict=True):
+        values = np.concatenate([_values(one) for one in channel])
+        ends.append((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
+    std = tuple(1 / ((high - low) or 1.0) for low, high in ends)
+    mean = tuple(-low * scale for (low, _), scale in zip(ends, std, strict=True))
+    if len(ends) == 1:
+        drawn = f"from {_number(ends[0][0])} (bottom) to {_number(ends[0][1])} (top)"
+    else:
+        shown = "channels" if len(ends) <= MOST_LANES else f"first {MOST_LANES} of {len(ends)} channels"
+        drawn = f"their {shown} from top to bottom, each from its least to its greatest value in the data"
+    return PixelScale(mean, std, lines=True, said=f"Signals are drawn over time, {drawn}; a pale line is zero.")
+
+
 def _values(image: Tensor) -> NDArray[Any]:
     """Return the finite values of an image, or some of them, evenly spread."""
     flat = image.detach().reshape(-1)
@@ -114,8 +145,8 @@ def _ends(values: NDArray[Any]) -> tuple[float, float]:
     return low, high
 
 
-def _column(values: tuple[float, ...]) -> Tensor:
-    return torch.tensor(values).view(-1, 1, 1)
+def _column(values: tuple[float, ...], image: Tensor) -> Tensor:
+    return torch.tensor(values).view(-1, *[1] * (image.dim() - 1))
 
 
 def _said(black: float, white: float) -> str:

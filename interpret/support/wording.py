@@ -14,6 +14,45 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + "s" * (number != 1)
 
 
+AXES = {1: "T", 2: "H, W", 3: "D, H, W"}
+"""What shapes of signals, images and volumes have after their channels, by the number of axes."""
+
+
+PLACES = {1: ("position",), 2: ("row", "column"), 3: ("slice", "row", "column")}
+"""What the numbers of a position are called, by the number of axes."""
+EDGES = {
+    1: ("start", "end"),
+    2: ("top", "left", "bottom", "right"),
+    3: ("front", "top", "left", "back", "bottom", "right"),
+}
+"""What the numbers of a window are called, by the number of axes."""
+
+ZERO = {1: "with a pale line at zero", 2: "grey where it is zero", 3: "grey where it is zero"}
+"""How pictures of projections show zero, by the number of axes."""
+
+MOST_LANES = 16
+"""The largest number of channels of a signal that are drawn."""
+
+
+def place_in_words(axes: int) -> str:
+    """Return how the position of a neuron is given, by the number of axes.
+
+    >>> place_in_words(1), place_in_words(2), place_in_words(3)
+    ('position', 'row and column', 'slice, row and column')
+    """
+    *others, last = PLACES[axes]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def elements(axes: int) -> str:
+    """Return what the elements of an input are called, by its number of axes beside the channels.
+
+    >>> elements(1), elements(2), elements(3)
+    ('samples', 'pixels', 'voxels')
+    """
+    return {1: "samples", 2: "pixels", 3: "voxels"}[axes]
+
+
 def printable(words: str) -> str:
     r"""Return text whose characters can all be drawn: control characters as Python escapes, halves of pairs as "�".
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from interpret.network.forward import call_network, first_weight
-from interpret.network.layers import WITH_UNITS, tensors_in
+from interpret.network.layers import kinds_with_units, tensors_in
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
 from interpret.network.operations import Grid, operation_name, operation_of
 from interpret.network.weights import has_layers, kind_of, named_layers, weight_of
 from interpret.support.progress import progress
+from interpret.tracing.conv_arithmetic import is_convolution
 
 Units = dict[str, "NDArray[np.int64]"]
 """Units by layer: the unit of the layer that arrives in each channel, [C]; −1 if none of its units does."""
@@ -84,7 +85,7 @@ def trace_flow(model: Model | nn.Module, input_shape: Sequence[int] | None = Non
     shape = tuple(model.input_shape if input_shape is None else input_shape)
     module = model.module
     image = first_weight(module).new_zeros(1, *shape)
-    tracker = _Tracker(image)
+    tracker = _Tracker(module, image)
     with torch.inference_mode(False), evaluating(module), torch.no_grad(), tracker.watching(module), tracker:
         call_network(module, image)
     return tracker.flow
@@ -99,8 +100,9 @@ class _State:
 
 
 class _Tracker(TorchFunctionMode):
-    def __init__(self, image: Tensor) -> None:
+    def __init__(self, module: nn.Module, image: Tensor) -> None:
         super().__init__()
+        self._with_units, self._dims = kinds_with_units(module), image.dim()
         self.flow = Flow()
         self._known = WeakTensorKeyDictionary()
         self._known[image] = _State((INPUT,), {})
@@ -156,7 +158,7 @@ class _Tracker(TorchFunctionMode):
                 return
             sources = dict.fromkeys(node for state in states for node in state.nodes)
             self.flow.nodes.append(Node(name, kind_of(part), list(sources)))
-            if isinstance(part, WITH_UNITS):
+            if isinstance(part, self._with_units):
                 self.flow.arriving[name] = {layer: units for state in states for layer, units in state.units.items()}
 
         return hook
@@ -170,10 +172,10 @@ class _Tracker(TorchFunctionMode):
             self._inside.pop()
             for tensor in tensors_in(output):
                 before = self._known.get(tensor)
-                if isinstance(part, WITH_UNITS):
-                    first = isinstance(part, nn.Linear) or tensor.dim() < 4
+                if isinstance(part, self._with_units):
+                    first = isinstance(part, nn.Linear) or tensor.dim() < self._dims
                     channels = tensor.shape[-1 if first and tensor.dim() != 2 else 1]
-                    kept = tensor.dim() in (2, 4) and not (isinstance(part, nn.Linear) and tensor.dim() > 2)
+                    kept = tensor.dim() in (2, self._dims) and not (isinstance(part, nn.Linear) and tensor.dim() > 2)
                     self._known[tensor] = _State((name,), {name: np.arange(channels)} if kept else {})
                 elif before is not None and runs == 1:
                     self._known[tensor] = _State((name,), before.units)
@@ -315,26 +317,30 @@ def connect(module: nn.Module, flow: Flow, names: Sequence[str], n: int = 6) -> 
 
 
 def _weights(part: nn.Module | None) -> NDArray[np.float32] | None:
-    """Return a layer's weights as [units, input channels, h, w], zero between groups."""
-    if not isinstance(part, WITH_UNITS):
+    """Return a layer's weights as [units, input channels, h, w], zero between groups; of a signal, h is 1.
+
+    Of a volume, they are [units, input channels, d, h, w].
+    """
+    if part is None or not (isinstance(part, nn.Linear) or is_convolution(part)):
         return None
-    found = weight_of(part)
+    found, layer = weight_of(part), cast(Any, part)
     assert found is not None
     weight = found.float().cpu().numpy()
     if isinstance(part, nn.Linear):
         return weight[:, :, None, None]
-    if weight.ndim != 4:
+    weight = weight[:, :, None] if weight.ndim == 3 else weight
+    if weight.ndim not in (4, 5):
         return None
-    groups = part.groups
-    if isinstance(part, nn.ConvTranspose2d):
+    groups = layer.groups
+    if layer.transposed:
         blocks = [block.swapaxes(0, 1) for block in np.split(weight, groups)]
     else:
         blocks = np.split(weight, groups)
     if groups == 1:
         return np.ascontiguousarray(blocks[0])
-    dense = np.zeros((part.out_channels, part.in_channels, *weight.shape[2:]), np.float32)
+    dense = np.zeros((layer.out_channels, layer.in_channels, *weight.shape[2:]), np.float32)
     for j, block in enumerate(blocks):
-        rows, columns = part.out_channels // groups, part.in_channels // groups
+        rows, columns = layer.out_channels // groups, layer.in_channels // groups
         dense[j * rows : (j + 1) * rows, j * columns : (j + 1) * columns] = block
     return dense
 
@@ -346,10 +352,11 @@ def _strengths(weights: NDArray[np.float32], units: NDArray[np.int64]) -> NDArra
     present, starts = np.unique(units[known][order], return_index=True)
     columns = np.flatnonzero(known)[order]
     strengths = np.zeros((len(weights), int(units.max()) + 1), np.float32)
+    inside = tuple(range(1, weights.ndim - 1))
     for row, kernels in enumerate(weights):  # one unit at a time, to save memory
         chosen = kernels[columns].astype(np.float64)
-        norm = np.sqrt(np.add.reduceat(np.square(chosen).sum((1, 2)), starts))
-        strengths[row, present] = np.where(np.add.reduceat(chosen.sum((1, 2)), starts) < 0, -norm, norm)
+        norm = np.sqrt(np.add.reduceat(np.square(chosen).sum(inside), starts))
+        strengths[row, present] = np.where(np.add.reduceat(chosen.sum(inside), starts) < 0, -norm, norm)
     return strengths
 
 
@@ -409,9 +416,9 @@ class _Strongest:
 def _kernels(
     weights: NDArray[np.float32] | None, arriving: Units, names: Sequence[str], into: _Strongest
 ) -> NDArray[np.float32]:
-    """Return the kernels of the incoming connections."""
+    """Return the kernels of the incoming connections; those of a volume are not kept, since they are no pictures."""
     count, n = into.units.shape
-    if weights is None or not 1 < max(weights.shape[2:]) <= LARGEST_KERNEL:
+    if weights is None or weights.ndim > 4 or not 1 < max(weights.shape[2:]) <= LARGEST_KERNEL:
         return np.zeros((count, n, 0, 0), np.float32)
     kernels = np.zeros((count, n, *weights.shape[2:]), np.float32)
     channel = {layer: {int(unit): c for c, unit in enumerate(units) if unit >= 0} for layer, units in arriving.items()}

@@ -8,8 +8,14 @@ from typing import Any
 
 from torch import nn
 
-POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
-ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_KINDS = ("Conv", "ConvTranspose", "MaxPool", "AvgPool", "LPPool", "AdaptiveAvgPool", "AdaptiveMaxPool")
+_CONVOLUTIONS, _TRANSPOSED, *_POOLS = (tuple(getattr(nn, f"{kind}{axes}d") for axes in (1, 2, 3)) for kind in _KINDS)
+_ADAPTIVE = (*_POOLS[-2], *_POOLS[-1])
+
+
+def is_convolution(layer: nn.Module) -> bool:
+    """Return whether a layer is a convolution of torch along any number of axes, transposed or not."""
+    return isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED))
 
 
 def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_shape: Sequence[int]) -> str | None:
@@ -24,11 +30,11 @@ def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_sha
 
     With dilation D the kernel spans D·(K − 1) + 1. For a transposed convolution the formula is
     (W − 1)·S − 2P + D·(K − 1) + Q + 1, with Q its output padding. Brackets show how the division is rounded. If height
-    and width differ, both are given, the height first.
+    and width differ, both are given, the height first; of a volume, the depth before them.
 
     Args:
         layer: a convolution, pooling, flattening or linear layer.
-        input_shape: (channels, height, width) of its input.
+        input_shape: (channels, height, width) of its input; (channels, length) of a signal.
         output_shape: the same of its output.
 
     Returns:
@@ -41,15 +47,24 @@ def size_formula(layer: nn.Module, input_shape: Sequence[int] | None, output_sha
         return None
     if isinstance(layer, nn.Flatten):
         return f"{'·'.join(map(str, input_shape))} = {math.prod(input_shape)}"
-    if isinstance(layer, ADAPTIVE_POOLS) and len(output_shape) == 3:
-        return f"set to {output_shape[1]} × {output_shape[2]}"
-    if not isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, *POOLS)) or len(input_shape) != 3:
+    axes = next(
+        (
+            kinds.index(kind) + 1
+            for kinds in (_CONVOLUTIONS, _TRANSPOSED, *_POOLS)
+            for kind in kinds
+            if isinstance(layer, kind)
+        ),
+        None,
+    )
+    if axes is None or not len(input_shape) == len(output_shape) == axes + 1:
         return None
-    sides = [_side(layer, axis, input_shape[1 + axis]) for axis in (0, 1)]
+    if isinstance(layer, _ADAPTIVE):
+        return f"set to {' × '.join(map(str, output_shape[1:]))}"
+    sides = [_side(layer, axis, size) for axis, size in enumerate(input_shape[1:])]
     if tuple(size for _, size in sides) != tuple(output_shape[1:]):
         return None
     texts = [f"{text} = {size}" for text, size in sides]
-    return texts[0] if texts[0] == texts[1] else "; ".join(texts)
+    return texts[0] if len(set(texts)) == 1 else "; ".join(texts)
 
 
 def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
@@ -58,7 +73,7 @@ def _side(layer: Any, axis: int, size: int) -> tuple[str, int]:
     dilation = _at(getattr(layer, "dilation", 1), axis)
     span = dilation * (kernel - 1) + 1
     spelled = str(kernel) if dilation == 1 else f"({dilation}·({kernel} − 1) + 1)"
-    if isinstance(layer, nn.ConvTranspose2d):
+    if isinstance(layer, _TRANSPOSED):
         padding, more = _at(layer.padding, axis), _at(layer.output_padding, axis)
         spelled = str(kernel) if dilation == 1 else f"{dilation}·({kernel} − 1) + 1"
         text = f"({size} − 1)·{stride} − 2·{padding} + {spelled}" + (f" + {more}" if more else "")

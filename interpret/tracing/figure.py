@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from interpret.figures.lettering import fit
 from interpret.figures.panels import Names, Panel, choose, lay_out
 from interpret.figures.style import in_style, look, points
+from interpret.support.wording import elements
 
 if TYPE_CHECKING:
     from interpret.tracing.tracing import Trace
@@ -42,14 +43,14 @@ def plot_trace(
     """
     costly = [layer for layer in result.values() if layer.leaf and (layer.macs or layer.params)] or [*result.values()]
     layers = costly[:MAX_LAYERS]
-    side = min(result.input_shape[1:])
+    side, word = min(result.input_shape[1:]), elements(len(result.input_shape) - 1)
     fields = [(layer.receptive_field, layer.local_field) for layer in layers]
     seen, local = ([side if one is None else min(*one.size, side) for one in of] for of in zip(*fields, strict=True))
     gated = seen != local
     drawn: dict[str, tuple[str, list[Any]]] = {
         "operations": ("multiply-accumulates (millions)", [layer.macs / 1e6 for layer in layers]),
         "parameters": ("parameters (thousands)", [layer.params / 1e3 for layer in layers]),
-        "receptive field": (f"receptive field{', dark: local field' * gated} (pixels of {side})", local),
+        "receptive field": (f"receptive field{', dark: local field' * gated} ({word} of {side})", local),
     }
 
     def panel(place: int, name: str) -> Panel:
@@ -77,4 +78,4 @@ def plot_trace(
     left_out = len(costly) - len(layers)
     cut = f", the first {MAX_LAYERS} of {len(costly)}" if left_out > 0 else ""
     rows = [[panel(place, name) for place, name in enumerate(drawn) if name in chosen]]
-    return lay_out(rows, width, figsize, ax, f"{result.title} on {shape} pixels{cut}")
+    return lay_out(rows, width, figsize, ax, f"{result.title} on {shape} {word}{cut}")

@@ -17,7 +17,7 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import Backward, Grid, operation_name
 
 Part = tuple[int, int]
-"""An axis of the image (0 is y, 1 is x), and its number of positions."""
+"""An axis of the input (of an image, 0 is y and 1 is x), and its number of positions."""
 Positions = tuple[tuple[Part, ...], ...]
 """For each dimension of a tensor the axes that it counts, the slowest first: none, one, or several in one dimension."""
 
@@ -27,8 +27,8 @@ class Arrangement(NamedTuple):
 
     units: int
     """The dimension that counts the units, from the last."""
-    grid: tuple[int, int] | None
-    """Rows and columns of the positions; None without positions."""
+    grid: tuple[int, ...] | None
+    """The number of positions along each axis, rows and columns; None without positions."""
 
 
 def of_image(shape: Sequence[int]) -> Positions:
@@ -45,7 +45,7 @@ def without(shape: Sequence[int]) -> Positions:
     return ((),) * len(shape)
 
 
-def arrangement(shape: Sequence[int], positions: Positions | None, last: bool) -> Arrangement | None:
+def arrangement(shape: Sequence[int], positions: Positions | None, last: bool, axes: int = 2) -> Arrangement | None:
     """Return where units and positions are in a layer's output; None if the positions are no known grid.
 
     >>> arrangement((1, 48, 16), ((), ((0, 8), (1, 6)), ()), last=True)
@@ -57,22 +57,23 @@ def arrangement(shape: Sequence[int], positions: Positions | None, last: bool) -
         shape: the output's shape, with the batch.
         positions: what its dimensions count; None if that is not known.
         last: whether the units are in the last dimension, as those of a linear layer are.
+        axes: the number of axes of the input.
     """
     if len(shape) < 2:
         return None
     if len(shape) == 2:
         return Arrangement(-1, None)
-    is_map = Arrangement(-3, (shape[2], shape[3])) if len(shape) == 4 and not last else None
+    is_map = Arrangement(-axes - 1, tuple(shape[2:])) if len(shape) == axes + 2 and not last else None
     if positions is None or positions[0]:
         return is_map
     others = [dim for dim in range(1, len(shape)) if not positions[dim] and shape[dim] > 1]
     units = len(shape) - 1 if last else others[0] if others else next((d for d in (1, -1) if not positions[d]), 1)
     parts = [part for place in positions for part in place]
-    axes = [axis for axis, _ in parts]
-    if set(others) - {units} or positions[units] or axes != sorted(set(axes)):
+    found = [axis for axis, _ in parts]
+    if set(others) - {units} or positions[units] or found != sorted(set(found)) or max(found, default=0) >= axes:
         return is_map
     sizes = dict(parts)
-    return Arrangement(units - len(shape), (sizes.get(0, 1), sizes.get(1, 1)))
+    return Arrangement(units - len(shape), tuple(sizes.get(axis, 1) for axis in range(axes)))
 
 
 # ---- operations ------------------------------------------------------------------------------------------------------
@@ -265,18 +266,31 @@ _MATRICES: dict[str, Callable[[Any], Positions | None]] = {
 }
 
 _WINDOWED = {
-    **dict.fromkeys("conv1d conv_transpose1d avg_pool1d adaptive_avg_pool1d max_pool1d adaptive_max_pool1d".split(), 1),
+    **dict.fromkeys(
+        """conv1d conv_transpose1d avg_pool1d adaptive_avg_pool1d max_pool1d adaptive_max_pool1d lp_pool1d
+        max_pool1d_with_indices adaptive_max_pool1d_with_indices""".split(),
+        1,
+    ),
     **dict.fromkeys(
         """conv2d conv_transpose2d avg_pool2d adaptive_avg_pool2d max_pool2d adaptive_max_pool2d lp_pool2d
         max_pool2d_with_indices adaptive_max_pool2d_with_indices max_unpool2d pixel_shuffle pixel_unshuffle
         deform_conv2d""".split(),
         2,
     ),
+    **dict.fromkeys(
+        """conv3d conv_transpose3d avg_pool3d adaptive_avg_pool3d max_pool3d adaptive_max_pool3d lp_pool3d
+        max_pool3d_with_indices adaptive_max_pool3d_with_indices max_unpool3d""".split(),
+        3,
+    ),
     **dict.fromkeys("interpolate upsample".split(), 0),  # all but the first two
 }
 """By operation, over how many of the last dimensions its windows are."""
 
-_MIXING = ("conv1d", "conv_transpose1d", "conv2d", "conv_transpose2d", "pixel_shuffle", "pixel_unshuffle")
+_MIXING = (
+    *(f"{kind}{axes}d" for kind in ("conv", "conv_transpose") for axes in (1, 2, 3)),
+    "pixel_shuffle",
+    "pixel_unshuffle",
+)
 """Those whose channels are others than the operand's."""
 
 _FOLLOW: dict[Grid | None, Callable[[Any, tuple[int, ...]], Positions | None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from operator import add
+from operator import add, mul, sub
 from typing import Any, NamedTuple
 
 import torch
@@ -19,12 +19,15 @@ from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
 from interpret.tracing.positions import Positions, key_of, of_image, positions_after, without
 
-Pair = tuple[int, int]
+Sizes = tuple[int, ...]
+"""One number per axis of the input: (y, x) of an image, (t,) of a signal, (z, y, x) of a volume."""
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The windows of the image that the neurons of a layer see: pairs are (y, x), in pixels.
+    """The windows of the image that the neurons of a layer see, in pixels along (y, x).
+
+    Those of a signal are in samples along (t,), those of a volume in voxels along (z, y, x).
 
     The neuron at position `p` of an axis sees the pixels from `start + p·stride` up to, and without,
     `start + p·stride + size`. Beyond the image's border it sees padding. The window is the smallest that holds those of
@@ -35,33 +38,40 @@ class ReceptiveField:
     (-2, -2, 9, 9)
     >>> field.window((1, 10))
     (2, 38, 13, 49)
+    >>> ReceptiveField(size=(9,), stride=(4,), start=(-4,)).window((10,))  # samples of a signal
+    (36, 45)
 
     Source: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016 (arXiv:1603.07285); Araujo,
     Norris & Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill, 2019.
     """
 
-    size: Pair
+    size: Sizes
     """Height and width of the window; dilated kernels count with their gaps."""
-    stride: Pair
+    stride: Sizes
     """The distance between the windows of neighbouring neurons: the product of all strides so far."""
-    start: Pair
+    start: Sizes
     """Top and left of the first neuron's window; negative where it begins in the padding."""
 
-    def window(self, position: Pair) -> tuple[int, int, int, int]:
+    def window(self, position: Sizes) -> Sizes:
         """Return (top, left, bottom, right) of the neuron at `position` (y, x), not clipped to the image.
+
+        Of a signal or a volume: where the window begins on each axis, then where it ends.
 
         >>> ReceptiveField((3, 3), (1, 1), (-1, -1)).window((0, 5))
         (-1, 4, 2, 7)
 
         Raises:
-            InterpretError: a position below zero.
+            InterpretError: a position below zero, or with another number of axes.
         """
-        y, x = position
-        if y < 0 or x < 0:
-            raise InterpretError(f"position must not be negative, but is ({y}, {x}): positions count from (0, 0)")
-        top = self.start[0] + y * self.stride[0]
-        left = self.start[1] + x * self.stride[1]
-        return top, left, top + self.size[0], left + self.size[1]
+        axes = len(self.size)
+        if len(position) != axes:
+            raise InterpretError(f"position must have {axes} number{'s' * (axes > 1)}, one per axis, not {position}")
+        if min(position) < 0:
+            raise InterpretError(
+                f"position must not be negative, but is {tuple(position)}: positions count from {(0,) * axes}"
+            )
+        first = tuple(start + at * stride for start, at, stride in zip(self.start, position, self.stride, strict=True))
+        return (*first, *map(add, first, self.size))
 
 
 class Reach(Enum):
@@ -76,13 +86,13 @@ class View:
     """Each element of a tensor sees one window of the image, and the windows are evenly spaced."""
 
     field: ReceptiveField
-    axes: Pair = (-2, -1)
-    """Which dimensions are y and x, counted from the last."""
+    axes: Sizes = (-2, -1)
+    """Which dimensions are y and x, counted from the last; of a signal t, of a volume z, y and x."""
     columns: int | None = None
     """How many positions a row has, if one dimension counts the positions row by row, as that of tokens [B, N, C]."""
     crops: bool = True
     """Whether the operations give a crop of this tensor for an aligned crop of the image."""
-    mirrored: Pair = (0, 0)
+    mirrored: Sizes = (0, 0)
     """The number of positions, per axis, that the next window must reach inwards from the border to hold the elements
     that a reflecting padding shows there. Until then, border elements see pixels outside their window."""
 
@@ -128,7 +138,8 @@ class FieldTracker(TorchFunctionMode):
         for part in module.modules():
             for constant in tensors_in(list(vars(part).values())):
                 self._sights[constant] = _constant(constant)
-        pixel = View(ReceptiveField(size=(1, 1), stride=(1, 1), start=(0, 0)))
+        ones, zeros = (1,) * (image.dim() - 2), (0,) * (image.dim() - 2)
+        pixel = View(ReceptiveField(ones, ones, zeros), tuple(range(-len(ones), 0)), mirrored=zeros)
         self._sights[image] = Sight(pixel, pixel, of_image(image.shape))
 
     def sees(self, tensor: Tensor) -> Sees:
@@ -327,7 +338,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
             axes=sees.axes,
             columns=sees.columns,
             crops=whole.crops and sees.crops,
-            mirrored=_pair(max, whole.mirrored, sees.mirrored),
+            mirrored=_each(max, whole.mirrored, sees.mirrored),
         )
     # a constant that differs between positions, such as a position embedding, fits the whole image only
     constants = [operand.shape for operand in operands if operand.sees is NOTHING]
@@ -336,13 +347,13 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
 
 
 def _union(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
-    start = _pair(min, one.start, other.start)
-    end = _pair(max, _pair(add, one.start, one.size), _pair(add, other.start, other.size))
-    return ReceptiveField(size=(end[0] - start[0], end[1] - start[1]), stride=one.stride, start=start)
+    start = _each(min, one.start, other.start)
+    end = _each(max, _each(add, one.start, one.size), _each(add, other.start, other.size))
+    return ReceptiveField(size=_each(sub, end, start), stride=one.stride, start=start)
 
 
-def _pair(combine: Callable[[int, int], int], one: Pair, other: Pair) -> Pair:
-    return combine(one[0], other[0]), combine(one[1], other[1])
+def _each(combine: Callable[[int, int], int], one: Sizes, other: Sizes) -> Sizes:
+    return tuple(map(combine, one, other))
 
 
 def _concatenated(call: Call) -> Sees:
@@ -355,8 +366,7 @@ def _concatenated(call: Call) -> Sees:
     if not isinstance(joined, View):
         return EVERYTHING
     if stacked:
-        y, x = (axis if axis > dim else axis - 1 for axis in joined.axes)
-        return replace(joined, axes=(y, x))
+        return replace(joined, axes=tuple(axis if axis > dim else axis - 1 for axis in joined.axes))
     return EVERYTHING if dim in joined.axes else joined
 
 
@@ -376,8 +386,7 @@ def _along(call: Call) -> Sees:
         return EVERYTHING
     if call.results[0].ndim == rank:
         return _pointwise(call)
-    y, x = (axis + sum(dim > axis for dim in dims) for axis in first.sees.axes)
-    return replace(first.sees, axes=(y, x))
+    return replace(first.sees, axes=tuple(axis + sum(dim > axis for dim in dims) for axis in first.sees.axes))
 
 
 def _extremum(call: Call) -> Sees:
@@ -397,13 +406,15 @@ def _layer_norm(call: Call) -> Sees:
 # ---- windows ---------------------------------------------------------------------------------------------------------
 
 
-def _windowed(call: Call, span: Pair, step: Pair, before: Pair) -> Sees:
+def _windowed(call: Call, span: Sizes, step: Sizes, before: Sizes) -> Sees:
     """Windows of `span` positions, every `step` positions, of which the first begins `before` positions outside.
 
-    Pairs are for the last two dimensions of the tensor, in this order.
+    They are for the last dimensions of the tensor, in this order.
     """
     first = call.operands[0].sees
-    if _pointwise(call) is not first or not isinstance(first, View) or set(first.axes) != {-2, -1}:
+    if _pointwise(call) is not first or not isinstance(first, View):
+        return EVERYTHING
+    if first.columns is not None or min(first.axes) < -len(span):
         return EVERYTHING
     size, stride, start = [], [], []
     for index, axis in enumerate(first.axes):
@@ -412,70 +423,90 @@ def _windowed(call: Call, span: Pair, step: Pair, before: Pair) -> Sees:
         size.append(first.field.size[index] + (span[axis] - 1) * first.field.stride[index])
         stride.append(first.field.stride[index] * step[axis])
         start.append(first.field.start[index] - before[axis] * first.field.stride[index])
-    field = ReceptiveField((size[0], size[1]), (stride[0], stride[1]), (start[0], start[1]))
-    return View(field, first.axes, crops=first.crops)
+    field = ReceptiveField(tuple(size), tuple(stride), tuple(start))
+    return View(field, first.axes, crops=first.crops, mirrored=(0,) * len(size))
 
 
-def _two(value: Any) -> Pair:
-    """Return an int or a sequence of one or two as a pair."""
+def _sizes(value: Any, axes: int) -> Sizes:
+    """Return an int or a sequence as one number per axis."""
     values = (value,) if isinstance(value, int) else tuple(value)
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+    return values * axes if len(values) == 1 else values
+
+
+def _axes_of(call: Call) -> int:
+    """Return the number of axes that a pool works along, as its name says."""
+    return int(operation_name(call.func).removesuffix("_with_indices")[-2])
+
+
+def _reach(kernel: Sizes, dilation: Sizes) -> Sizes:
+    return tuple(gap * (side - 1) for side, gap in zip(kernel, dilation, strict=True))
+
+
+def _span(kernel: Sizes, dilation: Sizes) -> Sizes:
+    return tuple(reach + 1 for reach in _reach(kernel, dilation))
 
 
 def _convolution(call: Call) -> Sees:
-    kernel = call.argument(1, "weight").shape[-2:]
-    step = _two(call.argument(3, "stride", 1))
-    dilation = _two(call.argument(5, "dilation", 1))
-    reach = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1))
+    kernel = tuple(call.argument(1, "weight").shape[2:])
+    axes = len(kernel)
+    step = _sizes(call.argument(3, "stride", 1), axes)
+    dilation = _sizes(call.argument(5, "dilation", 1), axes)
     padding = call.argument(4, "padding", 0)
-    named = {"same": (reach[0] // 2, reach[1] // 2), "valid": (0, 0)}
-    before = named[padding] if isinstance(padding, str) else _two(padding)
-    return _windowed(call, (reach[0] + 1, reach[1] + 1), step, before)
+    named = {"same": tuple(reach // 2 for reach in _reach(kernel, dilation)), "valid": (0,) * axes}
+    before = named[padding] if isinstance(padding, str) else _sizes(padding, axes)
+    return _windowed(call, _span(kernel, dilation), step, before)
 
 
 def _transposed_convolution(call: Call) -> Sees:
     """At stride 1 a convolution with the complementary padding; at other strides, windows differ between neurons."""
-    kernel = call.argument(1, "weight").shape[-2:]
-    padding = _two(call.argument(4, "padding", 0))
-    dilation = _two(call.argument(7, "dilation", 1))
-    if _two(call.argument(3, "stride", 1)) != (1, 1):
+    kernel = tuple(call.argument(1, "weight").shape[2:])
+    axes = len(kernel)
+    padding = _sizes(call.argument(4, "padding", 0), axes)
+    dilation = _sizes(call.argument(7, "dilation", 1), axes)
+    if set(_sizes(call.argument(3, "stride", 1), axes)) != {1}:
         return EVERYTHING
-    reach = (dilation[0] * (kernel[0] - 1), dilation[1] * (kernel[1] - 1))
-    return _windowed(call, (reach[0] + 1, reach[1] + 1), (1, 1), (reach[0] - padding[0], reach[1] - padding[1]))
+    return _windowed(call, _span(kernel, dilation), (1,) * axes, _each(sub, _reach(kernel, dilation), padding))
 
 
 def _max_pool(call: Call) -> Sees:
-    kernel = _two(call.argument(1, "kernel_size"))
-    step = _two(call.argument(2, "stride") or kernel)
-    before = _two(call.argument(3, "padding", 0))
-    dilation = _two(call.argument(4, "dilation", 1))
-    return _windowed(call, (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1), step, before)
+    axes = _axes_of(call)
+    kernel = _sizes(call.argument(1, "kernel_size"), axes)
+    step = _sizes(call.argument(2, "stride") or kernel, axes)
+    before = _sizes(call.argument(3, "padding", 0), axes)
+    dilation = _sizes(call.argument(4, "dilation", 1), axes)
+    return _windowed(call, _span(kernel, dilation), step, before)
 
 
 def _average_pool(call: Call) -> Sees:
-    kernel = _two(call.argument(1, "kernel_size"))
-    return _windowed(call, kernel, _two(call.argument(2, "stride") or kernel), _two(call.argument(3, "padding", 0)))
+    axes = _axes_of(call)
+    kernel = _sizes(call.argument(1, "kernel_size"), axes)
+    step = _sizes(call.argument(2, "stride") or kernel, axes)
+    return _windowed(call, kernel, step, _sizes(call.argument(3, "padding", 0), axes))
 
 
 def _power_pool(call: Call) -> Sees:
-    kernel = _two(call.argument(2, "kernel_size"))
-    return _windowed(call, kernel, _two(call.argument(3, "stride") or kernel), (0, 0))
+    axes = _axes_of(call)
+    kernel = _sizes(call.argument(2, "kernel_size"), axes)
+    return _windowed(call, kernel, _sizes(call.argument(3, "stride") or kernel, axes), (0,) * axes)
 
 
 def _adaptive_pool(call: Call) -> Sees:
     """Equal windows if the input is a multiple of the output; global pooling sees the whole image."""
-    before, after = call.operands[0].shape[-2:], call.results[0].shape[-2:]
+    axes = _axes_of(call)
+    before, after = call.operands[0].shape[-axes:], call.results[0].shape[-axes:]
     if any(a % b or (b == 1 and a > 1) for a, b in zip(before, after, strict=True)):
         return EVERYTHING
-    span = (before[0] // after[0], before[1] // after[1])
-    return _windowed(call, span, span, (0, 0))
+    span = tuple(a // b for a, b in zip(before, after, strict=True))
+    return _windowed(call, span, span, (0,) * axes)
 
 
 def _user_window(call: Call) -> Sees:
     """Windows given by `interpret.register_operation`."""
     assert call.operation.window is not None
-    size, stride, padding = call.operation.window(*call.args, **call.kwargs)
-    return _windowed(call, _two(size), _two(stride), _two(padding))
+    first = call.operands[0].sees
+    axes = len(first.axes) if isinstance(first, View) else 2
+    size, stride, padding = (_sizes(one, axes) for one in call.operation.window(*call.args, **call.kwargs))
+    return _windowed(call, size, stride, padding)
 
 
 def _padded(call: Call) -> Sees:
@@ -497,8 +528,8 @@ def _padded(call: Call) -> Sees:
         crops = crops and before >= 0 and after >= 0
     if mode not in ("constant", *_MIRRORED):
         return EVERYTHING
-    field = replace(first.field, start=(start[0], start[1]))
-    return replace(first, field=field, crops=crops, mirrored=(mirrored[0], mirrored[1]))
+    field = replace(first.field, start=tuple(start))
+    return replace(first, field=field, crops=crops, mirrored=tuple(mirrored))
 
 
 _MIRRORED = {"reflect": 2, "replicate": 1}
@@ -531,11 +562,10 @@ def _is_shaped_as_another(call: Call) -> bool:
 
 
 class _Move(NamedTuple):
-    """Where the elements of a rearranged tensor come from: how their old coordinates increase in it, along y and x."""
+    """Where the elements of a rearranged tensor come from: how their old coordinates on each axis increase in it."""
 
     shape: tuple[int, ...]
-    y: _Line | None
-    x: _Line | None
+    lines: tuple[_Line | None, ...]
     columns: int | None = None
     """How many positions a row has, if y and x increase along one dimension, row by row."""
 
@@ -546,8 +576,10 @@ def _moves(call: Call, first: Operand) -> list[_Move]:
     key = key_of((call.func, first.shape, first.sees.axes, first.sees.columns, call.args[1:], call.kwargs))
     moves = _KNOWN_MOVES.get(key)
     if moves is None:
-        ys, xs = (list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first))
-        moves = [_row_by_row(y, x) or _Move(tuple(y.shape), _line(y), _line(x)) for y, x in zip(ys, xs, strict=True)]
+        moved = [list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first)]
+        moves = [
+            _row_by_row(one) or _Move(tuple(one[0].shape), tuple(map(_line, one))) for one in zip(*moved, strict=True)
+        ]
         if key is not None and len(_KNOWN_MOVES) < 1000:
             _KNOWN_MOVES[key] = moves
     return moves
@@ -557,7 +589,7 @@ _KNOWN_MOVES: dict[Any, list[_Move]] = {}
 
 
 def _places(operand: Operand) -> Iterator[Tensor]:
-    """Yield the y and the x coordinate of every element of a tensor."""
+    """Yield, for each axis, the coordinate of every element of a tensor."""
     assert isinstance(operand.sees, View)
     device = "cpu" if operand.tensor.is_meta else operand.tensor.device
     for index, axis in enumerate(operand.sees.axes):
@@ -569,35 +601,41 @@ def _places(operand: Operand) -> Iterator[Tensor]:
 
 def _evenly(operand: Operand, move: _Move) -> Sees:
     """Return the view of a rearranged tensor, if its coordinates still increase in equal steps."""
-    before, (shape, y, x, columns) = operand.sees, move
+    before, shape, columns = operand.sees, move.shape, move.columns
     assert isinstance(before, View)
-    if y is None or x is None:
+    lines = [line for line in move.lines if line is not None]
+    if len(lines) < len(move.lines):
         return EVERYTHING
-    axes = _axes((y.dim, x.dim), before.axes, shape)
-    if axes is None and (y.dim is None) != (x.dim is None):  # tokens of a single row or column
-        dim = y.dim or x.dim or 0
-        axes, columns = (dim, dim), shape[dim] if y.dim is None else 1
-    if axes is None or (axes[0] == axes[1]) != (columns is not None):
+    axes = _axes([line.dim for line in lines], before.axes, shape)
+    if (
+        axes is None and len(lines) == 2 and (lines[0].dim is None) != (lines[1].dim is None)
+    ):  # tokens of a single row or column
+        dim = lines[0].dim or lines[1].dim or 0
+        axes, columns = (dim, dim), shape[dim] if lines[0].dim is None else 1
+    if axes is None or (len(set(axes)) < len(axes)) != (columns is not None):
         return EVERYTHING
     size, stride, start = before.field.size, before.field.stride, before.field.start
     field = ReceptiveField(
-        size=(size[0] + y.spread * stride[0], size[1] + x.spread * stride[1]),
-        stride=(stride[0] * y.step, stride[1] * x.step),
-        start=(start[0] + stride[0] * y.first, start[1] + stride[1] * x.first),
+        size=_each(add, size, _each(mul, stride, tuple(line.spread for line in lines))),
+        stride=_each(mul, stride, tuple(line.step for line in lines)),
+        start=_each(add, start, _each(mul, stride, tuple(line.first for line in lines))),
     )
     after = View(field, axes, columns, before.crops, before.mirrored)
     # a slice of a crop need not be a crop of the slice
     return replace(after, crops=before.crops and _grid(shape, after) == _grid(operand.shape, before))
 
 
-def _grid(shape: Sequence[int], view: View) -> Pair:
-    """Return the number of rows and columns of positions."""
-    y, x = view.axes
-    return (shape[y], shape[x]) if view.columns is None else (shape[y] // view.columns, view.columns)
+def _grid(shape: Sequence[int], view: View) -> Sizes:
+    """Return the number of positions along each axis."""
+    sizes = tuple(shape[axis] for axis in view.axes)
+    return sizes if view.columns is None else (sizes[0] // view.columns, view.columns)
 
 
-def _row_by_row(y: Tensor, x: Tensor) -> _Move | None:
+def _row_by_row(places: Sequence[Tensor]) -> _Move | None:
     """Return the move of elements into one dimension that counts positions row by row; None if it is no such move."""
+    if len(places) != 2:
+        return None
+    y, x = places
     for dim, length in enumerate(y.shape, start=-y.ndim):
         corner = tuple(slice(None) if d == dim else 0 for d in range(-y.ndim, 0))
         rows, columns = (one[corner] - one[corner][:1] for one in (y, x)) if length > 1 and y.numel() else (y, x)
@@ -615,7 +653,7 @@ def _row_by_row(y: Tensor, x: Tensor) -> _Move | None:
                 return None
             first = int(at_one_place.min())
             found.append(_Line(first, dim, step, int(at_one_place.max()) - first))
-        return _Move(tuple(y.shape), found[0], found[1], width)
+        return _Move(tuple(y.shape), (found[0], found[1]), width)
     return None
 
 
@@ -650,16 +688,17 @@ def _line(places: Tensor) -> _Line | None:
     return _Line(first, dim, step, spread=last - first)
 
 
-def _axes(found: tuple[int | None, int | None], before: Pair, shape: Sequence[int]) -> Pair | None:
-    """Return the dimensions that are y and x; for one row or column, choose among the dimensions of size 1."""
-    missing = [index for index in (0, 1) if found[index] is None]
+def _axes(found: Sequence[int | None], before: Sizes, shape: Sequence[int]) -> Sizes | None:
+    """Return the dimensions that are the axes; for a single position, choose among the dimensions of size 1."""
+    missing = [index for index, dim in enumerate(found) if dim is None]
     free = [dim for dim in range(1 - len(shape), 0) if shape[dim] == 1 and dim not in found]
     if len(free) < len(missing):
         return None
     if not all(before[index] in free for index in missing):
-        before = (free[-len(missing)], free[-1])
-    y, x = (before[index] if dim is None else dim for index, dim in enumerate(found))
-    return y, x
+        chosen = dict(zip(missing, free[-len(missing) :], strict=True))
+    else:
+        chosen = {index: before[index] for index in missing}
+    return tuple(chosen[index] if dim is None else dim for index, dim in enumerate(found))
 
 
 # ---- which function for which operation ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import nn
 
 from interpret.network.model import Model, as_model
 from interpret.support.errors import unknown
-from interpret.tracing.conv_arithmetic import size_formula
+from interpret.tracing.conv_arithmetic import is_convolution, size_formula
 from interpret.tracing.tracing import Layer, Trace, trace
 
 Format = Literal["text", "markdown", "json"]
@@ -33,8 +33,8 @@ class LayerSummary:
     kind: str
     input_shape: tuple[int, ...] | None
     """Without the batch; None if the layer does not take a tensor."""
-    kernel_size: tuple[int, int] | None
-    """(height, width) of the window of a convolution or pool."""
+    kernel_size: tuple[int, ...] | None
+    """(height, width), one number per axis of the input, of the window of a convolution or pool."""
     output_shape: tuple[int, ...]
     """Without the batch."""
     size_formula: str | None
@@ -44,11 +44,11 @@ class LayerSummary:
     """Parameters of a fully connected layer with the same input and output shapes; None unless a convolution."""
     macs: int
     """Multiply-accumulates for one image."""
-    receptive_field: tuple[int, int] | None
+    receptive_field: tuple[int, ...] | None
     """(height, width) in pixels of the input; None if a neuron may see the whole image."""
-    local_field: tuple[int, int] | None
+    local_field: tuple[int, ...] | None
     """(height, width) of the window that its signal reaches in the backward pass, gates constant; None: whole image."""
-    stride: tuple[int, int] | None
+    stride: tuple[int, ...] | None
     """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
 
@@ -92,7 +92,8 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     if format == "json":
         return _as_json(model, layers, summaries)
     total = {"layer": "total", "parameters": f"{layers.params:,}", "MACs": f"{layers.macs:,}"}
-    rows = [_row(summary) for summary in summaries]
+    whole = "whole image" if len(layers.input_shape) == 3 else "whole input"
+    rows = [_row(summary, whole) for summary in summaries]
     rows.append(tuple(total.get(heading, "") for heading in HEADINGS))
     table = _as_markdown(rows) if format == "markdown" else _as_text(rows)
     return table + (f"\n\nNot counted in MACs: {', '.join(layers.uncounted)}" if layers.uncounted else "")
@@ -106,7 +107,7 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
     >>> summary.params, summary.dense_params  # 28·28 inputs to each of 8·24·24 outputs, and as many biases
     (208, 3617280)
     """
-    convolution = isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    convolution = is_convolution(module)
     dense = None
     if convolution and layer.input_shape is not None:
         outputs = math.prod(layer.output_shape)
@@ -117,7 +118,7 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
         name=layer.name,
         kind=layer.kind,
         input_shape=layer.input_shape,
-        kernel_size=(window, window) if isinstance(window, int) else window,
+        kernel_size=(window,) * (len(layer.output_shape) - 1) if isinstance(window, int) else window,
         output_shape=layer.output_shape,
         size_formula=size_formula(module, layer.input_shape, layer.output_shape),
         params=layer.params,
@@ -129,7 +130,7 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
     )
 
 
-def _row(summary: LayerSummary) -> tuple[str, ...]:
+def _row(summary: LayerSummary, whole: str) -> tuple[str, ...]:
     return (
         summary.name,
         summary.kind,
@@ -139,14 +140,14 @@ def _row(summary: LayerSummary) -> tuple[str, ...]:
         f"{summary.params:,}",
         "" if summary.dense_params is None else f"{summary.dense_params:,}",
         f"{summary.macs:,}",
-        _fields(summary),
+        _fields(summary, whole),
         _times(summary.stride),
         summary.size_formula or "",
     )
 
 
-def _fields(summary: LayerSummary) -> str:
-    full = "whole image" if summary.receptive_field is None else _times(summary.receptive_field)
+def _fields(summary: LayerSummary, whole: str) -> str:
+    full = whole if summary.receptive_field is None else _times(summary.receptive_field)
     return full if summary.local_field == summary.receptive_field else f"{full}, local {_times(summary.local_field)}"
 
 

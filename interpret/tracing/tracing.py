@@ -16,14 +16,14 @@ from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
 from interpret.network.dry_run import answers_of, is_batched, not_batched
 from interpret.network.forward import call_network, constants_of, first_weight
-from interpret.network.layers import Layout, StopForward, did_not_run, has_units, select_layers
+from interpret.network.layers import Layout, StopForward, did_not_run, has_units, input_axes, select_layers
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
 from interpret.network.weights import has_layers, kind_of, named_layers
 from interpret.results.result import Result
 from interpret.results.tables import as_html, as_text
 from interpret.support.errors import InterpretError, unknown
-from interpret.support.wording import count
+from interpret.support.wording import count, elements
 from interpret.tracing.macs import MacCounter
 from interpret.tracing.positions import arrangement
 from interpret.tracing.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
@@ -59,14 +59,16 @@ class Layer:
     local_field: ReceptiveField | None
     """The window to which the signal of each position passes back, with gates and the statistics of normalisations held
     constant, as the backward rules hold them; the receptive field if there are none."""
-    axes: tuple[int, int] | None
+    axes: tuple[int, ...] | None
     """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last; twice
-    the same if one dimension counts all positions, as that of tokens [B, N, C]. None if there is no local field."""
+    the same if one dimension counts all positions, as that of tokens [B, N, C]; of a signal t, of a volume z, y and x.
+    None if there is no local field."""
     units: int | None
     """The dimension of the output that counts its units, from the last; None if the positions are no known grid over
     the image, as those of tokens with a class token."""
-    grid: tuple[int, int] | None
-    """Rows and columns of the units' positions; None if they have no positions, or these are no known grid."""
+    grid: tuple[int, ...] | None
+    """How many positions the units have along each axis, rows and columns; None if they have none, or these
+    are no known grid."""
     croppable: bool
     """Whether the layer gives a crop of its output for an aligned crop of the image."""
     leaf: bool
@@ -81,7 +83,7 @@ class Layer:
             return None
         positions = self.output_shape[: self.units] + self.output_shape[len(self.output_shape) + self.units + 1 :]
         layout = Layout(self.units, None if positions == self.grid else self.grid)
-        return None if layout == Layout(-3) else layout
+        return None if layout == Layout(-len(self.grid) - 1) else layout
 
 
 class Trace(Result, dict[str, Layer]):
@@ -101,7 +103,7 @@ class Trace(Result, dict[str, Layer]):
     kind = "trace"
     drawn_by = "interpret.tracing.figure:plot_trace"
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     params: int
     macs: int
     uncounted: list[str]
@@ -122,8 +124,9 @@ class Trace(Result, dict[str, Layer]):
         shape = " × ".join(map(str, self.input_shape))
         return (
             "The layers with parameters or multiply-accumulates, in the order in which they run, on an input of "
-            f"{shape}: how many multiply-accumulates and parameters each has, and how many pixels a neuron sees along "
-            "the shorter side, or all of them if its receptive field is the whole image."
+            f"{shape}: how many multiply-accumulates and parameters each has, and how many "
+            f"{elements(len(self.input_shape) - 1)} a neuron sees along the shortest side, or all of them if its "
+            "receptive field is the whole input."
         )
 
     def columns(self) -> dict[str, Any]:
@@ -165,7 +168,7 @@ _HEADINGS = ["layer", "kind", "output", "parameters", "MACs", "receptive field",
 
 def _line(layer: Layer) -> list[str]:
     field = layer.receptive_field or layer.local_field
-    window = ["", ""] if field is None else [f"{y} × {x}" for y, x in (field.size, field.stride)]
+    window = ["", ""] if field is None else [" × ".join(map(str, sizes)) for sizes in (field.size, field.stride)]
     if layer.receptive_field is None and field is not None:
         window[0] = f"local {window[0]}"
     output = " × ".join(map(str, layer.output_shape))
@@ -218,12 +221,18 @@ def trace(
     >>> gated["2"].receptive_field is None, gated["2"].local_field.size
     (True, (7, 7))
 
+    Networks of signals (`Conv1d`) and volumes (`Conv3d`) are traced alike, with one number per axis:
+
+    >>> trace(nn.Sequential(nn.Conv1d(1, 4, 9, stride=4)), (1, 100))["0"].receptive_field
+    ReceptiveField(size=(9,), stride=(4,), start=(0,))
+
     The network runs in evaluation mode on an image of zeros, of its own type and on its own device (also `meta`), and
     again on a larger image. Layers that grow with the image are `croppable`.
 
     Args:
         model: the network, which takes one batch of images.
-        input_shape: (channels, height, width) of one image; None: the model's own. For a network of several inputs a
+        input_shape: (channels, height, width) of one image, (channels, length) of a signal, (channels, depth, height,
+            width) of a volume; None: the model's own. For a network of several inputs a
             tuple or a dict of such shapes without the batch, or of tensors [B, …] if zeros do not suit it; all but the
             first of three dimensions are constants.
 
@@ -243,12 +252,17 @@ def trace(
         return trace(replace(model, module=network), shape)
     if input_shape is None and model.known_shape is None:
         raise InterpretError(f"{model.name!r} does not say what its input looks like: give input_shape=(C, H, W)")
-    shape = _checked(model.input_shape if input_shape is None else input_shape)
+    shape = _checked(model.input_shape if input_shape is None else input_shape, input_axes(model.module))
     run = _run(model.module, shape)
     croppable = _find_croppable(model.module, run)
     of_two = _shapes_of_two(model.module, shape)
     traced = Trace(
-        (name, replace(_with_batch(layer, run.shapes[name], of_two.get(name)), croppable=name in croppable))
+        (
+            name,
+            replace(
+                _with_batch(layer, run.shapes[name], of_two.get(name), len(shape) - 1), croppable=name in croppable
+            ),
+        )
         for name, layer in run.layers.items()
     )
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
@@ -256,7 +270,7 @@ def trace(
     return traced
 
 
-def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
+def _run(module: nn.Module, shape: tuple[int, ...]) -> _Run:
     """Run a network under a backward rule, or without one if it cannot run so."""
     run = _Run(module, shape, signal=True)
     if run.failure is not None:
@@ -266,7 +280,7 @@ def _run(module: nn.Module, shape: tuple[int, int, int]) -> _Run:
     return run
 
 
-def _zeros(module: nn.Module, count: int, shape: tuple[int, int, int]) -> Tensor:
+def _zeros(module: nn.Module, count: int, shape: tuple[int, ...]) -> Tensor:
     """Return images of zeros, of the network's type and on its device."""
     return first_weight(module).new_zeros(count, *shape)
 
@@ -290,7 +304,7 @@ def select_traced(
         among=[
             name
             for name, layer in traced.items()
-            if layer.batched and (layer.units is not None or not has_units(parts[name]))
+            if layer.batched and (layer.units is not None or not has_units(parts[name], input_axes(module)))
         ],
     )
     for name in names:
@@ -301,20 +315,19 @@ def select_traced(
     return names
 
 
-def _checked(shape: object) -> tuple[int, int, int]:
+def _checked(shape: object, axes: int) -> tuple[int, ...]:
     sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
-        raise InterpretError(
-            f"input_shape must be (channels, height, width), three whole numbers above zero, not {shape}"
-        )
-    return int(sizes[0]), int(sizes[1]), int(sizes[2])
+    if len(sizes) != axes + 1 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+        wanted = {1: "length), two", 2: "height, width), three", 3: "depth, height, width), four"}[axes]
+        raise InterpretError(f"input_shape must be (channels, {wanted} whole numbers above zero, not {shape}")
+    return tuple(map(int, sizes))
 
 
 class _Run:
     """One forward pass, and the layers that ran before it ended or failed."""
 
     def __init__(
-        self, module: nn.Module, shape: tuple[int, int, int], until: Iterable[str] = (), signal: bool = False
+        self, module: nn.Module, shape: tuple[int, ...], until: Iterable[str] = (), signal: bool = False
     ) -> None:
         """Run `module` on one image; with `until`, no further than to the last of those layers.
 
@@ -391,7 +404,7 @@ class _Run:
             sees, local = self._tracker.sees(output), self._tracker.local(output)
             view, near = _window(sees), _window(sees if local is NOTHING else local)
             positions = self._tracker.positions(output)
-            arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear))
+            arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear), len(self.shape) - 1)
             self.layers[name] = Layer(
                 name=name,
                 kind=kind_of(module),
@@ -452,16 +465,14 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
     }
     if not fields:
         return set()
-    grown_y = math.lcm(*(field.stride[0] for field in fields.values()))
-    grown_x = math.lcm(*(field.stride[1] for field in fields.values()))
-    channels, height, width = run.shape
-    larger = _Run(module, (channels, height + grown_y, width + grown_x), until=fields).layers
+    grown = [math.lcm(*strides) for strides in zip(*(field.stride for field in fields.values()), strict=True)]
+    shape = (run.shape[0], *(side + more for side, more in zip(run.shape[1:], grown, strict=True)))
+    larger = _Run(module, shape, until=fields).layers
 
     def expected(name: str) -> tuple[int, ...]:
         shape = list(run.layers[name].output_shape)
-        y, x = run.layers[name].axes or (-2, -1)
-        shape[y] += grown_y // fields[name].stride[0]
-        shape[x] += grown_x // fields[name].stride[1]
+        for axis, more, stride in zip(run.layers[name].axes or (), grown, fields[name].stride, strict=True):
+            shape[axis] += more // stride
         return tuple(shape)
 
     return {
@@ -471,7 +482,7 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
     }
 
 
-def _shapes_of_two(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+def _shapes_of_two(module: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of outputs for two images; empty if the network takes one at a time."""
     try:
         with torch.inference_mode(False), evaluating(module):
@@ -480,13 +491,12 @@ def _shapes_of_two(module: nn.Module, shape: tuple[int, int, int]) -> dict[str, 
         return {}
 
 
-def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None) -> Layer:
+def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None, axes: int) -> Layer:
     """Return a layer with `batched` set from the shapes for one and two images, one of which a `squeeze` may remove."""
     if together is None or (is_batched(alone, together) and len(alone) == len(together)):
         return layer
     if is_batched(alone, together):
-        grid = (alone[1], alone[2]) if len(alone) == 3 else None
-        return replace(layer, output_shape=alone, units=-len(alone), grid=grid)
+        return replace(layer, output_shape=alone, units=-len(alone), grid=alone[1:] if len(alone) == axes + 1 else None)
     return replace(layer, batched=False)
 
 

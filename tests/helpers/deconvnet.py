@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,18 +13,29 @@ Step = tuple[nn.Module, Tensor, Tensor, Tensor | None]
 """A layer, its input, its output, and its switches where it pools."""
 
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+
+
+def _of(namespace: Any, name: str, x: Tensor) -> Any:
+    """The function of a name for as many axes as a tensor [B, C, …] has."""
+    return getattr(namespace, name.format(x.dim() - 2))
+
+
 @torch.no_grad()
 def forward_with_switches(layers: nn.Sequential, image: Tensor) -> list[Step]:
     steps: list[Step] = []
     x = image
     for layer in layers:
         switches = None
-        if isinstance(layer, nn.Conv2d):
-            y = F.conv2d(x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        if isinstance(layer, CONVOLUTIONS):
+            y = _of(F, "conv{}d", x)(
+                x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
+            )
         elif isinstance(layer, nn.ReLU):
             y = x.clamp(min=0)
-        elif isinstance(layer, nn.MaxPool2d):
-            y, switches = F.max_pool2d(
+        elif isinstance(layer, POOLS):
+            y, switches = _of(F, "max_pool{}d", x)(
                 x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
             )
         else:
@@ -47,14 +60,14 @@ def unpool(signal: Tensor, switches: Tensor, size: torch.Size, overlap: str) -> 
 
 @torch.no_grad()
 def literal_deconvnet(
-    steps: list[Step], unit: int, position: tuple[int, int], overlap: str = "add", guided: bool = False
+    steps: list[Step], unit: int, position: tuple[int, ...], overlap: str = "add", guided: bool = False
 ) -> Tensor:
     """Unpool, rectify, filter, down to the pixels (Zeiler & Fergus 2014, section 2.1)."""
     top = steps[-1][2]
     signal = torch.zeros_like(top)
-    signal[0, unit, position[0], position[1]] = top[0, unit, position[0], position[1]]
+    signal[(0, unit, *position)] = top[(0, unit, *position)]
     for layer, x, y, switches in reversed(steps):
-        if isinstance(layer, nn.MaxPool2d):
+        if isinstance(layer, POOLS):
             assert switches is not None
             signal = unpool(signal, switches, x.shape, overlap)
         elif isinstance(layer, nn.ReLU):
@@ -62,7 +75,7 @@ def literal_deconvnet(
             if guided:
                 signal = signal * (y > 0)
         else:
-            assert isinstance(layer, nn.Conv2d)
+            assert isinstance(layer, CONVOLUTIONS)
             # rows and columns that no window reached at the lower right get no signal
             rest = [
                 size + 2 * padding - dilation * (kernel - 1) - 1 - stride * (out - 1)
@@ -76,7 +89,7 @@ def literal_deconvnet(
                     strict=True,
                 )
             ]
-            signal = F.conv_transpose2d(
+            signal = _of(F, "conv_transpose{}d", x)(
                 signal, layer.weight, None, layer.stride, layer.padding, rest, layer.groups, layer.dilation
             )
     return signal

@@ -41,10 +41,10 @@ class Linearised(TorchFunctionMode):
         kwargs = kwargs or {}
         if func.__name__ in self.IDENTITY:
             return args[0].clone()
-        if func.__name__ == "max_pool2d":
+        if func.__name__ in ("max_pool1d", "max_pool2d", "max_pool3d"):
             assert kwargs.get("dilation", 1) in (1, (1, 1))
             pooling = {name: kwargs[name] for name in ("stride", "padding", "ceil_mode") if name in kwargs}
-            return F.avg_pool2d(args[0], args[1], **pooling)
+            return getattr(F, func.__name__.replace("max", "avg"))(args[0], args[1], **pooling)
         return func(*args, **kwargs)
 
 
@@ -72,46 +72,46 @@ def outputs_of(module: nn.Module, image: Tensor, names: list[str]) -> dict[str, 
     return outputs
 
 
-def support(output: Tensor, image: Tensor, layer: Layer, position: tuple[int, int]) -> tuple[int, int, int, int] | None:
+def support(output: Tensor, image: Tensor, layer: Layer, position: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the smallest window that holds all pixels which the neurons at one position depend on."""
-    y, x = layer.axes or (-2, -1)
-    neurons = output.movedim((y, x), (-2, -1))[..., position[0], position[1]]
+    axes = image.dim() - 2
+    neurons = output.movedim(layer.axes or tuple(range(-axes, 0)), tuple(range(-axes, 0)))[(..., *position)]
     (gradient,) = torch.autograd.grad(neurons.sum(), image, retain_graph=True)
-    seen = gradient.abs().sum(dim=(0, 1)) > 0
-    rows, columns = seen.any(1).nonzero().flatten().tolist(), seen.any(0).nonzero().flatten().tolist()
-    return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else None
+    seen = (gradient.abs().sum(dim=(0, 1)) > 0).nonzero()
+    return (*seen.amin(0).tolist(), *(seen.amax(0) + 1).tolist()) if len(seen) else None
 
 
 def check(
-    seen: tuple[int, int, int, int] | None,
-    window: tuple[int, int, int, int],
-    side: tuple[int, int],
+    seen: tuple[int, ...] | None,
+    window: tuple[int, ...],
+    side: tuple[int, ...],
     square: bool = True,
 ) -> set[int]:
     """Compare a support with the window that should hold it; return the edges of the window that were met.
 
     Inside the image they are equal. Where the border cuts a window off, the support can end before the cut: in a gap of
     a dilated kernel, or in the last rows, which a stride leaves over. Unless the network is made of square kernels, it
-    can then be narrower along the other axis too: a sum of a row and a column is a cross, and may lose one of its bars.
+    can then be narrower along the other axes too: a sum of a row and a column is a cross, and may lose one of its bars.
     """
-    inside = {edge for edge in (0, 1) if window[edge] >= 0} | {
-        edge for edge in (2, 3) if window[edge] <= side[edge - 2]
+    axes = len(side)
+    inside = {edge for edge in range(axes) if window[edge] >= 0} | {
+        axes + edge for edge in range(axes) if window[axes + edge] <= side[edge]
     }
+    every = set(range(2 * axes))
     if seen is None:
-        assert inside != {0, 1, 2, 3}
+        assert inside != every
         return set()
-    assert seen[0] >= window[0] and seen[1] >= window[1] and seen[2] <= window[2] and seen[3] <= window[3]
-    certain = {edge for edge in inside if square or {(edge + 1) % 4, (edge + 3) % 4} <= inside}
+    assert all(seen[edge] >= window[edge] and seen[axes + edge] <= window[axes + edge] for edge in range(axes))
+    certain = {edge for edge in inside if square or every - {edge, (edge + axes) % (2 * axes)} <= inside}
     for edge in certain:
         assert seen[edge] == window[edge]
     return certain
 
 
-def places(layer: Layer) -> list[tuple[int, int]]:
+def places(layer: Layer) -> list[tuple[int, ...]]:
     """The middle, and the corners, whose windows reach over all four borders."""
-    y, x = layer.axes or (-2, -1)
-    height, width = layer.output_shape[y], layer.output_shape[x]
-    return [(height // 2, width // 2), (0, 0), (height - 1, width - 1)]
+    sides = [layer.output_shape[axis] for axis in layer.axes or (-2, -1)]
+    return [tuple(side // 2 for side in sides), (0,) * len(sides), tuple(side - 1 for side in sides)]
 
 
 class Calls(nn.Module):

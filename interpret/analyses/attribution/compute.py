@@ -18,6 +18,7 @@ from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.network.dry_run import check_answers
 from interpret.network.forward import refuse_other_type
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.support.progress import progress
 
@@ -106,6 +107,7 @@ def attribute(
         UncoveredOperation: guided backpropagation or the deconvnet met an operation that they do not cover.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "attribute", "its maps are over rows and columns")
     if not isinstance(method, Composite):
         check_method(method)
     how = Settings(

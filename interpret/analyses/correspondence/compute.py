@@ -17,6 +17,7 @@ from interpret.execution.batch_size import batch_size_for
 from interpret.execution.execution import prepared
 from interpret.images.inputs import open_inputs
 from interpret.network.forward import collect_outputs, refuse_other_type
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one, unknown
 from interpret.support.progress import progress
@@ -101,6 +102,7 @@ def correspond(
     - Features: the layer's outputs.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "correspond", "it masks parts of pictures")
     task = _check(model, open_inputs(images, model, items).tensor, parts, layers, within, draws, colour, seed)
     distances = _run(model, task, batch_size, device)
     return Correspondence(

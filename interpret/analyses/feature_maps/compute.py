@@ -18,7 +18,7 @@ from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import open_inputs
 from interpret.images.several_inputs import by_key, image_among, is_several, open_together, taking_images
 from interpret.network.forward import call_network, refuse_other_type
-from interpret.network.layers import did_not_run, first_outputs, select_layers, split_patterns
+from interpret.network.layers import did_not_run, first_outputs, refuse_other_than_images, select_layers, split_patterns
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.tracing.tracing import select_traced, trace
@@ -140,6 +140,7 @@ def feature_maps(
     described in `interpret.analyses.feature_maps.figure`.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "feature_maps", "it draws maps in rows and columns")
     opened = open_inputs(image, model)
     batch = opened.tensor
     if len(batch) != 1:

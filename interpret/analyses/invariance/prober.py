@@ -49,7 +49,7 @@ class Prober:
         self.strides: dict[str, tuple[int, int]] = {}
         if isinstance(change, Translation):
             found = {name: _stride(traced[name], self.size) for name in self.layers}
-            self.strides = {name: stride for name, stride in found.items() if stride is not None}
+            self.strides = {name: (stride[0], stride[1]) for name, stride in found.items() if stride is not None}
         self.reading = find_class_reading(model, first)
 
     def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:
@@ -93,14 +93,14 @@ def _layers_in_order(module: nn.Module, layers: str | Iterable[str] | None, trac
     return [name for name in traced if name in selected]
 
 
-def _stride(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
+def _stride(layer: Layer, size: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the stride of a layer's positions in pixels of the input; None if it has no positions."""
     positions = layer.grid
-    if positions in (None, (1, 1)):
+    if positions is None or set(positions) == {1}:
         return None
     if layer.local_field is not None:
         return layer.local_field.stride
-    return max(1, round(size[0] / positions[0])), max(1, round(size[1] / positions[1]))
+    return tuple(max(1, round(side / count)) for side, count in zip(size, positions, strict=True))
 
 
 def find_class_reading(model: Model, first: Tensor) -> Reading | None:

@@ -26,6 +26,7 @@ from interpret.analyses.methods.result import MethodComparison
 from interpret.execution.execution import on_device
 from interpret.images.display import inputs_to_bytes
 from interpret.network.dry_run import check_answers
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
@@ -85,6 +86,7 @@ def compare_methods(
     hardly depend on the class. The two measures are this project's own.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "compare_methods", "it compares maps over rows and columns")
     chosen = resolve_methods(methods)
     how = Settings(
         cam_layer, baseline, points, samples, noise, window, stride, superpixels, passes, seed, batch_size

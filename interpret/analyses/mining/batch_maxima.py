@@ -15,6 +15,7 @@ from interpret.images.batches import Batch
 from interpret.network.forward import call_network
 from interpret.network.layers import Layout, first_outputs
 from interpret.support.errors import InterpretError
+from interpret.support.wording import AXES
 
 
 @dataclass
@@ -26,7 +27,7 @@ class BatchMaxima:
     labels: Tensor
     """[B], −1 if unknown."""
     shapes: dict[str, torch.Size]
-    """The output shape of each layer that ran, (C, H, W) or (C,)."""
+    """The output shape of each layer that ran, (C, H, W) or (C,); of signals (C, T), of volumes (C, D, H, W)."""
     values: Tensor
     """[B, units] each unit's strongest activation on each image, on the device where the network runs."""
     places: Tensor
@@ -34,6 +35,8 @@ class BatchMaxima:
     positive: dict[str, Tensor]
     """Layer to [2, C]: the number of positions at which each unit is above zero, and the number of positions counted,
     on the images of the batch in the density sample; empty without such images."""
+    axes: int = 2
+    """The number of axes of the inputs: 1 for signals, 2 images, 3 volumes."""
 
     @classmethod
     def joined(cls, batches: Sequence[BatchMaxima]) -> BatchMaxima:
@@ -41,7 +44,7 @@ class BatchMaxima:
         items, labels, values, places = (
             torch.cat([getattr(batch, name) for batch in batches]) for name in ("items", "labels", "values", "places")
         )
-        return cls(items, labels, batches[0].shapes, values, places, {})
+        return cls(items, labels, batches[0].shapes, values, places, {}, batches[0].axes)
 
     def only(self, layers: Sequence[str]) -> BatchMaxima:
         """Return the maxima of some of the layers; their order is unchanged."""
@@ -56,17 +59,34 @@ class BatchMaxima:
             self.values[:, chosen],
             self.places[:, chosen],
             {name: value for name, value in self.positive.items() if name in layers},
+            self.axes,
         )
 
     def candidates(self, threshold: Tensor) -> Candidates:
         """Return the activations above their units' thresholds [units], on the host."""
         values, places = self.values.cpu(), self.places.cpu()
         units, rows = (values > threshold.to(values)).t().nonzero(as_tuple=True)
-        widths = torch.tensor([shape[-1] if len(shape) == 3 else 1 for shape in self.shapes.values()])
-        widths = widths.repeat_interleave(torch.tensor([shape[0] for shape in self.shapes.values()]))[units]
-        places = places[rows, units]
-        positions = torch.stack([places // widths, places % widths], 1)
+        positions = positions_of(places[rows, units], map_sizes(self.shapes, self.axes)[units])
         return Candidates(units.numpy(), rows.numpy(), values[rows, units].double().numpy(), positions.numpy())
+
+
+def map_sizes(shapes: Mapping[str, Sequence[int]], axes: int) -> Tensor:
+    """Return the size of each unit's feature map, [units, axes], for layers one after the other; 1 without a map.
+
+    >>> map_sizes({"conv": (2, 5, 6), "linear": (1,)}, 2).tolist()
+    [[5, 6], [5, 6], [1, 1]]
+    """
+    return torch.tensor([tuple(shape[1:]) or (1,) * axes for shape in shapes.values() for _ in range(shape[0])])
+
+
+def positions_of(places: Tensor, sizes: Tensor) -> Tensor:
+    """Return row-major indices [...] in feature maps of sizes [..., axes] as positions [..., axes].
+
+    >>> positions_of(torch.tensor([7]), torch.tensor([[2, 5]]))
+    tensor([[1, 2]])
+    """
+    within = sizes.flip(-1).cumprod(-1).flip(-1)
+    return places[..., None] % within // (within // sizes)
 
 
 def batch_maxima(
@@ -111,7 +131,7 @@ def batch_maxima(
     positive: dict[str, Tensor] = {}
 
     def receive(name: str, output: Tensor) -> None:
-        values[name], places[name] = strongest_places(name, output)
+        values[name], places[name] = strongest_places(name, output, images.dim() - 2)
         shapes[name] = output.shape[1:]
         if counted is not None:
             positive[name] = _count_positive(output[counted])
@@ -127,10 +147,11 @@ def batch_maxima(
         torch.cat([values[name] for name in ran], 1) if ran else torch.empty(0),
         torch.cat([places[name] for name in ran], 1) if ran else torch.empty(0),
         positive,
+        images.dim() - 2,
     )
 
 
-def strongest_places(name: str, output: Tensor) -> tuple[Tensor, Tensor]:
+def strongest_places(name: str, output: Tensor, axes: int = 2) -> tuple[Tensor, Tensor]:
     """Return each unit's strongest activation on each image, and its first position as a row-major index; both [B, C].
 
     >>> strongest_places("conv", torch.tensor([[[[1.0, 2.0], [5.0, 5.0]]]]))
@@ -138,8 +159,11 @@ def strongest_places(name: str, output: Tensor) -> tuple[Tensor, Tensor]:
     """
     if output.dim() == 2:
         return output.clone(), torch.zeros_like(output, dtype=torch.int64)  # a later layer may change it in place
-    if output.dim() != 4:
-        raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need [B, C, H, W] or [B, C]")
+    if output.dim() != axes + 2:
+        wanted = f"[B, C, {AXES[axes]}]"
+        raise InterpretError(f"layer {name!r} returns {output.dim()} dimensions: units need {wanted} or [B, C]")
+    if axes != 2:
+        output = output.flatten(2)[:, :, None]
     if output.device.type != "cpu":
         return output.flatten(2).max(2)
     # Global max-pooling: the only operation that returns maxima with indices and is vectorised on CPUs, as fast as

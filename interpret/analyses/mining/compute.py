@@ -25,7 +25,7 @@ from interpret.images.batches import first_images, of_one_shape
 from interpret.images.several_inputs import open_together
 from interpret.network.dry_run import not_batched
 from interpret.network.forward import refuse_other_type
-from interpret.network.layers import CONVOLUTIONS
+from interpret.network.layers import CONVOLUTIONS, input_axes
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.recording import add_facts
@@ -171,8 +171,9 @@ def prepared_to_mine(
     with prepared(miner.model, first, device, miner.layers) as run:
         miner.leave_out(run.dry_run.unbatched, not_batched)
         # convolutions return maps, and rows of features have no positions
+        convolutions = CONVOLUTIONS[input_axes(module)]
         if not all(
-            isinstance(module.get_submodule(name), CONVOLUTIONS) or run.dry_run.rank(name) == 2 for name in miner.layers
+            isinstance(module.get_submodule(name), convolutions) or run.dry_run.rank(name) == 2 for name in miner.layers
         ):
             traced = trace_on_meta(module, tuple(first.shape[1:]))
             miner.leave_out([name for name in traced if traced[name].units is None], no_positions)

@@ -117,13 +117,13 @@ def plot_unit(
     pictures: list[list[Any]] = [[picture] for picture in unit.pictures]
     if chosen is not None:
         signals = unit.projections(chosen)
-        projected = signals_as_pictures(signals.float().numpy(), unit.colours)
+        projected = signals_as_pictures(signals.float().numpy(), unit.colours, signals.dim() - 2)
         pictures = [[*pair, picture] for pair, picture in zip(pictures, projected, strict=True)]
     cells = []
     for rank in choose(panels, [str(rank) for rank in range(len(pictures))], len(pictures)):
-        row, column = unit.positions[rank].tolist()
+        place = ", ".join(map(str, unit.positions[rank].tolist()))
         name = f"image {unit.images[rank]}" if unit.names is None else unit.names[rank]
-        cells.append(Cell(pictures[rank], f"{unit.values[rank]:.4g} at ({row}, {column})\n{name}"))
+        cells.append(Cell(pictures[rank], f"{unit.values[rank]:.4g} at ({place})\n{name}"))
     by = "" if chosen is None else f": patches and their projections ({chosen})"
     most = 1 if chosen is None else 2
     across = min(PAIRS_ACROSS * (3 - most), max(len(cells), 2))

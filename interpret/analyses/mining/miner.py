@@ -109,7 +109,7 @@ class Miner:
         self.leave_out([name for name in self.layers if name not in found.shapes], did_not_run)
         found = found.only(self.layers)
         if not self._columns:
-            self._allocate({name: found.shapes[name][0] for name in self.layers})
+            self._allocate({name: found.shapes[name][0] for name in self.layers}, found.axes)
         for name, positive in found.positive.items():
             self._positive[name] = self._positive.get(name, 0) + positive
         self._waiting.append(found)
@@ -133,7 +133,8 @@ class Miner:
         if "top/values" not in state:  # no image was added
             return
         self.layers = [name for name in self.layers if f"units/{name}" in state]
-        top, statistics = self._allocate({name: int(state[f"units/{name}"]) for name in self.layers})
+        axes = state["top/positions"].shape[2]
+        top, statistics = self._allocate({name: int(state[f"units/{name}"]) for name in self.layers}, axes)
         top.load_state_dict(below("top/", state))
         statistics.load_state_dict(below("statistics/", state))
         self._positive = below("above_zero/", state)
@@ -165,13 +166,13 @@ class Miner:
             subject=Subject(self.model, self.data),
         )
 
-    def _allocate(self, units: Mapping[str, int]) -> tuple[TopK, Statistics]:
+    def _allocate(self, units: Mapping[str, int], axes: int) -> tuple[TopK, Statistics]:
         """Allocate hits and statistics for the concatenated units of all layers."""
         ends = np.cumsum([units[name] for name in self.layers]).tolist()
         starts = [0, *ends[:-1]]
         self._columns = {name: slice(start, end) for name, start, end in zip(self.layers, starts, ends, strict=True)}
         classes = None if self.data.classes is None else len(self.data.classes)
-        self._top = TopK(ends[-1], self.k)
+        self._top = TopK(ends[-1], self.k, axes)
         self._statistics = Statistics(ends[-1], len(self.sample), classes)
         return self._top, self._statistics
 
@@ -199,7 +200,7 @@ class Miner:
         if takes_too_much(values.shape[1], classes, values.device):
             return False
         if self._on_device is None:
-            self._on_device = OnDevice(found.shapes, self.k, len(self.sample), values.device)
+            self._on_device = OnDevice(found.shapes, self.k, len(self.sample), values.device, found.axes)
         sources = self.data.sources[found.items.numpy()]
         self._on_device.update(found, sources, rows, self._distinct_sources, classes)
         return True

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpret.analyses.mining.batch_maxima import BatchMaxima
+from interpret.analyses.mining.batch_maxima import BatchMaxima, map_sizes, positions_of
 from interpret.analyses.mining.histogram import DyadicHistogram
 from interpret.analyses.mining.statistics import Statistics
 from interpret.analyses.mining.top_k import UNFILLED, TopK
@@ -44,9 +44,12 @@ class OnDevice:
         k: number of hits.
         sample: number of images in the sample.
         device: where.
+        axes: the number of axes of the inputs.
     """
 
-    def __init__(self, shapes: Mapping[str, torch.Size], k: int, sample: int, device: torch.device) -> None:
+    def __init__(
+        self, shapes: Mapping[str, torch.Size], k: int, sample: int, device: torch.device, axes: int = 2
+    ) -> None:
         units = sum(shape[0] for shape in shapes.values())
         self.k, self.device = k, device
         self.values = torch.full((units, k), UNFILLED["values"], dtype=torch.float32, device=device)
@@ -61,10 +64,7 @@ class OnDevice:
         self.bad_items = torch.full((units,), NEVER, dtype=torch.int64, device=device)
         """[units] the first item whose maximum is not finite."""
         self.bad_values = torch.zeros(units, dtype=torch.float32, device=device)
-        # a position is known by its place and the width of the feature map
-        widths = [torch.tensor(shape[-1] if len(shape) == 3 else 1) for shape in shapes.values()]
-        counts = torch.tensor([shape[0] for shape in shapes.values()])
-        self._widths = torch.stack(widths).repeat_interleave(counts)[:, None]
+        self._sizes = map_sizes(shapes, axes)
 
     def update(
         self, found: BatchMaxima, sources: NDArray[np.int64], sample_rows: Tensor, distinct: bool, classes: int
@@ -106,10 +106,10 @@ class OnDevice:
     def collect(self) -> tuple[TopK, Statistics]:
         """Return the hits and statistics on the host. This waits for the device."""
         units = len(self.values)
-        top = TopK(units, self.k)
-        places = self.places.cpu()
+        top = TopK(units, self.k, self._sizes.shape[1])
+        positions = positions_of(self.places.cpu(), self._sizes[:, None])
         hits = {"values": self.values.double().cpu(), "images": self.images.cpu(), "sources": self.sources.cpu()}
-        top.load_state_dict(hits | {"positions": torch.stack([places // self._widths, places % self._widths], 2)})
+        top.load_state_dict(hits | {"positions": positions})
         statistics = Statistics(units, len(self.sampled))
         statistics.histogram.load_state_dict({name: value.cpu() for name, value in self.histogram.state_dict().items()})
         statistics.sample_maxima, statistics.sampled = self.sample_maxima.cpu(), self.sampled

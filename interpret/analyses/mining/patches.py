@@ -49,8 +49,8 @@ def cut_patches(
         image = images[item][0][: images.channels]
         for row in rows.tolist():
             crop = crops[hits.layers[int(hits.layer[row])]]
-            box = crop.boxes(torch.from_numpy(hits.positions[row : row + 1]))
-            found[row] = crop.window(image[None], box, torch.zeros(1, 2, dtype=torch.long))[0].cpu()
+            position = torch.from_numpy(hits.positions[row : row + 1])
+            found[row] = crop.window(image[None], crop.boxes(position), torch.zeros_like(position))[0].cpu()
     order = np.lexsort((hits.ranks, hits.units)).tolist()
     rows_of = {name: [row for row in order if hits.layer[row] == place] for place, name in enumerate(hits.layers)}
     return {name: torch.stack([found[row] for row in rows]) for name, rows in rows_of.items() if rows}

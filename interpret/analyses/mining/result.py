@@ -18,7 +18,7 @@ from interpret.results.tables import as_html, as_text, pictures
 from interpret.support.checksums import DamagedFileError, check_seal
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.files import layer_path
-from interpret.support.wording import count
+from interpret.support.wording import PLACES, count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,8 @@ class MinedLayer(Result):
     images: NDArray[np.int64]
     """[C, k] items of the data; −1 for missing hits."""
     positions: NDArray[np.int64]
-    """[C, k, 2] rows and columns in the feature map; 0 for outputs without positions."""
+    """[C, k, 2] rows and columns in the feature map, of signals [C, k, 1], of volumes [C, k, 3]; 0 for outputs without
+    positions."""
     dead: NDArray[np.bool_]
     """[C] whether the unit was above zero on no image."""
     histogram: NDArray[np.int64]
@@ -210,9 +211,8 @@ class MinedLayer(Result):
             "rank": ranks,
             "value": self.values[units, ranks],
             "image": images,
-            "row": self.positions[units, ranks, 0],
-            "column": self.positions[units, ranks, 1],
         }
+        found |= dict(zip(PLACES[self.positions.shape[-1]], self.positions[units, ranks].T, strict=True))
         names = self._names(images)
         if names is not None:
             found["source"] = np.array(names, object)

@@ -26,7 +26,7 @@ class Candidates:
     values: NDArray[np.float64]
     """[n]"""
     positions: NDArray[np.int64]
-    """[n, 2] rows and columns in the feature map."""
+    """[n, 2] rows and columns in the feature map; [n, axes] for inputs with other axes."""
 
 
 class TopK:
@@ -41,12 +41,12 @@ class TopK:
 
     STATE = tuple(UNFILLED)
 
-    def __init__(self, units: int, k: int) -> None:
+    def __init__(self, units: int, k: int, axes: int = 2) -> None:
         self.k = k
         self.values = np.full((units, k), UNFILLED["values"], np.float64)
         self.images = np.full((units, k), UNFILLED["images"], np.int64)
         self.sources = np.full((units, k), UNFILLED["sources"], np.int64)
-        self.positions = np.full((units, k, 2), UNFILLED["positions"], np.int64)
+        self.positions = np.full((units, k, axes), UNFILLED["positions"], np.int64)
         self.threshold = torch.full((units,), -torch.inf, dtype=torch.float64)
         """[C] each unit's k-th value; a candidate must exceed it to become a hit."""
 

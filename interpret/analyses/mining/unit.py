@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from interpret.results.result import Result
 from interpret.support.errors import InterpretError
-from interpret.support.wording import count
+from interpret.support.wording import PLACES, ZERO, count, place_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ class Unit(Result):
     images: NDArray[np.int64]
     """[n] items of the data."""
     positions: NDArray[np.int64]
-    """[n, 2] rows and columns in the feature map; 0 where the output has none."""
+    """[n, 2] rows and columns in the feature map, of signals [n, 1], of volumes [n, 3]; 0 where the output has none."""
     density: float
     """Share of positions above zero, on a sample; NaN if no image of the sample decodes."""
     dead: bool
@@ -118,8 +118,8 @@ class Unit(Result):
     def reading(self) -> str:
         return (
             f"The top-activating images of unit {self.unit} of {self.layer}, strongest first. Each pair shows the "
-            "neuron's receptive field and its projection, grey where it is zero. Below: the activation, and the "
-            "neuron's row and column in the feature map."
+            f"neuron's receptive field and its projection, {ZERO[self.positions.shape[1]]}. Below: the activation, "
+            f"and the neuron's {place_in_words(self.positions.shape[1])} in the feature map."
         )
 
     def columns(self) -> dict[str, Any]:
@@ -128,9 +128,8 @@ class Unit(Result):
             "rank": np.arange(len(self.values)),
             "value": self.values,
             "image": self.images,
-            "row": self.positions[:, 0],
-            "column": self.positions[:, 1],
         }
+        found |= dict(zip(PLACES[self.positions.shape[1]], self.positions.T, strict=True))
         return found if self.names is None else found | {"source": np.array(self.names, object)}
 
     def plot(

@@ -22,7 +22,7 @@ from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
-from interpret.network.layers import WITH_UNITS
+from interpret.network.layers import kinds_with_units
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one, unknown
 from interpret.tracing.tracing import trace
@@ -133,7 +133,8 @@ def layer_of(model: Model, images: Images, layer: str | None) -> str:
             raise unknown("layer", layer, traced)
         return layer
     leaves = [name for name, one in traced.items() if one.leaf and one.batched]
-    with_units = [n for n, name in enumerate(leaves) if isinstance(model.module.get_submodule(name), WITH_UNITS)]
+    kinds = kinds_with_units(model.module)
+    with_units = [n for n, name in enumerate(leaves) if isinstance(model.module.get_submodule(name), kinds)]
     if not with_units or with_units[-1] == 0:
         raise InterpretError(f"model {model.name!r} has no hidden layer that could be found: name one with layer=...")
     return leaves[with_units[-1] - 1]

@@ -27,7 +27,7 @@ from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.opening import open_images
 from interpret.network.answers import Reading, check_class_names, find_reading, main_output, scores_of
 from interpret.network.forward import call_network, refuse_other_type
-from interpret.network.layers import WITH_UNITS, first_outputs
+from interpret.network.layers import first_outputs, kinds_with_units
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
@@ -174,12 +174,12 @@ def _check(
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> Layer:
     """Return the layer whose feature maps are measured: the named one, or the last convolution that runs."""
     traced = trace(module, shape)
-    parts = dict(module.named_modules())
+    parts, kinds = dict(module.named_modules()), kinds_with_units(module)
     if layer is None:
         found = [
             name
             for name, one in traced.items()
-            if isinstance(parts[name], WITH_UNITS) and one.grid is not None and one.batched
+            if isinstance(parts[name], kinds) and one.grid is not None and one.batched
         ]
         if not found:
             raise InterpretError("the network has no convolution whose feature map could be followed: name a layer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,7 +135,7 @@ class _Task:
     channels: Tensor
     """[n] the neurons' channels."""
     positions: Tensor | None
-    """[n, 2] the neurons' positions; None: where their channels are strongest."""
+    """[n, axes] the neurons' positions; None: where their channels are strongest."""
     crop: Crop
     settings: SignalSettings
 
@@ -162,7 +163,7 @@ def _check(
         opened,
         layer,
         _channels(channels, traced, count),
-        None if positions is None else _positions(positions, traced, count),
+        None if positions is None else _positions(positions, traced, count, images.dim() - 2),
         Crop.of(traced, tuple(images.shape[2:]), overlap, rule),
         SignalSettings(rule, start, overlap, strict, layouts_of(layers, [layer])),
     )
@@ -189,20 +190,20 @@ def _channels(channels: int | Sequence[int] | Tensor, layer: Layer, count: int) 
     return given.cpu().expand(count)
 
 
-def _positions(positions: Any, layer: Layer, count: int) -> Tensor:
+def _positions(positions: Any, layer: Layer, count: int, axes: int) -> Tensor:
     given = torch.as_tensor(positions)
-    if given.is_floating_point() or given.shape not in ((2,), (count, 2)):
+    if given.is_floating_point() or given.shape not in ((axes,), (count, axes)):
+        one = {1: "(position,)", 2: "(row, column)", 3: "(slice, row, column)"}[axes]
         raise InterpretError(
-            f"positions must be one (row, column), or one for each image or channel ({count}), not of shape "
-            f"{list(given.shape)}"
+            f"positions must be one {one}, or one for each image or channel ({count}), not of shape {list(given.shape)}"
         )
-    size = torch.tensor(layer.output_shape[1:] or (1, 1))
-    given = given.cpu().expand(count, 2)
-    bad = ((given < 0) | (given >= size)).any(1)
+    size = layer.output_shape[1:] or (1,) * axes
+    given = given.cpu().expand(count, axes)
+    bad = ((given < 0) | (given >= torch.tensor(size))).any(1)
     if bool(bad.any()):
         raise InterpretError(
             f"position {tuple(given[bad][0].tolist())} is not in layer {layer.name!r}, whose feature map is "
-            f"{size[0]} × {size[1]}"
+            f"{' × '.join(map(str, size))}"
         )
     return given
 
@@ -219,7 +220,7 @@ def _run(
     with on_device(model.module, device) as target:
         images = task.opened.tensor.to(target)
         at_once = crop.batch_size if batch_size is None else batch_size_for(batch_size, 1, target)
-        check_answers(model, images[:2, :, : crop.size[0], : crop.size[1]], task.layer)
+        check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer)
         at = task.positions
         if at is None:
             at = _strongest_positions(model.module, images, task, batch_size)
@@ -229,7 +230,7 @@ def _run(
         for part in () if found is not None else torch.arange(count).split(at_once):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
-            parts = crop.cut(images.expand(count, -1, -1, -1)[part], corners)
+            parts = crop.cut(images.expand(count, *images.shape[1:])[part], corners)
             signal, value = signals_of_batch(model.module, parts, task.layer, task.channels[part], local, task.settings)
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
@@ -249,8 +250,8 @@ def _run_together(module: nn.Module, image: Tensor, task: _Task, at: Tensor) -> 
 def _strongest_positions(module: nn.Module, images: Tensor, task: _Task, batch_size: int | None) -> Tensor:
     """Return the strongest position of each image's channel, [B, 2]; a single image is used for all channels."""
     found: list[Tensor] = []
-    layer, (height, width) = task.layer, task.crop.image
-    at_once = images_at_once(height * width) if batch_size is None else batch_size
+    layer = task.layer
+    at_once = images_at_once(math.prod(task.crop.image)) if batch_size is None else batch_size
     for part in torch.arange(len(images)).split(at_once):
         outputs: dict[str, Tensor] = {}
         hooks = first_outputs(
@@ -261,10 +262,10 @@ def _strongest_positions(module: nn.Module, images: Tensor, task: _Task, batch_s
         output = outputs[layer]
         own = task.channels[part] if len(images) > 1 else task.channels
         if output.dim() == 2:
-            found.append(torch.zeros(len(own), 2, dtype=torch.long))
+            found.append(torch.zeros(len(own), images.dim() - 2, dtype=torch.long))
             continue
         flat = output[torch.arange(len(part)), own].flatten(1).argmax(1).cpu()
-        found.append(torch.stack([flat // output.shape[3], flat % output.shape[3]], 1))
+        found.append(torch.stack(torch.unravel_index(flat, output.shape[2:]), 1))
     return torch.cat(found)
 
 
@@ -278,5 +279,5 @@ def _draw(task: _Task, positions: Tensor) -> NDArray[np.uint8]:
     if len(images) == 1 and crop.field == crop.image:
         shown = inputs_to_bytes(images.detach(), scale)
         return np.broadcast_to(shown, (len(boxes), *shown.shape[1:]))
-    windows = crop.window(images.detach().expand(len(boxes), -1, -1, -1), boxes, torch.zeros_like(boxes[:, :2]))
+    windows = crop.window(images.detach().expand(len(boxes), *images.shape[1:]), boxes, torch.zeros_like(positions))
     return inputs_to_bytes(windows, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.parallel import images_at_once
+from interpret.tracing.receptive_field import Sizes
 from interpret.tracing.tracing import Layer
 
 MOST_WINDOWS = 64
@@ -27,16 +29,16 @@ class Crop:
     is zero outside a window.
     """
 
-    image: tuple[int, int]
-    """(H, W) of the image."""
-    size: tuple[int, int]
+    image: Sizes
+    """(H, W) of the image, or the length of each axis of another input."""
+    size: Sizes
     """(height, width) of the part that runs: the whole image if the layer cannot be cropped."""
-    begin: tuple[int, int]
+    begin: Sizes
     """Top and left of the first neuron's receptive field, at which its part begins."""
-    field: tuple[int, int]
+    field: Sizes
     """(height, width) of the window of the projection, at most the image's."""
-    stride: tuple[int, int]
-    start: tuple[int, int]
+    stride: Sizes
+    start: Sizes
     """Top and left of the first neuron's window."""
 
     @classmethod
@@ -46,18 +48,17 @@ class Crop:
         "overwrite" needs the whole image, since windows outside of the neuron's receptive field also decide which
         window overwrites the others. The gradient holds no gate constant: its window is the receptive field.
         """
-        height, width = image
         seen = layer.receptive_field
         window = layer.local_field if rule in ("deconvnet", "guided") else seen
         # run the whole image for a transposed feature map
-        if window is None or layer.axes in ((-1, -2), (-2, -3)):
-            return cls((height, width), (height, width), (0, 0), (height, width), (1, 1), (0, 0))
-        size, begin = [height, width], (0, 0)
+        if window is None or (layer.axes is not None and list(layer.axes) != sorted(layer.axes)):
+            ones, zeros = (1,) * len(image), (0,) * len(image)
+            return cls(image, image, zeros, image, ones, zeros)
+        size, begin = image, (0,) * len(image)
         if seen is not None and layer.croppable and overlap == "add":
             sides = zip(seen.size, seen.stride, image, strict=True)
-            size, begin = [_crop_side(field, stride, side) for field, stride, side in sides], seen.start
-        field = [min(field, side) for field, side in zip(window.size, image, strict=True)]
-        return cls((height, width), (size[0], size[1]), begin, (field[0], field[1]), window.stride, window.start)
+            size, begin = tuple(_crop_side(field, stride, side) for field, stride, side in sides), seen.start
+        return cls(image, size, begin, tuple(map(min, window.size, image)), window.stride, window.start)
 
     @property
     def whole(self) -> bool:
@@ -66,30 +67,30 @@ class Crop:
     @property
     def share(self) -> float:
         """The part's share of the image's area."""
-        return self.size[0] * self.size[1] / (self.image[0] * self.image[1])
+        return math.prod(self.size) / math.prod(self.image)
 
     @property
     def batch_size(self) -> int:
-        return min(1024, images_at_once(self.size[0] * self.size[1]))
+        return min(1024, images_at_once(math.prod(self.size)))
 
     @property
     def windows_at_once(self) -> int:
         """The number of neurons whose signals propagate at once, each in its windows of the maps of whole images."""
-        return min(MOST_WINDOWS, images_at_once(self.field[0] * self.field[1]))
+        return min(MOST_WINDOWS, images_at_once(math.prod(self.field)))
 
     def corners(self, positions: Tensor) -> Tensor:
-        """Return the top left corners of the parts for neurons at positions [B, 2], [B, 2]."""
+        """Return the top left corners of the parts for neurons at positions [B, axes], [B, axes]."""
         stride, begin = torch.tensor(self.stride), torch.tensor(self.begin)
         aligned = torch.div(begin + positions * stride, stride, rounding_mode="floor") * stride
         last = torch.tensor(self.image) - torch.tensor(self.size)
         return torch.minimum(aligned, last).clamp(min=0)
 
     def neurons(self, corners: Tensor) -> Tensor:
-        """Return the offsets of the parts' feature maps in those of the whole images, in positions, [B, 2]."""
+        """Return the offsets of the parts' feature maps in those of the whole images, in positions, [B, axes]."""
         return corners // torch.tensor(self.stride)
 
     def boxes(self, positions: Tensor) -> Tensor:
-        """Return the windows of the projections, moved into the image at its borders, [B, 4]."""
+        """Return the windows of the projections, moved into the image at its borders, [B, 2·axes]."""
         top_left = torch.tensor(self.start) + positions * torch.tensor(self.stride)
         last = torch.tensor(self.image) - torch.tensor(self.field)
         top_left = torch.minimum(top_left, last).clamp(min=0)
@@ -97,15 +98,18 @@ class Crop:
 
     def cut(self, images: Tensor, corners: Tensor) -> Tensor:
         """Return the parts of images [B, C, H, W] with the given top left corners."""
-        (height, width), rows = self.size, corners.tolist()
-        return torch.stack(
-            [image[:, y : y + height, x : x + width] for image, (y, x) in zip(images, rows, strict=True)]
-        )
+        return _cut(images, corners, self.size)
 
     def window(self, signal: Iterable[Tensor], boxes: Tensor, corners: Tensor) -> Tensor:
         """Crop a signal on the parts to the boxes, [B, C, h, w]."""
-        (height, width), rows = self.field, (boxes[:, :2] - corners).tolist()
-        return torch.stack([one[:, y : y + height, x : x + width] for one, (y, x) in zip(signal, rows, strict=True)])
+        return _cut(signal, boxes[:, : corners.shape[1]] - corners, self.field)
+
+
+def _cut(images: Iterable[Tensor], corners: Tensor, size: Sizes) -> Tensor:
+    parts = []
+    for image, corner in zip(images, corners.tolist(), strict=True):
+        parts.append(image[(slice(None), *(slice(at, at + side) for at, side in zip(corner, size, strict=True)))])
+    return torch.stack(parts)
 
 
 def _crop_side(field: int, stride: int, side: int) -> int:

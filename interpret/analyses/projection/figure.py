@@ -34,7 +34,8 @@ def plot_projections(
         ax: axes to draw into; None: a new figure.
     """
     rows = choose(panels, [str(row) for row in range(len(result.pixels))], MOST)
-    projected = signals_as_pictures(result.pixels[rows].detach().cpu().float().numpy(), result.colours)
+    pixels = result.pixels[rows].detach().cpu().float()
+    projected = signals_as_pictures(pixels.numpy(), result.colours, pixels.dim() - 2)
     cells = []
     for row, picture in zip(rows, projected, strict=True):
         place = ", ".join(str(int(at)) for at in result.positions[row].tolist())

@@ -269,7 +269,7 @@ def _run_autograd(
 def _cut_patches(whole: Tensor, rows: Tensor, positions: Tensor, crop: Crop) -> Tensor:
     """Return the windows of neurons in the images at `rows`, or in signals of their size."""
     boxes = crop.boxes(positions)
-    return crop.window((whole[row] for row in rows.tolist()), boxes, torch.zeros_like(boxes[:, :2]))
+    return crop.window((whole[row] for row in rows.tolist()), boxes, torch.zeros_like(positions))
 
 
 class _ValueMismatch(InterpretError):  # noqa: N818

@@ -33,7 +33,7 @@ class Hits:
     items: NDArray[np.int64]
     """[n] ascending."""
     positions: NDArray[np.int64]
-    """[n, 2]"""
+    """[n, axes]"""
     values: NDArray[np.float64]
     """[n] activations."""
     scales: NDArray[np.float64]
@@ -43,7 +43,8 @@ class Hits:
     def of(cls, mined: Mapping[str, Any], names: list[str]) -> Hits:
         """Return the hits of some mined layers."""
         none, whole = np.zeros(0), np.zeros(0, np.int64)
-        columns: list[list[NDArray[Any]]] = [[whole, whole, whole, whole, np.zeros((0, 2), np.int64), none, none]]
+        axes = mined[names[0]].positions.shape[-1] if names else 2
+        columns: list[list[NDArray[Any]]] = [[whole, whole, whole, whole, np.zeros((0, axes), np.int64), none, none]]
         for index, name in enumerate(names):
             found = mined[name]
             units, ranks = np.nonzero(found.images >= 0)
@@ -119,8 +120,9 @@ def locate_hits(
 
 def _check_shape(found: Any, layer: Layer) -> None:
     """Refuse hits of neurons that the layer does not have."""
-    units, *size = layer.output_shape if len(layer.output_shape) == 3 else (*layer.output_shape, 1, 1)
-    if len(found.images) != units or bool((found.positions.max((0, 1)) >= size).any()):
+    axes = found.positions.shape[-1]
+    units, *size = layer.output_shape if len(layer.output_shape) > 1 else (*layer.output_shape, *[1] * axes)
+    if len(found.images) != units or len(size) != axes or bool((found.positions.max((0, 1)) >= size).any()):
         raise InterpretError(
             f"layer {layer.name!r} has outputs of shape {layer.output_shape}, and hits of another shape were mined: "
             "project with the model and data that were mined"

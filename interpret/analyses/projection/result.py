@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interpret.results.result import Result
-from interpret.support.wording import count
+from interpret.support.wording import EDGES, PLACES, ZERO, count, elements, place_in_words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,11 +26,12 @@ class Projections(Result):
     pixels: Tensor
     """[B, C, h, w] the signal in the window, in units of activation per unit of input; not scaled for display."""
     boxes: Tensor
-    """[B, 4] the windows in the image: top, left, bottom, right; at a border, the window is moved into the image."""
+    """[B, 4] the windows in the image: top, left, bottom, right; at a border, the window is moved into the
+    image. Of signals [B, 2], of volumes [B, 6]: where windows begin on each axis, then where they end."""
     values: Tensor
     """[B] the neurons' activations."""
     positions: Tensor
-    """[B, 2] the neurons' rows and columns in the feature map."""
+    """[B, 2] the neurons' rows and columns in the feature map; of signals [B, 1], of volumes [B, 3]."""
     channels: Tensor | None = None
     """[B] the neurons' channels."""
     images: Tensor | None = None
@@ -45,7 +46,7 @@ class Projections(Result):
     shown: str = ""
     """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
-    def full(self, size: tuple[int, int]) -> Tensor:
+    def full(self, size: tuple[int, ...]) -> Tensor:
         """Return the projections in whole images of a size (H, W), [B, C, H, W], zero outside the windows.
 
         >>> import torch
@@ -55,8 +56,9 @@ class Projections(Result):
                   [1., 0.]]]])
         """
         whole = self.pixels.new_zeros(*self.pixels.shape[:2], *size)
-        for row, (top, left, bottom, right) in enumerate(self.boxes.tolist()):
-            whole[row, :, top:bottom, left:right] = self.pixels[row]
+        for row, box in enumerate(self.boxes.tolist()):
+            within = map(slice, box[: len(size)], box[len(size) :])
+            whole[row][(slice(None), *within)] = self.pixels[row]
         return whole
 
     @property
@@ -65,25 +67,24 @@ class Projections(Result):
 
     @property
     def extent(self) -> str:
-        height, width = self.pixels.shape[-2:]
+        sizes, axes = self.pixels.shape[2:], self.pixels.dim() - 2
         by = f", by {self.rule}" if self.rule else ""
-        return f"{count(len(self.pixels), 'neuron')}, windows of {height} × {width} pixels{by}"
+        return f"{count(len(self.pixels), 'neuron')}, windows of {' × '.join(map(str, sizes))} {elements(axes)}{by}"
 
     @property
     def reading(self) -> str:
+        axes = self.pixels.dim() - 2
         return (
             f"Neurons of {self.layer} of {self.model}. Each pair shows the neuron's receptive field in the image, and "
-            f"its projection by the rule {self.rule!r}, grey where it is zero. Below: unit, image, activation, and row "
-            f"and column in the feature map.{self.shown and ' ' + self.shown}"
+            f"its projection by the rule {self.rule!r}, {ZERO[axes]}. Below: unit, image, activation, and "
+            f"{place_in_words(axes)} in the feature map.{self.shown and ' ' + self.shown}"
         )
 
     def columns(self) -> dict[str, Any]:
         """Return one row per neuron: image, channel, row, column, value, and its window's top, left, bottom, right."""
         found = {name: of.tolist() for name in ("images", "channels") if (of := getattr(self, name)) is not None}
         found = {name.removesuffix("s"): column for name, column in found.items()}
-        positions, boxes = self.positions.tolist(), self.boxes.tolist()
-        found |= {name: [at[place] for at in positions] for place, name in enumerate(("row", "column"))}
+        axes = self.pixels.dim() - 2
+        found |= dict(zip(PLACES[axes], self.positions.T.tolist(), strict=True))
         found["value"] = self.values.tolist()
-        return found | {
-            name: [box[place] for box in boxes] for place, name in enumerate(("top", "left", "bottom", "right"))
-        }
+        return found | dict(zip(EDGES[axes], self.boxes.T.tolist(), strict=True))

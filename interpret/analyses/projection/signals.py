@@ -58,7 +58,7 @@ def forward_under_rule(
 
 def neuron_index(output: Tensor, rows: Tensor, channels: Tensor, positions: Tensor) -> tuple[Tensor, ...]:
     """Return the index of neurons in a layer's output, each given by image (row), channel and position."""
-    return (rows, channels, positions[:, 0], positions[:, 1]) if output.dim() == 4 else (rows, channels)
+    return (rows, channels, *positions.unbind(1)) if output.dim() > 2 else (rows, channels)
 
 
 def seed_signal(output: Tensor, neurons: tuple[Tensor, ...], settings: SignalSettings) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ def signals_of_image(
         signals += torch.autograd.grad(output, x, seed, retain_graph=True)
         values.append(value)
     boxes = crop.boxes(positions)
-    return crop.window(torch.cat(signals), boxes, torch.zeros_like(boxes[:, :2])), torch.cat(values)
+    return crop.window(torch.cat(signals), boxes, torch.zeros_like(positions)), torch.cat(values)
 
 
 def signals_in_windows(
@@ -127,5 +127,6 @@ def signals_in_windows(
     signals = []
     for part in torch.arange(len(rows)).split(crop.windows_at_once):
         windows = graph.signals(rows[part], channels[part], positions[part], starts[part])
-        signals.append(windows.within(crop.boxes(positions[part])[:, :2].numpy(), crop.field))
+        height, width = crop.field
+        signals.append(windows.within(crop.boxes(positions[part])[:, :2].numpy(), (height, width)))
     return torch.cat(signals), values

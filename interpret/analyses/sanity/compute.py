@@ -29,6 +29,7 @@ from interpret.analyses.sanity.result import SanityCheck
 from interpret.execution.execution import on_device
 from interpret.images.display import inputs_to_bytes
 from interpret.network.dry_run import check_answers
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.network.weights import copied, draw_again, held_by, named_layers
 from interpret.support.errors import InterpretError, refuse_below_one
@@ -100,6 +101,7 @@ def sanity_check(
     Source: Adebayo et al., "Sanity checks for saliency maps", 2018, section 3.1 (cascading randomisation).
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "sanity_check", "it compares maps over rows and columns")
     chosen = resolve_methods(methods)
     refuse_below_one(steps=steps)
     how = Settings(

@@ -42,6 +42,7 @@ from interpret.images.opening import open_images
 from interpret.images.sources import Images
 from interpret.network.answers import scores_of
 from interpret.network.forward import call_network, weights_type
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, refuse_below_one, unknown, warn
@@ -141,6 +142,7 @@ def synthesise(
     explain activations better than optimised ones: look at both.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "synthesise", "it optimises colours in rows and columns")
     task = _check(
         model, layer, units, kind, directions, negative, versions, diversity, natural, parametrisation, decay, colours,
         start, size, steps, rate, robustness, seed,

@@ -21,6 +21,7 @@ from interpret.execution.execution import Execution, prepared
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.network.forward import refuse_other_type
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, refuse_below_one
@@ -76,6 +77,7 @@ def invert(
     on pixels with an α-norm, which the bounded pixels here replace.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "invert", "it smooths neighbouring pixels in rows and columns")
     refuse_below_one(steps=steps)
     if not rate > 0 or variation < 0:
         raise InterpretError(f"rate must be above 0 and variation at least 0, not {rate} and {variation}")

@@ -114,7 +114,8 @@ def _cropped(layer: Layer, whole: tuple[int, int, int]) -> Scene:
     corner, box = crop.corners(position), crop.boxes(position)
     local = (position - crop.neurons(corner))[0].tolist()
     top, left, bottom, right = (box - corner.repeat(1, 2))[0].tolist()
-    shape = (whole[0], *crop.size)
+    height, width = crop.size
+    shape = (whole[0], height, width)
     return Scene(shape, (top, left, bottom, right), {layer.name: (local[0], local[1])}, channels, crop, whole)
 
 
