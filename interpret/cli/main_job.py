@@ -38,6 +38,7 @@ from interpret.cli.options import (
 from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape, read_units
 from interpret.cli.subjects import find_device, made_from, open_study, print_origin, refuse_among_images, reopen
 from interpret.execution.ranks import ranks
+from interpret.results.study_file import is_study
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -90,7 +91,7 @@ def gallery(
     out = out or Path("interpret-gallery")
     check_target(out)
     rules, optimised = read_rules(rule), read_units(synthesise, "--synthesise", least=0)
-    if (Path(model) / "study.json").exists():
+    if is_study(Path(model)):
         opened = Study.open(model)
         if optimised not in ("auto", 0):
             opened = reopen(Path(model), device, workers, batch_size)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from interpret.cli.answers import fail, note, say, say_skipped
 from interpret.cli.reading import read_decoding, read_whole_number
 from interpret.execution.ranks import ranks
+from interpret.results.study_file import is_study
 from interpret.support.recording import Recording, current_recording
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def open_subject(
 
     find_device(device)  # before anything is loaded
     how_decoded = read_decoding(*decoding)
-    if (Path(model) / "study.json").exists():
+    if is_study(Path(model)):
         own = {"DATA": data, "--study": study, "--weights": weights, "--crops": crops, "--outputs": outputs}
         _refuse_for_study(model, own, decoding)
         opened = reopen(Path(model), device, workers, batch_size)
@@ -161,7 +162,7 @@ def open_pictures(
     from interpret.loading.loading import load
 
     refuse_among_images(out, images, "the figure")
-    opened = reopen(Path(model)) if (Path(model) / "study.json").exists() else None
+    opened = reopen(Path(model)) if is_study(Path(model)) else None
     if opened is not None:
         opened.refuse_among_images(out, "the figure")
     loaded: Any = print_origin(load(model, weights)) if opened is None else opened.model
@@ -217,7 +218,7 @@ def open_study(
     from interpret.study.study import Study
 
     device = find_device(device)  # before anything is loaded
-    if not (folder / "study.json").exists():
+    if not is_study(folder):
         refuse_among_images(folder, data, "the study")
     loaded = print_origin(load(model, weights, outputs=outputs))
     study = Study(

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from interpret.results.study_file import NAME, is_damaged, write_study_file
 from interpret.support.checksums import KEY, DamagedFileError, check_seal, read_json
 from interpret.support.errors import InterpretError, warn
-from interpret.support.files import layer_path, make_folder
+from interpret.support.files import layer_path, move_to_free
 from interpret.support.manifest import MANIFEST, digest, read_manifest
 from interpret.support.stamps import is_stamped, says_it_is_stamped
 
@@ -73,6 +74,9 @@ def refuse_damage(study: StudyReader) -> None:
 
 def set_damage_aside(study: StudyReader) -> None:
     """Move what is damaged into the folder `damaged` of the study, where nothing reads it, and say so."""
+    if is_damaged(study.path):  # its copy was read, and is written in its place
+        _move_aside(study.path / NAME, study.path)
+        write_study_file(study.path, study.info)
     parts: dict[Path, Damage] = {}
     for one in (*find_damage(study), *_results(study)):
         parts.setdefault(one.part, one)
@@ -80,18 +84,13 @@ def set_damage_aside(study: StudyReader) -> None:
         if part.is_symlink() or (part == damage.file and part.is_dir()):
             continue  # it is not this program's: what writes there refuses it
         warn(f"{str(damage.file)!r} is damaged ({damage.why}): it is computed again")
-        if os.path.lexists(part):
-            place = _free(study.path / DAMAGED / part.relative_to(study.path))
-            make_folder(place.parent)
-            part.rename(place)
+        _move_aside(part, study.path)
 
 
-def _free(path: Path) -> Path:
-    """Return a path at which there is nothing."""
-    found, number = path, 2
-    while os.path.lexists(found):
-        found, number = path.with_name(f"{path.name}.{number}"), number + 1
-    return found
+def _move_aside(part: Path, study: Path) -> None:
+    """Move a file or a folder of a study into the folder of what is damaged, if there is one."""
+    if os.path.lexists(part):
+        move_to_free(part, study / DAMAGED / part.relative_to(study))
 
 
 def _safetensors(file: Path) -> Iterator[Damage]:

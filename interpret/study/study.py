@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from interpret.analyses.mining.result import Subject
 from interpret.execution.ranks import ranks
 from interpret.results.result import Result
-from interpret.results.study_file import read_study_file, write_study_file
+from interpret.results.study_file import is_study, read_study_file, write_study_file
 from interpret.study.damage import set_damage_aside
 from interpret.study.reader import StudyReader
 from interpret.study.timings import timed
@@ -103,7 +103,7 @@ class Study(StudyReader):
     def _read_info(self) -> None:
         """Read study.json, and check that it is of this model and data; without one, begin a study."""
         self._known = _version(self.path / "study.json")
-        if self._known is not None:
+        if is_study(self.path):
             self.info = read_study_file(self.path)
             if self._described is not None:
                 _computing().check_is_of(self, self._described)
@@ -126,7 +126,7 @@ class Study(StudyReader):
                 discard(self.path / "unfinished", [])  # folders that a kill left empty
                 if _version(self.path / "study.json") != self._known:  # another process has worked meanwhile
                     self._read_info()
-                if not self._checked and self.model is not None and self._known is not None:
+                if not self._checked and self.model is not None and is_study(self.path):
                     set_damage_aside(self)
                     self._checked = True
             with nullcontext() if part is None else timed(self.path, part):

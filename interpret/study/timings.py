@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from interpret.results.study_file import is_study
 from interpret.support.files import check_place
 from interpret.support.numbers import duration
 from interpret.support.processes import is_first_process
@@ -65,7 +66,7 @@ def record_timing(folder: Path, part: str, work: Recording, outcome: str = "done
     """Add a line on a part to a study's folder, once it is a study; torchrun's first process writes for all."""
     found = {"part": part, "outcome": outcome, **work.as_record(), "version": __version__}
     logger.info("%s: %s in %s", part, outcome, duration(found["seconds"]), extra={"fields": found})
-    if not is_first_process() or not (folder / "study.json").exists():
+    if not is_first_process() or not is_study(folder):
         return
     if "WORLD_SIZE" in os.environ:
         found["ranks"] = int(os.environ["WORLD_SIZE"])

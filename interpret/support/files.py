@@ -172,6 +172,16 @@ def make_folder(folder: Path) -> None:
         sync_folder(made.parent)
 
 
+def move_to_free(path: Path, place: Path) -> Path:
+    """Move a file or a folder to a place or, if something is there, to one with a number; return where it is."""
+    free, number = place, 2
+    while os.path.lexists(free):
+        free, number = place.with_name(f"{place.name}.{number}"), number + 1
+    make_folder(free.parent)
+    path.rename(free)
+    return free
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or all of a folder, is on the disk."""
     if not path.is_dir():

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import interpret
+from helpers.files import contents
 from interpret.analyses.neighbours import feature_index, search
 from interpret.analyses.neighbours.compute import find_neighbours
 from interpret.analyses.neighbours.feature_index import index_features
@@ -227,9 +228,36 @@ def test_an_index_is_kept_mapped_and_used_again(tmp_path: Path, monkeypatch: pyt
     Image.new("L", (9, 9)).save(folder / "cats" / "new.png")
     with pytest.raises(InterpretError, match="is of other data: choose another folder"):
         find_neighbours(model, [0], folder, k=4, index=study.path / "features")
-    (place / "features.npy").write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["features.npy", "items.npy", "index.json"])
+def test_a_damaged_index_is_computed_again(tmp_path: Path, name: str) -> None:
+    model, folder = folder_of(tmp_path, broken=True)
+    images, kept = interpret.open_images(folder, model), tmp_path / "features"
+
+    def index() -> dict[str, bytes]:
+        index_features(model, images, "4", folder=kept)
+        return {path: content for path, content in contents(kept).items() if path.startswith("4/")}
+
+    whole = index()
+    file = kept / "4" / name
+    content = file.read_bytes()
+    flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+    for number, damaged in enumerate((b"", content[: len(content) // 2], flipped, None)):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="is damaged .*: it is computed again, and is now '.*damaged"):
+            assert index() == whole
+        aside = kept / ("4.damaged" if number == 0 else f"4.damaged.{number + 1}")
+        assert (aside / name).read_bytes() == damaged if damaged is not None else not (aside / name).exists()
+    assert index() == whole
+    (kept / "4" / "mine.txt").write_text("mine")  # it is not this program's alone: it stays where it is
+    file.write_bytes(b"")
+    before = contents(kept)
     with pytest.raises(InterpretError, match="is damaged or no feature index: delete it"):
-        find_neighbours(model, [0], folder, k=4, index=study.path / "features")
+        index()
+    assert contents(kept) == before
 
 
 class Torn(Dataset[Tensor]):

@@ -74,7 +74,7 @@ RUN = "--batch-size 2 --workers 0"
 MINING = f"net.py:build images --study study -k 2 {RUN}"
 
 
-RESTARTED = 8
+RESTARTED = 12
 """Forward passes that a second start may take before it goes on: tracing, and the dry runs of an analysis."""
 
 

@@ -482,9 +482,13 @@ def test_labels_that_come_with_the_pictures_survive_an_interrupt(
     study.mine(k=3)
     hits = study.mined("3")
     np.testing.assert_array_equal(hits.labels, hits.images % 2)
-    assert {name: content for name, content in contents(tmp_path).items() if name != "study.json"} == {
-        name: content for name, content in uninterrupted.items() if name != "study.json"
+    assert {name: content for name, content in contents(tmp_path).items() if "study" not in name} == {
+        name: content for name, content in uninterrupted.items() if "study" not in name
     }
+
+
+STARTED = ("study.json", "study.copy.json", "mining.safetensors")
+"""Files that are written before the first result."""
 
 
 class Auxiliary(nn.Module):
@@ -786,7 +790,7 @@ def test_after_a_full_disk_nothing_is_half_written_and_work_continues(
             break
         assert not path.exists() or not litter(path)
         for name, content in contents(path).items():
-            unfinished = name.startswith("unfinished/") or name in ("study.json", "mining.safetensors")
+            unfinished = name.startswith("unfinished/") or name in STARTED
             assert content == whole.get(name) or unfinished, (room, name)
         if (path / "study.json").exists():
             Study.open(path)
@@ -911,13 +915,38 @@ def test_a_folder_with_other_content_is_refused_unchanged(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\0", b"[]", b"null", b'{"format": 2}', b'{"format": 1}'])
-def test_a_damaged_study_json_raises_an_error(copy: Path, photographs: Path, content: bytes) -> None:
-    (copy / "study.json").write_bytes(content)
+def test_a_study_whose_study_json_is_damaged_with_its_copy_raises_an_error(
+    copy: Path, photographs: Path, content: bytes
+) -> None:
+    for name in ("study.json", "study.copy.json"):
+        (copy / name).write_bytes(content)
     before = contents(copy)
     for begin_or_open in (Study.open, lambda path: begin(path, photographs)):
         with pytest.raises(InterpretError, match=r"study\.json (is damaged|has another format|has format 2, and this)"):
             begin_or_open(copy)
     assert contents(copy) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"format": 1}', "flipped"])
+def test_a_damaged_study_json_is_restored_from_its_copy(
+    copy: Path, photographs: Path, content: bytes | str | None
+) -> None:
+    whole = contents(copy)
+    file = copy / "study.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes().replace(b'"k": ', b'"k": 1') if isinstance(content, str) else content)
+    damaged = contents(copy).get("study.json")
+    with pytest.warns(UserWarning, match=r"study\.json' is damaged or missing: its copy study\.copy\.json is read"):
+        assert Study.open(copy).mined_layers == Study.open(copy).mined_layers != []
+    assert contents(copy).get("study.json") == damaged  # reading changes nothing
+    with pytest.warns(UserWarning, match="its copy"):
+        study = begin(copy, photographs)
+    study.mine(k=study.info["settings"]["k"])
+    found = contents(copy)
+    assert found.pop("damaged/study.json", None) == damaged
+    assert found == whole
 
 
 def test_data_without_a_readable_image_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ from interpret.images.batches import Batch, first_images, of_one_shape
 from interpret.images.sources import Images
 from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model
-from interpret.support.errors import InterpretError
-from interpret.support.files import discard, layer_path
+from interpret.support.checksums import DamagedFileError, read_json, sealed_json
+from interpret.support.errors import InterpretError, warn
+from interpret.support.files import discard, layer_path, move_to_free
 from interpret.support.manifest import digest
 
 INDEX_FILES = ("unfinished.safetensors", "all.npy", "features.npy", "items.npy", "index.json")
@@ -94,6 +94,7 @@ def index_features(
         rows, items = _index(model, images, layer, average, Unfinished(None, {}), {}, None, **how)
         return ranks().once(lambda: FeatureIndex(rows.of(items), items))
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
+    ranks().once(lambda: _set_damage_aside(place))
     if ranks().once(lambda: not place.exists()):
         unfinished_folder = place.with_name(f"{place.name}.unfinished")
         unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 3})  # of the state
@@ -115,20 +116,47 @@ def index_features(
     return _open(place, about, images)
 
 
-def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex:
-    damaged = InterpretError(
-        f"index {str(place)!r} is damaged or no feature index: delete it, or choose another folder"
-    )
+def _set_damage_aside(place: Path) -> None:
+    """Move an index aside that is damaged, so that it is computed again, and say so; one of others is refused later."""
+    if not place.is_dir() or place.is_symlink():
+        return
+    names = {path.name for path in place.iterdir()}
+    if not names or not names <= set(INDEX_FILES):
+        return
     try:
-        kept = json.loads((place / "index.json").read_text("utf-8"))
+        _read(place)
+    except DamagedFileError as error:
+        moved = move_to_free(place, place.with_name(f"{place.name}.damaged"))
+        warn(f"{error}: it is computed again, and is now {str(moved)!r}")
+
+
+def _read(place: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.int64]]:
+    """Return what an index says, its features and its items.
+
+    Raises:
+        DamagedFileError: it is not as it was written.
+    """
+    try:
+        kept = read_json(place / "index.json")
         features, items = np.load(place / "features.npy", mmap_mode="r"), np.load(place / "items.npy")
-    except (OSError, ValueError, EOFError):
-        raise damaged from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedFileError(place, str(error)) from None
     if not isinstance(kept, dict) or features.ndim != 2 or len(features) != len(items):
-        raise damaged
+        raise DamagedFileError(place, "its parts do not fit")
     # an index of an earlier version has no checksums
-    if any(digest(place / name) != checksum for name, checksum in kept.get("checksums", {}).items()):
-        raise damaged
+    for name, checksum in kept.get("checksums", {}).items():
+        if digest(place / name) != checksum:
+            raise DamagedFileError(place / name)
+    return kept, features, items
+
+
+def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex:
+    try:
+        kept, features, items = _read(place)
+    except DamagedFileError:
+        raise InterpretError(
+            f"index {str(place)!r} is damaged or no feature index: delete it, or choose another folder"
+        ) from None
     for key, what in (("weights_hash", "weights"), ("fingerprint", "data"), ("items", "data")):
         if kept.get(key) != about[key]:
             raise InterpretError(f"index {str(place)!r} is of other {what}: choose another folder")
@@ -246,7 +274,7 @@ def _finish(
     np.save(folder / "items.npy", items)
     checksums = {name: digest(folder / name) for name in ("features.npy", "items.npy")}
     index = {**about, "skipped": images.skipped, "checksums": checksums}
-    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
+    (folder / "index.json").write_text(sealed_json(index, indent=1), encoding="utf-8")
     unfinished.forget()
 
 
