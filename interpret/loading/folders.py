@@ -14,7 +14,9 @@ from types import ModuleType
 
 from torch import nn
 
-from interpret.loading.checkpoints import load_state, read_state
+from interpret.loading.checkpoints import State, load_state, read_state
+from interpret.loading.face_api import PACKAGE as FACE_API
+from interpret.loading.face_api import face_api_state
 from interpret.loading.keras_model import keras_on_torch
 from interpret.loading.model_source import ModelSource
 from interpret.loading.recipes import ModelTable, parse_table
@@ -47,8 +49,8 @@ def model_folder(spec: str | os.PathLike[str]) -> Path | None:
 def folder_source(folder: Path) -> ModelSource:
     """Return the source of a model folder's network.
 
-    If the recipe says `untrained = true` and there is no `weights.safetensors`, the weights are random, and a warning
-    says so.
+    Where there is no `weights.safetensors`, the recipe may say `untrained = true`, and the weights are random, which a
+    warning says; or `face_api = "NAME"`, and they are those of the npm package face-api.
 
     >>> folder_source(shipped_models() / "lenet").preprocess.size
     (28, 28)
@@ -68,19 +70,21 @@ def folder_source(folder: Path) -> ModelSource:
                 "nothing; give weights=... (--weights) a file, or 'random' if that is intended"
             )
             return fresh()
+        if from_package:
+            return _loaded(fresh(), face_api_state(table.face_api), f"weights {table.face_api!r}")
         if not weights.exists():
             raise InterpretError(
                 f"model folder {str(folder)!r} has no weights.safetensors: train it with interpret train, or load it "
                 "with weights='random'"
             )
-        network = fresh()
-        module = network.module if isinstance(network, Model) else network
-        load_state(module, read_state(weights), f"weights {str(weights)!r}")
-        return network
+        return _loaded(fresh(), read_state(weights), f"weights {str(weights)!r}")
 
     name = folder.resolve().name
     preprocess, table = _read_settings(folder / "recipe.toml")
     origin = f"weights.safetensors in the model folder {name}"
+    from_package = bool(table.face_api) and not weights.exists()
+    if from_package:
+        origin = f"{table.face_api} of the npm package {FACE_API}"
     if table.untrained and not weights.exists():
         origin = ModelSource.fresh_origin
     card = folder / "card.md"
@@ -88,6 +92,12 @@ def folder_source(folder: Path) -> ModelSource:
     return ModelSource(
         name, fresh, trained, origin, preprocess=preprocess, classes=table.class_names or None, card=text
     )
+
+
+def _loaded(network: nn.Module | Model, state: State, source: str) -> nn.Module | Model:
+    """Return a network with these weights."""
+    load_state(network.module if isinstance(network, Model) else network, state, source)
+    return network
 
 
 def _read_settings(recipe: Path) -> tuple[Preprocess | None, ModelTable]:

@@ -30,6 +30,8 @@ class ModelTable:
     """The known set of classes, instead of a list."""
     untrained: bool = False
     """Whether the folder is an architecture without weights, which is loaded with random ones."""
+    face_api: str = ""
+    """The name of the weights in the npm package face-api that the network is loaded with."""
 
     def __post_init__(self) -> None:
         if self.classes and self.classes_of:
