@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from interpret.images.emoji_scenes import SCENE_CLASSES, compose, scene_class
 from interpret.support.errors import InterpretError, unknown
 
 
@@ -37,14 +39,14 @@ class Dataset:
     images: np.ndarray
     """uint8 [N, H, W] (grey) or [N, H, W, 3] (RGB), 0 to 255."""
     labels: np.ndarray
-    """int64 [N], indices into `classes`."""
+    """Indices into `classes`: int64 [N], or uint8 [N, H, W] for the class of each pixel."""
     classes: tuple[str, ...]
     held_out: np.ndarray
     """bool [N]: which images are held out from training."""
 
 
 def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load a data set by name: `"digits"`, `"fashion-mnist"` or `"emoji"`.
+    """Load a data set by name: `"digits"`, `"fashion-mnist"`, `"emoji"` or `"emoji-scenes"`.
 
     >>> digits = load_dataset("digits")
     >>> digits.images.shape, digits.classes[3], int(digits.held_out.sum())
@@ -58,12 +60,14 @@ def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dat
       nine categories as labels. Skin tones other than yellow and duplicate drawings are left out. The held-out split
       has a fifth of each category and never divides a family: the man, woman and person of one activity, facing left or
       right, are all in or all out.
+    - `"emoji-scenes"`: 5,000 scenes of one to four of these emoji over random textures, 64 × 64 pixels, and the class
+      of each pixel: ten classes of emoji and the background. The held-out split has 1,000 scenes of held-out emoji.
 
     Args:
         name: the data set.
-        folder: the folder with the files of `"fashion-mnist"` or `"emoji"`. None: the folder in the environment
-            variable `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; if that is not set, the folder in which Debian
-            installs the package, or `node_modules/emoji-datasource-google` in the current folder.
+        folder: the folder with the files of `"fashion-mnist"`, or of `"emoji"` and `"emoji-scenes"`. None: the folder
+            in the environment variable `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; if that is not set, the folder
+            in which Debian installs the package, or `node_modules/emoji-datasource-google` in the current folder.
 
     Raises:
         InterpretError: an unknown name; a data set that is not installed (the message says how to install it).
@@ -166,27 +170,80 @@ _SIGNS = {"200D", "FE0F", "2640", "2642", "27A1"}
 _MAN, _WOMAN, _PERSON = "1F468", "1F469", "1F9D1"
 
 
+def _emoji_folder() -> Path:
+    return Path(os.environ.get("INTERPRET_EMOJI", "node_modules/emoji-datasource-google")).absolute()
+
+
 def _emoji() -> Dataset:
-    return _read_emoji(Path(os.environ.get("INTERPRET_EMOJI", "node_modules/emoji-datasource-google")).absolute())
+    return _read_emoji(_emoji_folder())
 
 
 @cache
 def _read_emoji(folder: Path) -> Dataset:
-    entries = _emoji_entries(folder)
-    images, labels, families, seen = [], [], [], set()
-    for entry in entries:
-        # some flags and families are drawn alike: Norway's and Bouvet Island's
-        pixels = _read_emoji_picture(folder / "img/google/64" / entry["image"])
-        if pixels.tobytes() in seen:
-            continue
-        seen.add(pixels.tobytes())
-        images.append(pixels)
-        labels.append(EMOJI_CLASSES.index(entry["category"]))
-        families.append(emoji_family(entry["unified"]))
-    by_label = np.array(labels, np.int64)
-    held_out = _lowest_family_hashes(families, by_label, 0.2)
+    drawings = _emoji_drawings(folder)
+    labels = np.array([EMOJI_CLASSES.index(drawing.entry["category"]) for drawing in drawings], np.int64)
+    held_out = _held_out_emoji(drawings)
     title = f"Noto emoji (emoji-datasource-google {EMOJI_VERSION})"
-    return Dataset("emoji", title, np.stack(images), by_label, EMOJI_CLASSES, held_out)
+    return Dataset("emoji", title, np.stack([one.on_white for one in drawings]), labels, EMOJI_CLASSES, held_out)
+
+
+class _Drawing(NamedTuple):
+    """An emoji: what the package's list says of it, its pixels, and these on white."""
+
+    entry: dict[str, str]
+    picture: Image.Image
+    on_white: np.ndarray
+
+
+def _emoji_drawings(folder: Path) -> list[_Drawing]:
+    """Read the emoji, each drawing once: some flags and families are drawn alike, as Norway's and Bouvet Island's."""
+    found: dict[bytes, _Drawing] = {}
+    for entry in _emoji_entries(folder):
+        picture = _read_emoji_picture(folder / "img/google/64" / entry["image"])
+        white = Image.new("RGBA", picture.size, "white")
+        pixels = np.array(Image.alpha_composite(white, picture).convert("RGB"))
+        found.setdefault(pixels.tobytes(), _Drawing(entry, picture, pixels))
+    return list(found.values())
+
+
+def _held_out_emoji(drawings: list[_Drawing]) -> np.ndarray:
+    families = [emoji_family(drawing.entry["unified"]) for drawing in drawings]
+    labels = np.array([EMOJI_CLASSES.index(drawing.entry["category"]) for drawing in drawings], np.int64)
+    return _lowest_family_hashes(families, labels, 0.2)
+
+
+SCENES = {False: 4000, True: 1000}
+"""Numbers of scenes to train on, and held out."""
+
+
+def _emoji_scenes() -> Dataset:
+    return _read_emoji_scenes(_emoji_folder())
+
+
+@cache
+def _read_emoji_scenes(folder: Path) -> Dataset:
+    drawings = _emoji_drawings(folder)
+    held_out = _held_out_emoji(drawings)
+    classes = [scene_class(drawing.entry["subcategory"]) for drawing in drawings]
+    random, scenes = np.random.RandomState(0), []
+    for part, number in SCENES.items():
+        by_class = [
+            [
+                one.picture
+                for one, name, out in zip(drawings, classes, held_out, strict=True)
+                if (name, out) == (of, part)
+            ]
+            for of in SCENE_CLASSES[1:]
+        ]
+        scenes += [compose(by_class, random) for _ in range(number)]
+    return Dataset(
+        "emoji-scenes",
+        f"scenes of Noto emoji (emoji-datasource-google {EMOJI_VERSION})",
+        np.stack([scene.picture for scene in scenes]),
+        np.stack([scene.classes for scene in scenes]),
+        SCENE_CLASSES,
+        np.repeat(list(SCENES), list(SCENES.values())),
+    )
 
 
 def _emoji_entries(folder: Path) -> list[dict[str, str]]:
@@ -207,16 +264,15 @@ def _emoji_entries(folder: Path) -> list[dict[str, str]]:
     return [entry for entry in entries if entry["has_img_google"] and entry["category"] in EMOJI_CLASSES]
 
 
-def _read_emoji_picture(path: Path) -> np.ndarray:
-    """Return a transparent drawing on white, uint8 [64, 64, 3]."""
+def _read_emoji_picture(path: Path) -> Image.Image:
+    """Return a drawing with its transparency, 64 × 64 pixels."""
     try:
         with Image.open(path) as picture:
-            drawing = picture.convert("RGBA")
+            return picture.convert("RGBA")
     except OSError as error:
         raise InterpretError(
             f"{str(path)!r} of data set 'emoji' cannot be read: install the package again ({error})"
         ) from None
-    return np.array(Image.alpha_composite(Image.new("RGBA", drawing.size, "white"), drawing).convert("RGB"))
 
 
 def emoji_family(code_points: str) -> str:
@@ -245,5 +301,10 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
     "emoji": _emoji,
+    "emoji-scenes": _emoji_scenes,
 }
-_READ_FROM_FOLDER: dict[str, Callable[[Path], Dataset]] = {"fashion-mnist": _read_fashion_mnist, "emoji": _read_emoji}
+_READ_FROM_FOLDER: dict[str, Callable[[Path], Dataset]] = {
+    "fashion-mnist": _read_fashion_mnist,
+    "emoji": _read_emoji,
+    "emoji-scenes": _read_emoji_scenes,
+}

@@ -152,6 +152,9 @@ def _open(data: object, model: Model, crops: Crops | None, scales: tuple[int, ..
     tiled = scales if crops == "tiles" else None
     if isinstance(data, str) and data in DATASETS:
         dataset = load_dataset(data)
+        if dataset.labels.ndim > 1:  # a class for each pixel, and none for the image
+            unlabelled = np.full(len(dataset.images), -1, np.int64)
+            return ArrayImages(data, dataset.images, unlabelled, None, _preprocess(model), tiled)
         return ArrayImages(data, dataset.images, dataset.labels, dataset.classes, _preprocess(model), tiled)
     if isinstance(data, str) and data == "photographs":
         return _photographs(model, scales if crops is None else tiled, decoding)

@@ -12,17 +12,31 @@ class Score:
 
     >>> Score(images=1000, correct=985, loss=0.05).accuracy
     0.985
+    >>> Score(images=2, correct=6, loss=0.5, pixels=4, overlaps=(0.5, 0.7)).mean_overlap
+    0.6
     """
 
     images: int
     correct: int
+    """Images of the right class; pixels, where each pixel has a class."""
     loss: float
     """The mean over the images."""
+    pixels: int = 1
+    """The number of answers for each image: 1, or its pixels where each has a class."""
+    overlaps: tuple[float, ...] = ()
+    """For each class of pixels: those of the class by both answer and label, as a share of those by either. NaN for a
+    class that is neither answered nor labelled; empty where images have one class each."""
 
     @property
     def accuracy(self) -> float:
         """The fraction of correct answers, 0 to 1."""
-        return self.correct / self.images
+        return self.correct / (self.images * self.pixels)
+
+    @property
+    def mean_overlap(self) -> float:
+        """The mean of `overlaps`, also called mean intersection over union (mean IoU)."""
+        found = [overlap for overlap in self.overlaps if overlap == overlap]
+        return sum(found) / len(found)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from interpret.images.datasets import load_dataset
 from interpret.loading.folders import build_from_file, model_folder, shipped_models
-from interpret.loading.recipes import Recipe, read_recipe
+from interpret.loading.recipes import AugmentTable, Recipe, read_recipe
 from interpret.network.forward import call_network
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
@@ -145,6 +145,11 @@ class _Run:
     def batches_per_epoch(self) -> int:
         return -(-len(self.training_items) // self.recipe.train.batch_size)
 
+    @property
+    def dense(self) -> bool:
+        """Whether each pixel has a class."""
+        return self.dataset.labels.ndim > 1
+
     def _check_fit(self) -> None:
         data, classes = self.dataset, self.recipe.model.class_names
         if classes and len(classes) != len(data.classes):
@@ -155,10 +160,16 @@ class _Run:
         self.module.eval()
         with torch.inference_mode():
             answer = list(call_network(self.module, images).shape)
-        if answer != [2, len(data.classes)]:
+        wanted = [2, len(data.classes), *data.labels.shape[1:]]
+        if answer != wanted:
             raise InterpretError(
-                f"the network answers {answer} to 2 images of data set {data.name!r}, not [2, {len(data.classes)}]: "
-                "it needs one output a class"
+                f"the network answers {answer} to 2 images of data set {data.name!r}, not {wanted}: it needs one "
+                f"output a class{' and pixel' if self.dense else ''}"
+            )
+        if self.dense and self.recipe.augment != AugmentTable():
+            raise InterpretError(
+                f"[augment] moves images, and data set {data.name!r} has a class for each pixel, which would not move: "
+                "leave the table out"
             )
 
     def train_epoch(self, report: Callable[[float, float], None]) -> int:
@@ -181,27 +192,36 @@ class _Run:
                 seen += len(labels)
                 loss_sum += loss.item() * len(labels)
                 correct += int((outputs.argmax(1) == labels).sum())
-                report(loss_sum / seen, correct / seen)
+                report(loss_sum / seen, correct / (seen * labels[0].numel()))
         self.schedule.step()
-        self.epochs.append(Epoch(number, Score(seen, correct, loss_sum / seen), self.score(self.held_out_items)))
+        score = Score(seen, correct, loss_sum / seen, labels[0].numel())
+        self.epochs.append(Epoch(number, score, self.score(self.held_out_items)))
         return number
 
     @torch.inference_mode()
     def score(self, items: np.ndarray) -> Score:
         """Measure the current network on items of the data set, without augmentation."""
-        loss_sum, correct = 0.0, 0
+        loss_sum, classes = 0.0, len(self.dataset.classes)
+        # [label, answer]: how often
+        counts = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)
         self.module.eval()
         for start in range(0, len(items), 500):
             images, labels = self._load(items[start : start + 500])
             outputs = call_network(self.module, images.to(self.device))
             loss_sum += self.loss(outputs, labels).item() * len(labels)
-            correct += int((outputs.argmax(1) == labels).sum())
-        return Score(len(items), correct, loss_sum / len(items))
+            pairs = labels * classes + outputs.argmax(1)
+            counts += pairs.flatten().bincount(minlength=classes**2).reshape(classes, classes)
+        right = counts.diagonal()
+        overlaps = right.double() / (counts.sum(0) + counts.sum(1) - right)
+        pixels = int(counts.sum()) // len(items)
+        kept = tuple(overlaps.tolist()) if self.dense else ()
+        return Score(len(items), int(right.sum()), loss_sum / len(items), pixels, kept)
 
     def _load(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return images as inputs, and their labels on the device."""
         images = [self.recipe.input(Image.fromarray(image)) for image in self.dataset.images[items]]
-        return torch.stack(images).to(self.dtype), torch.from_numpy(self.dataset.labels[items]).to(self.device)
+        labels = torch.from_numpy(self.dataset.labels[items]).to(self.device, torch.int64)
+        return torch.stack(images).to(self.dtype), labels
 
     def save(self, path: Path) -> None:
         """Write the state for `restore`."""
@@ -302,17 +322,31 @@ def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
 def _measurement(run: _Run, result: TrainingResult) -> str:
     """Return the measured accuracy as Markdown."""
     table, data = run.recipe.train, run.dataset
-    rows = [
-        f"| {name} | {score.images:,} | {score.correct:,} | {score.accuracy:.2%} |"
-        for name, score in (("training", result.train), ("held out", result.held_out))
-    ]
+    parts = (("training", result.train), ("held out", result.held_out))
+    if run.dense:
+        rows = [
+            "| images | number | correct pixels | mean IoU |",
+            "|---|---:|---:|---:|",
+            *(
+                f"| {name} | {score.images:,} | {score.accuracy:.2%} | {score.mean_overlap:.2%} |"
+                for name, score in parts
+            ),
+            "",
+            "| class | IoU, held out |",
+            "|---|---:|",
+            *(f"| {name} | {of:.2%} |" for name, of in zip(data.classes, result.held_out.overlaps, strict=True)),
+        ]
+    else:
+        rows = [
+            "| images | number | correct | accuracy |",
+            "|---|---:|---:|---:|",
+            *(f"| {name} | {score.images:,} | {score.correct:,} | {score.accuracy:.2%} |" for name, score in parts),
+        ]
     return "\n".join(
         [
             f"Measured by `interpret train` on {data.title} after {table.epochs} epochs (seed {table.seed}), "
             f"with torch {torch.__version__} on {run.device.type}:",
             "",
-            "| images | number | correct | accuracy |",
-            "|---|---:|---:|---:|",
             *rows,
         ]
     )

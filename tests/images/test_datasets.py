@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from interpret.images import datasets
+from interpret.images import datasets, emoji_scenes
 from interpret.images.datasets import load_dataset
 from interpret.support.errors import InterpretError
 
@@ -233,3 +233,54 @@ def test_emoji_of_the_package() -> None:
     # flags fill their picture from side to side, smileys are yellow
     colour = [emoji.images[emoji.labels == label].reshape(-1, 3) for label in (0, 8)]
     assert colour[0][(colour[0] < 250).any(1)].mean(0)[2] < 150 < colour[0][(colour[0] < 250).any(1)].mean(0)[0]
+
+
+def scenes_package(folder: Path) -> Path:
+    """A package with 30 emoji of each class of scenes, of which a fifth is held out."""
+    subcategories = "face-hat person-role hands cat-face plant-other transport-air hotel heart arrow flag".split()
+    entries = [
+        emoji_entry(
+            f"1F{9000 + 40 * place + number}",
+            "Objects",
+            subcategory=name,
+            colour=(20 * place, 8 * number, 53 * number**2 % 256),
+        )
+        for place, name in enumerate(subcategories)
+        for number in range(30)
+    ]
+    return write_emoji(folder, [*entries, emoji_entry("1F9FF", "Objects", subcategory="science")])
+
+
+def test_scenes_show_emoji_of_their_own_split_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = scenes_package(tmp_path / "package")
+    monkeypatch.setattr(datasets, "SCENES", {False: 40, True: 12})
+    scenes, emoji = load_dataset("emoji-scenes", folder), load_dataset("emoji", folder)
+    assert scenes.images.shape == (52, 64, 64, 3) and scenes.labels.shape == (52, 64, 64)
+    assert scenes.labels.dtype == np.uint8 and scenes.held_out.tolist() == [False] * 40 + [True] * 12
+    assert set(np.unique(scenes.labels)) == set(range(11)) and scenes.classes[0] == "background"
+    colours = {part: {tuple(image[32, 32]) for image in emoji.images[emoji.held_out == part]} for part in (False, True)}
+    for image, labels, part in zip(scenes.images, scenes.labels, scenes.held_out, strict=True):
+        pixels, counts = np.unique(image[labels > 0], axis=0, return_counts=True)
+        for pixel in pixels[counts > 40]:  # others are blends, at edges
+            assert tuple(pixel) in colours[part] and tuple(pixel) not in colours[not part]
+            assert set(labels[(image == pixel).all(2)]) == {pixel[0] // 20 + 1}  # red is 20 for each class
+    again = datasets._read_emoji_scenes.__wrapped__(folder)
+    np.testing.assert_array_equal(again.images, scenes.images)
+    np.testing.assert_array_equal(again.labels, scenes.labels)
+
+
+def test_boxes_hold_what_is_visible_of_each_drawing() -> None:
+    square = Image.new("RGBA", (64, 64), (0, 0, 0, 0))
+    square.paste((9, 9, 9, 255), (8, 0, 56, 64))
+    random = np.random.RandomState(3)
+    counts = []
+    for _ in range(60):
+        scene = emoji_scenes.compose([[square], [square], [square]], random)
+        counts.append(len(scene.boxes))
+        drawn = np.zeros((64, 64), bool)
+        for label, top, left, bottom, right in scene.boxes.tolist():
+            part = scene.classes[top:bottom, left:right] == label
+            assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
+            drawn[top:bottom, left:right] = True
+        assert not scene.classes[~drawn].any()
+    assert set(counts) == {1, 2, 3, 4}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from helpers.files import contents
 from interpret.images import datasets
@@ -478,3 +480,65 @@ def test_shipped_recipes_are_valid() -> None:
     for name in ("lenet", "lenet5"):
         recipe = read_recipe(Path(__file__).parents[2] / "models" / name / "recipe.toml")
         assert recipe.train.epochs == 64 and recipe.model.classes == tuple("0123456789")
+
+
+DENSE = """from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+"""
+
+
+@pytest.fixture
+def dense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model folder, and a data set with a class for each pixel: dark, grey or bright."""
+    random = np.random.RandomState(0)
+    labels = random.randint(3, size=(60, 6, 6)).repeat(2, 1).repeat(2, 2).astype(np.uint8)
+    images = (labels * 100 + random.randint(50, size=labels.shape)).astype(np.uint8)
+    names, held_out = ("dark", "grey", "bright"), np.arange(60) % 4 == 0
+    dataset = Dataset("levels", "Levels", images, labels, names, held_out)
+    monkeypatch.setitem(datasets.DATASETS, "levels", lambda: dataset)
+    recipe = RECIPE.replace('"few"', '"levels"').replace("[28, 28]", "[12, 12]").replace("[1, 3, 4]", "[4]")
+    recipe = re.sub(r"\[augment\].*?(?=\[)", "", recipe, flags=re.S)
+    return model_folder(tmp_path / "dense", recipe.replace("batch_size = 32", "batch_size = 8"), DENSE)
+
+
+def test_a_class_for_each_pixel_is_scored_by_its_overlap(dense: Path) -> None:
+    result = train(dense)
+    data = datasets.DATASETS["levels"]()
+    model = load(dense)
+    answers = torch.stack([model.preprocess(Image.fromarray(image)) for image in data.images[data.held_out]])
+    with torch.no_grad():
+        answers = model(answers).argmax(1).numpy()
+    labels, expected = data.labels[data.held_out], []
+    for label in range(3):
+        both, either = (answers == label) & (labels == label), (answers == label) | (labels == label)
+        expected.append(both.sum() / either.sum())
+    assert result.held_out.overlaps == pytest.approx(expected) and min(expected) > 0.3
+    assert result.held_out.mean_overlap == pytest.approx(np.mean(expected))
+    assert result.held_out.accuracy == pytest.approx((answers == labels).mean())
+    card = (dense / "card.md").read_text()
+    assert f"| held out | 15 | {result.held_out.accuracy:.2%} | {np.mean(expected):.2%} |" in card
+    assert f"| grey | {expected[1]:.2%} |" in card
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("8, 3, 3, padding=1", "8, 4, 3, padding=1", r"\[2, 4, 12, 12\] to .*, not \[2, 3, 12, 12\]: .* and pixel"),
+        ("8, 3, 3, padding=1", "8, 3, 3", r"answers \[2, 3, 10, 10\] to 2 images"),
+    ],
+)  # fmt: skip
+def test_a_network_that_does_not_answer_for_each_pixel_is_refused(
+    dense: Path, old: str, new: str, sentence: str
+) -> None:
+    (dense / "model.py").write_text(DENSE.replace(old, new))
+    with pytest.raises(InterpretError, match=sentence):
+        train(dense)
+
+
+def test_augmentation_would_not_move_the_classes_of_pixels(dense: Path) -> None:
+    recipe = dense / "recipe.toml"
+    recipe.write_text(recipe.read_text() + "\n[augment]\nrotate = 10\n")
+    with pytest.raises(InterpretError, match=r"\[augment\] moves images, and data set 'levels' has a class for each"):
+        train(dense)
