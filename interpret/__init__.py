@@ -49,9 +49,11 @@ if TYPE_CHECKING:
     from interpret.analyses.projection.compute import project
     from interpret.analyses.projection.result import Projections
     from interpret.analyses.sanity.compute import sanity_check
+    from interpret.analyses.synthesis.activation_atlas import ActivationAtlas
     from interpret.analyses.synthesis.compute import synthesise
     from interpret.analyses.synthesis.inversions import Inversions
     from interpret.analyses.synthesis.invert import invert
+    from interpret.analyses.synthesis.map_activations import map_activations
     from interpret.analyses.synthesis.objectives import Objective
     from interpret.analyses.synthesis.result import Synthesised
     from interpret.analyses.synthesis.robustness import Robustness
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
 
 # public name: its module, imported on first use, so that `import interpret` does not import torch
 _HOME = {
+    "ActivationAtlas": "analyses.synthesis.activation_atlas",
     "Attribution": "analyses.attribution.result",
     "BackwardRule": "backprop.rules",
     "Composite": "backprop.composite",
@@ -110,6 +113,7 @@ _HOME = {
     "layer_outputs": "analyses.feature_maps.compute",
     "load": "loading.loading",
     "load_dataset": "images.datasets",
+    "map_activations": "analyses.synthesis.map_activations",
     "merge_studies": "study.merging",
     "mine": "analyses.mining.compute",
     "occlude": "analyses.occlusion.compute",
@@ -132,6 +136,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ActivationAtlas",
     "Attribution",
     "BackwardRule",
     "Composite",
@@ -165,6 +170,7 @@ __all__ = [
     "layer_outputs",
     "load",
     "load_dataset",
+    "map_activations",
     "merge_studies",
     "mine",
     "occlude",

@@ -30,6 +30,7 @@ BUILT_IN: dict[str, str] = {
     "projections": "interpret.analyses.projection.result:Projections",
     "synthesised": "interpret.analyses.synthesis.result:Synthesised",
     "inversions": "interpret.analyses.synthesis.inversions:Inversions",
+    "atlas": "interpret.analyses.synthesis.activation_atlas:ActivationAtlas",
     "attribution": "interpret.analyses.attribution.result:Attribution",
     "comparison": "interpret.analyses.comparison.result:Comparison",
 }

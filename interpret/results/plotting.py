@@ -67,7 +67,7 @@ def plot(
             - costs: "operations", "accuracies"
             - trace: "operations", "parameters", "receptive field"
             - mined: layers by name; a mined layer: units by number; a unit: hits by rank, "0" the strongest
-            - projections, synthesised, inversions and attribution: by number, from "0"
+            - projections, synthesised, inversions, atlas (cells) and attribution: by number, from "0"
             - comparison: "units", "patches"
         width: inches, at least 2; the height follows. None: the width of the user's `figure.figsize` where it is not
             matplotlib's default, and otherwise 7.2, two columns of a paper; one column is 3.3.

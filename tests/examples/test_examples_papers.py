@@ -246,3 +246,12 @@ def test_each_regulariser_leaves_more_after_jpeg(example: Example) -> None:
     )
     first, both, second, apart = found["sums"].values
     assert both > max(first, second) and found["silent"].values[0] < 0 < apart
+
+
+@pytest.mark.slow
+def test_a_cell_of_an_atlas_is_of_one_digit(example: Example) -> None:
+    """Carter et al. 2019: like activations lie together, also in a layer that was trained on classes alone."""
+    arguments = ["lenet", "digits", "--layer", "fc1", "--grid", 6, "--samples", 400, "--steps", 10]
+    printed = example("carter_atlas", *arguments)
+    ((share,),) = numbers(r"most frequent class in (\d+)%", printed)
+    assert int(share) > 75  # of ten digits

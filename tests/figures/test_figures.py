@@ -113,7 +113,7 @@ PANELS = {
     "correspondence": ("mouth", "nose2"), "methods": ("detail", "details"), "sanity": ("ssim", "sim"),
     "costs": ("accuracies", "accuracy"), "trace": ("parameters", "params"), "mined-layer": ("3", "8"),
     "unit": ("0", "4"), "projections": ("1", "7"), "attribution": ("1", "7"),
-    "comparison": ("units", "unit"), "synthesised": ("1", "7"), "inversions": ("1", "7"),
+    "comparison": ("units", "unit"), "synthesised": ("1", "7"), "inversions": ("1", "7"), "atlas": ("1", "17"),
 }  # fmt: skip
 
 

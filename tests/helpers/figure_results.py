@@ -17,6 +17,7 @@ from interpret.analyses.neighbours.result import Neighbours
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.predictions.result import Predictions
 from interpret.analyses.sanity.result import SanityCheck
+from interpret.analyses.synthesis.activation_atlas import ActivationAtlas
 from interpret.analyses.synthesis.inversions import Inversions
 from interpret.analyses.synthesis.result import Synthesised
 from interpret.results import Result
@@ -138,6 +139,11 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
         some = names[: max(1, layers // 4)]
         errors = random.uniform(0, 1, (2, len(some), images))
         return Inversions("net", some, np.stack([pictures] * len(some)), pictures, errors[0], errors[1])
+    if kind == "atlas":
+        rows = np.arange(images)
+        return ActivationAtlas("a network with a long name", LONG[0], (3, 4), np.stack([rows // 4, rows % 4], 1),
+                               rows + 1, pictures, 1.0 * rows, [CLASSES[row % len(CLASSES)] for row in rows],
+                               np.full(images, 0.5))  # fmt: skip
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
              for family in ("resnet", "vgg", "efficientnet_b", "regnet_y", "mobilenet_v", "vit_b_")]  # fmt: skip

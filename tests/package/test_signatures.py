@@ -24,7 +24,8 @@ METHODS = [
     if inspect.isfunction(value) and (not method.startswith("_") or method == "__init__")
 ]
 RUN_IN_BATCHES = [
-    "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "invert", "layer_outputs", "mine",
+    "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "invert", "layer_outputs",
+    "map_activations", "mine",
     "occlude", "predict", "probe", "project", "sanity_check", "synthesise",
 ]  # fmt: skip
 RUN_ONE_IMAGE = ["feature_maps"]
@@ -113,6 +114,11 @@ CALLS: dict[str, Callable[[nn.Module, Tensor, Any], Any]] = {
     "compare_methods": lambda net, x, how: interpret.compare_methods(net, x, ["gradient"], **how).maps["gradient"],
     "correspond": lambda net, x, how: interpret.correspond(net, x, {"a": (0, 0, 4, 4)}, "head", **how).scores["head"],
     "invert": lambda net, x, how: interpret.invert(net, x, "conv", steps=2, **how).errors,
+    "map_activations": lambda net, x, how: (
+        interpret.map_activations(
+            net, torch.cat([x, x]), "conv", grid=1, steps=2, fewest=1, layout=lambda found: found[:, :2], **how
+        ).values
+    ),
     "mine": lambda net, x, how: interpret.mine(net, x, k=2, **how)["conv"].values,
     "occlude": lambda net, x, how: interpret.occlude(net, x, size=4, stride=4, **how).probabilities,
     "predict": lambda net, x, how: interpret.predict(net, x, k=2, **how).probabilities,

@@ -86,6 +86,7 @@ def test_its_table_has_a_row_for_each_thing(kind: str, results: dict[str, Any]) 
         "projections": lambda: len(result.pixels),
         "attribution": lambda: len(result.maps),
         "inversions": lambda: result.errors.size,
+        "atlas": lambda: len(result.cells),
         "synthesised": lambda: len(result.names),
         "comparison": lambda: sum(map(len, result.overlap.values())),
     }
