@@ -389,9 +389,9 @@ class BackwardRule(TorchFunctionMode):
         if dividend is not signals[0] or kwargs.get("rounding_mode"):
             return func(*args, **kwargs), False
         named = {key: value for key, value in kwargs.items() if key not in ("input", "other")}
+        role = role_of(dividend)  # before it is written into
         result = func(dividend, divisor.detach() if isinstance(divisor, Tensor) else divisor, *args[2:], **named)
-        if len(signals) == 1:
-            mark(result, role_of(dividend))
+        mark(result, role)  # also of attention weights that are divided by their sum
         return result, True
 
     def check(self, values: Any) -> None:

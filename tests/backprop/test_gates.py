@@ -88,6 +88,13 @@ def one_query_literal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return value.relu() * held((key * query[..., :1].softmax(-2)).sum(-2, keepdim=True))
 
 
+def divided_by_its_sum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """ConViT: weights of content and of positions are mixed, and divided by their sum."""
+    weights = 0.7 * softmax_weights(query, key) + 0.4 / key.shape[2]
+    weights /= weights.sum(-1).unsqueeze(-1)
+    return weights @ value
+
+
 FORMS: dict[str, tuple[Attend, Attend]] = {
     "fused": (F.scaled_dot_product_attention, literal),
     "fused, by name": (lambda q, k, v: F.scaled_dot_product_attention(value=v, key=k, query=q), literal),
@@ -113,6 +120,10 @@ FORMS: dict[str, tuple[Attend, Attend]] = {
     "scaled": (lambda q, k, v: (2 * softmax_weights(q, k)) @ (v / 2), literal),
     "of itself": (lambda q, k, v: softmax_weights(v, v) @ v, lambda q, k, v: literal(v, v, v)),
     "between channels": (between_channels, channels_literal),
+    "divided by its sum": (
+        divided_by_its_sum,
+        lambda q, k, v: (0.7 * literal(q, k, v) + 0.4 * v.mean(2, keepdim=True)) / 1.1,
+    ),
     "linear": (linear_attention, linear_literal),
     "one query": (one_query, one_query_literal),
 }  # fmt: skip
