@@ -133,3 +133,58 @@ def sees(function: Callable[[Tensor], Tensor], side: tuple[int, int] = (12, 16))
 
 CONVOLVED = ReceptiveField((3, 3), (1, 1), (-1, -1))
 """What `sees` gives for a function that looks at one position alone."""
+
+
+class GatesHeld(Linearised):
+    """Holds constant whatever a squashing function made, and the smaller factor or the divisor of two."""
+
+    IDENTITY = (
+        *Linearised.IDENTITY,
+        *"silu silu_ hardswish hardswish_ leaky_relu leaky_relu_ elu elu_ prelu mish mish_ relu6_".split(),
+        *"group_norm instance_norm rms_norm".split(),
+    )
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.__name__.strip("_")
+        if name in ("sigmoid", "hardsigmoid", "softmax", "tanh"):
+            return func(*args, **(kwargs or {})).detach()
+        if name in ("mul", "imul", "div", "truediv") and all(isinstance(value, Tensor) for value in args):
+            x, y = args
+            if name.endswith("div") or x.numel() > y.numel():
+                y = y.detach()
+            elif y.numel() > x.numel():
+                x = x.detach()
+            args = (x, y)
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+def check_behind_gates(
+    network: nn.Module, shape: tuple[int, int, int], most: int = 6, all_convolutions: bool = False
+) -> int:
+    """Compare local fields of convolutions behind gates, or of all, with the support of the gradient.
+
+    Return of how many windows all four edges were met.
+    """
+    network, side = positive(network), shape[1:]
+    layers = {
+        name: layer
+        for name, layer in trace(network, shape).items()
+        if isinstance(network.get_submodule(name), nn.Conv2d)
+        and layer.local_field is not None
+        and (all_convolutions or layer.local_field != layer.receptive_field)
+    }
+    smaller = [name for name, layer in layers.items() if max(layer.local_field.size) < min(side)]  # type: ignore[union-attr]
+    chosen = (smaller or list(layers))[:: max(1, len(smaller or layers) // most)][:most]
+    image = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
+    with GatesHeld():
+        outputs = outputs_of(network, image, chosen)
+    for name, output in outputs.items():
+        layer = layers[name]
+        assert layer.local_field is not None
+        met = set()
+        for position in places(layer):
+            met |= check(support(output, image, layer, position), layer.local_field.window(position), side)
+        assert met == {0, 1, 2, 3} or name not in smaller, f"{name}: {met}"
+    return len(set(smaller) & set(chosen))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from runpy import run_path
 
 import pytest
 import torch
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from helpers.fields import CONVOLVED, Calls, Linearised, check, outputs_of, places, positive, sees, support
+from helpers.fields import CONVOLVED, Calls, check_behind_gates, places, sees
+from helpers.scripts import ROOT
 from interpret import project, trace
 from interpret.backprop.rules import BackwardRule, Rule
 from interpret.network.layers import first_outputs
@@ -118,75 +119,7 @@ def test_a_network_that_cannot_run_under_a_rule_is_still_traced() -> None:
 # ---- whole networks --------------------------------------------------------------------------------------------------
 
 
-class GatesHeld(Linearised):
-    """Holds constant whatever a squashing function made, and the smaller factor or the divisor of two."""
-
-    IDENTITY = (
-        *Linearised.IDENTITY,
-        *"silu silu_ hardswish hardswish_ leaky_relu leaky_relu_ elu elu_ prelu mish mish_ relu6_".split(),
-        *"group_norm instance_norm rms_norm".split(),
-    )
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = func.__name__.strip("_")
-        if name in ("sigmoid", "hardsigmoid", "softmax", "tanh"):
-            return func(*args, **(kwargs or {})).detach()
-        if name in ("mul", "imul", "div", "truediv") and all(isinstance(value, Tensor) for value in args):
-            x, y = args
-            if name.endswith("div") or x.numel() > y.numel():
-                y = y.detach()
-            elif y.numel() > x.numel():
-                x = x.detach()
-            args = (x, y)
-        return super().__torch_function__(func, types, args, kwargs)
-
-
-def check_behind_gates(network: nn.Module, shape: tuple[int, int, int], most: int = 6) -> int:
-    """Compare local fields of convolutions behind gates with the support of the gradient.
-
-    Return of how many windows all four edges were met.
-    """
-    network, side = positive(network), shape[1:]
-    layers = {
-        name: layer
-        for name, layer in trace(network, shape).items()
-        if isinstance(network.get_submodule(name), nn.Conv2d) and layer.local_field != layer.receptive_field
-    }
-    smaller = [name for name, layer in layers.items() if max(layer.local_field.size) < min(side)]  # type: ignore[union-attr]
-    chosen = (smaller or list(layers))[:: max(1, len(smaller or layers) // most)][:most]
-    image = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
-    with GatesHeld():
-        outputs = outputs_of(network, image, chosen)
-    for name, output in outputs.items():
-        layer = layers[name]
-        assert layer.local_field is not None
-        met = set()
-        for position in places(layer):
-            met |= check(support(output, image, layer, position), layer.local_field.window(position), side)
-        assert met == {0, 1, 2, 3} or name not in smaller, f"{name}: {met}"
-    return len(set(smaller) & set(chosen))
-
-
-SMALLEST = """
-    test_vit eca_resnet33ts beit_base_patch16_224 halonet_h1 poolformerv2_s12 cait_xxs24_224 coat_tiny
-    test_coatnet convit_tiny convmixer_768_32 test_convnext cpubone_nano crossvit_tiny_240 cs3darknet_focus_s
-    csatv2 cspnext_tiny davit_tiny deepseek_vit_412m deit_tiny_patch16_224 densenet121 dla34 test_nfnet dpn48b
-    ese_vovnet19b_slim_dw seresnet18 edgenext_xx_small efficientformer_l1 efficientformerv2_s0 tinynet_e
-    efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8
-    mobilenetv3_small_050 focalnet_tiny_srf gcvit_xxtiny gemma4_vit_167m ghostnet_050 gmlp_ti16_224
-    hardcorenas_b hgnetv2_b0 hiera_tiny_224 sam2_hiera_tiny hrnet_w18_small iformer_t inception_next_atto
-    inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small legacy_seresnet18 legacy_xception levit_128s
-    lowformer_b0 test_mambaout mobilenetv5_base mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_parfac_gap
-    nasnetalarge nest_tiny nextvit_small pit_ti_224 pnasnet5large pvt_v2_b0 qwen3_vit_88m rdnet_tiny regnety_002
-    repghostnet_050 repvit_m1 res2next50 resnest14d resnetv2_18 rexnet_100 samvit_base_patch16_224 selecsls42
-    sequencer2d_s shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224
-    swinv2_tiny_window8_256 swinv2_cr_tiny_224 test_vit_relpos tiny_vit_5m_224 tnt_s_legacy_patch16_224
-    tresnet_m twins_svt_small vgg11 visformer_tiny vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224
-    xception41p xcit_nano_12_p8_224
-""".split()
-"""About the smallest network of each of timm's families, with gates where the family has some."""
+FAMILIES = run_path(str(ROOT / "benchmarks" / "families.py"))["SMALLEST"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +132,7 @@ def test_behind_gates_windows_are_the_support_of_the_gradient(name: str, side: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_in_all_families_of_timm(name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
@@ -217,7 +150,7 @@ def test_in_all_families_of_timm(name: str) -> None:
 @pytest.mark.slow
 def test_all_families_of_timm_are_there() -> None:
     registry = pytest.importorskip("timm.models._registry")
-    assert {registry._model_to_module[name] for name in SMALLEST} == set(registry._model_to_module.values())
+    assert {registry._model_to_module[name] for name in FAMILIES} == set(registry._model_to_module.values())
 
 
 @pytest.mark.slow

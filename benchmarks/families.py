@@ -1,0 +1,224 @@
+"""Mine and project the smallest network of each of timm's families, check their fields, and write docs/families.md.
+
+    python benchmarks/families.py                          # all families, 40 minutes on two idle cores
+    python benchmarks/families.py levit_128s vgg11         # some networks
+    python benchmarks/families.py --state families.jsonl   # keep what is done, and go on from there
+
+Weights are random. A projection is compared with plain autograd through functions that were replaced by hand
+(tests/helpers/by_hand.py), in float64, and a field with the support of the gradient (tests/helpers/fields.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import interpret
+from interpret import InterpretError
+from interpret.backprop.rules import UncoveredOperation
+from interpret.network.layers import WITH_UNITS
+from interpret.support.files import any_file, replacing
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDES = (96, 128, 160, 192, 224, 256)
+"""The smallest side of images that a network takes is used."""
+RULES = ("deconvnet", "guided", "gradient")
+
+SMALLEST = """
+    test_vit eca_resnet33ts beit_base_patch16_224 halonet_h1 poolformerv2_s12 cait_xxs24_224 coat_tiny
+    test_coatnet convit_tiny convmixer_768_32 test_convnext cpubone_nano crossvit_tiny_240 cs3darknet_focus_s
+    csatv2 cspnext_tiny davit_tiny deepseek_vit_412m deit_tiny_patch16_224 densenet121 dla34 test_nfnet dpn48b
+    ese_vovnet19b_slim_dw seresnet18 edgenext_xx_small efficientformer_l1 efficientformerv2_s0 tinynet_e
+    efficientvim_m1 efficientvit_b0 efficientvit_m0 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8
+    mobilenetv3_small_050 focalnet_tiny_srf gcvit_xxtiny gemma4_vit_167m ghostnet_050 gmlp_ti16_224
+    hardcorenas_b hgnetv2_b0 hiera_tiny_224 sam2_hiera_tiny hrnet_w18_small iformer_t inception_next_atto
+    inception_resnet_v2 inception_v3 inception_v4 lcnetv2_small legacy_seresnet18 legacy_xception levit_128s
+    lowformer_b0 test_mambaout mobilenetv5_base mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_parfac_gap
+    nasnetalarge nest_tiny nextvit_small pit_ti_224 pnasnet5large pvt_v2_b0 qwen3_vit_88m rdnet_tiny regnety_002
+    repghostnet_050 repvit_m1 res2next50 resnest14d resnetv2_18 rexnet_100 samvit_base_patch16_224 selecsls42
+    sequencer2d_s shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_tiny_patch4_window7_224
+    swinv2_tiny_window8_256 swinv2_cr_tiny_224 test_vit_relpos tiny_vit_5m_224 tnt_s_legacy_patch16_224
+    tresnet_m twins_svt_small vgg11 visformer_tiny vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224
+    xception41p xcit_nano_12_p8_224
+""".split()
+"""About the smallest network of each of timm's families, with gates where the family has some."""
+
+
+def network_of(name: str) -> nn.Module:
+    """Build a network with random weights, the same each time."""
+    import timm
+
+    torch.manual_seed(0)
+    return timm.create_model(name).eval()
+
+
+def input_shape(network: Any) -> tuple[int, int, int]:
+    """Return the shape of the smallest images that a network takes, of a few sizes."""
+    default = tuple(network.default_cfg["input_size"])
+    for side in SIDES:
+        try:
+            with torch.inference_mode():
+                network(torch.zeros(1, default[0], side, side))
+        except Exception:  # timm's networks raise anything
+            continue
+        return default[0], side, side
+    return default
+
+
+def examine(name: str) -> dict[str, Any]:
+    """Examine one network."""
+    network = network_of(name)
+    shape = input_shape(network)
+    traced = interpret.trace(network, shape)
+    with_units = [layer for layer in traced.values() if isinstance(network.get_submodule(layer.name), WITH_UNITS)]
+    found: dict[str, Any] = {
+        "network": name,
+        "family": type(network).__module__.rpartition(".")[2],
+        "shape": list(shape),
+        "parameters": traced.params,
+        "convolution_first": bool(with_units) and isinstance(network.get_submodule(with_units[0].name), nn.Conv2d),
+        "layers": len(with_units),
+        "unplaced": [layer.name for layer in with_units if layer.units is None or not layer.batched],
+    }
+    convolutions = [layer for layer in with_units if layer.kind != "Linear"]
+    found["convolutions"] = len(convolutions)
+    found["receptive_fields"] = sum(layer.receptive_field is not None for layer in convolutions)
+    found["local_fields"] = sum(layer.local_field is not None for layer in convolutions)
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(1))
+    try:
+        mined = interpret.mine(network, images, k=1)
+    except InterpretError as error:
+        return found | {"refused": str(error)}
+    found["mined"] = len(mined)
+    layer = list(mined)[-1]
+    found["projected"] = layer
+    network, image = network.double(), images[:1].double()
+    for rule in RULES:
+        found[rule] = compare(network, image, layer, rule)
+    return found
+
+
+def compare(network: nn.Module, image: Tensor, layer: str, rule: Any) -> dict[str, Any]:
+    """Compare the projection of a neuron with the reference; return the error, and what the rule does not cover."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        found = interpret.project(network, image, layer, 0, rule=rule, start="one")
+    uncovered = [one.message.operations for one in warned if isinstance(one.message, UncoveredOperation)]
+    expected = by_hand(network, image, layer, rule)
+    largest = float(expected.abs().max())
+    error = float((found.full(tuple(image.shape[2:])) - expected).abs().max())
+    return {
+        "error": error / largest if largest else error,
+        "silent": not largest,
+        "uncovered": sorted({operation for operations in uncovered for operation, _ in operations}),
+    }
+
+
+def by_hand(network: nn.Module, image: Tensor, layer: str, rule: str) -> Tensor:
+    """Return the signal of a layer's first unit where it is strongest, by plain autograd."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from contextlib import nullcontext
+
+    from helpers.by_hand import ByHand
+
+    kept: list[Tensor] = []
+    part = network.get_submodule(layer)
+    hook = part.register_forward_hook(lambda module, inputs, output: kept.append(output.clone()))
+    x = image.clone().requires_grad_()
+    for weight in network.parameters():
+        weight.requires_grad_(False)
+    try:
+        with nullcontext() if rule == "gradient" else ByHand(rule):
+            network(x * 1)
+    finally:
+        hook.remove()
+    output = kept[0]
+    unit = output[..., 0] if isinstance(part, nn.Linear) else output[:, 0]
+    (signal,) = torch.autograd.grad(unit.flatten()[unit.argmax()], x)
+    return signal
+
+
+def check_fields(name: str, shape: tuple[int, int, int]) -> str:
+    """Return whether local fields are the support of the gradient with constant gates."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from helpers.fields import check_behind_gates
+
+    try:
+        return str(check_behind_gates(network_of(name), shape, most=3, all_convolutions=True))
+    except AssertionError as error:
+        return f"differs: {error}".splitlines()[0]
+
+
+INTRODUCTION = """# Networks of timm
+
+Written by `benchmarks/families.py`: about the smallest network of each of timm's {families} families, with random
+weights. *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument; the
+others are tokens without a known grid, such as those with a class token, or parts of an image along the first
+dimension. *Fields*: how many convolutions have a receptive field that is a window, and a local one, with gates held
+constant; *checked*: of so many of up to three, the local field was the support of the gradient with all gates held
+constant, up to its edges, and none was larger. *Error*: the largest difference, relative to the largest value, between
+the projection of the last layer's first unit and plain autograd through functions that were replaced by hand (one for
+each rectifier, normalisation, gate and attention), in float64. *Uncovered*: operations on the signal that the
+deconvnet names in a warning, for which the gradient stands in; there, the reference still holds what it can.
+
+| family | network | side | mined | convs | fields | local | checked | deconvnet | guided | gradient | uncovered |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|
+"""
+
+
+def row(found: dict[str, Any]) -> str:
+    """Return a network's row of the table."""
+    cells = [found["family"], found["network"], str(found["shape"][1])]
+    if "refused" in found or "failed" in found:
+        return f"| {' | '.join([*cells, found.get('refused') or found['failed'], *[''] * 8])} |"
+    cells += [f"{found['mined']} of {found['layers']}", str(found["convolutions"])]
+    cells += [str(found["receptive_fields"]), str(found["local_fields"]), found.get("checked", "")]
+    cells += ["no signal" if found[rule]["silent"] else f"{found[rule]['error']:.0e}" for rule in RULES]
+    return f"| {' | '.join([*cells, ', '.join(found['deconvnet']['uncovered'])])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", help="of timm; none: the smallest of each family")
+    parser.add_argument("--state", type=Path, help="a file of what is done, one JSON object a line")
+    parser.add_argument("--out", type=Path, default=Path("docs/families.md"))
+    options = parser.parse_args()
+    lines = options.state.read_text().splitlines() if options.state and options.state.exists() else []
+    done = {one["network"]: one for one in map(json.loads, lines)}
+    for name in options.networks or SMALLEST:
+        if name in done:
+            continue
+        try:
+            done[name] = examine(name)
+            done[name]["checked"] = check_fields(name, tuple(done[name]["shape"]))
+        except Exception as error:  # the table says so, and goes on
+            done[name] = {
+                "network": name,
+                "family": "",
+                "shape": [0, 0, 0],
+                "failed": f"{type(error).__name__}: {error}",
+            }
+        print(row(done[name]), flush=True)
+        gc.collect()
+        if options.state:
+            with options.state.open("a") as file:
+                file.write(json.dumps(done[name]) + "\n")
+    chosen = [done[name] for name in options.networks or SMALLEST]
+    text = INTRODUCTION.format(families=len(SMALLEST)) + "\n".join(
+        map(row, sorted(chosen, key=lambda one: one["family"]))
+    )
+    if not options.networks:
+        with replacing(options.out, any_file) as new:
+            new.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Backward rules written down a second time: each function that a rule treats is replaced by one with its backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+RECTIFIERS = "relu relu6 leaky_relu prelu elu selu celu silu gelu mish softplus hardswish threshold".split()
+SQUASHING = "sigmoid hardsigmoid softmax tanh".split()
+PRODUCTS = "mul imul multiply".split()
+QUOTIENTS = "div itruediv truediv".split()
+MATRICES = "matmul bmm einsum baddbmm".split()
+CONVOLUTIONS = "conv1d conv2d conv3d linear".split()
+MOVES = """view reshape flatten unflatten transpose permute chunk split unbind getitem squeeze unsqueeze expand
+    expand_as contiguous clone to float double type type_as movedim T mT dropout""".split()
+
+
+class _Rectified(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any, slope: bool) -> Tensor:
+        with torch.enable_grad():
+            point = x.detach().clone().requires_grad_()
+            y = func(point.clone(), *args, **kwargs)
+            (derivative,) = torch.autograd.grad(y.sum(), point)
+        ctx.save_for_backward(derivative if slope else torch.ones_like(derivative))
+        return y.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        (derivative,) = ctx.saved_tensors
+        return torch.where(signals[0] > 0, signals[0], 0) * derivative, None, None, None, None
+
+
+class ByHand(TorchFunctionMode):
+    """The deconvnet, or guided backpropagation, of the functions that run in the block."""
+
+    def __init__(self, rule: str) -> None:
+        super().__init__()
+        self.guided = rule == "guided"
+        self.rectified = WeakTensorKeyDictionary()
+        """The tensors that came out of a rectifier."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        name = getattr(func, "__name__", "").strip("_")
+        x = args[0] if args else named.get("input")
+        carries = isinstance(x, Tensor) and x.requires_grad
+        if carries and (name in RECTIFIERS or (name == "hardtanh" and (*args, named.get("min_val", -1))[1] >= 0)):
+            result = _Rectified.apply(x, func, args[1:], {k: v for k, v in named.items() if k != "input"}, self.guided)
+            self.rectified[result] = True
+            return result
+        if carries and name == "pow" and x in self.rectified:  # the square of a rectifier is one
+            return _Rectified.apply(x, func, args[1:], named, self.guided)
+        if name in SQUASHING:
+            return func(*args, **named).detach()
+        if carries and func in SCALES:
+            scale = SCALES[func](*args, **named).detach()
+            return x * scale + (func(*args, **named) - x * scale).detach()
+        if name == "scaled_dot_product_attention":
+            return func(args[0].detach(), args[1].detach(), *args[2:], **named)
+        factors = [one for one in args if isinstance(one, Tensor)][-2:]
+        if len(factors) == 2 and all(one.requires_grad for one in factors) and factors[0] is not factors[1]:
+            held = self.held(name, *factors)
+            args = tuple(one.detach() if one is held else one for one in args)
+        result = func(*args, **named)
+        if name in MOVES and carries and x in self.rectified:
+            for one in result if isinstance(result, tuple) else [result]:
+                self.rectified[one] = True
+        return result
+
+    def held(self, name: str, one: Tensor, other: Tensor) -> Tensor | None:
+        """Return the factor that is held constant."""
+        if name in QUOTIENTS or name in CONVOLUTIONS:
+            return other
+        if name in PRODUCTS and one.numel() != other.numel():
+            return min(one, other, key=Tensor.numel)
+        if name in (*PRODUCTS, *MATRICES) and (one in self.rectified) != (other in self.rectified):
+            return one if one in self.rectified else other
+        return None
+
+
+def _over(x: Tensor, dims: Any) -> Tensor:
+    return ((x - x.mean(dims, keepdim=True)) ** 2).mean(dims, keepdim=True)
+
+
+def _layer(x: Tensor, shape: Any, weight: Tensor | None = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    scale = 1 / (_over(x, tuple(range(x.dim() - len(shape), x.dim()))) + eps).sqrt()
+    return scale if weight is None else scale * weight
+
+
+def _rms(x: Tensor, shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    dims = tuple(range(x.dim() - len(shape), x.dim()))
+    scale = 1 / ((x**2).mean(dims, keepdim=True) + (torch.finfo(x.dtype).eps if eps is None else eps)).sqrt()
+    return scale if weight is None else scale * weight
+
+
+def _group(x: Tensor, groups: int, weight: Tensor | None = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
+    grouped = x.reshape(len(x), groups, -1)
+    scale = (1 / (_over(grouped, 2) + eps).sqrt()).expand_as(grouped).reshape(x.shape)
+    return scale if weight is None else scale * weight.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _unit(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
+    return 1 / (x**2).sum(dim, keepdim=True).sqrt().clamp(min=eps)
+
+
+SCALES: dict[Any, Callable[..., Tensor]] = {
+    F.layer_norm: _layer, F.rms_norm: _rms, F.group_norm: _group, F.normalize: _unit,
+}  # fmt: skip
+"""The scale of normalisations, by which the signal is multiplied."""
