@@ -122,7 +122,7 @@ class _Writer:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
-        for name in ("value", "count", "compact", "share", "product", "pixels", "signed"):
+        for name in ("value", "count", "compact", "share", "product", "pixels", "extent", "signed"):
             self.templates.filters[name] = getattr(numbers, name)
         self.templates.filters |= {
             "counted": counted,

@@ -83,6 +83,8 @@ class Grid(StrEnum):
     AVERAGE_POOL = "average pool"
     POWER_POOL = "power pool"
     ADAPTIVE_POOL = "adaptive pool"
+    RESAMPLE = "resample"
+    """The positions nearby, on a grid of another size."""
     WINDOW = "window"
     """A window of each position, as `Operation.window` says."""
     NEW = "new"
@@ -277,7 +279,7 @@ _ROWS: dict[str, Operation] = {
     "lp_pool1d lp_pool2d lp_pool3d": Operation(None, _G.POWER_POOL),
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d": Operation(_B.LINEAR, _G.ADAPTIVE_POOL),
     "max_unpool1d max_unpool2d max_unpool3d fold unfold": Operation(_B.LINEAR),
-    "interpolate upsample": Operation(_B.SHAPE),
+    "interpolate upsample": Operation(_B.SHAPE, _G.RESAMPLE),
     "pad": Operation(_B.LINEAR, _G.PAD),
     # layout
     "permute transpose swapaxes swapdims movedim moveaxis t get.T get.mT get.H get.mH adjoint": Operation(

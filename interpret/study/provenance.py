@@ -90,7 +90,10 @@ def _layer_record(layer: Layer, module: nn.Module) -> dict[str, Any]:
 
 
 def _field_record(field: ReceptiveField | None) -> dict[str, Any] | None:
-    return None if field is None else {key: list(getattr(field, key)) for key in ("size", "stride", "start")}
+    if field is None:
+        return None
+    record: dict[str, Any] = {key: list(getattr(field, key)) for key in ("size", "stride", "start")}
+    return record if field.exact else record | {"exact": False}
 
 
 def check_is_new(path: Path) -> None:
@@ -120,7 +123,7 @@ def _may_come_first(path: Path) -> bool:
 def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:
     """Refuse to continue a study of other weights, inputs, data or precision than those described.
 
-    A study of version 0.1.0 keeps no local fields of its layers: they are added.
+    What an earlier version did not keep of the layers is added.
 
     Raises:
         InterpretError: the study holds results of something else.
@@ -136,16 +139,16 @@ def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:
                 f"{study.path} holds results of other {what} ({part} {study.info[part].get('name', '')!r}): "
                 "choose another folder"
             )
-    fields = {layer["name"]: layer["local_field"] for layer in described["layers"]}
+    records = {layer["name"]: layer for layer in described["layers"]}
     for layer in study.layers:
-        if "local_field" in layer or layer["name"] not in fields:
+        if layer["name"] not in records:
             continue
-        if local_field(layer) != fields[layer["name"]] and study.is_mined(layer["name"]):
+        if local_field(layer) != local_field(records[layer["name"]]) and study.is_mined(layer["name"]):
             raise InterpretError(
-                f"{study.path} was made by an earlier version, whose patches behind gates were the whole image "
-                f"(layer {layer['name']!r}): choose another folder"
+                f"{study.path} was made by an earlier version, whose patches were the whole image where windows are "
+                f"known now (layer {layer['name']!r}): choose another folder"
             )
-        layer["local_field"] = fields[layer["name"]]
+        layer.update(records[layer["name"]])
 
 
 def autocast_type(dtype: str) -> torch.dtype | None:

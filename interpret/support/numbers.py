@@ -133,6 +133,13 @@ def field(full: Mapping[str, Any] | None, local: Mapping[str, Any] | None) -> st
 
     >>> field({"size": [7, 7]}, {"size": [7, 7]}), field(None, {"size": [7, 7]}), field(None, None)
     ('7', 'whole image, local 7', 'whole image')
+    >>> field({"size": [7, 9], "exact": False}, None)  # a bound
+    '≤\u202f7 × 9'
     """
-    seen = "whole image" if full is None else pixels(full["size"])
-    return seen if local is None or local == full else f"{seen}, local {pixels(local['size'])}"
+    seen = "whole image" if full is None else extent(full)
+    return seen if local is None or local == full else f"{seen}, local {extent(local)}"
+
+
+def extent(window: Mapping[str, Any]) -> str:
+    """Return the size of a window in pixels; one that is a bound is marked."""
+    return ("" if window.get("exact", True) else f"≤{THIN}") + pixels(window["size"])

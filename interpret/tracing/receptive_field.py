@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from fractions import Fraction
 from operator import add, mul, sub
 from typing import Any, NamedTuple
 
@@ -51,6 +52,12 @@ class ReceptiveField:
     """The distance between the windows of neighbouring neurons: the product of all strides so far."""
     start: Sizes
     """Top and left of the first neuron's window; negative where it begins in the padding."""
+    exact: bool = field(default=True, repr=False)
+    """Whether the windows are what neurons see; otherwise each is a bound, sure to hold what its neuron sees."""
+
+    def __repr__(self) -> str:
+        numbers = f"size={self.size}, stride={self.stride}, start={self.start}"
+        return f"ReceptiveField({numbers}{'' if self.exact else ', exact=False'})"
 
     def window(self, position: Sizes) -> Sizes:
         """Return (top, left, bottom, right) of the neuron at `position` (y, x), not clipped to the image.
@@ -349,7 +356,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
 def _union(one: ReceptiveField, other: ReceptiveField) -> ReceptiveField:
     start = _each(min, one.start, other.start)
     end = _each(max, _each(add, one.start, one.size), _each(add, other.start, other.size))
-    return ReceptiveField(size=_each(sub, end, start), stride=one.stride, start=start)
+    return ReceptiveField(_each(sub, end, start), one.stride, start, one.exact and other.exact)
 
 
 def _each(combine: Callable[[int, int], int], one: Sizes, other: Sizes) -> Sizes:
@@ -423,8 +430,80 @@ def _windowed(call: Call, span: Sizes, step: Sizes, before: Sizes) -> Sees:
         size.append(first.field.size[index] + (span[axis] - 1) * first.field.stride[index])
         stride.append(first.field.stride[index] * step[axis])
         start.append(first.field.start[index] - before[axis] * first.field.stride[index])
-    field = ReceptiveField(tuple(size), tuple(stride), tuple(start))
+    field = ReceptiveField(tuple(size), tuple(stride), tuple(start), first.field.exact)
     return View(field, first.axes, crops=first.crops, mirrored=(0,) * len(size))
+
+
+class _Taps(NamedTuple):
+    """Along one axis, the positions that each new position depends on."""
+
+    first: Tensor
+    last: Tensor
+    ratio: Fraction
+    """How many of the old positions lie between two new ones."""
+
+
+def _bounded(before: View, taps: Sequence[_Taps]) -> Sees:
+    """Windows that are not evenly spaced, as behind resampling: the smallest evenly spaced ones that hold them."""
+    if any(before.mirrored):
+        return EVERYTHING
+    field = before.field
+    fitted = [_fit(*one) for one in zip(taps, field.size, field.stride, field.start, strict=True)]
+    size, stride, start, exact = zip(*fitted, strict=True)
+    return View(
+        ReceptiveField(size, stride, start, field.exact and all(exact)), before.axes, crops=False,
+        mirrored=before.mirrored,
+    )  # fmt: skip
+
+
+def _fit(taps: _Taps, size: int, stride: int, start: int) -> tuple[int, int, int, bool]:
+    """Return size, stride and start of the smallest windows, and whether they are exact."""
+    step = max(1, round(stride * taps.ratio))
+    known = taps.last >= taps.first  # others see nothing
+    if not bool(known.any()):
+        return size, step, start, False
+    places = torch.arange(len(known), dtype=torch.int64)[known] * step
+    begin, end = start + stride * taps.first[known] - places, start + stride * taps.last[known] + size - places
+    first, last = int(begin.min()), int(end.max())
+    return last - first, step, first, bool((begin == first).all() and (end == last).all())
+
+
+def _with_last_axes(call: Call) -> View | None:
+    """Return the first operand's view if its last dimensions are all of its axes, in their order."""
+    view, shape = call.operands[0].sees, call.operands[0].shape
+    if _pointwise(call) is not view or not isinstance(view, View) or view.columns is not None:
+        return None
+    return view if view.axes == tuple(range(2 - len(shape), 0)) else None
+
+
+def _resampled(call: Call) -> Sees:
+    """Resampling: bounds, from the weights with which each new position takes the old ones."""
+    view, shape = _with_last_axes(call), call.operands[0].shape
+    if view is None:
+        return EVERYTHING
+    given = {name: value for name, value in call.kwargs.items() if name != "input"}
+    key = key_of((call.func, shape[2:], call.args[1:], given))
+    if key not in _KNOWN_TAPS:
+        _KNOWN_TAPS[key] = [
+            _taps(lambda basis: call.func(basis, *call.args[1:], **given), shape[2:], axis)
+            for axis in range(len(shape) - 2)
+        ]
+    return _bounded(view, _KNOWN_TAPS[key])
+
+
+_KNOWN_TAPS: dict[Any, list[_Taps]] = {}
+
+
+def _taps(resample: Callable[[Tensor], Tensor], sizes: Sizes, axis: int) -> _Taps:
+    """Return what positions along an axis depend on: resample a channel for each of the old ones, which is 1 there."""
+    old = sizes[axis]
+    basis = torch.eye(old, dtype=torch.float64).reshape(1, old, *(old if n == axis else 1 for n in range(len(sizes))))
+    found = resample(basis.expand(1, old, *sizes))[0].abs()
+    others = tuple(1 + n for n in range(len(sizes)) if n != axis)
+    weights = (found.amax(others) if others else found).t() > 0
+    count = torch.arange(old).expand(weights.shape)
+    lowest, highest = count.masked_fill(~weights, old).amin(1), count.masked_fill(~weights, -1).amax(1)
+    return _Taps(lowest, highest, Fraction(old, len(weights)))
 
 
 def _sizes(value: Any, axes: int) -> Sizes:
@@ -458,14 +537,24 @@ def _convolution(call: Call) -> Sees:
 
 
 def _transposed_convolution(call: Call) -> Sees:
-    """At stride 1 a convolution with the complementary padding; at other strides, windows differ between neurons."""
+    """At stride 1 a convolution with the complementary padding; at other strides windows differ: bounds."""
     kernel = tuple(call.argument(1, "weight").shape[2:])
     axes = len(kernel)
+    step = _sizes(call.argument(3, "stride", 1), axes)
     padding = _sizes(call.argument(4, "padding", 0), axes)
-    dilation = _sizes(call.argument(7, "dilation", 1), axes)
-    if set(_sizes(call.argument(3, "stride", 1), axes)) != {1}:
+    reach = _reach(kernel, _sizes(call.argument(7, "dilation", 1), axes))
+    if set(step) == {1}:
+        return _windowed(call, tuple(one + 1 for one in reach), step, _each(sub, reach, padding))
+    view, old, new = _with_last_axes(call), call.operands[0].shape[2:], call.results[0].shape[2:]
+    if view is None:
         return EVERYTHING
-    return _windowed(call, _span(kernel, dilation), (1,) * axes, _each(sub, _reach(kernel, dilation), padding))
+    taps = []
+    for axis in range(axes):
+        places = torch.arange(new[axis]) + padding[axis]
+        # the position q of the operand reaches from q·stride − padding as far as the kernel
+        lowest, highest = -((reach[axis] - places) // step[axis]), places // step[axis]
+        taps.append(_Taps(lowest.clamp(min=0), highest.clamp(max=old[axis] - 1), Fraction(1, step[axis])))
+    return _bounded(view, taps)
 
 
 def _max_pool(call: Call) -> Sees:
@@ -619,6 +708,7 @@ def _evenly(operand: Operand, move: _Move) -> Sees:
         size=_each(add, size, _each(mul, stride, tuple(line.spread for line in lines))),
         stride=_each(mul, stride, tuple(line.step for line in lines)),
         start=_each(add, start, _each(mul, stride, tuple(line.first for line in lines))),
+        exact=before.field.exact,
     )
     after = View(field, axes, columns, before.crops, before.mirrored)
     # a slice of a crop need not be a crop of the slice
@@ -722,6 +812,7 @@ _FOLLOW: dict[Grid | None, Callable[[Call], Sees]] = {
     Grid.MAX_POOL: _max_pool,
     Grid.AVERAGE_POOL: _average_pool,
     Grid.POWER_POOL: _power_pool,
+    Grid.RESAMPLE: _resampled,
     Grid.ADAPTIVE_POOL: _adaptive_pool,
     Grid.WINDOW: _user_window,
 }

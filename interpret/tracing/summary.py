@@ -48,6 +48,8 @@ class LayerSummary:
     """(height, width) in pixels of the input; None if a neuron may see the whole image."""
     local_field: tuple[int, ...] | None
     """(height, width) of the window that its signal reaches in the backward pass, gates constant; None: whole image."""
+    exact: bool
+    """Whether the fields are what neurons see; otherwise they are bounds: a neuron sees no more."""
     stride: tuple[int, ...] | None
     """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
@@ -72,7 +74,7 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     - **MACs**: multiply-accumulates for one image.
     - **receptive field**, **stride**: in pixels of the input; "whole image" if a neuron may see all of it. If it does
       so only through gates, as in squeeze-and-excitation, the local field is given too: the window that the signal
-      reaches in the backward pass with the gates held constant.
+      reaches in the backward pass with the gates held constant. "≤" marks a bound: a neuron sees no more than that.
 
     Args:
         model: the network.
@@ -126,6 +128,7 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
         macs=layer.macs,
         receptive_field=None if field is None else field.size,
         local_field=None if local is None else local.size,
+        exact=all(one is None or one.exact for one in (field, local)),
         stride=None if local is None else local.stride,
     )
 
@@ -147,8 +150,11 @@ def _row(summary: LayerSummary, whole: str) -> tuple[str, ...]:
 
 
 def _fields(summary: LayerSummary, whole: str) -> str:
-    full = whole if summary.receptive_field is None else _times(summary.receptive_field)
-    return full if summary.local_field == summary.receptive_field else f"{full}, local {_times(summary.local_field)}"
+    most = "" if summary.exact else "≤ "
+    full = whole if summary.receptive_field is None else most + _times(summary.receptive_field)
+    if summary.local_field == summary.receptive_field:
+        return full
+    return f"{full}, local {most}{_times(summary.local_field)}"
 
 
 def _as_text(rows: Sequence[Sequence[str]]) -> str:

@@ -138,7 +138,7 @@ class Trace(Result, dict[str, Layer]):
         }
         for kind in ("receptive_field", "local_field"):
             fields = [getattr(layer, kind) for layer in layers]
-            for name in ("size", "stride"):
+            for name in ("size", "stride", "exact"):
                 found[f"{kind}_{name}"] = [None if field is None else getattr(field, name) for field in fields]
         return found
 
@@ -169,6 +169,8 @@ _HEADINGS = ["layer", "kind", "output", "parameters", "MACs", "receptive field",
 def _line(layer: Layer) -> list[str]:
     field = layer.receptive_field or layer.local_field
     window = ["", ""] if field is None else [" × ".join(map(str, sizes)) for sizes in (field.size, field.stride)]
+    if field is not None and not field.exact:
+        window[0] = f"≤ {window[0]}"
     if layer.receptive_field is None and field is not None:
         window[0] = f"local {window[0]}"
     output = " × ".join(map(str, layer.output_shape))
@@ -238,7 +240,9 @@ def trace(
 
     Returns:
         Every named module that ran and returned one tensor. Windows are exact for convolutions, pools, paddings, sums,
-        concatenations and operations that treat all positions alike; after any other operation there is none.
+        concatenations and operations that treat all positions alike. Behind resampling and transposed convolutions
+        with a stride, they are bounds (`receptive_field.exact` is False): the smallest evenly spaced windows that are
+        sure to hold what neurons see. After any other operation there is none.
 
     Raises:
         InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel
