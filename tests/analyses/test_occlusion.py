@@ -236,3 +236,46 @@ def test_the_figure_shows_that_hiding_the_digit_costs_the_most(
     order = np.argsort(hidden)
     least, most = np.array(cost)[order[: len(order) // 4]], np.array(cost)[order[-len(order) // 4 :]]
     assert most.mean() > 20 * max(least.mean(), 0) and most.mean() > 0.1
+
+
+class Impatient(nn.Module):
+    """A network that somebody interrupts at one of its forward passes; copies of it count together."""
+
+    runs, stop = 0, -1
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        Impatient.runs += 1
+        if Impatient.runs == Impatient.stop:
+            raise KeyboardInterrupt
+        return self.layers(images)
+
+
+def test_interrupted_occlusion_goes_on_where_it_was(tmp_path: Path) -> None:
+    images = torch.rand(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    network, file = Impatient(), tmp_path / "state.safetensors"
+    how: Any = {
+        "size": 4,
+        "stride": 2,
+        "layer": "layers.0",
+        "batch_size": 2,
+        "resume_from": file,
+    }
+    whole = interpret.occlude(network, images, **how)
+    needed, Impatient.runs = Impatient.runs, 0
+    (tmp_path / "state.places.safetensors").unlink()
+    Impatient.stop = needed - 6
+    with pytest.raises(KeyboardInterrupt):
+        interpret.occlude(network, images, **how)
+    Impatient.runs, Impatient.stop = 0, -1
+    again = interpret.occlude(network, images, **how)
+    assert Impatient.runs < needed / 2
+    for name in ("probabilities", "predictions", "activations", "clean_activations"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    Impatient.runs = 0
+    other = interpret.occlude(network, images, **how | {"fill": "mean"})  # which is other work
+    assert Impatient.runs > needed - 6 and not np.array_equal(other.probabilities, whole.probabilities)

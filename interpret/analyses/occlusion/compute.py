@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from interpret.analyses.projection.hit_projection import project_hits
 from interpret.backprop.rules import Rule
 from interpret.execution.batch_size import LARGEST_BATCH, batch_size_for
 from interpret.execution.execution import prepared
+from interpret.execution.ranks import ranks
+from interpret.execution.resume import Unfinished
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
+from interpret.images.fingerprints import hash_arrays
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.opening import open_images
 from interpret.network.answers import Reading, check_class_names, find_reading, main_output, scores_of
@@ -87,7 +91,9 @@ def occlude(
         batch_size, device: see `interpret`. A batch holds places of one image, of which only windows are computed;
             None: 32.
         resume_from: a file for the state of the search in `others`, written every minute, at the end and when
-            interrupted. The same call resumes from it; the file stays until you delete it. None: keep no state.
+            interrupted; the places that the occluder has been at are kept beside it, in a file whose name ends in
+            `.places.safetensors`. The same call resumes from them; they stay until you delete them. None: keep no
+            state.
 
     Raises:
         InterpretError: an occluder larger than the image; a stride below 1; labels that are not classes of the network;
@@ -99,7 +105,7 @@ def occlude(
     """
     model = as_model(model)
     task = _check(model, open_inputs(images, model, items), size, stride, fill, layer, feature_map, batch_size, device)
-    answers = _run(model, task, labels, channels)
+    answers = _run(model, task, labels, channels, resume_from)
     pictures = _draw(model, task, answers, others, rule, resume_from)
     return Occlusion(
         **_aggregate(task, answers),
@@ -238,13 +244,10 @@ class _Answers:
     """[B, P] sums over the measured feature map."""
 
 
-def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
+def _run(model: Model, task: _Task, labels: Any, channels: Any, resume_from: str | os.PathLike[str] | None) -> _Answers:
     """Run the clean images, and each image with the occluder at every place."""
     occluder, layer, count = task.occluder, task.followed, task.places_at_once
-    with (
-        prepared(model, task.images, task.device) as run,
-        progress(len(task.images) * len(occluder.places), "occluding") as bar,
-    ):
+    with prepared(model, task.images, task.device) as run:
         images = [run.place(image[None]) for image in task.images]
         with torch.no_grad():
             reading = find_reading(model, images[0])
@@ -255,21 +258,51 @@ def _run(model: Model, task: _Task, labels: Any, channels: Any) -> _Answers:
         followed = clean_sums.argmax(1) if channels is None else _channels(channels, clean_sums)
         in_windows = _answers_windows_alike(model.module, images[0], occluder, layer, int(followed[0]), count)
 
+        unfinished = _unfinished(model, task, followed, resume_from)
+        state = unfinished.load()
+        if not state:
+            state = {
+                "outputs": clean_outputs.new_zeros(len(images), len(occluder.places), clean_outputs.shape[1]),
+                "sums": clean_sums.new_zeros(len(images), len(occluder.places)),
+                "done": torch.zeros(len(images), dtype=torch.int64),
+            }
+        outputs, sums = (state[name].to(clean_outputs.device) for name in ("outputs", "sums"))
+        done = state["done"]
+
         def jobs() -> Iterator[Callable[[nn.Module], tuple[int, int, Tensor, Tensor]]]:
             for row, image in enumerate(images):
-                for start in range(0, len(occluder.places), count):
+                for start in range(int(done[row]), len(occluder.places), count):
                     yield partial(
                         _answer_places, image=image, row=row, start=start, count=count,
                         occluder=occluder, layer=layer, channel=int(followed[row]), in_windows=in_windows,
                     )  # fmt: skip
 
-        outputs = clean_outputs.new_zeros(len(images), len(occluder.places), clean_outputs.shape[1])
-        sums = clean_sums.new_zeros(len(images), len(occluder.places))
-        for row, start, found, total in run.side_by_side(jobs()):
+        def update(answer: tuple[int, int, Tensor, Tensor]) -> None:
+            row, start, found, total = answer
             outputs[row, start : start + len(found)] = found
             sums[row, start : start + len(found)] = total
+            done[row] = start + len(found)
             bar.update(len(found))
+
+        with progress(len(images) * len(occluder.places), "occluding", initial=int(done.sum())) as bar:
+            unfinished.process(
+                run.side_by_side(jobs()), update, lambda: {"outputs": outputs.cpu(), "sums": sums.cpu(), "done": done}
+            )
     return _Answers(reading, labels, followed, clean_outputs, clean_sums, outputs, sums)
+
+
+def _unfinished(model: Model, task: _Task, followed: Tensor, resume_from: str | os.PathLike[str] | None) -> Unfinished:
+    """Return the state of the places that the occluder has been at."""
+    if resume_from is None or ranks().size > 1:  # each of several ranks works alone
+        return Unfinished(None, {})
+    settings = {
+        "weights": model.weights_hash,
+        "images": hash_arrays([task.images, followed.cpu(), task.occluder.fill]),
+        "occluder": [task.occluder.places, list(task.occluder.size)],
+        "layer": task.layer,
+        "at_once": task.places_at_once,
+    }
+    return Unfinished(Path(resume_from).with_suffix(".places.safetensors"), settings)
 
 
 def _answer_places(
