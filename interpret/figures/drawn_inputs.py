@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,3 +112,34 @@ def planes(volumes: NDArray[Any], blank: Any = 0) -> NDArray[Any]:
 def blank_of(depth: int, height: int, width: int) -> NDArray[np.bool_]:
     """Return where `planes` of a volume has no slice."""
     return planes(np.zeros((depth, height, width), bool), True)
+
+
+def picture_size(sides: Sequence[int]) -> tuple[int, int]:
+    """Return height and width of the picture of a part of an input with these sides.
+
+    >>> picture_size([9]), picture_size([9, 7]), picture_size([5, 9, 7])
+    ((64, 128), (9, 7), (15, 13))
+    """
+    if len(sides) == 1:
+        return PATCH_SIZE
+    *depth, height, width = sides
+    more = depth[0] + GAP if depth else 0
+    return height + more, width + more
+
+
+def boxes_in_picture(boxes: NDArray[Any], sides: Sequence[int]) -> NDArray[np.float64]:
+    """Return windows [n, 2 · axes] of inputs with these sides as boxes in their pictures, [n, 4] in fractions of them.
+
+    Boxes are (top, left, bottom, right). A signal's reach over the whole height; a volume's are in its middle slice.
+
+    >>> boxes_in_picture(np.array([[25, 50]]), [100]).tolist()
+    [[0.0, 0.25, 1.0, 0.5]]
+    >>> boxes_in_picture(np.array([[0, 5, 0, 2, 10, 5]]), [9, 10, 10]).tolist()
+    [[0.25, 0.0, 0.5, 0.25]]
+    """
+    axes = len(sides)
+    if axes == 1:
+        start, end = boxes.T / sides[0]
+        return np.stack([np.zeros_like(start), start, np.ones_like(end), end], 1)
+    chosen = boxes[:, [axes - 2, axes - 1, 2 * axes - 2, 2 * axes - 1]]
+    return np.asarray(chosen / np.array([*picture_size(sides)] * 2))

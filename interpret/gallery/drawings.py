@@ -49,13 +49,20 @@ def draw_field(field: dict[str, Any] | None, input_shape: Sequence[int]) -> Fiel
     (Rect(x=16.5, y=16.5, width=11.0, height=11.0), Rect(x=20.5, y=20.5, width=11.0, height=11.0), False)
     >>> draw_field(None, (3, 44, 22)).window
     Rect(x=11.0, y=0.0, width=22.0, height=44.0)
+
+    Of a signal, the input is a strip; of a volume, one slice.
     """
+    if len(input_shape) == 2:  # a signal is a strip
+        length = int(input_shape[1])
+        high = max(1, length // 4)
+        field = None if field is None else {"size": [high, *field["size"]], "stride": [0, *field["stride"]]}
+        input_shape = (1, high, length)
     height, width = (int(side) for side in input_shape[-2:])
     scale = FIELD_SIDE / max(height, width)
     image = Rect((FIELD_SIDE - width * scale) / 2, (FIELD_SIDE - height * scale) / 2, width * scale, height * scale)
     if field is None:
         return FieldDrawing(image, image, None, True)
-    (high, wide), (down, right) = field["size"], field["stride"]
+    (high, wide), (down, right) = field["size"][-2:], field["stride"][-2:]
 
     def clipped(shift_y: float, shift_x: float) -> Rect:
         top, left = (height - high) / 2 + shift_y, (width - wide) / 2 + shift_x

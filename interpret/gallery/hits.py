@@ -10,6 +10,7 @@ from interpret.gallery.drawings import BoxDrawing, draw_box
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.sources import Source
+from interpret.support.wording import PLACES
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Hit:
 
     rank: int
     value: float
-    position: tuple[int, int] | None
+    position: tuple[int, ...] | None
     """Row and column in the layer's output; None for a layer without positions."""
     image: int
     label: int
@@ -29,6 +30,12 @@ class Hit:
     view: str
     """The part of the unit's sprites that is the hit's tile, as the viewBox of an SVG."""
 
+    @property
+    def place(self) -> str:
+        """The position in words, such as "row 3, column 5"."""
+        at = self.position or ()
+        return ", ".join(f"{name} {number}" for name, number in zip(PLACES[len(at)], at, strict=True)) if at else ""
+
 
 def hits_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Hit]:
     """Return a unit's hits, the strongest first."""
@@ -36,13 +43,12 @@ def hits_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Hit]:
     hits = []
     for j in np.flatnonzero(data.images[unit] >= 0).tolist():
         source = network.source(int(data.sources[unit, j]))
-        row, column = data.positions[unit, j].tolist()
         label = int(data.labels[unit, j])
         hits.append(
             Hit(
                 rank=j + 1,
                 value=float(data.values[unit, j]),
-                position=(row, column) if layer.positioned else None,
+                position=tuple(data.positions[unit, j].tolist()) if layer.positioned else None,
                 image=int(data.images[unit, j]),
                 label=label,
                 label_name=network.label_name(label),

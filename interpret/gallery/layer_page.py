@@ -112,7 +112,7 @@ class LayerPage(LayerView):
 
     def _colour(self, unit: int) -> Colour:
         hits = int((self.data.images[unit] >= 0).sum())
-        if not hits or int(self.input_shape[0]) != 3:
+        if not hits or len(self.input_shape) != 3 or int(self.input_shape[0]) != 3:
             return Colour(0, 0)
         patches = self.sprites.tiles(PATCHES, unit, self.grid)
         if patches is None:
@@ -144,6 +144,11 @@ class LayerPage(LayerView):
         return draw_histogram(counts, float(edges[0]), float(edges[1] - edges[0]), [])
 
     # its sprites on the page of a unit
+
+    @property
+    def shows_range_patches(self) -> bool:
+        """Whether its range examples are patches, cut from pictures of inputs; a drawn input is shown whole."""
+        return len(self.input_shape) == 3
 
     @property
     def unit_pixels(self) -> bool:

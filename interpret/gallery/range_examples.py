@@ -48,6 +48,8 @@ def range_groups(network: NetworkPage, layer: LayerPage, unit: int) -> list[Grou
             if sample is None or sample.picture is None:
                 continue
             width, height = sample.picture.width, sample.picture.height
+            if not layer.shows_range_patches:
+                top, left, bottom, right = 0, 0, 1, 1
             corner = f"{left * width + inset:.4g} {top * height + inset:.4g}"
             across = max((right - left) * width - 2 * inset, 1)
             down = max((bottom - top) * height - 2 * inset, 1)

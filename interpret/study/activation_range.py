@@ -17,6 +17,7 @@ from interpret.analyses.mining.result import MinedLayer
 from interpret.analyses.projection.crop import Crop
 from interpret.execution.execution import Execution, prepared
 from interpret.execution.resume import Unfinished, layers_to_resume
+from interpret.figures.drawn_inputs import WHOLE_SIZE, boxes_in_picture
 from interpret.images.batches import Batch, first_images
 from interpret.images.display import inputs_to_bytes, webp
 from interpret.network.answers import NoScores, Reading, find_reading, scores_of
@@ -49,7 +50,8 @@ def find_range_examples(study: Study) -> None:
         discard(study.path / "unfinished", [])
         return
     chosen = {name: choose_examples(study.mined(name)) for name in missing}
-    positions = {name: np.zeros((*found["items"].shape, 2), np.int64) for name, found in chosen.items()}
+    axes = len(study.info["model"]["input_shape"]) - 1
+    positions = {name: np.zeros((*found["items"].shape, axes), np.int64) for name, found in chosen.items()}
     items = np.sort(study.mined(missing[0]).sample_images)
     known = study.samples()
     unfinished = Unfinished(unfinished_file, {"layers": missing})
@@ -131,15 +133,16 @@ def run_and_locate(
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
 
     def receive(name: str, output: Any) -> None:
-        if output.dim() != 4:
+        axes = batch.images.dim() - 2
+        if output.dim() != axes + 2:
             return
         items = chosen[name]["items"]
         units, groups, places = np.nonzero(np.isin(items, batch.items.numpy()))
         if not len(units):
             return
         rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()])
-        flat = strongest_places(name, output)[1].cpu()[rows, torch.from_numpy(units)].numpy()
-        positions[name][units, groups, places] = np.stack([flat // output.shape[3], flat % output.shape[3]], 1)
+        flat = strongest_places(name, output, axes)[1].cpu()[rows, torch.from_numpy(units)].numpy()
+        positions[name][units, groups, places] = np.stack(np.unravel_index(flat, output.shape[2:]), 1)
 
     images = run.place(batch.images)
     hooks = first_outputs(model.module, chosen, receive, count=len(images), layouts=layouts)
@@ -172,7 +175,7 @@ def _keep_samples(
 ) -> None:
     """Keep inputs of the sample as pictures, add what is known of them to `known`, and write it."""
     _, data = study.to_compute()
-    pictures = inputs_to_bytes(batch.images, data.pixel_scale)
+    pictures = inputs_to_bytes(batch.images, data.pixel_scale, WHOLE_SIZE)
     for row, (item, label) in enumerate(zip(batch.items.tolist(), batch.labels.tolist(), strict=True)):
         source = int(data.sources[item])
         known[item] = {"source": source, "name": data.source_name(source), "label": int(label)}
@@ -194,8 +197,7 @@ def _write_samples(study: Study, known: dict[int, dict[str, Any]]) -> None:
 
 def _boxes_in_input(study: Study, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the windows that neurons see, in fractions of the network's input."""
-    height, width = study.info["model"]["input_shape"][1:]
-    crop = Crop.of(study.traced[name], (height, width))
-    boxes = crop.boxes(torch.from_numpy(positions.reshape(-1, 2))).numpy()
-    fractions = np.clip(boxes / np.array([height, width, height, width]), 0, 1)
+    sides = tuple(study.info["model"]["input_shape"][1:])
+    boxes = Crop.of(study.traced[name], sides).boxes(torch.from_numpy(positions.reshape(-1, len(sides)))).numpy()
+    fractions = np.clip(boxes_in_picture(boxes, sides), 0, 1)
     return fractions.astype(np.float32).reshape(*positions.shape[:-1], 4)

@@ -16,6 +16,7 @@ from interpret.analyses.projection.crop import Crop
 from interpret.execution.ranks import ranks
 from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
+from interpret.figures.drawn_inputs import boxes_in_picture
 from interpret.network.layers import select_layers
 from interpret.study.reader import UNFINISHED_MINING, is_left_out
 from interpret.study.source_pictures import keep_source_pictures
@@ -86,10 +87,9 @@ def _places_in_sources(study: Study, name: str, layer: MinedLayer) -> dict[str, 
     labels = np.full(layer.images.shape, -1, np.int64)
     boxes = np.zeros((*layer.images.shape, 4), np.float32)
     sources[filled], labels[filled] = data.sources[items], data.labels[items]
-    height, width = study.info["model"]["input_shape"][1:]
+    sides = tuple(study.info["model"]["input_shape"][1:])
     positions = torch.from_numpy(layer.positions[filled])
-    inside = Crop.of(study.traced[name], (height, width)).boxes(positions).numpy()
-    inside = inside / np.array([height, width, height, width])
+    inside = boxes_in_picture(Crop.of(study.traced[name], sides).boxes(positions).numpy(), sides)
     windows = {item: data.window(item) for item in np.unique(items).tolist()}
     window = np.array([windows[item] for item in items.tolist()], np.float64).reshape(-1, 4)
     corner, size = window[:, [0, 1, 0, 1]], (window[:, 2:] - window[:, :2])[:, [0, 1, 0, 1]]

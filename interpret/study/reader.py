@@ -20,6 +20,7 @@ from interpret.analyses.mining.result import (
     read_mined_folder,
     read_mined_layer,
 )
+from interpret.figures.drawn_inputs import picture_size
 from interpret.results.kinds import in_report_order, is_known, result_class
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file
@@ -134,9 +135,9 @@ class StudyReader:
     def tile(self, name: str) -> int:
         """Return the side in pixels of a tile in a layer's sprites."""
         field = local_field(self.layer(name))
-        height, width = self.info["model"]["input_shape"][1:]
-        sides = (height, width) if field is None else (min(field["size"][0], height), min(field["size"][1], width))
-        return min(max(sides), LARGEST_TILE)
+        sides = self.info["model"]["input_shape"][1:]
+        tile = max(picture_size(sides if field is None else [*map(min, field["size"], sides)]))
+        return min(tile, LARGEST_TILE) if len(sides) == 2 else tile  # what is drawn has a size of its own
 
     def patch_sprite(self, name: str, unit: int) -> Path:
         """Return the picture of a unit's patches: tiles in a grid as square as possible, strongest first."""

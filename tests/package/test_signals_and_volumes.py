@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import interpret
@@ -18,8 +20,10 @@ from helpers.fields import Linearised, check, outputs_of, places, positive, supp
 from helpers.tensors import normal, seeded
 from interpret.analyses.projection.crop import Crop
 from interpret.analyses.projection.hit_projection import project_hits
+from interpret.figures.drawn_inputs import blank_of, draw_lines, planes
 from interpret.network.layers import select_layers
 from interpret.support.errors import InterpretError
+from interpret.support.wording import PLACES
 from interpret.tracing.summary import summarise
 
 doubled = partial(seeded, dtype=torch.float64)
@@ -186,3 +190,53 @@ def test_what_looks_at_rows_and_columns_is_refused_in_a_sentence(axes: int) -> N
             InterpretError, match=f"takes networks of images, not of {'signals' if axes == 1 else 'vol'}"
         ):
             call()
+
+
+@pytest.mark.slow
+@AXES
+def test_a_study_and_its_gallery(axes: int, tmp_path: Path) -> None:
+    network, inputs = classifier(axes).eval(), normal(6, *SHAPES[axes], dtype=torch.float32)
+    study = interpret.Study(tmp_path / "study", network, [(one, n % 3) for n, one in enumerate(inputs)])
+    study.mine(k=2)
+    study.project()
+    study.find_activation_range_examples()
+    study.connect()
+    mined, sides, inside = study.mined("3"), SHAPES[axes][1:], 0
+    # a signal's box reaches over the height of its line; a volume's is in the middle slice of its picture
+    across = sides[0] if axes == 1 else sides[2] + 1 + sides[0]
+    for position, box in zip(mined.positions.reshape(-1, axes).tolist(), mined.boxes.reshape(-1, 4), strict=True):
+        window = study.traced["3"].receptive_field.window(tuple(position))
+        if window[axes - 1] >= 0 and window[-1] <= sides[-1]:
+            inside += 1
+            np.testing.assert_allclose(box[[1, 3]] * across, [window[axes - 1], window[-1]], rtol=1e-5)
+        assert axes == 3 or box[[0, 2]].tolist() == [0, 1]
+    assert inside
+    interpret.write_gallery(study, tmp_path / "gallery")
+    page = (tmp_path / "gallery" / "layers" / "3" / "0.html").read_text()
+    at = mined.positions[0, 0].tolist()
+    assert f"map {', '.join(f'{name} {one}' for name, one in zip(PLACES[axes], at, strict=True))}" in page
+    assert f"{'samples' if axes == 1 else 'voxels'}, stride" in page
+    with Image.open(study.patch_sprite("3", 0)) as sprite:
+        size = sprite.size
+    field = study.traced["3"].receptive_field.size
+    tile = (128, 64) if axes == 1 else (field[2] + 1 + field[0], field[1] + 1 + field[0])
+    assert size == (2 * tile[0], tile[1])
+
+
+def test_lines_go_through_the_samples() -> None:
+    levels = np.array([[[0.0, 1.0, 0.5]]])
+    picture = draw_lines(levels, size=(100, 201))[0].mean(0)  # dark where the line is
+    dark = (picture * 0 + np.arange(100)[:, None])[picture < 0.5].reshape(-1)
+    assert dark.min() >= 5 and dark.max() <= 95  # within the margins
+    rows = [float(np.average(np.arange(100), weights=picture.max() - picture[:, column])) for column in (0, 100, 200)]
+    heights = (rows[0] - np.array(rows)) / (rows[0] - rows[1])
+    np.testing.assert_allclose(heights, [0, 1, 0.5], atol=0.03)
+
+
+def test_slices_are_those_through_the_middle() -> None:
+    volume = normal(2, 3, 4, 5)
+    found = planes(volume.numpy())
+    np.testing.assert_array_equal(found[:, :4, :5], volume[:, 1])
+    np.testing.assert_array_equal(found[:, :4, 6:], volume[:, :, :, 2].transpose(1, 2))
+    np.testing.assert_array_equal(found[:, 5:, :5], volume[:, :, 2])
+    assert blank_of(3, 4, 5).sum() == found[0].size - 4 * 5 - 4 * 3 - 3 * 5

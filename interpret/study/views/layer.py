@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+from interpret.figures.drawn_inputs import picture_size
 from interpret.figures.tile_grid import TileGrid
 from interpret.study.reader import StudyReader, local_field
 from interpret.study.views.pictures import Picture, find_picture
 from interpret.study.views.sprites import Sprites
 from interpret.study.views.units import Unit, read_units
 from interpret.support import numbers
+from interpret.support.wording import elements
 
 STRONGEST_UNITS = 8
 """How many of its strongest units are shown beside a layer at most."""
@@ -82,18 +84,21 @@ class LayerView:
     # the window that its units see
 
     @cached_property
-    def seen(self) -> tuple[int, int]:
-        """Height and width in pixels of the part of the input that a unit sees."""
-        height, width = (int(side) for side in self.input_shape[-2:])
-        if self.field is None:
-            return height, width
-        return min(self.field["size"][0], height), min(self.field["size"][1], width)
+    def seen(self) -> tuple[int, ...]:
+        """Height and width in pixels of the part of the input that a unit sees; one number for each axis."""
+        sides = [int(side) for side in self.input_shape[1:]]
+        return tuple(sides if self.field is None else map(min, self.field["size"], sides))
+
+    @property
+    def elements(self) -> str:
+        """What the input's elements are called, in short."""
+        axes = len(self.input_shape) - 1
+        return "px" if axes == 2 else elements(axes)
 
     @property
     def whole(self) -> bool:
         """Whether a unit sees the whole input."""
-        height, width = (int(side) for side in self.input_shape[-2:])
-        return self.seen == (height, width)
+        return self.seen == tuple(self.input_shape[1:])
 
     # its pictures
 
@@ -119,8 +124,8 @@ class LayerView:
 
     @property
     def real_pixels(self) -> bool:
-        """Whether a pixel of a tile is a pixel of the input."""
-        return self.seen == (self.grid.height, self.grid.width)
+        """Whether a pixel of a tile is a pixel of the input, and not of a drawn line."""
+        return len(self.seen) > 1 and picture_size(self.seen) == (self.grid.height, self.grid.width)
 
     @property
     def sheet_pixels(self) -> bool:
@@ -130,6 +135,9 @@ class LayerView:
     @cached_property
     def picture_size(self) -> str:
         """How large a patch really is and how it is kept, in words."""
+        axes = len(self.seen)
+        if axes != 2:
+            return f"{numbers.product(self.seen)}{numbers.THIN}{self.elements}"
         seen = numbers.product(self.seen[::-1]) + f"{numbers.THIN}px"
         tile = max(self.grid.height, self.grid.width)
         return f"{seen}, magnified" if self.real_pixels else f"{seen}, shrunk to {tile}{numbers.THIN}px"
