@@ -15,9 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from helpers.scripts import load_script
 from interpret.images.datasets import load_dataset
 from interpret.loading.loading import load
 from interpret.loading.recipes import read_recipe
+from interpret.tracing.tracing import trace
 
 MODELS = Path(__file__).parents[2] / "models"
 EVOLUTION = [1, 2, 5, 10, 20, 30, 40, 64]
@@ -258,3 +260,35 @@ def test_the_small_alexnet_is_as_accurate_as_its_card_says(part: str) -> None:
 def test_the_small_alexnet_card_says_how_to_get_the_data() -> None:
     card = (MODELS / "emoji_alexnet/card.md").read_text()
     assert "npm install emoji-datasource-google@16.0.0" in card and "Apache License 2.0" in card
+
+
+def test_the_small_unet_joins_maps_of_one_resolution() -> None:
+    found = trace(load("emoji_unet"))
+    shapes = {name: found[name].output_shape for name in ("down1", "down2", "down3", "bottom", "up3", "up2", "up1")}
+    assert list(shapes.values()) == [
+        (16, 64, 64), (32, 32, 32), (64, 16, 16), (128, 8, 8), (64, 16, 16), (32, 32, 32), (16, 64, 64),
+    ]  # fmt: skip
+    assert found["classes"].output_shape == (11, 64, 64) and found.params == 482_907
+    assert (MODELS / "emoji_unet/weights.safetensors").stat().st_size < 5e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("INTERPRET_EMOJI" not in os.environ, reason="needs the package emoji-datasource-google")
+def test_the_small_unet_segments_as_its_card_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = (MODELS / "emoji_unet/card.md").read_text()
+    pixels, mean = re.search(r"^\| held out \| 1,000 \| ([\d.]+)% \| ([\d.]+)% \|$", card, re.M).groups()
+    model, data = load("emoji_unet"), load_dataset("emoji-scenes")
+    answers = []
+    with torch.inference_mode():
+        for start in range(4000, 5000, 250):
+            images = torch.stack([model.preprocess.encode(image) for image in data.images[start : start + 250]])
+            answers.append(model(images).argmax(1))
+    answer, label = torch.cat(answers).numpy(), data.labels[4000:]
+    shares = [((answer == n) & (label == n)).sum() / ((answer == n) | (label == n)).sum() for n in range(11)]
+    assert (answer == label).mean() == pytest.approx(float(pixels) / 100, abs=2e-4)
+    assert np.mean(shares) == pytest.approx(float(mean) / 100, abs=5e-4)
+
+    found = load_script("lecture/segmentation").main(["--out", str(tmp_path)])
+    assert f"Open {tmp_path / 'segmentation.png'}" in capsys.readouterr().out
+    np.testing.assert_array_equal(found["answers"].numpy(), answer[:200])
+    assert np.mean(found["overlaps"]["blind"]) < np.mean(found["overlaps"]["answers"]) / 2
