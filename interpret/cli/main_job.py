@@ -18,6 +18,7 @@ from interpret.cli.options import (
     Data,
     Device,
     Dtype,
+    EveryImage,
     K,
     Layers,
     Megapixels,
@@ -76,6 +77,7 @@ def gallery(
     context: Annotated[
         bool, typer.Option("--context/--no-context", help="Show whole images, or their patches alone.")
     ] = True,
+    every_image: EveryImage = True,
 ) -> None:
     """Mine, project and publish every unit as pages to open in a browser.
 
@@ -103,16 +105,16 @@ def gallery(
         opened = open_study(
             folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
         )
-        _mine(opened, layers, k, seed)
+        _mine(opened, layers, k, seed, every_image)
         opened.project(layers, rules)
         if optimised != 0:
             ranks().once(lambda: opened.synthesise(layers, optimised))
     with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
-        page = ranks().once(lambda: write_gallery(opened, out, context=context))
+        page = ranks().once(lambda: write_gallery(opened, out, context=context, every_image=every_image))
     say(f"Open {page}")
 
 
-def _mine(study: Study, layers: str | list[str] | None, k: int, seed: int) -> None:
+def _mine(study: Study, layers: str | list[str] | None, k: int, seed: int, every_image: bool = True) -> None:
     """Compute everything of a gallery that needs the model and the data, except the projections."""
     study.mine(layers, k, seed)
 
@@ -122,7 +124,7 @@ def _mine(study: Study, layers: str | list[str] | None, k: int, seed: int) -> No
         study.find_activation_range_examples()
 
     ranks().once(find_the_rest)  # which takes a fraction of the time
-    study.predict()
+    study.predict(every_image)
     say_skipped(study.data)
 
 
@@ -145,6 +147,7 @@ def mine(
     part: Annotated[
         str | None, typer.Option(metavar="N/M", help="Mine part N of M of the data alone, for interpret merge.")
     ] = None,
+    every_image: EveryImage = True,
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
     chosen, pixels = read_part(part), read_megapixels(max_megapixels)
@@ -155,7 +158,7 @@ def mine(
         opened.mine(layers, k, seed, part=chosen)
         say(f"Mined part {part} into {study}; when all parts are mined: interpret merge PART PART … --study STUDY")
         return
-    _mine(opened, layers, k, seed)
+    _mine(opened, layers, k, seed, every_image)
     if ranks().first:
         _say_mined(opened)
 
@@ -179,6 +182,7 @@ def merge(
     study: Annotated[Path, typer.Option("--study", help="The folder for the study of the whole.")],
     device: Device = None,
     workers: Workers = None,
+    every_image: EveryImage = True,
 ) -> None:
     """Merge studies of parts of a data set, or of several, mined on different days or machines, into one of the whole.
 
@@ -193,7 +197,8 @@ def merge(
         study, device=device, workers=workers, **origins[0] | {"data": data if len(data) > 1 else data[0]}
     )
     merge_studies(parts, opened)
-    _mine(opened, opened.mined_layers, opened.info["settings"]["k"], opened.info["settings"]["seed"])
+    settings = opened.info["settings"]
+    _mine(opened, opened.mined_layers, settings["k"], settings["seed"], every_image)
     _say_mined(opened)
 
 

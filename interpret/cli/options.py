@@ -139,3 +139,10 @@ OwnBatchSize = Annotated[
     int | None, counted("--batch-size", help="Images in one forward pass. Default: what suits the device.")
 ]
 Dtype = Annotated[str, choice("float32", "bfloat16", help="float32, or bfloat16: twice as fast and less exact.")]
+EveryImage = Annotated[
+    bool,
+    typer.Option(
+        "--every-image/--no-every-image",
+        help="Predict and show every image, or those of hits and of the sample alone: for very many images.",
+    ),
+]

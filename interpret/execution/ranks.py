@@ -135,14 +135,10 @@ class JoinedRanks(Ranks):
         return held[0]
 
     def once(self, function: Callable[[], Value]) -> Value:
-        global _current
         found: Any = None
         if self.first:
-            _current, before = Ranks(), _current
-            try:
+            with alone():
                 found = function()
-            finally:
-                _current = before
         return self.agreed(found)
 
     def all(self, answer: bool) -> bool:
@@ -249,6 +245,17 @@ _current: Ranks = Ranks()
 def ranks() -> Ranks:
     """Return the ranks of this process: those that the command has joined, or else this process alone."""
     return _current
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Act as if this process were alone, in work that the other ranks take no part in."""
+    global _current
+    _current, before = Ranks(), _current
+    try:
+        yield
+    finally:
+        _current = before
 
 
 def started_together() -> bool:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,6 +149,50 @@ class Unfinished:
     def forget(self) -> None:
         if self.file is not None and self.file.exists() and holds_unfinished(self.file):
             self.file.unlink()
+
+
+class UnfinishedParts(Unfinished):
+    """Unfinished work whose state at each save is what was found since the one before; each goes into its own file.
+
+    So no more is written than is found, however often it is saved.
+
+    >>> import tempfile
+    >>> unfinished = UnfinishedParts(Path(tempfile.mkdtemp(), "found"), {})
+    >>> unfinished.save({"squares": torch.tensor([0, 1])})
+    >>> unfinished.save({"squares": torch.tensor([4])})
+    >>> [part["squares"].tolist() for part in unfinished.load_parts()]
+    [[0, 1], [4]]
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], before_saving: Callable[[], object] = lambda: None
+    ) -> None:
+        super().__init__(None, settings, before_saving)
+        self.folder = folder
+
+    def _files(self) -> list[Path]:
+        found = self.folder.glob("*.safetensors") if self.folder.is_dir() else ()
+        return sorted((file for file in found if file.stem.isdecimal()), key=lambda file: int(file.stem))
+
+    def load_parts(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the parts with these settings that are as they were written."""
+        for file in self._files():
+            self.file = file
+            part = self.load()
+            if part:
+                yield part
+
+    def save(self, found: Mapping[str, Tensor]) -> None:
+        last = self._files()[-1:]
+        self.file = self.folder / f"{int(last[0].stem) + 1 if last else 0}.safetensors"
+        super().save(found)
+
+    def forget(self) -> None:
+        for file in self._files():
+            self.file = file
+            super().forget()
+        with suppress(OSError):  # it is not there, or holds other files
+            self.folder.rmdir()
 
 
 def layers_to_resume(file: Path, missing: list[str], is_done: Callable[[str], bool], **settings: Any) -> list[str]:

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from interpret.gallery.class_images import (
+    ClassList,
+    ImageOfClass,
+    ImagesByClass,
+    class_list_href,
+    class_lists,
+    images_of,
+)
 from interpret.gallery.classes import ClassEntry, Classes
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.optimised import Optimised
 from interpret.gallery.related_units import UnitLink, inputs_of, link_to
-from interpret.gallery.sources import Prediction, Source
+from interpret.gallery.sources import Source
 from interpret.gallery.units_by_class import UnitOfClass, UnitsByClass
 
 MOST_PREFERRING = 8
 """Most units of a layer that are shown as preferring a class."""
 MOST_PREDICTED, MOST_OTHERS, MOST_UNITS = 24, 8, 16
 """How many images that are predicted as a class, other images, and units the page of a class shows at most."""
-
-
-@dataclass(frozen=True)
-class ImageOfClass:
-    """An image, the probability of a class for it, and its most probable class."""
-
-    source: Source
-    probability: float
-    best: Prediction
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,8 @@ class ClassPage:
     predicted: list[ImageOfClass]
     """The images whose most probable class it is, the most probable first."""
     predicted_count: int
+    lists: Iterable[ClassList]
+    """The pages of the list of all of them, if there are more."""
     near: list[ImageOfClass]
     """Images of which it is among the most probable classes, but not the first."""
     labelled: list[Source]
@@ -64,6 +65,11 @@ class ClassPage:
     """The units most of whose hits are predicted as it."""
     optimised: list[Optimised]
     """The images made for its output."""
+
+    @property
+    def list_href(self) -> str:
+        """The address of the list of all images that are predicted as it."""
+        return class_list_href(self.entry)
 
     @property
     def sources(self) -> list[Source]:
@@ -93,39 +99,28 @@ class ClassPages:
             self._outputs[unit] = Output(link, inputs_of(self.network, layer, unit), self._images_of(layer, unit))
 
     def _images_of(self, layer: LayerPage, unit: int) -> list[tuple[Source, float]]:
-        """Return the listed images among a unit's hits, with their values."""
+        """Return the images among a unit's hits that have a page, with their values."""
         hits = zip(layer.data.sources[unit].tolist(), layer.data.values[unit].tolist(), strict=True)
-        return [(self.network.source(number), value) for number, value in hits if number in self.network.addresses]
+        found = [(self.network.source(number), value) for number, value in hits if number >= 0]
+        return [(source, value) for source, value in found if source.paged]
 
     def pages(self, classes: Classes, units_by_class: UnitsByClass) -> Iterator[ClassPage]:
         """Yield the page of each class."""
-        probable: dict[int | None, list[ImageOfClass]] = defaultdict(list)
-        labelled: dict[int | None, list[Source]] = defaultdict(list)
-        for source in map(self.network.source, self.network.addresses):
-            for one in source.predictions:
-                probable[one.output].append(ImageOfClass(source, one.probability, source.predictions[0]))
-            if source.label >= 0:
-                labelled[source.label].append(source)
-        entries = classes.entries
+        found, entries = ImagesByClass(self.network.sources), classes.entries
         for j, (entry, units) in enumerate(zip(entries, units_by_class.by_class(), strict=True)):
-            images = sorted(probable.get(entry.output, []), key=_most_probable_first)
-            predicted = [image for image in images if image.best.output == entry.output]
-            near = [image for image in images if image.best.output != entry.output]
-            others = [
-                source
-                for source in labelled.get(entry.label, [])
-                if not (source.predictions and source.predictions[0].output == entry.output)
-            ]
+            predicted, near = (found.predicted_as(entry.output, first) for first in (True, False))
+            others = found.labelled(entry.label, entry.output)[:MOST_OTHERS]
             yield ClassPage(
                 entry=entry,
                 before=entries[j - 1] if j else None,
                 after=entries[j + 1] if j + 1 < len(entries) else None,
                 layers=self._preferring.get(entry.label, []),
                 output=self._outputs.get(entry.output),
-                predicted=predicted[:MOST_PREDICTED],
-                predicted_count=len(predicted),
-                near=near[:MOST_OTHERS],
-                labelled=others[:MOST_OTHERS],
+                predicted=images_of(self.network, predicted, slice(MOST_PREDICTED)),
+                lists=class_lists(self.network, entry, predicted) if len(predicted[0]) > MOST_PREDICTED else (),
+                predicted_count=len(predicted[0]),
+                near=images_of(self.network, near, slice(MOST_OTHERS)),
+                labelled=[self.network.source(number) for number in others.tolist()],
                 units=units[:MOST_UNITS],
                 optimised=self._optimised(entry),
             )
@@ -140,10 +135,6 @@ class ClassPages:
             return found
         layer = unit.unit.layer
         return images.of(layer.name, unit.unit.index, self.network.context or not layer.whole)
-
-
-def _most_probable_first(image: ImageOfClass) -> tuple[float, int]:
-    return -image.probability, image.source.number
 
 
 def _most_selective(classes: Any, values: Any) -> Iterator[tuple[int, list[int], int]]:

@@ -1,12 +1,11 @@
-"""The list of images: its pages, the address of each image, and the one picture of tiles that a page shows."""
+"""The list of images: its pages, and the one picture of tiles that each shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +35,6 @@ def list_href(page: int) -> str:
     return "images/index.html" if page == 1 else f"images/index-{page}.html"
 
 
-def addresses(listed: Sequence[int], paged: set[int]) -> dict[int, str]:
-    """Return where each listed image is found: on its own page, or else at its entry in the list.
-
-    >>> addresses([3, 4], paged={3})
-    {3: 'images/3.html', 4: 'images/index.html#image-4'}
-    """
-    return {
-        number: f"images/{number}.html"
-        if number in paged
-        else f"{list_href(place // IMAGES_PER_PAGE + 1)}#image-{number}"
-        for place, number in enumerate(listed)
-    }
-
-
 @dataclass(frozen=True)
 class Entry:
     """An image in the list."""
@@ -57,8 +42,6 @@ class Entry:
     source: Source
     view: str
     """The part of the page's picture that is the image, as the viewBox of an SVG; empty where it has no picture."""
-    hits: Sequence[Any]
-    """The units of which it is a hit, by layer, for an image without a page."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +70,9 @@ class ListPage:
         return list_href(self.number + 1) if self.number < self.last else None
 
 
-def list_pages(network: NetworkPage, hits: Mapping[int, Sequence[Any]]) -> Iterator[ListPage]:
-    """Yield the pages of the list of images; `hits` are the units of which each is a hit."""
-    numbers = list(network.addresses)
+def list_pages(network: NetworkPage) -> Iterator[ListPage]:
+    """Yield the pages of the list of images."""
+    numbers = network.sources.listed.tolist()
     starts = range(0, len(numbers), IMAGES_PER_PAGE)
     for place, start in enumerate(starts):
         sources = [network.source(number) for number in numbers[start : start + IMAGES_PER_PAGE]]
@@ -99,7 +82,7 @@ def list_pages(network: NetworkPage, hits: Mapping[int, Sequence[Any]]) -> Itera
         for j, source in enumerate(sources):
             top, left = grid.corner(j)
             view = f"{left} {top} {side} {side}" if source.picture else ""
-            entries.append(Entry(source, view, () if source.number in network.paged else hits.get(source.number, ())))
+            entries.append(Entry(source, view))
         picture, content = None, BytesIO()
         if side:
             sheet = Image.fromarray(grid.join(_tiles(files, side)))

@@ -117,11 +117,12 @@ class ImagePages:
         order = np.lexsort((units, -values, ranks, sources))
         sources, units, ranks, values = (array[order] for array in (sources, units, ranks, values))
         starts = np.flatnonzero(np.diff(sources, prepend=-2))
+        paged = set(np.intersect1d(sources, self.network.sources.listed).tolist())
         # where units see the whole image, their patches of it would all be the same
         columns = layer.grid.columns
         single_tiles = not layer.whole and columns <= MOST_COLUMNS and layer.grid.width == layer.grid.height
         for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(sources)], strict=True):
-            if int(sources[start]) not in self.network.addresses:
+            if int(sources[start]) not in paged:
                 continue
             part = slice(start, min(end, start + MOST_UNITS))
             rows = zip(units[part].tolist(), values[part].tolist(), ranks[part].tolist(), strict=True)
@@ -139,7 +140,7 @@ class ImagePages:
         parts: dict[int, list[SamplePart]] = defaultdict(list)
         for item in sorted(self._parts):
             parts[self._parts[item].sample.source.number].append(self._parts[item])
-        for number in sorted(self.network.paged):
+        for number in self.network.sources.listed.tolist():
             source = self.network.source(number)
             yield ImagePage(source, parts.get(number, []), self.hits.get(number, []))
 

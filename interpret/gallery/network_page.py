@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, cached_property
 
+import numpy as np
+
 from interpret.gallery.correlation import Correlates
 from interpret.gallery.layer_list import Row, list_rows
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.mosaic import Placed, place_by_similarity
 from interpret.gallery.optimised import SmallOptimised
-from interpret.gallery.sources import (
-    Prediction,
-    Sample,
-    Source,
-    label_name,
-    read_samples,
-    read_sources,
-    top_predictions,
-)
+from interpret.gallery.sources import Sample, Source, Sources, label_name, read_samples
 from interpret.gallery.unit_results import Curve, UnitResults
 from interpret.network.readings import in_words
-from interpret.study.reader import MOST_SOURCES_PREDICTED, UNPREDICTED, StudyReader
+from interpret.study.reader import UNPREDICTED, StudyReader
 from interpret.study.views.network import NetworkView
 
 
@@ -29,18 +23,16 @@ class NetworkPage(NetworkView[LayerPage]):
     """A whole study as the gallery's templates read it.
 
     Without `context`, whole images are left out: sources, the sample's inputs, and patches that are whole inputs.
+    Without `every_image`, pages of images that are neither hits nor in the sample are left out.
     """
 
-    def __init__(self, study: StudyReader, context: bool = True) -> None:
+    def __init__(self, study: StudyReader, context: bool = True, every_image: bool = True) -> None:
         super().__init__(study, LayerPage, context)
+        self.every_image = every_image
         self.unit_results = UnitResults(study)
         self.correlates_inside: Mapping[str, Correlates] = {}
         self.correlates_outside: Mapping[str, Correlates] = {}
         """For each mined layer, the units of other layers that its units correlate with: set by the writer."""
-        self.paged: set[int] = set()
-        """The sources that have a page of their own: set by the writer."""
-        self.addresses: dict[int, str] = {}
-        """Where each source of the list is found, in the list's order: set by the writer."""
         self._places = {record["name"]: place for place, record in enumerate(study.layers)}
 
     @property
@@ -86,14 +78,10 @@ class NetworkPage(NetworkView[LayerPage]):
         """Return what the data calls a label."""
         return label_name(self.data["classes"] or (), label)
 
-    @cached_property
-    def predicted(self) -> dict[int, tuple[Prediction, ...]]:
-        """What the network predicts for the source images, by number."""
-        found = self.predictions
-        if found is None:
-            return {}
-        rows = zip(found.sources.tolist(), found.top.tolist(), found.probabilities.tolist(), strict=True)
-        return {number: top_predictions(found.classes, outputs, shares) for number, outputs, shares in rows}
+    @property
+    def predicted(self) -> bool:
+        """Whether the network's predictions of any source image are known."""
+        return self.predictions is not None and len(self.predictions.sources) > 0
 
     @property
     def reading(self) -> str:
@@ -121,15 +109,18 @@ class NetworkPage(NetworkView[LayerPage]):
 
     # its images
 
-    @property
-    def every_image(self) -> bool:
-        """Whether there are so few images that all are listed."""
-        return self.source_count <= MOST_SOURCES_PREDICTED
-
     @cached_property
-    def sources(self) -> dict[int, Source]:
-        """The pictures that have hits or are in the sample, by number."""
-        return read_sources(self.study, self.predicted, self.addresses, self.context)
+    def sources(self) -> Sources:
+        """The source images that the study has pictures of, and those of the sample; with context, they have pages."""
+        found = Sources(self.study, self.predictions, self.context)
+        if self.context:
+            found.paged[:] = self.every_image or np.isin(found.numbers, self.study.shown_sources())
+        return found
+
+    @property
+    def image_count(self) -> int:
+        """How many images have a page."""
+        return int(self.sources.paged.sum())
 
     def source(self, number: int) -> Source:
         """Return one of the source pictures."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
-from interpret.gallery import image_list
 from interpret.gallery.classes import Classes
 from interpret.gallery.colours import COLOURS, LETTERS
 from interpret.gallery.findings import Finding
@@ -18,6 +16,7 @@ from interpret.gallery.units_by_class import UnitsByClass
 
 NAMES_FILE = "assets/index.js"
 UNITS_FILE = "assets/shown.js"
+IMAGES_FILE = "assets/images.js"
 
 
 class SearchIndex:
@@ -31,28 +30,17 @@ class SearchIndex:
         """Add the colours of a layer's units: of each a letter, and its share in tenths."""
         self._colours.append("".join(LETTERS[one.place] + str(min(int(10 * one.share), 9)) for one in layer.colours))
 
-    def _images(self) -> dict[str, Any]:
-        """Return the listed images in few bytes: where each is found follows from its number."""
-        numbers = list(self.network.addresses)
-        names = [self.network.source(number).name for number in numbers]
-        return {
-            "listed": runs(numbers),
-            "paged": runs(sorted(self.network.paged)),
-            "of": image_list.IMAGES_PER_PAGE,
-            "names": names if any(name != f"image {j}" for j, name in zip(numbers, names, strict=True)) else [],
-            "classes": self.units_by_class.class_of[numbers].tolist(),
-        }
-
     def scripts(self, findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
         """Yield paths and contents of what search loads: scripts, since a page opened from disk can load nothing else.
 
-        Names are loaded with the search, and what units show only with a question that asks for it.
+        Names of layers and classes are loaded first; what units show and what images are called may take longer.
         """
         network = self.network
+        listed = network.sources.listed.tolist()
         names = {
             "layers": [[layer.name, layer.base, layer.unit_count] for layer in network.mined_layers],
             "classes": [[entry.name, entry.href] for entry in self.classes.entries],
-            "images": self._images(),
+            "images": runs(listed),
             "findings": [[finding.title, f"findings.html#{finding.anchor}"] for finding in findings],
         }
         starts = np.cumsum([0, *(layer.unit_count for layer in network.mined_layers)])
@@ -65,7 +53,16 @@ class SearchIndex:
             "colours": self._colours,
             "names": dict(zip(LETTERS, COLOURS, strict=True)),
         }
-        for path, name, content in ((NAMES_FILE, "interpretIndex", names), (UNITS_FILE, "interpretShown", units)):
+        called = [network.source(number).name for number in listed]
+        images = {
+            "names": called if any(name != f"image {j}" for j, name in zip(listed, called, strict=True)) else [],
+            "classes": self.units_by_class.class_of[listed].tolist(),
+        }
+        for path, name, content in (
+            (NAMES_FILE, "interpretIndex", names),
+            (UNITS_FILE, "interpretShown", units),
+            (IMAGES_FILE, "interpretImages", images),
+        ):
             yield path, f"window.{name} = {json.dumps(content, separators=(',', ':'))};\n"
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from interpret.network.readings import in_words
 from interpret.study.reader import StudyReader, source_picture_size
-from interpret.study.views.pictures import Picture, find_picture
+from interpret.study.views.pictures import Picture, find_picture, size_of
 
 LEAST_PROBABILITY = 0.005
 """The smallest probability of a prediction that is shown."""
@@ -35,13 +40,13 @@ class Source:
     """Width and height of the picture, also where it is left out."""
     predictions: tuple[Prediction, ...] = ()
     """What the network predicts for its central part, most probable first; empty where that is not known."""
-    addresses: Mapping[int, str] = field(default_factory=dict, repr=False, compare=False)
-    """Those of the network, which it shares."""
+    paged: bool = False
+    """Whether it has a page."""
 
     @property
     def href(self) -> str:
-        """Where its page is, or its entry in the list, relative to the gallery's root; empty where it has neither."""
-        return self.addresses.get(self.number, "")
+        """The address of its page, relative to the gallery's root; empty where it has none."""
+        return f"images/{self.number}.html" if self.paged else ""
 
 
 @dataclass(frozen=True)
@@ -70,38 +75,119 @@ def top_predictions(
     return tuple(Prediction(output, str(names[output]), share) for output, share in found if share >= LEAST_PROBABILITY)
 
 
-def read_sources(
-    study: StudyReader,
-    predicted: Mapping[int, tuple[Prediction, ...]],
-    addresses: Mapping[int, str],
-    context: bool,
-) -> dict[int, Source]:
-    """Return the source pictures that have hits or are in the sample, by number.
+class Sources:
+    """All source images of a study, in arrays: a `Source` is made when it is shown, as there may be a million.
 
-    Args:
-        study: the study.
-        predicted: what the network predicts for each.
-        addresses: where each is found in the gallery; filled in later.
-        context: whether their pictures are shown.
+    >>> import tempfile, torch
+    >>> from interpret import Study
+    >>> network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3))
+    >>> study = Study(tempfile.mkdtemp() + "/study", network, torch.rand(12, 1, 10, 10))
+    >>> study.mine(k=12)
+    >>> sources = Sources(study, None, context=True)
+    >>> len(sources), sources[5].name, sources[5].picture
+    (12, 'image 5', Picture(path='sources/0/5.jpg', width=10, height=10))
     """
-    known = {}
-    for number, record in study.sources().items():
-        picture = find_picture(study, study.source_picture(number)) if context else None
-        size = (picture.width, picture.height) if picture else source_picture_size(record["width"], record["height"])
-        label = int(record.get("label", -1))
-        known[number] = Source(number, record["name"], picture, label, size, predicted.get(number, ()), addresses)
-    if context:
-        for item, record in study.samples().items():
+
+    def __init__(self, study: StudyReader, predictions: Any, context: bool) -> None:
+        """Read the study's lists.
+
+        Args:
+            study: the study.
+            predictions: what the network predicts for them, or None.
+            context: whether their pictures are shown, and the inputs of the sample where a source has none.
+        """
+        self._study = study
+        self.class_names: Sequence[str] = () if predictions is None else predictions.classes
+        names, rows = [], []
+        for one, records in study.source_lists.records():
+            for number, record in records.items():
+                names.append(record["name"])
+                rows.append((number, record.get("label", -1), *_small_size(one.picture(number), record, context)))
+        table = np.array(rows, np.int64).reshape(-1, 5)
+        order = np.argsort(table[:, 0], kind="stable")  # a list of an earlier version comes first
+        self._names = [names[place] for place in order.tolist()]
+        self._listed, self._pictured = table[order, 0], table[order, 4].astype(bool)
+        self._sizes = table[order, 2:4].astype(np.int32)
+        self._sampled = _only_sampled(study, set(self._listed.tolist())) if context else {}
+        self.numbers: NDArray[np.int64] = np.union1d(self._listed, np.array(list(self._sampled), np.int64))
+        """The number of each, ascending."""
+        self.labels = np.full(len(self.numbers), -1)
+        """What each is labelled; −1 where it is not."""
+        self.labels[np.searchsorted(self.numbers, self._listed)] = table[order, 1]
+        for number, source in self._sampled.items():
+            self.labels[np.searchsorted(self.numbers, number)] = source.label
+        self.paged = np.zeros(len(self.numbers), bool)
+        """Which have a page: the network's page sets it."""
+        self.top, self.probabilities = _predicted(predictions, self.numbers)
+        """[n, k] the network's most probable classes of each and their probabilities; −1 and 0 where there is none."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> Source:
+        place = int(np.searchsorted(self.numbers, number))
+        if place == len(self.numbers) or self.numbers[place] != number:
+            raise KeyError(number)
+        paged = bool(self.paged[place])
+        predictions = top_predictions(self.class_names, self.top[place].tolist(), self.probabilities[place].tolist())
+        if number in self._sampled:
+            return replace(self._sampled[number], predictions=predictions, paged=paged)
+        row = int(np.searchsorted(self._listed, number))
+        width, height = self._sizes[row].tolist()
+        picture = None
+        if self._pictured[row]:
+            path = self._study.source_picture(number).relative_to(self._study.path).as_posix()
+            picture = Picture(path, width, height)
+        return Source(
+            number, self._names[row], picture, int(self.labels[place]), (width, height), predictions, paged
+        )  # fmt: skip
+
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """[n] the most probable class of each; −1 where there is none that is shown."""
+        return self.top[:, 0]
+
+    @property
+    def listed(self) -> NDArray[np.int64]:
+        """The numbers of those that have a page, ascending."""
+        return self.numbers[self.paged]
+
+
+def _small_size(file: Path, record: Mapping[str, Any], context: bool) -> tuple[int, int, bool]:
+    """Return width and height of a source's small picture, and whether it is shown."""
+    size = record.get("picture")  # earlier versions did not say it
+    if size is None and context and file.is_file():
+        size = size_of(file)
+    width, height = size or source_picture_size(record["width"], record["height"])
+    return width, height, context and size is not None
+
+
+def _only_sampled(study: StudyReader, known: Container[int]) -> dict[int, Source]:
+    """Return the sources of the sample that the study has no picture of, with that of the sample's input."""
+    found: dict[int, Source] = {}
+    for item, record in study.samples().items():
+        number = int(record["source"])
+        if number not in known and number not in found:
             picture = find_picture(study, study.sample_picture(item))
-            number, label = record["source"], int(record["label"])
             size = (picture.width, picture.height) if picture else (0, 0)
-            source = Source(number, record["name"], picture, label, size, predicted.get(number, ()), addresses)
-            known.setdefault(number, source)
-    return known
+            found[number] = Source(number, record["name"], picture, int(record["label"]), size)
+    return found
+
+
+def _predicted(predictions: Any, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the classes that are probable enough to be shown, and their probabilities, of these sources [n, k]."""
+    k = 1 if predictions is None else predictions.top.shape[1]
+    top, probabilities = np.full((len(numbers), k), -1), np.zeros((len(numbers), k))
+    if predictions is not None:
+        _, places, rows = np.intersect1d(numbers, predictions.sources, assume_unique=True, return_indices=True)
+        shown = predictions.probabilities[rows] >= LEAST_PROBABILITY
+        top[places] = np.where(shown, predictions.top[rows], -1)
+        probabilities[places] = np.where(shown, predictions.probabilities[rows], 0)
+    return top, probabilities
 
 
 def read_samples(
-    study: StudyReader, sources: Mapping[int, Source], labels: Sequence[str], outputs: Sequence[str]
+    study: StudyReader, sources: Sources, labels: Sequence[str], outputs: Sequence[str]
 ) -> dict[int, Sample]:
     """Return the inputs of the sample, by item.
 

@@ -41,13 +41,14 @@ class UnitsByClass:
         self._class_count = len(classes.entries)
         self._found: list[NDArray[np.int64]] = [np.zeros((0, 5), np.int64)]
         """Rows of class, layer, unit, count and rank."""
-        self.class_of = np.full(max(network.sources, default=0) + 1, -1, np.int64)
+        sources = network.sources
+        self.class_of = np.full(int(sources.numbers.max(initial=0)) + 1, -1, np.int64)
         """The class that each source is predicted as, by the source's number; −1 for none."""
         place = {entry.number: j for j, entry in enumerate(classes.entries)}
-        for number, source in network.sources.items():
-            entry = classes.of_output(source.predictions[0].output) if source.predictions else None
+        for output in np.unique(sources.best[sources.best >= 0]).tolist():
+            entry = classes.of_output(output)
             if entry is not None:
-                self.class_of[number] = place[entry.number]
+                self.class_of[sources.numbers[sources.best == output]] = place[entry.number]
 
     def add_layer(self, layer: LayerPage) -> None:
         """Add the units of a layer, while its arrays are in memory."""

@@ -18,7 +18,7 @@ from interpret.gallery.classes import Classes
 from interpret.gallery.correlation import correlate
 from interpret.gallery.drawings import svg_image
 from interpret.gallery.findings import Finding, findings
-from interpret.gallery.image_list import addresses, list_pages
+from interpret.gallery.image_list import list_pages
 from interpret.gallery.image_page import ImagePages
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
@@ -26,7 +26,7 @@ from interpret.gallery.search_index import SearchIndex
 from interpret.gallery.unit_page import read_unit
 from interpret.gallery.units_by_class import UnitsByClass
 from interpret.study.damage import refuse_damage
-from interpret.study.reader import MOST_SOURCES_PREDICTED, StudyReader
+from interpret.study.reader import StudyReader
 from interpret.study.views.pictures import Picture
 from interpret.support import numbers
 from interpret.support.errors import InterpretError
@@ -39,15 +39,15 @@ from interpret.support.wording import count as counted
 FORMAT = 2
 MARKER = "gallery.json"
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
-EVERY_PAGE = 2000
-"""Up to this many images, each has a page; of more, those of the sample and those that are hits of many units."""
-MANY_HITS = 10
-"""The number of units of which an image must be a hit to have a page, if there are many images."""
 _ASSETS = ("gallery.css", "gallery.js", "icon.svg")
 
 
 def write_gallery(
-    study: StudyReader | str | os.PathLike[str], out: str | os.PathLike[str], *, context: bool = True
+    study: StudyReader | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    context: bool = True,
+    every_image: bool = True,
 ) -> Path:
     """Write a study as static pages and return the path of the first one.
 
@@ -67,14 +67,15 @@ def write_gallery(
     unchanged files are kept. The gallery lists its files in `interpret.sha256`, and other files are never removed.
     Pictures are hard links to the study's files where possible, otherwise copies.
 
-    Up to 10,000 images, each has a page or an entry in the list of images, with its prediction; with more, those of
-    the sample and those that are hits of ten units or more have a page.
+    Each image of the study has a page and an entry in the list of images, with its prediction.
 
     Args:
         study: a study or its folder.
         out: the folder to write: a new or empty folder, or an older gallery.
         context: whether to show whole images: source images and the sample. Without, the gallery has patches only,
             except in layers whose units see the whole input.
+        every_image: whether each image has a page, or those of hits and of the sample alone; a page takes some 5 kB,
+            and so does the picture of one of more than 10,000 images.
 
     Raises:
         InterpretError: `out` is a file or contains anything but an unchanged gallery; the study has no mined layer.
@@ -85,7 +86,7 @@ def write_gallery(
     check_target(out)
     study.refuse_among_images(out, "the gallery")
     refuse_damage(study)
-    network = NetworkPage(study, context)
+    network = NetworkPage(study, context, every_image)
     if not network.mined_layers:
         raise InterpretError(f"study {str(study.path)!r} has no mined layer yet: mine it first")
     with updating(out) as folder:
@@ -136,8 +137,6 @@ class _Writer:
         self.classes = Classes([], [], [])
         self.templates.globals.update(network=network, version=__version__, found=self.found)
         self.made: set[Path] = set()
-        self.shown: set[int] = set()
-        """The sources whose pictures pages of units and of images show."""
 
     def write(self) -> None:
         network = self.network
@@ -146,16 +145,14 @@ class _Writer:
             self._picture(layer.filters)
         self.found += findings(network.study, network.context)
         self._correlate()
-        self._choose_pages()
+        self._choose_classes()
         with progress(network.unit_count, "writing the gallery", unit="unit") as bar:
             for place, layer in enumerate(network.mined_layers):
                 before = network.mined_layers[place - 1] if place else None
                 after = network.mined_layers[place + 1] if place + 1 < len(network.mined_layers) else None
                 self._layer(layer, before, after, bar)
-        pictures = [network.source(number).picture for number in sorted(self.shown)]
-        pictures += [sample.picture for sample in network.samples.values()]
-        for picture in dict.fromkeys(pictures):
-            self._picture(picture)
+        for sample in network.samples.values():
+            self._picture(sample.picture)
         self._image_and_class_pages()
         for finding in self.found:
             self._bytes(finding.path, finding.picture)
@@ -196,36 +193,20 @@ class _Writer:
         with progress(self.network.unit_count, "comparing units", unit="unit") as bar:
             self.network.correlates_inside, self.network.correlates_outside = correlate(maxima, step=bar.update)
 
-    def _choose_pages(self) -> None:
-        """Choose which images and classes have pages.
-
-        Images: all, or of more than `EVERY_PAGE` those of the sample, and those that excite many units; others have
-        an entry in the list, and of more than `MOST_SOURCES_PREDICTED` none. Classes: those of the labels, and those
-        that the network predicts.
-        """
+    def _choose_classes(self) -> None:
+        """Choose which classes have pages: those of the labels, and those that the network predicts."""
         network, labelled = self.network, 0
-        predicted: set[int] = set()
-        hits = np.zeros(max(network.sources, default=0) + 1, np.int64)
+        predicted: set[int] = set(network.sources.best.tolist()) - {-1}
         for layer in network.mined_layers:
-            sources = layer.data.sources[layer.data.images >= 0]
-            hits += np.bincount(sources, minlength=len(hits))[: len(hits)]
             if layer.data.class_means is not None:
                 labelled = max(labelled, len(layer.data.class_means))
             predicted |= set(range(len(layer.output_classes)))
             layer.forget()
-        predicted |= {source.predictions[0].output for source in network.sources.values() if source.predictions}
         labels = [network.label_name(label) or "" for label in range(labelled)]
         self.classes = Classes(labels, network.class_names, predicted)
         self.templates.globals["classes"] = self.classes
         self.units_by_class = UnitsByClass(network, self.classes)
         self.search_index = SearchIndex(network, self.classes, self.units_by_class)
-        if network.context:
-            few = network.source_count <= EVERY_PAGE
-            network.paged |= {sample.source.number for sample in network.samples.values()}
-            network.paged |= set(network.sources) if few else set(np.flatnonzero(hits >= MANY_HITS).tolist())
-            listed = network.sources if network.every_image else network.paged
-            network.addresses |= addresses(sorted(listed), network.paged)
-            self.shown = network.paged | set(np.flatnonzero(hits).tolist())
 
     def _layer(self, layer: LayerPage, before: LayerPage | None, after: LayerPage | None, bar: Any) -> None:
         self._picture(layer.filters)
@@ -258,16 +239,15 @@ class _Writer:
 
     def _image_and_class_pages(self) -> None:
         network = self.network
-        with progress(len(network.paged), "writing images", unit="page") as bar:
+        with progress(network.image_count, "writing images", unit="page") as bar:
             template = self.templates.get_template("image.html")
             for image in self.image_pages.pages():
+                self._picture(image.source.picture)
                 self._text(image.source.href, template.render(root="../", image=image))
                 bar.update()
-        with progress(len(network.addresses), "listing images", unit="image") as bar:
-            for listed in list_pages(network, self.image_pages.hits):
-                self._page(
-                    listed.href, "images.html", root="../", page=listed, limit=MOST_SOURCES_PREDICTED, many=MANY_HITS
-                )
+        with progress(network.image_count, "listing images", unit="image") as bar:
+            for listed in list_pages(network):
+                self._page(listed.href, "images.html", root="../", page=listed)
                 if listed.picture is not None:
                     self._bytes(listed.picture.path, listed.content)
                 bar.update(len(listed.entries))
@@ -277,6 +257,8 @@ class _Writer:
             for made in page.optimised:
                 self._bytes(made.path, made.picture)
             self._page(page.entry.href, "class.html", root="../", page=page)
+            for part in page.lists:
+                self._page(part.href, "class_images.html", root="../", page=part)
 
     def _page(self, path: str, template: str, **shown: Any) -> None:
         self._text(path, self.templates.get_template(template).render(**shown))

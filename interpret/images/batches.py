@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,36 +60,19 @@ def batches(
     refuse_below_one(batch_size=batch_size)
     if workers < 0:
         raise InterpretError(f"workers must be at least 0, not {workers}")
-    if images.most_workers is not None:
-        workers = min(workers, images.most_workers)
+    workers = most_readers(images, workers)
     everything = spans is None
     if spans is None:
         edges = batch_edges(len(images), batch_size, images.starts)
         spans = np.stack([edges[:-1], edges[1:]], 1)
-    loader: DataLoader[Any] = DataLoader(
-        _Reader(images),
-        batch_sampler=_Batches(spans),
-        num_workers=workers,
-        collate_fn=_collate,
-        generator=torch.Generator(),  # draws the workers' seed, so that the global generator is unchanged
-    )
-    with interrupts_ignored() if workers else nullcontext():
-        arriving = iter(loader)
     read = 0
-    try:
-        while True:
-            # so that an interrupt does not cut off a batch while a worker sends it
-            with interrupts_delayed() if workers else nullcontext():
-                batch, errors = next(arriving, (None, None))
-            if errors is None:
-                break
+    with closing(read_ahead(_Reader(images), Spans(spans), workers, _collate)) as arriving:
+        for batch, errors in arriving:
             _note(images, errors)
             if batch is not None:
                 read += len(batch.items)
                 _learn_labels(images, batch)
                 yield batch
-    finally:
-        del arriving  # ends the workers, even if a traceback still refers to this frame
     if everything and len(images) and not read:
         raise none_left(images)
 
@@ -111,6 +94,45 @@ def _learn_labels(images: Images, batch: Batch) -> None:
     if not np.array_equal(images.labels[items], labels):
         images.labels[items] = labels
         images.labels_learnt = True
+
+
+def read_ahead(
+    dataset: Dataset[Any], parts: Sampler[list[int]], workers: int, collate: Callable[[list[Any]], Any]
+) -> Generator[Any, None, None]:
+    """Yield parts of a data set in order; with workers, processes read them ahead.
+
+    An interrupt stops the workers without a traceback. Close it, so that they end also after an error.
+
+    Args:
+        dataset: what is read, item by item.
+        parts: the items of each part.
+        workers: the number of processes; 0: this one reads.
+        collate: makes one value of the items of a part.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=parts,
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),  # draws the workers' seed, so that the global generator is unchanged
+    )
+    with interrupts_ignored() if workers else nullcontext():
+        arriving = iter(loader)
+    try:
+        while True:
+            # so that an interrupt does not cut off a part while a worker sends it
+            with interrupts_delayed() if workers else nullcontext():
+                part = next(arriving, None)
+            if part is None:
+                break
+            yield part
+    finally:
+        del arriving  # ends the workers, even if a traceback still refers to this frame
+
+
+def most_readers(images: Images, workers: int) -> int:
+    """Return the number of processes that can read images, at most `workers`."""
+    return workers if images.most_workers is None else min(workers, images.most_workers)
 
 
 def of_one_shape(batches: Iterable[Batch], shape: Sequence[int]) -> Iterator[Batch]:
@@ -175,7 +197,7 @@ def none_left(images: Images) -> InterpretError:
     )
 
 
-class _Batches(Sampler[list[int]]):
+class Spans(Sampler[list[int]]):
     """Batches of items from one number to another."""
 
     def __init__(self, spans: NDArray[np.int64]) -> None:

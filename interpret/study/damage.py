@@ -50,8 +50,10 @@ def find_damage(study: StudyReader) -> Iterator[Damage]:
             yield Damage(sheet, "its checksum differs", sheet)
         yield from _sprites(study, name)
     yield from _folder(study.path / "connections")
-    # they are listed before the first layer has its file
-    yield from _pictures(study.path / "sources.json", ".jpg", bool(study.mined_layers))
+    for one in study.source_lists:
+        # of the earlier form, they are listed before the first layer has its file
+        needed = one.file.parent != study.path or bool(study.mined_layers)
+        yield from _pictures(one.file, ".jpg", needed)
     yield from _pictures(study.path / "samples.json", ".webp", any((study.path / "spread").glob("*.safetensors")))
 
 

@@ -13,7 +13,7 @@ from interpret.analyses.mining.compute import mine_remaining
 from interpret.analyses.mining.miner import STATE_FORMAT, Miner
 from interpret.analyses.mining.result import MinedLayer, mined_file
 from interpret.analyses.projection.crop import Crop
-from interpret.execution.ranks import ranks
+from interpret.execution.ranks import alone, ranks
 from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.figures.drawn_inputs import boxes_in_picture
@@ -99,8 +99,9 @@ def _places_in_sources(study: Study, name: str, layer: MinedLayer) -> dict[str, 
 
 def _keep_pictures_of_hits(study: Study, places: Iterable[dict[str, Any]]) -> None:
     """Keep a small picture of each source that has hits."""
-    labels: dict[int, int] = {}
-    for arrays in places:
-        labels |= dict(zip(arrays["sources"].ravel().tolist(), arrays["labels"].ravel().tolist(), strict=True))
-    labels.pop(-1, None)
-    keep_source_pictures(study, labels)
+    pairs = [np.stack([arrays["sources"].ravel(), arrays["labels"].ravel()]) for arrays in places]
+    sources, labels = np.concatenate([np.zeros((2, 0), np.int64), *pairs], 1)
+    sources, firsts = np.unique(sources, return_index=True)
+    hits = sources >= 0
+    with alone():
+        keep_source_pictures(study, sources[hits], labels[firsts][hits])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def _held(study: StudyReader) -> dict[str, Any]:
     for name in mined:
         for rule in study.rules(name):
             projected.setdefault(rule, []).append(name)
+    sizes = Counter(
+        tuple(one.get("picture", ())) for _, records in study.source_lists.records() for one in records.values()
+    )
     unfinished = [file for file in _files(study.path / "unfinished") if file.suffix == ".safetensors"]
     unfinished += [file for file in (study.path / UNFINISHED_MINING,) if file.exists()]
     return {
@@ -75,7 +79,8 @@ def _held(study: StudyReader) -> dict[str, Any]:
         "filters": [layer["name"] for layer in study.layers if study.filter_sheet(layer["name"]).exists()],
         "connections": (study.path / "connections" / "layers.json").exists(),
         "activation_range": [name for name in mined if study.activation_range_file(name).exists()],
-        "pictures": len(study.sources()),
+        "pictures": sum(sizes.values()),
+        "picture_side": max((max(size) for size in sizes if size), default=None),
         "results": [{"kind": kind, "name": name} for kind, name in study.results],
         "unfinished": sorted(file.relative_to(study.path).as_posix() for file in unfinished),
     }
@@ -163,7 +168,8 @@ def _held_lines(holds: dict[str, Any], settings: dict[str, Any]) -> list[tuple[s
     if holds["connections"]:
         lines.append(("connections", "between the mined layers"))
     if holds["pictures"]:
-        lines.append(("pictures", f"of {count(holds['pictures'], 'source')}"))
+        side = f", {holds['picture_side']} pixels at most" if holds["picture_side"] else ""
+        lines.append(("pictures", f"of {count(holds['pictures'], 'source')}{side}"))
     lines += [("result", f"{one['kind']} {one['name']}".strip()) for one in holds["results"]]
     if UNPREDICTED in settings:
         lines.append(("no predictions", f"as {settings[UNPREDICTED]}"))

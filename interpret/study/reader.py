@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -24,6 +26,7 @@ from interpret.figures.drawn_inputs import picture_size
 from interpret.results.kinds import in_report_order, is_known, result_class
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file
+from interpret.study.source_lists import SourceLists
 from interpret.support.checksums import DamagedFileError, check_seal, read_json
 from interpret.support.errors import InterpretError, unknown, warn
 from interpret.support.files import layer_path, refuse_inside
@@ -32,18 +35,17 @@ from interpret.support.wording import count as counted
 LARGEST_TILE = 64
 """The largest side in pixels of a patch's or projection's tile."""
 LARGEST_SOURCE_PICTURE = 320
-"""The largest side in pixels of a source's small picture."""
+"""The largest side in pixels of a source's small picture, which takes some 20 kB of a photograph."""
+FEW_SOURCES = 10_000
+"""The most sources that have pictures of that size."""
+SMALLER_SOURCE_PICTURE = 160
+"""The largest side of pictures of more sources: some 5 kB each, so that those of a million take 5 GB."""
 IMAGE_PREDICTIONS = "images"
 """The name under which a study keeps the predictions of its source images."""
 UNFINISHED_MINING = "mining.safetensors"
 """The file in a study's folder that holds the state of unfinished mining."""
 UNPREDICTED = "unpredicted"
 """The setting that says why a study has no predictions."""
-MOST_SOURCES_PREDICTED = 10_000
-"""Up to this many source images, each has its prediction and picture; of more, those of hits and of the sample.
-
-A small picture of a photograph takes some 20 kB: 10,000 of them take 200 MB.
-"""
 
 
 class StudyReader:
@@ -155,11 +157,25 @@ class StudyReader:
 
     def sources(self) -> dict[int, dict[str, Any]]:
         """Return name, width, height and label of each source that has a picture."""
-        return _by_number(self.path / "sources.json")
+        return {source: record for _, records in self.source_lists.records() for source, record in records.items()}
+
+    @cached_property
+    def source_lists(self) -> SourceLists:
+        """The lists of its sources, which hold a thousand each."""
+        return SourceLists(self.path)
 
     def source_picture(self, source: int) -> Path:
         """Return a small picture of a source."""
-        return self.path / "sources" / f"{source}.jpg"
+        return self.source_lists.list_of(source).picture(source)
+
+    def shown_sources(self) -> NDArray[np.int64]:
+        """Return the sources of hits and of the sample, in ascending order."""
+        shown = np.unique(np.array([record["source"] for record in self.samples().values()], np.int64))
+        for name in self.mined_layers:
+            sources = self.mined(name).sources
+            if sources is not None:
+                shown = np.union1d(shown, sources)
+        return shown[shown >= 0]
 
     def samples(self) -> dict[int, dict[str, Any]]:
         """Return source, name, label and likeliest classes of each item of the sample.
@@ -289,8 +305,17 @@ def synthesised_name(layer: str, kind: str) -> str:
     return f"{layer} {kind}".strip()
 
 
+def source_picture_side(sources: int) -> int:
+    """Return the largest side of the small pictures of so many sources.
+
+    >>> source_picture_side(230), source_picture_side(1_000_000)
+    (320, 160)
+    """
+    return LARGEST_SOURCE_PICTURE if sources <= FEW_SOURCES else SMALLER_SOURCE_PICTURE
+
+
 def source_picture_size(width: int, height: int) -> tuple[int, int]:
-    """Return width and height of a source's small picture.
+    """Return width and height of a source's small picture, or of what stands in its place.
 
     >>> source_picture_size(640, 480), source_picture_size(64, 48)
     ((320, 240), (64, 48))

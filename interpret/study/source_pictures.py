@@ -3,74 +3,142 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import closing
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interpret.execution.resume import SAVE_EVERY
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from interpret.execution.ranks import State, ranks
+from interpret.execution.resume import Unfinished, pack, unpack
+from interpret.images.batches import Spans, most_readers, read_ahead
+from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
-from interpret.study.reader import LARGEST_SOURCE_PICTURE
-from interpret.support.checksums import KEY, sealed_json
-from interpret.support.files import any_file, replacing, sync_files, write_text
+from interpret.study.reader import source_picture_side
+from interpret.support.checksums import KEY
+from interpret.support.errors import InterpretError
+from interpret.support.files import any_file, replacing, sync_files
 from interpret.support.progress import progress
 
 if TYPE_CHECKING:
-    from interpret.images.sources import Images
     from interpret.study.study import Study
 
+AT_ONCE = 16
+"""Pictures that a process makes before it passes them on."""
 
-def keep_source_pictures(study: Study, labels: Mapping[int, int]) -> None:
-    """Keep a small picture of each of these sources, with its label; one that does not decode is noted and skipped."""
+
+def keep_source_pictures(study: Study, sources: NDArray[np.int64], labels: NDArray[np.int64]) -> None:
+    """Keep a small picture of each of these sources, with its label; one that does not decode is noted and skipped.
+
+    Of several ranks, each makes a share of the pictures, and rank 0 writes them.
+    """
     _, data = study.to_compute()
-    known = study.sources()
-    missing = [source for source in sorted(labels) if source not in known or not study.source_picture(source).exists()]
-    if not missing:
+    missing = ranks().once(lambda: _missing(study, sources))
+    if not len(missing):
         return
-    waiting: list[Path] = []
+    study.write_info()  # what lies in the folder is a study's
+    label_of = labels[np.searchsorted(sources, missing)]
+    own = ranks().share(len(missing))
+    pictures = SmallPictures(data, missing[own], label_of[own], source_picture_side(len(np.unique(data.sources))))
+    waiting: list[State] = []  # until another rank than the first sends it
+    lists = study.source_lists
+    new: dict[int, dict[str, Any]] = {}
+    unreadable: dict[str, str] = {}
 
-    def save() -> None:
-        # what is listed is on the disk
-        sync_files(waiting)
+    def write(part: State) -> None:
+        found = unpack(part["records"])
+        unreadable.update(found["unreadable"])
+        content, begin = part["pictures"].numpy(), 0
+        for number, record in found["records"].items():
+            source, size = int(number), record.pop("bytes")
+            lists.begin(source)
+            write_listed(lists.list_of(source).picture(source), content[begin : begin + size].tobytes())
+            new[source] = record
+            begin += size
+
+    def state() -> State:
+        for part in ranks().arriving(waiting):
+            write(part)
         waiting.clear()
-        listed = {str(source): known[source] for source in sorted(known)}
-        write_text(study.path / "sources.json", sealed_json(listed, indent=0), any_file)
+        # what is listed is on the disk
+        sync_files([lists.list_of(source).picture(source) for source in new])
+        lists.add(new)
+        new.clear()
+        return {}
 
-    saved = time.monotonic()
-    with progress(len(missing), "keeping pictures", "picture") as bar:
+    with progress(len(pictures), "keeping pictures", "picture") as bar:
+
+        def update(part: State) -> None:
+            write(part) if ranks().first else waiting.append(part)
+            bar.update(len(unpack(part["records"])["records"]))
+
+        Unfinished(None, {}).process(pictures.parts(study.workers), update, state)
+    data.skipped.update(ranks().agreed(unreadable))
+    study.note_skipped()
+
+
+def _missing(study: Study, sources: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the sources without a picture, but those that do not decode."""
+    _, data = study.to_compute()
+    skipped = study.info["data"]["skipped"]
+    missing = study.source_lists.without_picture(sources)
+    if not skipped:
+        return missing
+    return missing[np.array([data.source_name(source) not in skipped for source in missing.tolist()], bool)]
+
+
+class SmallPictures(Dataset[Any]):
+    """Makes small pictures of some sources, in this process or in workers."""
+
+    def __init__(self, data: Images, sources: NDArray[np.int64], labels: NDArray[np.int64], side: int) -> None:
+        self.data, self.sources, self.labels, self.side = data, sources, labels, side
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, place: int) -> tuple[int, dict[str, Any], bytes] | InterpretError:
+        source = int(self.sources[place])
         try:
-            for source in missing:
-                _keep_picture(study, data, source, labels[source], known)
-                if source in known:
-                    waiting.append(study.source_picture(source))
-                bar.update()
-                if time.monotonic() - saved > SAVE_EVERY:
-                    save()
-                    saved = time.monotonic()
-        except KeyboardInterrupt:
-            save()
-            raise
-    save()
+            picture = self.data.source_picture(source).convert("RGB")
+        except InterpretError as error:  # returned, as an exception would leave a worker altered
+            return error.with_traceback(None)
+        size = {"width": picture.width, "height": picture.height}
+        picture.thumbnail((self.side, self.side))
+        picture.info.clear()  # no comment or profile of the original is copied
+        file = BytesIO()
+        picture.save(file, "JPEG", quality=85, optimize=True)
+        content = file.getvalue()
+        record = {"name": self.data.source_name(source), **size, "label": int(self.labels[place])}
+        record |= {"picture": list(picture.size), KEY: hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        return source, record, content
+
+    def parts(self, workers: int) -> Iterator[State]:
+        """Yield the pictures of a few sources at a time, one after the other, with their records."""
+        starts = np.arange(0, len(self), AT_ONCE)
+        spans = np.stack([starts, np.minimum(starts + AT_ONCE, len(self))], 1)
+        with closing(read_ahead(self, Spans(spans), most_readers(self.data, workers), _joined)) as arriving:
+            for errors, part in arriving:
+                for error in errors:
+                    raise error
+                yield part
 
 
-def _keep_picture(study: Study, data: Images, source: int, label: int, known: dict[int, dict[str, Any]]) -> None:
-    """Keep a small picture of a source, and add to `known` what is known of it."""
-    name = data.source_name(source)
-    if name in study.info["data"]["skipped"]:
-        return
-    try:
-        picture = data.source_picture(source).convert("RGB")
-    except UnreadableImage as error:
-        study.info["data"]["skipped"][name] = error.reason
-        return
-    size = {"width": picture.width, "height": picture.height}
-    picture.thumbnail((LARGEST_SOURCE_PICTURE, LARGEST_SOURCE_PICTURE))
-    picture.info.clear()  # no comment or profile of the original is copied
-    content = BytesIO()
-    picture.save(content, "JPEG", quality=85, optimize=True)
-    write_listed(study.source_picture(source), content.getvalue())
-    known[source] = {"name": name, **size, "label": label, KEY: hashlib.sha256(content.getbuffer()).hexdigest()}
+def _joined(made: list[Any]) -> tuple[list[InterpretError], State]:
+    """Return pictures and their records as tensors, and errors of the storage."""
+    unreadable = {one.name: one.reason for one in made if isinstance(one, UnreadableImage)}
+    errors = [one for one in made if isinstance(one, InterpretError) and not isinstance(one, UnreadableImage)]
+    pictures = [one for one in made if not isinstance(one, InterpretError)]
+    content = b"".join(one[2] for one in pictures)
+    records = {str(source): record for source, record, _ in pictures}
+    return errors, {
+        "records": pack({"records": records, "unreadable": unreadable}),
+        "pictures": torch.from_numpy(np.frombuffer(content, np.uint8).copy()),
+    }
 
 
 def write_listed(path: Path, content: bytes) -> None:

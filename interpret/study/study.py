@@ -203,15 +203,17 @@ class Study(StudyReader):
         warn("Study.spread is now Study.find_activation_range_examples: call it by that name", DeprecationWarning)
         self.find_activation_range_examples()
 
-    def predict(self) -> None:
-        """Keep the network's predictions of the central part of each source image, under the name "images".
+    def predict(self, every_image: bool = True) -> None:
+        """Keep a small picture and the network's prediction of the central part of source images, as "images".
 
-        Of more than 10,000 images, those that have hits or are in the sample are predicted. Where the network is no
-        classifier, or its classes have no names, the study keeps the reason instead. What is known is not computed
-        again.
+        Interrupted work continues where it stopped, and what is known is not computed again. Where the network is no
+        classifier, or its classes have no names, the study keeps the reason instead of predictions.
+
+        Args:
+            every_image: whether to predict all images, or those alone that have hits or are in the sample.
         """
         with self.working("predictions"):
-            _computing().predict_sources(self)
+            _computing().predict_sources(self, every_image)
 
     def synthesise(
         self,
@@ -263,8 +265,9 @@ class Study(StudyReader):
     def note_skipped(self) -> None:
         """Note which images did not decode: study.json lists them, and does not count them."""
         if self.data is not None and self.data.skipped:
-            items, sources = self.data.count_readable()
             self.info["data"]["skipped"] |= self.data.skipped
+            self.data.skipped.update(self.info["data"]["skipped"])  # some were found before an interrupt
+            items, sources = self.data.count_readable()
             self.info["data"] |= {"items": items, "sources": sources}
 
 

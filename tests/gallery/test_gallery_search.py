@@ -27,7 +27,6 @@ from interpret.gallery.units_by_class import strongest_of_each
 from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
-from interpret.study import predictions
 from interpret.study.study import Study
 from interpret.support import numbers
 from interpret.support.files import layer_path
@@ -99,23 +98,33 @@ def test_every_image_has_its_prediction_and_its_page(browser: Any, folder: Path,
     assert contents(begun.path) == before
 
 
-def test_of_very_many_images_those_of_hits_and_of_the_sample_are_predicted(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(predictions, "MOST_SOURCES_PREDICTED", 5)
-    monkeypatch.setattr("interpret.gallery.network_page.MOST_SOURCES_PREDICTED", 5)
-    monkeypatch.setattr("interpret.gallery.writer.MOST_SOURCES_PREDICTED", 5)
+def test_of_hits_and_of_the_sample_alone_on_request(folder: Path, tmp_path: Path) -> None:
     model = classifier()
     begun = Study(tmp_path / "study", model, open_images(folder, model))
     begun.mine("4", k=1)
-    begun.predict()
-    hits = begun.mined("4").sources
-    assert begun.predictions().sources.tolist() == sorted(set(hits.ravel().tolist()))
-    begun.find_activation_range_examples()
-    begun.predict()  # now there is more to predict
-    assert begun.predictions().sources.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    begun.predict(every_image=False)
+    hits = sorted(set(begun.mined("4").sources.ravel().tolist()))
+    assert begun.predictions().sources.tolist() == list(begun.sources()) == hits and len(hits) < 7
     out = write_gallery(begun, tmp_path / "gallery").parent
-    assert "of more than 5, those of the sample" in Page(out / "images" / "index.html").text
+    assert f"{len(hits)} of the 7 images" in words(out / "images" / "index.html")
+    assert "the study has pictures and predictions of no others" in words(out / "images" / "index.html")
+    begun.predict()
+    assert begun.predictions().sources.tolist() == list(begun.sources()) == [0, 1, 2, 4, 5, 6, 7]
+    begun.predict(every_image=False)  # nothing is lost
+    assert begun.predictions().sources.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    for every_image, paged in ((False, hits), (True, [0, 1, 2, 4, 5, 6, 7])):
+        write_gallery(begun, out, every_image=every_image)
+        assert {file.name for file in (out / "images").glob("[0-9]*")} == {f"{number}.html" for number in paged}
+        said = words(out / "images" / "index.html")
+        assert ("those of hits and of the sample, as was asked for (--no-every-image)" in said) == (not every_image)
+        assert ("Each of the 7 images has a page" in said) == every_image
+    begun.find_activation_range_examples()
+    write_gallery(begun, out, every_image=False)
+    assert len(list((out / "images").glob("[0-9]*"))) == 7  # all are in the sample
+
+
+def words(page: Path) -> str:
+    return " ".join(Page(page).text.split())
 
 
 COLOURED = 60
@@ -137,40 +146,25 @@ def coloured(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture
 def listing(coloured: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Its gallery, as one of very many images would be: a page for each that excites three units or more."""
-    monkeypatch.setattr("interpret.gallery.writer.EVERY_PAGE", 10)
-    monkeypatch.setattr("interpret.gallery.writer.MANY_HITS", 3)
+    """Its gallery, with few images on a page, so that there are several."""
     monkeypatch.setattr("interpret.gallery.image_list.IMAGES_PER_PAGE", 25)
+    monkeypatch.setattr("interpret.gallery.class_images.IMAGES_PER_PAGE", 7)
+    monkeypatch.setattr("interpret.gallery.class_page.MOST_PREDICTED", 4)
     return write_gallery(coloured, tmp_path / "gallery").parent
 
 
-def hits_of(begun: Study) -> dict[int, list[str]]:
-    """The links to each image among the hits of units, layer by layer, its best ranks first."""
-    found: dict[int, list[str]] = {number: [] for number in range(COLOURED)}
-    for name in begun.mined_layers:
-        sources = begun.mined(name).sources
-        for rank in range(sources.shape[1]):
-            places = [(-float(begun.mined(name).values[unit, rank]), unit) for unit in range(len(sources))]
-            for _, unit in sorted(places):
-                if sources[unit, rank] >= 0:
-                    found[int(sources[unit, rank])].append(f"../layers/{name}/{unit}.html#hit-{rank + 1}")
-    return found
-
-
-def test_images_without_a_page_have_an_entry_that_says_as_much(browser: Any, coloured: Study, listing: Path) -> None:
-    hits, found = hits_of(coloured), coloured.predictions()
+def test_the_list_shows_each_image_with_its_prediction(browser: Any, coloured: Study, listing: Path) -> None:
+    found = coloured.predictions()
     assert found.sources.tolist() == list(range(COLOURED))
-    paged = {number for number, links in hits.items() if len(links) >= 3}
-    assert 0 < len(paged) < sum(map(bool, hits.values())) < COLOURED  # all three kinds are there
-    assert {file.name for file in (listing / "images").glob("[0-9]*")} == {f"{number}.html" for number in paged}
-    for number, links in hits.items():
+    assert {file.name for file in (listing / "images").glob("[0-9]*")} == {f"{j}.html" for j in range(COLOURED)}
+    for number in range(COLOURED):
         name = f"index{'' if number < 25 else f'-{number // 25 + 1}'}"
         markup = (listing / "images" / f"{name}.html").read_text()
         entry = markup.partition(f'<li id="image-{number}">')[2].partition("</li>")[0]
         assert f"<bdi>image {number}</bdi>" in entry
         share = numbers.share(float(found.probabilities[number, 0]))
         assert f"<bdi>{found.classes[found.top[number, 0]]}</bdi> {share}" in entry
-        assert re.findall('href="(?!#)([^"]+)"', entry) == ([f"../images/{number}.html"] if number in paged else links)
+        assert re.findall('href="(?!#)([^"]+)"', entry) == [f"{number}.html"]
         left, top, side, _ = map(int, re.findall('viewBox="([^"]+)"', entry)[0].split())
         with (
             Image.open(listing / "images" / f"{name}.webp") as sheet,
@@ -178,55 +172,40 @@ def test_images_without_a_page_have_an_entry_that_says_as_much(browser: Any, col
         ):
             shown = np.asarray(sheet.convert("RGB"))[top : top + side, left : left + side]
             assert side == 24 and np.abs(shown[6:18, 6:18].mean((0, 1)) - np.asarray(own).mean((0, 1))).max() < 6
-    text = " ".join(Page(listing / "images" / "index.html").text.split())
-    assert f"Each of the {COLOURED} images, with its prediction" in text
-    assert f"{len(paged)} have a page with all units that they activate" in text
-    # pages of classes and of units lead to pages and to entries
-    for label in range(3):
-        taken = [number for number in range(COLOURED) if found.top[number, 0] == label]
-        links = set(Page(listing / "classes" / f"{label}.html").links)
-        surest = sorted(taken, key=lambda number: (-found.probabilities[number, 0], number))[:24]
-        assert {address(number, paged) for number in surest} <= links
-    for unit in range(5):
-        links = set(Page(listing / "layers" / "0" / f"{unit}.html").links)
-        assert {f"../{address(int(one), paged)}" for one in coloured.mined("0").sources[unit]} <= links
+    assert f"Each of the {COLOURED} images has a page" in words(listing / "images" / "index.html")
     crawl(browser, listing)
 
 
-def address(number: int, paged: set[int]) -> str:
-    entry = f"index{'' if number < 25 else f'-{number // 25 + 1}'}.html#image-{number}"
-    return f"../images/{number}.html" if number in paged else f"../images/{entry}"
+def test_a_class_page_leads_to_all_its_images(coloured: Study, listing: Path) -> None:
+    found = coloured.predictions()
+    for label in range(3):
+        taken = [number for number in range(COLOURED) if found.top[number, 0] == label]
+        surest = sorted(taken, key=lambda number: (-found.probabilities[number, 0], number))
+        markup = (listing / "classes" / f"{label}.html").read_text()
+        page = Page(markup)
+        predicted = markup.partition('id="predicted"')[2].partition("</section>")[0]
+        links = re.findall(r'href="\.\./(images/\d+\.html)"', predicted)
+        assert links == [f"images/{number}.html" for number in surest[:4]]
+        first = listing / "classes" / f"{label}-images.html"
+        assert first.exists() == (len(taken) > 4) == (f"../classes/{first.name}" in page.links)
+        listed = []
+        for number in range(-(-len(taken) // 7) if len(taken) > 4 else 0):
+            part = Page(first if not number else first.with_name(f"{label}-images-{number + 1}.html"))
+            listed += [link for link in part.links if "images/" in link]
+            assert f"{len(taken)} images predicted as" in " ".join(part.text.split())
+        assert listed == [f"../images/{number}.html" for number in surest] * (len(taken) > 4)
+    assert max(Counter(found.top[:, 0].tolist()).values()) > 14  # a list has several pages
 
 
-def test_search_leads_to_entries_and_to_pages(browser: Any, coloured: Study, listing: Path) -> None:
-    paged = {number for number, links in hits_of(coloured).items() if len(links) >= 3}
+def test_search_leads_to_each_image(browser: Any, coloured: Study, listing: Path) -> None:
     with opened(browser, listing, "index.html") as page:
-        for number in (0, 24, 25, 41, 59, min(paged), max(set(range(COLOURED)) - paged)):
+        for number in (0, 24, 25, 41, 59):
             open_search(page)
             assert ask(page, f"image {number}")[0] == [f"image {number}", "image"]
             assert [f"image {number}", "image"] in ask(page, str(number))[:2]
             ask(page, f"image {number}")
             page.keyboard.press("Enter")
-            page.wait_for_url(f"**/{address(number, paged)[3:]}")
-            if number not in paged:
-                shown = page.locator(":target")
-                assert shown.get_attribute("id") == f"image-{number}"
-                assert shown.evaluate("(one) => getComputedStyle(one).boxShadow") != "none"
-                box = shown.bounding_box()
-                assert box["y"] >= 0 and box["y"] + box["height"] <= 800
-        open_search(page)
-        assert ask(page, "image 60") == []
-        # in a class are all that are taken for it
-        found = coloured.predictions()
-        label = int(np.bincount(found.top[:, 0]).argmin())
-        name = str(found.classes[label])
-        kinds = Counter(kind for _, kind in ask(page, name))
-        assert kinds[f"image, {name}"] == min(int((found.top[:, 0] == label).sum()), 12)
-    with opened(browser, listing, "images/index-2.html") as page:
-        page.keyboard.press("j")
-        page.wait_for_url("**/images/index-3.html")
-        page.keyboard.press("k")
-        page.wait_for_url("**/images/index-2.html")
+            page.wait_for_url(f"**/images/{number}.html")
 
 
 @pytest.mark.slow
@@ -372,7 +351,7 @@ def ask(page: Any, question: str) -> list[list[str]]:
 
 def open_search(page: Any) -> None:
     page.keyboard.press("/")
-    page.wait_for_function("() => window.interpretShown")
+    page.wait_for_function("() => window.interpretShown && window.interpretImages")
 
 
 def test_search_finds_what_units_and_images_show(browser: Any, gallery: Path, study: Path) -> None:

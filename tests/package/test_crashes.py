@@ -295,7 +295,7 @@ def test_of_two_processes_on_one_folder_the_second_waits(verb: str, server: Serv
 # damaged studies
 
 KINDS = (
-    "study.json", "sources.json", "samples.json", "timings.jsonl", "mined/*", "spread/*", "filters/*", "sources/*",
+    "study.json", "sources/*.json", "samples.json", "timings.jsonl", "mined/*", "spread/*", "filters/*", "sources/*/*",
     "samples/*", "patches/*/0000.webp", "patches/*/interpret.sha256", "projections/*/*/0001.webp",
     "projections/*/*/interpret.sha256", "connections/*.safetensors", "connections/flow.json", "connections/layers.json",
     "connections/interpret.sha256", "results/invariance/*", "results/predictions/*", "features/*/features.npy",

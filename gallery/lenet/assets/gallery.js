@@ -7,11 +7,10 @@
 (() => {
   /**
    * @typedef {{ layers: [string, string, number][], classes: [string, string][], findings: [string, string][],
-   *   images: [string, string, number, number][] }} Index  name, address, and for layers the number of units, for
-   *   images the class and the number
-   * @typedef {{ listed: number[], paged: number[], of: number, names: string[], classes: number[] }} Images  the images
-   *   of the list and those with a page, as runs of a first number and a length; how many a page of the list shows;
-   *   their names, none where they are called by their numbers, and their classes
+   *   images: number[] }} Index  name, address, and for layers the number of units; the images that have a page, as runs
+   *   of a first number and a length
+   * @typedef {{ names: string[], classes: number[] }} Images  what they are called, nothing where that is their number,
+   *   and the class that each is predicted as
    * @typedef {{ classes: number[][], colours: string[], names: Record<string, string> }} Shown  of each class, how many
    *   hits of a unit are of it and the unit, pair by pair; of each unit of a layer, the letter of its colour and how
    *   much of it there is; the colours' names
@@ -158,30 +157,36 @@
     return coming;
   }
 
-  /** The numbers of runs, each a first number and a length. @param {number[]} runs */
-  const numbersOf = (runs) =>
-    runs.flatMap((first, at) => (at % 2 ? [] : Array.from({ length: runs[at + 1] }, (_, j) => first + j)));
-
-  /**
-   * Return each image with its address: its own page, or its entry in the list.
-   * @param {Images} images
-   * @returns {Index["images"]}
-   */
-  function imagesOf({ listed, paged, of, names, classes }) {
-    const withPage = new Set(numbersOf(paged));
-    return numbersOf(listed).map((number, place) => {
-      const page = Math.floor(place / of) + 1;
-      const entry = `images/index${page > 1 ? `-${page}` : ""}.html#image-${number}`;
-      const href = withPage.has(number) ? `images/${number}.html` : entry;
-      return [names[place] ?? `image ${number}`, href, classes[place], number];
-    });
-  }
-
-  /** Load all names. @returns {Promise<Index>} */
-  const loadIndex = () =>
-    load("index.js", "interpretIndex").then((index) => ({ ...index, images: imagesOf(index.images) }));
+  /** Load the names of layers, classes and findings. @returns {Promise<Index>} */
+  const loadIndex = () => load("index.js", "interpretIndex");
   /** Load the content of units. @returns {Promise<Shown>} */
   const loadShown = () => load("shown.js", "interpretShown");
+  /** Load the names and classes of images, which may be a million. @returns {Promise<Images>} */
+  const loadImages = () => load("images.js", "interpretImages");
+
+  /** The address of an image's page. @param {number} number */
+  const imageHref = (number) => `images/${number}.html`;
+
+  /**
+   * The numbers of all images with a page, with their places.
+   * @param {number[]} runs
+   * @returns {Generator<[number, number]>}
+   */
+  function* numbersOf(runs) {
+    let place = 0;
+    for (let j = 0; j < runs.length; j += 2) {
+      for (let number = runs[j]; number < runs[j] + runs[j + 1]; number += 1, place += 1) yield [number, place];
+    }
+  }
+
+  /** The place of an image, -1 where it has no page. @param {number[]} runs @param {number} number */
+  function placeOf(runs, number) {
+    let before = 0;
+    for (let j = 0; j < runs.length; before += runs[j + 1], j += 2) {
+      if (number >= runs[j] && number < runs[j] + runs[j + 1]) return before + number - runs[j];
+    }
+    return -1;
+  }
 
   const MOST = 30;
   /** At most so many of the results are units, and images, found by their content. */
@@ -314,10 +319,11 @@
    * content.
    * @param {Index} index
    * @param {Shown | undefined} shown  undefined until it is loaded
+   * @param {Images | undefined} called  undefined until it is loaded
    * @param {string} query
    * @returns {Found[]}
    */
-  function find(index, shown, query) {
+  function find(index, shown, called, query) {
     const words = query
       .toLowerCase()
       .split(/[\s:/]+/)
@@ -342,21 +348,24 @@
     }
     const asked = words.join(" ");
     const number = /^(?:image )?\d+$/.test(asked) ? Number(last) : -1;
-    const numbered = index.images.find((image) => image[3] === number);
+    const place = placeOf(index.images, number);
+    const numbered = place < 0 ? undefined : imageHref(number);
     if (numbered) {
-      const [text, href] = numbered;
+      const text = called?.names[place] ?? `image ${number}`;
       const kind = `image ${number}`;
       // a single number means a unit first
-      found.splice(asked === last ? 1 : 0, 0, { text, kind: text.toLowerCase() === kind ? "image" : kind, href });
+      const first = asked === last ? 1 : 0;
+      found.splice(first, 0, { text, kind: text.toLowerCase() === kind ? "image" : kind, href: numbered });
     }
     /** @type {Found[]} */
     const within = [];
-    /** @param {[string, string, ...unknown[]][]} entries @param {string} kind @param {string} end */
+    /** @param {Iterable<[string, string, ...unknown[]]>} entries @param {string} kind @param {string} end */
     const add = (entries, kind, end) => {
+      const most = within.length + MOST;
       for (const [text, href] of entries) {
-        if (found.length >= MOST) return;
+        if (found.length >= MOST || within.length >= most) return;
         const lower = text.toLowerCase();
-        if (!has(words, lower) || href === numbered?.[1]) continue;
+        if (!has(words, lower) || href === numbered) continue;
         // matches at the start of a word come first
         (begins(words, lower) ? found : within).push({ text, kind, href: href + end });
       }
@@ -364,7 +373,7 @@
     add(index.layers, "layer", "index.html");
     add(index.classes, "class", "");
     add(index.findings, "finding", "");
-    add(index.images, "image", "");
+    if (called) add(namesOf(index, called), "image", "");
     for (const [path, kept] of Object.entries(favourites())) {
       if (isUnit(path) && kept.note && words.every((word) => kept.note.toLowerCase().includes(word))) {
         found.push({ text: `${kept.title}: ${kept.note}`, kind: "note", href: `layers/${path}.html` });
@@ -373,10 +382,7 @@
     const named = [...found, ...within];
     const taken = new Set(named.map(({ href }) => href));
     const classes = new Set(classesCalled(index, words));
-    const images = (classes.size ? index.images : [])
-      .filter(([, href, place]) => classes.has(place) && !taken.has(href))
-      .slice(0, MOST)
-      .map(([text, href, place]) => ({ text, kind: `image, ${index.classes[place][0]}`, href }));
+    const images = called && classes.size ? imagesOfClasses(index, called, classes, taken) : [];
     const units = shown ? unitsShowing(index, shown, words).filter(({ href }) => !taken.has(href)) : [];
     // each kind keeps some places
     const reserved = Math.min(MOST_BY_CONTENT, units.length) + Math.min(MOST_BY_CONTENT, images.length);
@@ -385,6 +391,39 @@
     // a single colour means units first
     const first = shown && words.length === 1 && Object.values(shown.names).includes(words[0]) ? MOST_BY_CONTENT : 0;
     return [...units.slice(0, first), ...kept, ...seen, ...units.slice(first)].slice(0, MOST);
+  }
+
+  /**
+   * The names and addresses of all images.
+   * @param {Index} index
+   * @param {Images} called
+   * @returns {Generator<[string, string]>}
+   */
+  function* namesOf(index, called) {
+    for (const [number, place] of numbersOf(index.images)) {
+      yield [called.names[place] ?? `image ${number}`, imageHref(number)];
+    }
+  }
+
+  /**
+   * Find images that are predicted as one of some classes.
+   * @param {Index} index
+   * @param {Images} called
+   * @param {Set<number>} classes
+   * @param {Set<string>} taken  addresses that are found already
+   * @returns {Found[]}
+   */
+  function imagesOfClasses(index, called, classes, taken) {
+    /** @type {Found[]} */
+    const found = [];
+    for (const [number, place] of numbersOf(index.images)) {
+      const href = imageHref(number);
+      if (!classes.has(called.classes[place]) || taken.has(href)) continue;
+      const kind = `image, ${index.classes[called.classes[place]][0]}`;
+      found.push({ text: called.names[place] ?? `image ${number}`, kind, href });
+      if (found.length >= MOST) break;
+    }
+    return found;
   }
 
   /** An example of a query, in the layer of this page if it has one. @param {Index} index */
@@ -442,6 +481,8 @@
     let chosen = 0;
     /** @type {Shown | undefined} */
     let shown;
+    /** @type {Images | undefined} */
+    let called;
 
     function mark() {
       [...list.children].forEach((row, place) => row.setAttribute("aria-selected", String(place === chosen)));
@@ -455,7 +496,7 @@
     /** @param {Index} index */
     function showResults(index) {
       const asked = input.value.trim() !== "";
-      results = !asked && units ? suggestions(index) : find(index, shown, input.value);
+      results = !asked && units ? suggestions(index) : find(index, shown, called, input.value);
       if (units) results = results.filter(({ href }) => /^layers\/[^/]+\/\d+\.html$/.test(href));
       chosen = 0;
       list.replaceChildren(
@@ -492,13 +533,10 @@
         showResults(index);
         if (enterPressed) choosePlace(chosen);
         input.addEventListener("input", () => showResults(index));
-        loadShown().then(
-          (come) => {
-            shown = come;
-            if (chosen === 0) showResults(index);
-          },
-          () => {}, // names can be searched without it
-        );
+        const again = () => chosen === 0 && showResults(index);
+        // what has come can be searched without what is missing
+        loadShown().then((come) => ((shown = come), again()), () => {});
+        loadImages().then((come) => ((called = come), again()), () => {});
       },
       () => (said.textContent = "The index of this gallery is missing: write the gallery again."),
     );

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.predictions.result import Predictions
-from interpret.execution.execution import prepared
+from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import ranks
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import check_items
@@ -20,6 +20,7 @@ from interpret.images.sources import Images
 from interpret.network.answers import Reading, check_class_names, find_reading, scores_of
 from interpret.network.forward import call_network, refuse_other_type
 from interpret.network.model import Model, as_model
+from interpret.results.result import stacked
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 
@@ -75,72 +76,82 @@ def predict(
     images = open_images(data, model)
     chosen = list(range(len(images))) if items is None else list(items)
     check_items("items", chosen, images)
-    scores, first_inputs, reading = _run(model, images, chosen, batch_size, device)
-    if k is None:
-        k = min(5, scores.shape[1])
-    if not 1 <= k <= scores.shape[1]:
-        raise InterpretError(f"k must be from 1 to {scores.shape[1]}, the network's number of classes, not {k}")
-    truth = _right_classes(model, images, chosen, labels, scores.shape[1])
-    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    known = truth >= 0
-    of_truth = np.where(known, scores[np.arange(len(scores)), np.maximum(truth, 0)], np.nan)
-    return Predictions(
-        model=model.name,
-        data=images.name,
-        names=[images.source_name(int(images.sources[item])) for item in chosen],
-        pictures=inputs_to_bytes(first_inputs, images.pixel_scale),
-        shown=images.pixel_scale.said,
-        top=top.astype(np.int64),
-        probabilities=np.take_along_axis(scores, top, 1),
-        truth=truth,
-        true_probabilities=of_truth,
-        classes=None if model.classes is None else list(model.classes),
-        outputs=reading.outputs,
-        part=reading.part,
-        sources=images.sources[chosen],
-        class_count=scores.shape[1],
-    )
-
-
-def _run(
-    model: Model, images: Images, chosen: list[int], batch_size: int | None, device: str | torch.device | None
-) -> tuple[NDArray[Any], Tensor, Reading]:
-    """Return the probabilities of all chosen items, the first inputs, and how outputs became probabilities."""
     first = torch.stack([images[item][0] for item in chosen[:2]])
     refuse_other_type(model.module, first)
     with prepared(model, first, device) as run, progress(len(chosen), "predicting", "img") as bar:
         size = run.batch_size(batch_size)
-        reading: Reading | None = None
+        reading = find_class_reading(model, run.place(first))
+        k = check_k(k, reading.classes)
+        truth = right_classes(model, images, chosen, labels, reading.classes)
 
-        def answer(start: int) -> tuple[Tensor, Tensor]:
-            nonlocal reading
-            if reading is None and start:  # of several ranks: the first batch decides
-                reading = _reading(model, run.place(read(0)))
-            batch = read(start)
-            placed = run.place(batch)
-            reading = reading or _reading(model, placed)
-            outputs = call_network(model.module, placed)
-            bar.update(len(batch))
-            probabilities = reading.probabilities(scores_of(outputs, len(batch))).cpu()
-            return probabilities, batch[: max(0, MOST_PICTURES - start)].clone()
-
-        def read(start: int) -> Tensor:
+        def answer(start: int) -> tuple[dict[str, NDArray[Any]], Tensor]:
             batch = torch.stack([images[item][0] for item in chosen[start : start + size]])
             refuse_other_type(model.module, batch)
-            return batch
+            found = most_probable(model, run, reading, batch, truth[start : start + size], k)
+            bar.update(len(batch))
+            return found, batch[: max(0, MOST_PICTURES - start)].clone()
 
-        with torch.inference_mode():
-            found = ranks().mapped(range(0, len(chosen), size), answer)
-    probabilities, inputs = (torch.cat(tensors) for tensors in zip(*found, strict=True))
-    reading = ranks().agreed(reading)
-    assert reading is not None
-    return probabilities.numpy(), inputs, reading
+        found = ranks().mapped(range(0, len(chosen), size), answer)
+    tables = stacked([table for table, _ in found])
+    return predictions_of(model, images, chosen, tables, torch.cat([inputs for _, inputs in found]), reading, truth)
 
 
-def _reading(model: Model, images: Tensor) -> Reading:
+def check_k(k: int | None, classes: int) -> int:
+    """Return how many of a network's classes are returned for each image."""
+    if k is None:
+        return min(5, classes)
+    if not 1 <= k <= classes:
+        raise InterpretError(f"k must be from 1 to {classes}, the network's number of classes, not {k}")
+    return k
+
+
+def find_class_reading(model: Model, images: Tensor) -> Reading:
+    """Return how the network's outputs become probabilities, from the first image."""
     reading = find_reading(model, images)
     check_class_names(model, reading.classes)
     return reading
+
+
+def most_probable(
+    model: Model, run: Execution, reading: Reading, batch: Tensor, truth: NDArray[np.int64], k: int
+) -> dict[str, NDArray[Any]]:
+    """Return the k most probable classes of a batch, their probabilities, and that of the true class, if known."""
+    with torch.inference_mode():
+        outputs = call_network(model.module, run.place(batch))
+        scores = reading.probabilities(scores_of(outputs, len(batch))).cpu().numpy()
+    top = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    of_truth = scores[np.arange(len(scores)), np.maximum(truth, 0)]
+    return {
+        "top": top.astype(np.int64),
+        "probabilities": np.take_along_axis(scores, top, 1),
+        "true_probabilities": np.where(truth >= 0, of_truth, np.nan),
+    }
+
+
+def predictions_of(
+    model: Model,
+    images: Images,
+    chosen: Sequence[int] | NDArray[np.int64],
+    tables: Mapping[str, NDArray[Any]],
+    inputs: Tensor,
+    reading: Reading,
+    truth: NDArray[np.int64],
+) -> Predictions:
+    """Return the result of what `most_probable` has found for some items, with pictures of the first inputs."""
+    return Predictions(
+        model=model.name,
+        data=images.name,
+        names=[images.source_name(source) for source in images.sources[chosen].tolist()],
+        pictures=inputs_to_bytes(inputs, images.pixel_scale),
+        shown=images.pixel_scale.said,
+        truth=truth,
+        classes=None if model.classes is None else list(model.classes),
+        outputs=reading.outputs,
+        part=reading.part,
+        sources=images.sources[chosen],
+        class_count=reading.classes,
+        **tables,
+    )
 
 
 def known_labels(model: Model, images: Images) -> NDArray[np.int64]:
@@ -150,12 +161,12 @@ def known_labels(model: Model, images: Images) -> NDArray[np.int64]:
     return images.labels
 
 
-def _right_classes(
-    model: Model, images: Images, chosen: list[int], labels: Sequence[int] | None, classes: int
+def right_classes(
+    model: Model, images: Images, chosen: Sequence[int] | NDArray[np.int64], labels: Sequence[int] | None, classes: int
 ) -> NDArray[np.int64]:
     """Return the right class of each chosen item, −1 where it is unknown."""
     if labels is None:
-        truth = known_labels(model, images)[chosen]
+        truth = known_labels(model, images)[np.asarray(chosen, np.int64)]
         return np.where((truth >= 0) & (truth < classes), truth, -1)
     if len(labels) != len(chosen):
         raise InterpretError(f"labels must be one for each of the {len(chosen)} items, not {len(labels)}")

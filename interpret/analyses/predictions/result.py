@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ class Predictions(Result):
     kind = "predictions"
     drawn_by = "interpret.analyses.predictions.figure:plot_predictions"
     shows_images = True
+    format_version = 2  # version 1 kept the names as a list in the file's header, which has no room for a million
 
     model: str
     data: str
@@ -47,6 +49,15 @@ class Predictions(Result):
     """Number of the network's classes."""
     shown: str = ""
     """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
+
+    def _stored_fields(self) -> dict[str, Any]:
+        names = json.dumps(self.names).encode()
+        return super()._stored_fields() | {"names": np.frombuffer(names, np.uint8)}
+
+    @classmethod
+    def _from_stored(cls, kept: dict[str, Any]) -> Self:
+        names = kept["names"]
+        return cls(**kept | {"names": names if isinstance(names, list) else json.loads(names.tobytes())})
 
     def class_name(self, label: int) -> str:
         """Return the name of a class."""
