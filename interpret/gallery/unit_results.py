@@ -133,8 +133,7 @@ class UnitResults:
             )
             picture, size = side_by_side(tiles.reshape(1, -1, *tiles.shape[2:]), OCCLUDED_TILE)
             path = f"occlusion/{layer_path(layer)}/{layer_path(name) + '-' if name else ''}{unit}.png"
-            height, width = occlusion.size
-            return Occluded(path, picture, *size, f"{height} × {width}")
+            return Occluded(path, picture, *size, f"a {occlusion.hidden}")
         return None
 
 
@@ -153,7 +152,8 @@ def _map_of_sums(occlusion: Any, row: int) -> NDArray[np.uint8]:
     cells = colours.repeat(down, 0).repeat(right, 1)
     top, left = (max(0, (size - stride) // 2) for size, stride in zip(occlusion.size, (down, right), strict=True))
     height, width = occlusion.pictures.shape[1:3]
+    high, wide = occlusion.size_of_images  # of a drawn signal another size than its picture's
     # the border, which no centre reaches, shows the nearest position
-    rows = np.clip(np.arange(height) - top, 0, len(cells) - 1)
-    columns = np.clip(np.arange(width) - left, 0, cells.shape[1] - 1)
+    rows = np.clip(np.arange(height) * high // height - top, 0, len(cells) - 1)
+    columns = np.clip(np.arange(width) * wide // width - left, 0, cells.shape[1] - 1)
     return cells[rows][:, columns]

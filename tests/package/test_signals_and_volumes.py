@@ -240,3 +240,53 @@ def test_slices_are_those_through_the_middle() -> None:
     np.testing.assert_array_equal(found[:, :4, 6:], volume[:, :, :, 2].transpose(1, 2))
     np.testing.assert_array_equal(found[:, 5:, :5], volume[:, :, 2])
     assert blank_of(3, 4, 5).sum() == found[0].size - 4 * 5 - 4 * 3 - 3 * 5
+
+
+@AXES
+def test_occlusion_is_that_of_a_literal_loop(axes: int) -> None:
+    network, inputs = doubled(classifier, axes), normal(2, *SHAPES[axes], seed=3)
+    size, stride = (21, 17) if axes == 1 else ((9, 11), (7, 8))
+    found = interpret.occlude(network, inputs, size=size, stride=stride, fill=0.5, layer="3")
+    assert found.sides == [1, 95] if axes == 1 else found.sides == [20, 23]
+    high, wide = found.size
+    for row, one in enumerate(inputs):
+        for y, top in enumerate(found.tops):
+            for x, left in enumerate(found.lefts):
+                hidden = one.clone()
+                hidden[..., *((slice(top, top + high),) if axes == 3 else ()), slice(left, left + wide)] = 0.5
+                with torch.no_grad():
+                    maps = network[:4](hidden[None])[0, int(found.channels[row])]
+                    expected = network(hidden[None]).softmax(1)[0, int(found.labels[row])]
+                np.testing.assert_allclose(found.activations[row, y, x], maps.clamp(min=0).sum(), rtol=1e-9)
+                np.testing.assert_allclose(found.probabilities[row, y, x], expected, rtol=1e-9)
+
+
+@AXES
+def test_translation_is_that_of_a_literal_loop(axes: int) -> None:
+    network, inputs, by = doubled(classifier, axes), normal(2, *SHAPES[axes], seed=4), [-4, 0, 6]
+    direction = None if axes == 1 else "horizontal"
+    found = interpret.probe(network, inputs, "translation", by, ["0", "11"], direction=direction, fill="black")
+    assert found.axis == ("translation (samples)" if axes == 1 else "horizontal translation (voxels)")
+    for row, one in enumerate(inputs):
+        for column, shift in enumerate(by):
+            moved = torch.zeros_like(one)
+            moved[..., max(shift, 0) : one.shape[-1] + min(shift, 0)] = one[
+                ..., max(-shift, 0) : one.shape[-1] - max(shift, 0)
+            ]
+            with torch.no_grad():
+                before, after = network[0](one[None]), network[0](moved[None])
+                distance, scores = (before - after).norm(), (network(one[None]) - network(moved[None])).norm()
+            # the first layer has a stride of 2: its features move by half as many positions
+            steps = shift // 2
+            kept = slice(max(steps, 0), before.shape[-1] + min(steps, 0))
+            there = before[..., max(-steps, 0) : before.shape[-1] - max(steps, 0)]
+            error = (after[..., kept] - there).norm() / there.norm()
+            np.testing.assert_allclose(found.distances["0"][row, column], distance, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(found.distances["11"][row, column], scores, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(found.equivariance["0"][row, column], error, rtol=1e-5, atol=1e-9)
+
+
+@AXES
+def test_other_transforms_are_refused(axes: int) -> None:
+    with pytest.raises(InterpretError, match=r"'rotation' changes images, and the network takes .*: probe them by"):
+        interpret.probe(classifier(axes), torch.rand(1, *SHAPES[axes]), "rotation")

@@ -15,6 +15,7 @@ from interpret.analyses.invariance.feature_distances import DifferenceBuffer, Sh
 from interpret.analyses.invariance.prober import Prober
 from interpret.execution.execution import Execution
 from interpret.images.batches import Batch
+from interpret.images.folded import fold
 from interpret.network.answers import Reading, scores_of
 from interpret.network.forward import call_network
 from interpret.network.layers import first_outputs
@@ -133,7 +134,7 @@ class _Comparison:
         """Keep a layer's features of the untransformed images."""
         self.references[name] = output.clone()  # a later layer may change it in place
         if name in self.prober.strides:
-            self._shifted[name] = ShiftedFeatures(self.references[name])
+            self._shifted[name] = ShiftedFeatures(fold(self.references[name]))
 
     def compare(self, name: str, output: Tensor) -> None:
         """Compare a layer's features of the transformed images."""
@@ -143,10 +144,15 @@ class _Comparison:
             stride = self.prober.strides[name]
             pairs = zip(output.split(1, 1), self.columns, strict=True)
             squares = [
-                self._shifted[name].squares(one, self.prober.shift(stride, column), self._buffer)
+                self._shifted[name].squares(fold(one[:, 0])[:, None], self.prober.shift(stride, column), self._buffer)
                 for one, column in pairs
             ]
-            self._shifted_squares[name].append(torch.cat(squares, 2))
+            # the slices of a unit in a volume were channels of their own
+            together = torch.cat(squares, 2)
+            units = output.shape[2]
+            self._shifted_squares[name].append(
+                together if together.shape[3] == units else together.unflatten(3, (units, -1)).sum(4)
+            )
 
     def summary(self, name: str, items: list[int]) -> LayerDistances:
         """Return a layer's distances, and those of its units summed over the images."""

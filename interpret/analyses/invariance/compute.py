@@ -34,13 +34,15 @@ from interpret.execution.execution import Execution, prepared
 from interpret.execution.ranks import ranks
 from interpret.execution.reading import Reading, done_in, learn
 from interpret.execution.resume import Unfinished
-from interpret.images.display import shrink, to_bytes
+from interpret.images.display import inputs_to_pictures, shrink, to_bytes
+from interpret.images.folded import FoldedImages, fold, folded_model, unfold
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
 from interpret.network.forward import refuse_other_type
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
+from interpret.support.wording import elements
 
 EXAMPLES, EXAMPLE_VALUES, EXAMPLE_SIDE = 5, 5, 96
 """Number of images, number of values and side in pixels of the example pictures in a figure."""
@@ -95,7 +97,8 @@ def probe(
 
     Args:
         model: the network; it runs in evaluation mode and is restored afterwards.
-        images: inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
+        images: inputs [B, C, H, W], or anything else that `interpret.open_images` takes. Signals and volumes are
+            translated alone: signals in time, volumes along their rows and columns.
         transform: a name, or your own `Transform`.
         values: the values in the transform's unit, such as pixels, ratios or degrees. None: the paper's values (−60 …
             60 pixels of 224, ratios 1 … 1.8, 0 … 350 degrees); for the other transforms, a range that includes the
@@ -129,7 +132,8 @@ def probe(
     distances and norms.
     """
     model = as_model(model)
-    task = _check(model, open_images(images, model), transform, values, layers, labels, direction, fill, items, seed)
+    data = open_images(images, model)
+    task = _check(model, data, transform, values, layers, labels, direction, fill, items, seed)
     result = _run(task, batch_size, workers, device, resume_from).result()
     _describe(result, task)
     _draw(result, task)
@@ -151,6 +155,8 @@ class _Task:
     """[C, H, W] the first input that decodes."""
     prober: Prober
     labelling: Labelling
+    shape: tuple[int, ...]
+    """That of an input; signals and volumes are probed as `fold` makes images of them."""
 
 
 def _check(
@@ -169,15 +175,36 @@ def _check(
     chosen = _checked_items(items, len(data))
     first = _first_input(data, chosen)
     refuse_other_type(model.module, first)
+    shape = tuple(first.shape)
+    change = named_transform(transform, _direction_in(shape, transform, direction))
+    if len(shape) != 3:
+        moved = "translation" if len(shape) == 2 else change.axis.partition(" (")[0]
+        change.axis = f"{moved} ({elements(len(shape) - 1)})"
+        model, data, first = folded_model(model, shape), FoldedImages(data), fold(first[None])[0]
     size = (first.shape[1], first.shape[2])
-    change = named_transform(transform, direction)
     wanted = change.defaults(size) if values is None else change.checked(values)
     box = checked_reach(change, wanted.tolist(), size)
     levels = Levels.of(model.preprocess, len(first))
     surrounded = SurroundedImages(data, chosen, first.shape, box, choose_fill(fill, data, chosen, size), levels.black)
-    prober = Prober(model, first, change, wanted, layers, levels, box, chosen, seed)
+    prober = Prober(model, first, change, wanted, layers, levels, box, chosen, seed, shape)
     classes = None if prober.reading is None else prober.reading.classes
-    return _Task(model, data, surrounded, first, prober, Labelling(labels, chosen, data, model, classes))
+    return _Task(model, data, surrounded, first, prober, Labelling(labels, chosen, data, model, classes), shape)
+
+
+def _direction_in(shape: Sequence[int], transform: str | Transform, direction: Direction | None) -> Direction | None:
+    """Return the direction of a translation of inputs of a shape; refuse what only moves pixels of images."""
+    if len(shape) == 3:
+        return direction
+    kind = {2: "signals", 4: "volumes"}[len(shape)]
+    if transform != "translation" and not isinstance(transform, Translation):
+        name = transform if isinstance(transform, str) else transform.name
+        raise InterpretError(f"{name!r} changes images, and the network takes {kind}: probe them by translation")
+    if len(shape) == 4:
+        return direction
+    moves = direction or (transform.direction if isinstance(transform, Translation) else "horizontal")
+    if moves != "horizontal":
+        raise InterpretError(f"direction {moves!r} moves rows, and signals have none: leave it out, or 'horizontal'")
+    return None if isinstance(transform, Translation) else "horizontal"
 
 
 def _checked_items(items: Iterable[int] | None, count: int) -> list[int]:
@@ -288,7 +315,7 @@ def _draw(result: InvarianceCurves, task: _Task) -> None:
     """Add pictures of a few images at a few values, both evenly spaced over the probed ones."""
     assert result.items is not None
     model, data, prober = task.model, task.data, task.prober
-    values = np.unique(result.values)
+    values, scale = np.unique(result.values), (data.data if isinstance(data, FoldedImages) else data).pixel_scale
     shown, rows = values[_spread(len(values), EXAMPLE_VALUES)], _spread(len(result.items), EXAMPLES)
     pictures, names = [], []
     for place in rows.tolist():
@@ -296,14 +323,15 @@ def _draw(result: InvarianceCurves, task: _Task) -> None:
         row = prober.items.index(item)
         scene = prober.scene(task.images[row][0][None], [row])
         inputs = torch.cat([prober.change(scene, float(value))[:, :-1] for value in shown]).float()
-        pictures.append(to_bytes(shrink(data.pixel_scale.display(inputs), EXAMPLE_SIDE)))
+        drawn = inputs_to_pictures(unfold(inputs, task.shape), scale)
+        pictures.append(to_bytes(shrink(drawn, EXAMPLE_SIDE)))
         label = -1 if result.labels is None else int(result.labels[place])
         if label >= 0:
             names.append(model.classes[label] if model.classes is not None else str(label))
         else:
             names.append(data.source_name(int(data.sources[item])))
     result.examples, result.example_rows, result.example_values = np.stack(pictures), rows, shown
-    result.shown = data.pixel_scale.said
+    result.shown = scale.said
     result.names = names
 
 

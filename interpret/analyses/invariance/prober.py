@@ -38,18 +38,25 @@ class Prober:
         box: Box,
         items: Sequence[int],
         seed: int,
+        shape: Sequence[int] | None = None,
     ) -> None:
+        """Prepare a probe.
+
+        Of signals and volumes, `model` and `first` are as `interpret.images.folded` makes them of inputs of a `shape`.
+        """
         self.change, self.values, self.levels, self.seed = change, values, levels, seed
         self.box, self.items = box, items
         self.size = (first.shape[1], first.shape[2])
         self.kind: Any = np.float64 if first.dtype == torch.float64 else np.float32
-        traced = trace(model, tuple(first.shape))
+        shape = first.shape if shape is None else shape
+        traced = trace(model.module.network if len(shape) != 3 else model, tuple(shape))  # type: ignore[arg-type]
         self.layers = _layers_in_order(model.module, layers, traced)
         self.layouts = layouts_of(traced, self.layers)
         self.strides: dict[str, tuple[int, int]] = {}
         if isinstance(change, Translation):
-            found = {name: _stride(traced[name], self.size) for name in self.layers}
-            self.strides = {name: (stride[0], stride[1]) for name, stride in found.items() if stride is not None}
+            found = {name: _stride(traced[name], tuple(shape[1:])) for name in self.layers}
+            # of a signal the only row does not move, nor do the slices of a volume
+            self.strides = {name: ((1, *stride)[-2], stride[-1]) for name, stride in found.items() if stride}
         self.reading = find_class_reading(model, first)
 
     def plan(self, batch_size: int | None) -> tuple[int, list[list[int]]]:

@@ -294,7 +294,7 @@ class Translation(Warp):
 
     def defaults(self, size: Size) -> NDArray[np.float64]:
         # the paper translates images of 224 pixels by up to 60
-        most = min(60, max(1, round(min(size) * 60 / 224)))
+        most = min(60, max(1, round(min(side for side in size if side > 1 or max(size) == 1) * 60 / 224)))
         step = max(1, most // 30)
         return np.arange(-most, most + 1, step, dtype=float)
 

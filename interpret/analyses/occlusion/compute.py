@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from interpret.execution.ranks import ranks
 from interpret.execution.resume import Unfinished
 from interpret.images.display import contrast, inputs_to_bytes, to_bytes
 from interpret.images.fingerprints import hash_arrays
+from interpret.images.folded import fold, folded_model
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.opening import open_images
 from interpret.network.answers import Reading, check_class_names, find_reading, main_output, scores_of
@@ -79,7 +80,8 @@ def occlude(
         model: the network, with outputs [B, classes].
         images: B inputs [B, C, H, W], or anything else that `interpret.open_images` takes.
         labels: [B] the true classes; None: the most probable class of each image.
-        size, stride: size and step of the occluder in pixels; one number, or (height, width).
+        size, stride: size and step of the occluder in pixels; one number, or (height, width). Of signals, its length
+            and step in samples; in volumes, it hides the same rows and columns of every slice.
         items: indices of the images, in this order; None: all.
         layer: the layer whose strongest feature map is measured; None: the last convolution.
         channels: [B] the feature maps to measure instead of the strongest.
@@ -104,8 +106,10 @@ def occlude(
     sum over its positions, with negative activations (of a layer before its rectifier) counted as zero.
     """
     model = as_model(model)
-    task = _check(model, open_inputs(images, model, items), size, stride, fill, layer, feature_map, batch_size, device)
-    answers = _run(model, task, labels, channels, resume_from)
+    opened = open_inputs(images, model, items)
+    task = _check(model, opened, size, stride, fill, layer, feature_map, batch_size, device)
+    flat = model if opened.tensor.dim() == 4 else folded_model(model, opened.tensor.shape[1:])
+    answers = _run(flat, task, labels, channels, resume_from)
     pictures = _draw(model, task, answers, others, rule, resume_from)
     return Occlusion(
         **_aggregate(task, answers),
@@ -122,6 +126,8 @@ def occlude(
             "rule": str(rule),
         },
         predicted=labels is None,
+        sides=list(task.images.shape[2:]),
+        axes=opened.tensor.dim() - 2,
     )
 
 
@@ -140,9 +146,10 @@ class _Task:
     """The argument; None: the default."""
     device: str | torch.device | None
 
-    @property
+    @cached_property
     def images(self) -> Tensor:
-        return self.opened.tensor
+        """[B, C, H, W]; signals and volumes as `fold` makes images of them."""
+        return fold(self.opened.tensor)
 
     @property
     def layer(self) -> str | None:
@@ -168,13 +175,23 @@ def _check(
     device: str | torch.device | None,
 ) -> _Task:
     """Validate the arguments before the network runs."""
-    images = opened.tensor
+    images = fold(opened.tensor)
+    if opened.tensor.dim() == 3:
+        size, stride = (1, _length("size", size)), (1, _length("stride", stride))
     if batch_size is not None:
         batch_size_for(batch_size, 1, images.device)
     refuse_other_type(model.module, images)
     occluder = Occluder.of(model, images, size, stride, fill)
-    followed = _feature_layer(model.module, tuple(images.shape[1:]), layer) if feature_map else None
+    followed = _feature_layer(model.module, tuple(opened.tensor.shape[1:]), layer) if feature_map else None
     return _Task(opened, occluder, followed, batch_size, device)
+
+
+def _length(name: str, value: Any) -> int:
+    """Return a length in samples of a signal, given alone or as the only number of a sequence."""
+    values = [value] if isinstance(value, int) else list(value)
+    if len(values) != 1 or not isinstance(values[0], int) or values[0] < 1:
+        raise InterpretError(f"{name} must be a whole number of samples of at least 1, not {value!r}")
+    return values[0]
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> Layer:
@@ -357,10 +374,10 @@ def _answer(
     def receive(_name: str, output: Tensor) -> None:
         nonlocal sums
         if channel is None:
-            sums = output.clamp(min=0).sum((2, 3))
+            sums = output.clamp(min=0).sum(tuple(range(2, output.dim())))
         else:
             own = output.channel(channel) if isinstance(output, Windowed) else output[:, channel]
-            sums = own.clamp(min=0).sum((1, 2))
+            sums = own.clamp(min=0).sum(tuple(range(1, own.dim())))
 
     layers = {} if layer is None else {layer.name: layer}
     hooks = first_outputs(module, layers, receive, count=len(images), layouts=layouts_of(layers, layers))
@@ -408,7 +425,7 @@ def _draw(
     """Return pictures of the images and of the projections of the measured feature maps."""
     scale = task.opened.images.pixel_scale
     pictures = {
-        "pictures": inputs_to_bytes(task.images, scale),
+        "pictures": inputs_to_bytes(_middle(task.opened.tensor), scale),
         "shown": scale.said,
         "projections": None,
         "others": {},
@@ -422,8 +439,18 @@ def _draw(
 def _projections(model: Model, task: _Task, channels: Tensor, rule: Rule) -> NDArray[np.uint8]:
     """Project the strongest neuron of each image's feature map, as pictures of the whole image's size."""
     assert task.layer is not None
-    found = project(model, task.images, task.layer, channels, rule=rule, batch_size=task.batch_size, device=task.device)
-    return to_bytes(contrast(found.full((task.images.shape[2], task.images.shape[3])), model.colours))
+    inputs = task.opened.tensor
+    found = project(model, inputs, task.layer, channels, rule=rule, batch_size=task.batch_size, device=task.device)
+    whole = found.full(tuple(inputs.shape[2:]))
+    if whole.dim() == 5:
+        strongest = whole.abs().amax((1, 3, 4)).argmax(1)
+        whole = whole[torch.arange(len(whole)), :, strongest]
+    return to_bytes(contrast(whole, model.colours))
+
+
+def _middle(inputs: Tensor) -> Tensor:
+    """Return the middle slices of volumes; signals and images as they are."""
+    return inputs[:, :, inputs.shape[2] // 2] if inputs.dim() == 5 else inputs
 
 
 def _other_projections(

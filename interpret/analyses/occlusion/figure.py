@@ -173,8 +173,7 @@ class _Place:
 
 
 def _size(occlusion: Occlusion) -> tuple[int, int]:
-    height, width = occlusion.pictures.shape[1:3]
-    return height, width
+    return occlusion.size_of_images
 
 
 def _image(place: _Place, occlusion: Occlusion, row: int) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from interpret.network.readings import in_words
 from interpret.results.result import Result, crossed
-from interpret.support.wording import count
+from interpret.support.wording import count, elements
 
 
 @dataclass(repr=False, eq=False)
@@ -67,11 +67,29 @@ class Occlusion(Result):
     shown: str = ""
     """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
 
+    sides: list[int] | None = None
+    """Height and width of the images in pixels; of signals 1 and their length. None: those of the pictures."""
+    axes: int = 2
+    """The number of axes of the inputs: signals are hidden for some time, volumes in every slice."""
+
+    @property
+    def size_of_images(self) -> tuple[int, int]:
+        """Height and width in pixels of what is hidden."""
+        height, width = self.sides or self.pictures.shape[1:3]
+        return height, width
+
+    @property
+    def hidden(self) -> str:
+        """What hides a part of the input, in words."""
+        height, width = self.size
+        square = f"square of {height} × {width} {elements(self.axes)}"
+        return {1: f"stretch of {width} samples", 2: square, 3: f"{square} in every slice"}[self.axes]
+
     @property
     def title(self) -> str:
         # a study keeps one result per measured layer
         losers = "the network loses" if self.layer is None else f"the network and {self.layer} lose"
-        return f"What {losers} where a square is hidden"
+        return f"What {losers} where a {'square' if self.axes == 2 else 'part'} is hidden"
 
     @property
     def extent(self) -> str:
@@ -95,12 +113,11 @@ class Occlusion(Result):
 
     @property
     def reading(self) -> str:
-        height, width = self.size
         followed = f"the summed activation of the feature map of {self.layer} that is strongest without it, "
         which = "class that is most probable without it" if self.predicted else "true class"
         projected = "The projections show which pixels activate the same feature map, in this image and in others. "
         return (
-            f"A {self.settings['fill']} square of {height} × {width} pixels hides a part of the image, and the network "
+            f"A {self.settings['fill']} {self.hidden} hides a part of the image, and the network "
             f"runs again. Each map shows at the square's position what was measured with the square there: "
             f"{followed if self.layer else ''}the probability of the {which}, and the most probable class. "
             f"Where a map is dark, the network needs what the square hides. {in_words(self.outputs, self.part)} "
@@ -118,7 +135,7 @@ class Occlusion(Result):
 
         It equals the result of `captum.attr.Occlusion` for the probability of the class.
         """
-        count, height, width = self.pictures.shape[:3]
+        count, (height, width) = len(self.pictures), self.size_of_images
         sums, hidden = np.zeros((count, height, width)), np.zeros((height, width))
         lost = self.clean_probabilities[:, None, None].astype(np.float64) - self.probabilities
         for row, top in enumerate(self.tops.tolist()):
