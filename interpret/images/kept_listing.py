@@ -62,6 +62,7 @@ def list_or_remember(root: Path) -> Listing:
         if len(found.names) >= KEPT_FROM and not visited.links and visited.settled(began - SETTLED):
             with suppress(OSError, SafetensorError, InterpretError):  # of a full disk, or a home that cannot be written
                 _keep(file, found, visited)
+                return _read(file, root) or found  # to share the memory
     return found
 
 
