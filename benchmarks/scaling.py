@@ -34,6 +34,7 @@ from interpret.analyses.mining.compute import merge_mined
 from interpret.execution.execution import device_name
 from interpret.execution.ranks import join_ranks, leave_ranks
 from interpret.execution.resume import SAVE_EVERY, Unfinished
+from interpret.images import kept_listing
 from interpret.images.batches import batches
 from interpret.images.opening import open_images
 from interpret.network.model import as_model
@@ -43,7 +44,7 @@ from interpret.support.numbers import THIN, compact, count, duration, storage
 DOCUMENT = Path(__file__).parents[1] / "docs" / "scaling.md"
 IMAGES = (10**6, 10**8, 10**10)
 RANKS = (1, 8, 64, 1024)
-STATE_IMAGES = (300, 400)
+STATE_IMAGES = 400
 """More than are in the sample, whose maxima the state holds."""
 GPU_SPEED = 2000.0
 """Images a second of a rank with a GPU: assumed, as nothing was measured on one."""
@@ -66,14 +67,12 @@ class Costs:
     """Bytes of one rank: the peak of the process that mines."""
     state: int
     """Bytes of hits and statistics of all units."""
-    state_per_image: float
-    """Bytes of the state for each image that was read: its label."""
     merge_seconds: float
     send_bytes_per_second: float
     save_seconds: float
     list_seconds_per_image: float
     list_bytes_per_image: float
-    """Of memory, in each rank: name, label and source."""
+    """Of memory, in each rank: label and source; the names are shared."""
 
 
 @dataclass
@@ -96,28 +95,23 @@ class Run:
 
 
 def extrapolate(costs: Costs, images: int, ranks: int, images_per_second: float, bytes_per_second: float) -> Run:
-    """Return the cost of a run: every rank lists the folder, mines its share, and once a minute all states are merged.
+    """Return the cost of a run: a rank a machine lists, all mine their share, and once a minute all states are merged.
 
     States are merged by neighbours, in log₂ of the number of ranks steps, of which each sends and merges one state.
     """
     compute = images / (ranks * images_per_second)
     checkpoints = max(1, math.ceil(compute / SAVE_EVERY))
     steps = math.ceil(math.log2(ranks))
-    # at the end, the states hold what was learnt of all images; on average over the run, of half
-    learnt = costs.state_per_image * images
     a_step = costs.merge_seconds + costs.state / bytes_per_second
-    moved = learnt / 2 / bytes_per_second if ranks > 1 else 0.0
-    save = costs.save_seconds * (costs.state + learnt / 2) / costs.state
-    state = costs.state + learnt
     return Run(
         images,
         ranks,
         compute,
         images * costs.list_seconds_per_image,
-        checkpoints * (steps * a_step + moved + save),
+        checkpoints * (steps * a_step + costs.save_seconds),
         costs.memory + images * costs.list_bytes_per_image + (costs.state if ranks > 1 else 0),
-        (ranks - 1) * costs.state + learnt * (1 - 1 / ranks),
-        costs.memory + images * costs.list_bytes_per_image + 2 * state,
+        (ranks - 1) * costs.state,
+        costs.memory + images * costs.list_bytes_per_image + 2 * costs.state,
     )
 
 
@@ -142,14 +136,10 @@ def network(name: str) -> torch.nn.Module:
     return torchvision.models.get_model(name, weights=None)
 
 
-def states_of(name: str, folder: Path) -> list[dict[str, Tensor]]:
-    """Return the states of mining two numbers of images, small ones, as their size is that of large ones."""
-    found = []
-    for number in STATE_IMAGES:
-        file = folder / f"{number}.safetensors"
-        mine(network(name), torch.randn(number, 3, 32, 32), resume_from=file)
-        found.append(load(file))
-    return found
+def state_of(name: str, folder: Path) -> dict[str, Tensor]:
+    """Return the state of mining small images, as its size is that of large ones."""
+    mine(network(name), torch.randn(STATE_IMAGES, 3, 32, 32), resume_from=folder / "state.safetensors")
+    return load(folder / "state.safetensors")
 
 
 def load(file: Path) -> dict[str, Tensor]:
@@ -196,14 +186,13 @@ def measure(name: str, images: int, files: int) -> Costs:
     """Measure all costs; takes some minutes."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        fewer, whole = states_of(name, folder)
+        whole = state_of(name, folder)
         pictures, module = torch.randn(images, 3, 224, 224), network(name)
         speed = images * torch.get_num_threads() / processor_seconds(lambda: mine(module, pictures))
-        more = STATE_IMAGES[1] - STATE_IMAGES[0]
-        per_image = (whole["read/labels"].nbytes - fewer["read/labels"].nbytes) / more
-        state = size_of(whole) - whole["read/labels"].nbytes
+        state = size_of(whole)
+        assert not len(whole["read/labels"])  # they were known: the state does not grow with the images
         # a second state of other images, as another rank has it
-        other = whole | {name: whole[name] + STATE_IMAGES[1] for name in ("read/done", "top/images", "top/sources")}
+        other = whole | {name: whole[name] + STATE_IMAGES for name in ("read/done", "top/images", "top/sources")}
         merging = min(processor_seconds(lambda: merge_mined(whole, other)) for _ in range(3))
         unfinished = Unfinished(folder / "saved.safetensors", {})
         saving = min(seconds(lambda: unfinished.save(whole)) for _ in range(3))
@@ -221,7 +210,6 @@ def measure(name: str, images: int, files: int) -> Costs:
             decoded_per_second=decoding,
             memory=memory_of(name, images),
             state=state,
-            state_per_image=per_image,
             merge_seconds=merging,
             send_bytes_per_second=sending,
             save_seconds=saving,
@@ -238,6 +226,8 @@ def measure_listing(folder: Path, files: int) -> tuple[float, float]:
         (folder / f"{number // 1000:05d}" / f"image_{number:012d}.jpg").touch()
     model = as_model(network("squeezenet1_1"))
     model.preprocess = Preprocess((224, 224))
+    os.environ["XDG_CACHE_HOME"] = str(folder.with_name("cache"))
+    kept_listing.KEPT_FROM, kept_listing.SETTLED = files, 0
     took = processor_seconds(lambda: open_images(folder, model))
     tracemalloc.start()
     images = open_images(folder, model)
@@ -289,7 +279,6 @@ def saturation(costs: Costs) -> list[str]:
     """Return from where on what takes more than it may, in the order of the number of images."""
     name_limit = 16e9 / costs.list_bytes_per_image
     most_ranks = max(1.0, 1 / (costs.list_seconds_per_image * GPU_SPEED))
-    save_limit = costs.state * (SAVE_EVERY / 10 / costs.save_seconds) / costs.state_per_image
     step = costs.merge_seconds + costs.state / NETWORK_SPEED
     most_steps = SAVE_EVERY / 10 / step
     decoders = GPU_SPEED / costs.decoded_per_second
@@ -297,13 +286,11 @@ def saturation(costs: Costs) -> list[str]:
         f"**Reading.** One process decodes {costs.decoded_per_second:,.0f} JPEGs of 224 × 224 pixels a second. A GPU "
         f"that mines {GPU_SPEED:,.0f} images a second needs {math.ceil(decoders)} such processes, more for larger "
         "pictures. This is the first limit, for any number of images.",
-        f"**Labels in the state.** Each image that was read adds {costs.state_per_image:.0f} bytes to what is saved "
-        f"once a minute. From {compact(int(save_limit))} images on, saving takes more than a tenth of the time.",
-        f"**Names in memory.** Each rank holds {costs.list_bytes_per_image:.0f} bytes for each image of the folder. "
-        f"From {compact(int(name_limit))} images on, that is more than 16 GB a rank, also where each mines a part for "
-        "`interpret merge`: use fewer ranks a machine.",
-        f"**Listing.** Every rank lists the whole folder, which is not shared: from {most_ranks:,.0f} ranks with a GPU "
-        "on, listing takes as long as mining.",
+        f"**Labels and sources in memory.** Each rank holds {costs.list_bytes_per_image:.0f} bytes for each image of "
+        f"the folder, beside the names, which the ranks of a machine share. From {compact(int(name_limit))} images on, "
+        "that is more than 16 GB a rank, also for parts that `interpret merge` joins: use fewer ranks a machine.",
+        f"**Listing.** One rank a machine lists the whole folder, the first time: from {most_ranks:,.0f} ranks with a "
+        "GPU on, listing takes as long as mining. Later runs read the names that it has kept.",
         f"**Merging.** A step sends and merges {storage(costs.state)} in {duration(step)}. The tree of 1,024 ranks has "
         f"10 steps; {most_steps:.0f} would take a tenth of the minute between two checkpoints.",
     ]
@@ -318,12 +305,12 @@ def document(costs: Costs) -> str:
         ["decoding JPEGs of 224 × 224 pixels, one process", f"{costs.decoded_per_second:,.0f} a second"],
         ["memory of a rank", storage(costs.memory)],
         ["state of hits and statistics", f"{storage(costs.state)}, {costs.state / costs.units:,.0f} bytes a unit"],
-        ["the same, for each image read", f"{costs.state_per_image:.0f} bytes"],
+        ["the same, for each image read", "0 bytes, or 1 to 8 where labels come only when images are read"],
         ["merging two states", duration(costs.merge_seconds)],
         ["sending a state between two processes", f"{storage(costs.send_bytes_per_second)} a second"],
         ["saving a state", duration(costs.save_seconds)],
-        ["listing a folder", f"{1 / costs.list_seconds_per_image:,.0f} files a second"],
-        ["the same, memory", f"{costs.list_bytes_per_image:.0f} bytes a file, in every rank"],
+        ["listing a folder, by one rank a machine", f"{1 / costs.list_seconds_per_image:,.0f} files a second"],
+        ["labels and sources", f"{costs.list_bytes_per_image:.0f} bytes a file, in every rank"],
     ]
     parts = [
         "# Scaling",
@@ -337,7 +324,7 @@ def document(costs: Costs) -> str:
         "a machine of one's own.",
         "## Extrapolated: processors as here",
         f"{costs.images_per_second:,.1f} images a second a rank, and between ranks the speed that was measured within "
-        "one machine. Every rank lists the folder; each minute, all states are merged on rank 0 and saved.",
+        "one machine. One rank a machine lists the folder; each minute, all states are merged on rank 0 and saved.",
         runs_table(costs, costs.images_per_second, costs.send_bytes_per_second),
         "## Extrapolated: a GPU a rank",
         f"**Assumed**, not measured: {GPU_SPEED:,.0f} images a second a rank, fed without waiting, and "
