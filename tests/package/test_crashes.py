@@ -74,16 +74,14 @@ RUN = "--batch-size 2 --workers 0"
 MINING = f"net.py:build images --study study -k 2 {RUN}"
 
 
-RESTARTED = 12
-"""Forward passes that a second start may take before it goes on: tracing, and the dry runs of an analysis."""
-
-
 @dataclass(frozen=True)
 class Verb:
     """A subcommand, and the state of the folder that it begins in."""
 
     command: str
     begins: str
+    restarted: int = 12
+    """Forward passes that a second start may take before it goes on: tracing, and the dry runs of an analysis."""
 
 
 VERBS = {
@@ -94,7 +92,7 @@ VERBS = {
     "probe": Verb("probe study --transform scale --values 1,2 --images 3 --batch-size 2", "mined"),
     "evolve": Verb(f"evolve study --checkpoints epochs --units 1 {RUN}", "mined"),
     "neighbours": Verb(f"neighbours study --layer second -k 2 --queries 0,1 {RUN}", "mined"),
-    "occlude": Verb("occlude study --size 4 --stride 4 --images 1 --layer second --batch-size 2", "mined"),
+    "occlude": Verb("occlude study --size 4 --stride 4 --images 1 --layer second --batch-size 2", "mined", 36),
     "train": Verb("train tiny", "nothing"),
     "train elsewhere": Verb("train tiny --out copy", "nothing"),
     "report": Verb("report study", "probed"),
@@ -241,7 +239,7 @@ class Crashes:
             return  # all was done: the same command again is a second run
         repeated = crashed["forwards"] + again["forwards"] - self.whole["forwards"]
         self.repeated = max(self.repeated, repeated)
-        if repeated > self.last_part(at) + RESTARTED:
+        if repeated > self.last_part(at) + self.what.restarted:
             yield (
                 f"{case}: {crashed['forwards']} and then {again['forwards']} forward passes, where "
                 f"{self.whole['forwards']} are needed: more than the last {self.last_part(at)} are repeated"
