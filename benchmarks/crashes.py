@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(HERE / "tests"), str(HERE / "tests" / "package")]
 
-import test_crashes as crashes
+import test_crashes as crashes  # noqa: E402 - after the path
 
 HEADING = "## Crashes"
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def campaign(count: int, seconds: float) -> tuple[list[str], list[tuple[crashes.Crashes, int, int]]]:
-    """Crash all subcommands in turn; return what failed, and of each how often it was crashed and how often it failed."""
+    """Crash all subcommands in turn; return what failed, and how often each was crashed and failed."""
     began = time.monotonic()
     root = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     server = crashes.Server("crashes.txt")
@@ -70,11 +70,11 @@ def section(rows: list[tuple[crashes.Crashes, int, int]]) -> str:
     lines = [
         HEADING,
         "",
-        f"{total:,} crashes, of which {failed} went wrong: a process was killed (SIGKILL), interrupted (SIGINT, SIGTERM) "
-        "or given a full disk before one of its file operations, drawn at random, and the same command was run again. It "
-        "went right if that ended with the bytes of an undisturbed run, left nothing over, and repeated no more forward "
-        "passes than those since the last saved part, and those of a new start (tracing, dry runs). State was saved "
-        "after every batch instead of every minute. Written by `benchmarks/crashes.py`; "
+        f"{total:,} crashes, of which {failed} went wrong: a process was killed (SIGKILL), interrupted (SIGINT, "
+        "SIGTERM) or given a full disk before one of its file operations, drawn at random, and the same command ran "
+        "again. It went right if that ended with the bytes of an undisturbed run, left nothing over, and repeated no "
+        "more forward passes than those since the last saved part, and those of a new start (tracing, dry runs). State "
+        "was saved after every batch instead of every minute. Written by `benchmarks/crashes.py`; "
         "`tests/package/test_crashes.py` tries five of each in CI.",
         "",
         "| subcommand | file operations | crashes | went wrong | forward passes | most repeated |",
