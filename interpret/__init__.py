@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from interpret.analyses.comparison.compute import compare
     from interpret.analyses.correspondence.compute import correspond
     from interpret.analyses.costs.compute import compare_costs
+    from interpret.analyses.effective_fields.compute import effective_receptive_field
     from interpret.analyses.evolution.compute import evolve
     from interpret.analyses.feature_maps.compute import feature_maps, layer_outputs
     from interpret.analyses.filters.compute import filter_images
@@ -106,6 +107,7 @@ _HOME = {
     "compare_methods": "analyses.methods.compute",
     "correspond": "analyses.correspondence.compute",
     "evolve": "analyses.evolution.compute",
+    "effective_receptive_field": "analyses.effective_fields.compute",
     "feature_maps": "analyses.feature_maps.compute",
     "filter_images": "analyses.filters.compute",
     "find_neighbours": "analyses.neighbours.compute",
@@ -162,6 +164,7 @@ __all__ = [
     "compare_costs",
     "compare_methods",
     "correspond",
+    "effective_receptive_field",
     "evolve",
     "feature_maps",
     "filter_images",

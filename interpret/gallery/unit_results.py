@@ -53,6 +53,9 @@ class Occluded:
     """The size of the square, in words."""
 
 
+_KINDS = ("invariance", "evolution", "occlusion", "effective-fields")
+
+
 class UnitResults:
     """A study's results of invariance probes, evolution during training and occlusion, by layer and unit."""
 
@@ -60,14 +63,17 @@ class UnitResults:
         self._probes: list[Any] = []
         self._evolutions: list[tuple[str, Any]] = []
         self._occlusions: list[tuple[str, Any]] = []
+        self._effective_fields: list[Any] = []
         for kind, name in study.results:
-            found = study.readable_result(kind, name) if kind in ("invariance", "evolution", "occlusion") else None
+            found = study.readable_result(kind, name) if kind in _KINDS else None
             if found is None:
                 continue
             if kind == "invariance":
                 self._probes.append(found)
             elif kind == "evolution":
                 self._evolutions.append((name, found))
+            elif kind == "effective-fields":
+                self._effective_fields.append(found)
             else:
                 self._occlusions.append((name, found))
         self.optimised = OptimisedImages(study)
@@ -91,6 +97,14 @@ class UnitResults:
         if found is None or len(found) != unit_count:
             return None
         return [value if math.isfinite(value) else None for value in found.tolist()]
+
+    def effective_field(self, layer: str) -> tuple[tuple[int, int], float] | None:
+        """Return height and width of a layer's effective receptive field, and the share that it holds."""
+        for one in self._effective_fields:
+            size = one.size_of(layer)
+            if size is not None:
+                return size, one.share
+        return None
 
     def curves(self, layer: str, unit: int | None = None) -> list[Curve]:
         """Return the curves of a unit and its layer, one for each probe; without a unit, those of the layer."""

@@ -22,6 +22,7 @@ BUILT_IN: dict[str, str] = {
     "correspondence": "interpret.analyses.correspondence.result:Correspondence",
     "methods": "interpret.analyses.methods.result:MethodComparison",
     "sanity": "interpret.analyses.sanity.result:SanityCheck",
+    "effective-fields": "interpret.analyses.effective_fields.result:EffectiveFields",
     "costs": "interpret.analyses.costs.result:NetworkCosts",
     "trace": "interpret.tracing.tracing:Trace",
     "mined": "interpret.analyses.mining.result:Mined",

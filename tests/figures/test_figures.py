@@ -114,6 +114,7 @@ PANELS = {
     "costs": ("accuracies", "accuracy"), "trace": ("parameters", "params"), "mined-layer": ("3", "8"),
     "unit": ("0", "4"), "projections": ("1", "7"), "attribution": ("1", "7"),
     "comparison": ("units", "unit"), "synthesised": ("1", "7"), "inversions": ("1", "7"), "atlas": ("1", "17"),
+    "effective-fields": ("features.1.expand3x3", "features.2.expand3x3x"),
 }  # fmt: skip
 
 

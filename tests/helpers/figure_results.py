@@ -9,6 +9,7 @@ import numpy as np
 from interpret.analyses.attribution.result import METHODS
 from interpret.analyses.correspondence.result import Correspondence
 from interpret.analyses.costs.result import NetworkCosts
+from interpret.analyses.effective_fields.result import EffectiveFields
 from interpret.analyses.evolution.result import Evolution
 from interpret.analyses.feature_maps.result import FeatureMaps
 from interpret.analyses.invariance.result import InvarianceCurves
@@ -144,6 +145,15 @@ def make(kind: str, layers: int = 26, images: int = 4) -> Result:
         return ActivationAtlas("a network with a long name", LONG[0], (3, 4), np.stack([rows // 4, rows % 4], 1),
                                rows + 1, pictures, 1.0 * rows, [CLASSES[row % len(CLASSES)] for row in rows],
                                np.full(images, 0.5))  # fmt: skip
+    if kind == "effective-fields":
+        sides = np.linspace(3, 60, layers).astype(int)
+        places = [np.arange(side) - side / 2 for side in sides.tolist()]
+        energy = {
+            name: np.exp(-(at[:, None] ** 2 + at**2) / len(at)).astype(np.float32)
+            for name, at in zip(names, places, strict=True)
+        }
+        boxes = np.stack([sides // 4, sides // 4, sides - sides // 4, sides - sides // 4], 1)
+        return EffectiveFields("net", "photographs", images, 0.95, names, boxes, np.stack([sides, sides], 1), energy)
     assert kind == "costs"
     costs = [f"{family}{n}_{n}gf_with_a_tail" for n in range(max(1, layers // 2))
              for family in ("resnet", "vgg", "efficientnet_b", "regnet_y", "mobilenet_v", "vit_b_")]  # fmt: skip

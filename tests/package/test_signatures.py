@@ -24,9 +24,8 @@ METHODS = [
     if inspect.isfunction(value) and (not method.startswith("_") or method == "__init__")
 ]
 RUN_IN_BATCHES = [
-    "attribute", "compare_methods", "correspond", "evolve", "find_neighbours", "invert", "layer_outputs",
-    "map_activations", "mine",
-    "occlude", "predict", "probe", "project", "sanity_check", "synthesise",
+    "attribute", "compare_methods", "correspond", "effective_receptive_field", "evolve", "find_neighbours", "invert",
+    "layer_outputs", "map_activations", "mine", "occlude", "predict", "probe", "project", "sanity_check", "synthesise",
 ]  # fmt: skip
 RUN_ONE_IMAGE = ["feature_maps"]
 """Which have a device, and no batch."""

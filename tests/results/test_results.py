@@ -79,6 +79,7 @@ def test_its_table_has_a_row_for_each_thing(kind: str, results: dict[str, Any]) 
         "methods": lambda: len(result.maps) * len(result.pictures),
         "sanity": lambda: sum(values.size for values in result.rank.values()),
         "costs": lambda: len(result.names),
+        "effective-fields": lambda: len(result.layers),
         "trace": lambda: len(result),
         "mined": lambda: sum((layer.images >= 0).sum() for layer in result.layers.values()),
         "mined-layer": lambda: (result.images >= 0).sum(),
