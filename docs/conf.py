@@ -14,8 +14,10 @@ DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS / "extensions")]
 
 import matplotlib.pyplot as plt  # noqa: E402
+from accessible import mend_pages  # noqa: E402
 from example_pages import FIGURES, blocks_that_are_run, copy_examples  # noqa: E402
 from inventories import write_inventories  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
 
 import interpret  # noqa: E402
 
@@ -112,6 +114,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "interpret"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {page: [] for page in ("index", "start/index", "es/index")}
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "interpret"},
@@ -128,3 +131,7 @@ html_theme_options = {
 }
 
 shutil.rmtree(BUILD / "runs", ignore_errors=True)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("build-finished", mend_pages)

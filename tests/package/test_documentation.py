@@ -1,0 +1,80 @@
+"""The site lists what there is, its checker finds what is broken, and what is said of the package agrees."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from runpy import run_path
+
+import interpret
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+
+def test_the_reference_lists_every_public_name_once() -> None:
+    listed = re.findall(r"^   (\w+)$", (DOCS / "api" / "index.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(interpret.__all__)
+
+
+def test_every_example_is_run_for_the_site_or_says_why_not() -> None:
+    tree = ast.parse((DOCS / "extensions" / "example_pages.py").read_text("utf-8"))
+    tables = {
+        node.targets[0].id: [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.Dict)
+    }
+    examples = ROOT / "examples"
+    scripts = {path.relative_to(examples).with_suffix("").as_posix() for path in examples.rglob("*.py")}
+    assert sorted(tables["ARGUMENTS"] + tables["NOT_RUN"]) == sorted(scripts)
+
+
+def test_the_readme_links_to_what_exists() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = [link for link in re.findall(r'\]\(([^)#]+)\)|src="([^"]+)"', text) for link in link if link]
+    assert len(links) > 10
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_readme_is_one_screen_and_its_code_names_what_exists() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) < 50
+    tree = ast.parse(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0])
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "interpret"
+    }
+    named = set(re.findall(r"`(\w+)`", text.partition("| you ask")[2].partition("\n\n")[0]))
+    assert {"load", "mine"} <= used and {"project", "probe"} <= named
+    assert used | named <= set(interpret.__all__)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"\nversion: {interpret.__version__}\n" in citation
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert f"\nlicense: {project['license']}\n" in citation
+
+
+def test_the_checker_finds_what_is_broken(tmp_path: Path) -> None:
+    broken_links = run_path(str(DOCS / "check.py"))["broken_links"]
+    (tmp_path / "a.html").write_text('<h2 id="here">A</h2><a href="b.html#there">b</a><img src="c.png" alt="c">')
+    (tmp_path / "b.html").write_text('<h2 id="there">B</h2><a href="https://example.org/x">x</a><a href="a.html">a</a>')
+    (tmp_path / "c.png").write_bytes(b"")
+    assert broken_links(tmp_path) == []
+    (tmp_path / "d.html").write_text(
+        '<a href="a.html#nowhere">1</a><a href="e.html">2</a><img src="c.png">'
+        '<script src="https://example.org/s.js"></script><link rel="stylesheet" href="//example.org/s.css">'
+    )
+    (tmp_path / "s.css").write_text("@font-face { src: url('https://example.org/f.woff2') }")
+    assert sorted(broken_links(tmp_path)) == [
+        "d.html: an image without a text: c.png",
+        "d.html: fetches //example.org/s.css",
+        "d.html: fetches https://example.org/s.js",
+        "d.html: no such file: e.html",
+        "d.html: no such place: a.html#nowhere",
+        "s.css: fetches from elsewhere",
+    ]
