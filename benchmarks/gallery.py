@@ -1,11 +1,13 @@
 """Time and size of writing a gallery of many units, and time of opening it from disk in headless Chromium.
 
     python benchmarks/gallery.py [--units 100000] [--keep FOLDER] [--sizes]
+    python benchmarks/gallery.py --parts docs/gallery.md [-- ARGUMENTS OF interpret gallery]
 
 The study is synthetic. Its patches are cut from the 230 demo photographs; its projections are edges of these patches,
 which compress about as well as a deconvnet's. Sprites are hard links to a pool of two thousand, so that the disk
 stores each only once; bytes per unit count each link. Browser times run from the start of a navigation until all
-visible images are decoded.
+visible images are decoded. With `--parts`, a real gallery is made instead, and the share of each part of its time and
+bytes is written.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import os
 import random
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +33,8 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from interpret.gallery import write_gallery
+from interpret.study.study import Study
+from interpret.study.timings import read_timings
 from interpret.support.files import layer_path
 
 K, SIDE, SAMPLE, CLASSES, WIDEST = 9, 64, 256, 20, 2048
@@ -368,12 +374,62 @@ def compare_sizes(count: int = 40) -> None:
             )
 
 
+# ---- the parts of a real gallery ------------------------------------------------------------------------------
+
+PARTS = {"mining": "mining", "projection": "projecting", "synthesis": "optimised images", "gallery": "pages"}
+
+
+def parts(command: list[str]) -> str:
+    """Make a gallery, and return a table of the time and the bytes of its parts."""
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        own = [*command, "--study", folder / "study", "--out", folder / "gallery"]
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "interpret", "gallery", *map(str, own)], check=True)
+        whole = time.perf_counter() - began
+        took = dict.fromkeys([*PARTS.values(), "rest"], 0.0)
+        for entry in read_timings(folder / "study"):
+            took[PARTS.get(entry["part"], "rest")] += entry["seconds"]
+        took["rest"] += whole - sum(took.values())
+        study = Study.open(folder / "study")
+        units = sum(len(study.mined(name).values) for name in study.mined_layers)
+        sources, model = len(study.sources()), study.info["model"]["name"]
+        stored = {
+            "pictures of patches and projections": bytes_of(folder / "gallery", ".webp"),
+            "pages, and the data that they show": bytes_of(folder / "gallery", ".html", ".js", ".json"),
+            "all of the gallery": bytes_of(folder / "gallery", ""),
+            "all of the study": bytes_of(folder / "study", ""),
+        }
+    lines = ["| part | share of the time |", "|---|---:|"]
+    lines += [f"| {name} | {100 * seconds / whole:.0f} % |" for name, seconds in took.items() if seconds]
+    lines += ["", "| what | MB | KB a unit |", "|---|---:|---:|"]
+    lines += [f"| {name} | {size / 1e6:.1f} | {size / 1e3 / units:.1f} |" for name, size in stored.items()]
+    return (
+        "# What a gallery takes\n\n"
+        f"`interpret gallery {' '.join(command)}`: {units:,} units of {model}, whose hits lie in {sources:,} pictures, "
+        f"on {os.cpu_count()} cores that were busy with other work, too, so that only shares of the time are told. The "
+        "rest is starting, filters, connections, examples of the activation range and predictions. Written by "
+        "`benchmarks/gallery.py --parts`.\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def bytes_of(folder: Path, *endings: str) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name.endswith(endings))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--units", type=int, default=100_000)
     parser.add_argument("--keep", type=Path, help="a folder to keep the study and the gallery in")
     parser.add_argument("--sizes", action="store_true", help="only compare formats and sizes of sprites")
+    parser.add_argument("--parts", type=Path, help="write which part of a gallery takes how long to this file")
+    parser.add_argument("command", nargs="*", help="of --parts: arguments of interpret gallery")
     arguments = parser.parse_args()
+    if arguments.parts:
+        text = parts(arguments.command)
+        print(text)
+        arguments.parts.write_text(text, "utf-8")
+        return
     if arguments.sizes:
         compare_sizes()
         return
