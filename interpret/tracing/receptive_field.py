@@ -216,11 +216,29 @@ class FieldTracker(TorchFunctionMode):
         for other, seen in list(self._sights.items()):
             if other.layout is torch.strided and storage_id(other) == storage:
                 self._sights[other] = Sight(
-                    seen.full if before.full == sight.full else EVERYTHING,
-                    seen.local if before.local == sight.local else EVERYTHING,
+                    seen.full if before.full == sight.full else _filled(tensor, other, sight.full, seen.full),
+                    seen.local if before.local == sight.local else _filled(tensor, other, sight.local, seen.local),
                     seen.positions if before.positions == sight.positions else None,
                 )
         self._sights[tensor] = sight
+
+
+def _filled(part: Tensor, whole: Tensor, sees: Sees, before: Sees) -> Sees:
+    """Return what a tensor of constants sees after an image was written into a part of it, as into a padded batch."""
+    axes = part.ndim - 1
+    known = isinstance(sees, View) and sees.columns is None and sees.axes == tuple(range(-axes, 0))
+    if not known or before is not NOTHING or whole.ndim <= axes or part.stride()[-axes:] != whole.stride()[-axes:]:
+        return EVERYTHING
+    assert isinstance(sees, View)
+    ahead = part.storage_offset() - whole.storage_offset()
+    if ahead < 0 or not whole.is_contiguous():
+        return EVERYTHING
+    offsets = [
+        int(ahead // step % size) for step, size in zip(whole.stride()[-axes:], whole.shape[-axes:], strict=True)
+    ]
+    moved = zip(sees.field.start, offsets, sees.field.stride, strict=True)
+    field = replace(sees.field, start=tuple(first - offset * step for first, offset, step in moved))
+    return replace(sees, field=field, crops=False)
 
 
 class Sight(NamedTuple):

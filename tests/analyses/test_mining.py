@@ -791,3 +791,21 @@ def test_the_first_of_equal_maxima_is_the_place(
     maps = few.double().flatten(2).numpy()
     np.testing.assert_array_equal(values.double().numpy(), maps.max(2))
     np.testing.assert_array_equal(places.numpy(), maps.argmax(2))
+
+
+def test_a_generator_is_mined_over_latents() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.ConvTranspose2d(20, 8, 4), nn.BatchNorm2d(8), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh()
+    ).eval()
+    latents = torch.randn(12, 20, 1, 1)
+    mined = mine(network, latents, k=3)
+    for name, depth in (("0", 1), ("3", 4)):
+        with torch.no_grad():
+            expected = network[:depth](latents).amax((2, 3)).topk(3, dim=0)
+        torch.testing.assert_close(torch.from_numpy(mined[name].values), expected.values.T)
+        np.testing.assert_array_equal(mined[name].images, expected.indices.T)
+    with pytest.raises(
+        InterpretError, match=r"inputs must be floating point, \[N, C, H, W\] .* not torch.float32 \[12"
+    ):
+        mine(network, latents.flatten(1))

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import interpret
+from helpers.packages import needs
 from helpers.scripts import load_script
 from interpret.loading import face_api
 from interpret.support.errors import InterpretError
@@ -238,3 +239,21 @@ def test_the_lectures_faces_are_recognised(tmp_path: Path, capsys: pytest.Captur
     for points in (one for of in found["points"] for one in of):
         left, right, mouth = points[36:42].mean(0), points[42:48].mean(0), points[48:].mean(0)
         assert left[0] < right[0] and max(left[1], right[1]) < mouth[1]
+
+
+@needs("facenet_pytorch")  # pip install --no-deps facenet-pytorch==2.6.0, since it asks for an old torch
+@pytest.mark.parametrize(("name", "side", "field"), [("PNet", 12, 12), ("RNet", 24, None), ("ONet", 48, None)])
+def test_the_networks_of_mtcnn_load_mine_and_project(name: str, side: int, field: int | None) -> None:
+    from facenet_pytorch.models import mtcnn
+
+    network = getattr(mtcnn, name)().eval()
+    images = torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    traced, mined = interpret.trace(network, (3, side, side)), interpret.mine(network, images, k=2)
+    assert list(mined) == [key for key, layer in traced.items() if layer.kind in ("Conv2d", "Linear")]
+    last = list(mined)[-1]
+    if field is not None:  # the first network sees 12 × 12 pixels, as Zhang et al. 2016 say
+        assert traced[last].receptive_field.size == (field, field)
+    outputs = interpret.layer_outputs(network, images, last)[last].flatten(2 if field else 1)
+    strongest = (outputs.amax(2) if field else outputs).topk(2, dim=0).values.T
+    torch.testing.assert_close(torch.from_numpy(mined[last].values), strongest, rtol=1e-4, atol=1e-5)
+    assert interpret.project(network, images[:1], last, 0).pixels.abs().sum() > 0
