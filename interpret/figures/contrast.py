@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from interpret.support.wording import shown_bands
+
 CLIPPED_SHARE = 0.01
 """The share of pixels, those with the largest magnitudes, that may be clipped."""
 
@@ -38,13 +40,16 @@ def stretch_contrast(signals: NDArray[Any], channels: str) -> NDArray[Any]:
 
     Args:
         signals: raw projections.
-        channels: the meaning of the C channels: "RGB", "BGR" or "L".
+        channels: the meaning of the C channels: "RGB", "BGR" or "L"; of more than three, "3,2,1" names those that are
+            shown, else the first three are.
     """
+    if signals.shape[-3] > 3:
+        signals = signals[..., list(shown_bands(channels)), :, :]
     scale = contrast_scale(np.abs(signals).max(-3))
     pictures = np.clip(signals / (2 * scale[..., None, None, None]) + signals.dtype.type(0.5), 0, 1)
     if channels == "BGR":
         return pictures[..., ::-1, :, :]
     if pictures.shape[-3] == 3:
         return pictures
-    # two or four channels are no colours: show their mean
+    # two channels are no colours: show their mean
     return np.broadcast_to(pictures.mean(-3, keepdims=True), (*pictures.shape[:-3], 3, *pictures.shape[-2:]))

@@ -294,7 +294,7 @@ def _check_first(images: Images, model: Model) -> None:
         found = len(images[0][0][: images.channels])
     except UnreadableImage:
         return
-    wanted = found if model.preprocess is None else len(model.preprocess.channels)
+    wanted = found if model.preprocess is None else model.preprocess.count
     if found != wanted:
         raise InterpretError(
             f"data {images.name!r} has images of {found} channel{'s' * (found != 1)}, and model {model.name!r} takes "

@@ -142,7 +142,7 @@ class Images(ABC):
         sample = sample_by_hash(len(self), SCALE_SAMPLE_SIZE).tolist()
         if self.preprocess is not None:
             first = next(self._readable(sample), None)
-            if first is None or len(first) == len(self.preprocess.channels):
+            if first is None or len(first) == self.preprocess.count:
                 return self.preprocess.pixel_scale
         return find_pixel_scale(list(self._readable(sample)), self._normalisation())
 

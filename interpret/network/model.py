@@ -110,8 +110,8 @@ class Model:
 
     @property
     def colours(self) -> str:
-        """The input's channels: "RGB", "BGR" or "L"; "RGB" if unknown."""
-        return self.preprocess.channels if self.preprocess is not None else "RGB"
+        """The input's channels: "RGB", "BGR" or "L", or bands that are shown, such as "3,2,1"; "RGB" if unknown."""
+        return self.preprocess.colours if self.preprocess is not None else "RGB"
 
     @property
     def weights_hash(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from interpret.support.wording import MOST_LANES
+from interpret.support.wording import MOST_LANES, bands_in_words, shown_bands
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and deviation, one for all channels or one for each."""
@@ -35,7 +35,8 @@ class PixelScale:
     std: tuple[float, ...] = (1.0,)
     range: float = 1.0
     channels: str = "RGB"
-    """The order of three channels: "RGB" or "BGR". A single one is grey."""
+    """The order of three channels: "RGB" or "BGR". A single one is grey. Of more, "3,2,1" names those that are
+    shown; else the first three are."""
     said: str = ""
     """The sentence on the origin of the colours for a reader; empty if they come from a preprocessing."""
     lines: bool = False
@@ -60,12 +61,16 @@ def to_rgb(pictures: Tensor, channels: str) -> Tensor:
 
     >>> to_rgb(torch.tensor([3, 2, 1]).reshape(1, 3, 1, 1), "BGR").flatten()
     tensor([1, 2, 3])
+    >>> to_rgb(torch.arange(5).reshape(1, 5, 1, 1), "4,2,1").flatten()  # bands of a multispectral image
+    tensor([4, 2, 1])
     """
     if channels == "BGR":
         return pictures.flip(-3)
+    if pictures.shape[-3] > 3:
+        return pictures[..., list(shown_bands(channels)), :, :]
     if pictures.shape[-3] == 3:
         return pictures
-    # other numbers of channels have no colours: show their mean
+    # two channels are no colours: show their mean
     return pictures.mean(-3, keepdim=True).expand(*pictures.shape[:-3], 3, -1, -1)
 
 
@@ -83,6 +88,12 @@ def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | No
     """
     if images and images[0].dim() == 2:
         return _scale_of_signals(images)
+    scale = _scale_of_images(images, normalisation)
+    bands = bands_in_words(scale.channels, len(images[0])) if images else ""
+    return replace(scale, said=f"{scale.said} {bands}") if bands else scale
+
+
+def _scale_of_images(images: Sequence[Tensor], normalisation: Normalisation | None) -> PixelScale:
     values = [_values(image) for image in images]
     sample = np.concatenate(values) if values else np.zeros(0)
     if normalisation is not None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from interpret.network.pixel_scale import PixelScale
 from interpret.network.torch_transforms import read_transforms
 from interpret.support.errors import InterpretError, unknown
+from interpret.support.wording import bands_in_words
 
 Channels = Literal["RGB", "BGR", "L"]
 Rule = Literal["crop", "squash", "pad"]
@@ -69,12 +70,17 @@ class Preprocess:
     rule: Rule = "crop"
     """For another aspect ratio: crop the long side, squash it, or pad the short side with the mean colour."""
     interpolation: Interpolation = "bilinear"
+    bands: tuple[int, int, int] | None = None
+    """Of inputs with more channels than a picture (multispectral images), those that are shown as red, green and blue,
+    counted from 0. `mean` and `std` then have one value for each channel, and inputs are tensors. Without it, the first
+    three of such channels are shown."""
 
     def __post_init__(self) -> None:
         for name, choices in (("channels", Channels), ("rule", Rule), ("interpolation", Interpolation)):
             if getattr(self, name) not in get_args(choices):
                 raise unknown(f"Preprocess {name}", getattr(self, name), get_args(choices))
-        count = len(self.channels)
+        count = len(self.channels) if self.bands is None else len(self.mean)
+        self._check_bands(count)
         try:
             height, width = (int(side) for side in self.size)
             mean = tuple(float(value) for value in self.mean) or (0.0,) * count
@@ -101,10 +107,33 @@ class Preprocess:
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
 
+    def _check_bands(self, count: int) -> None:
+        if self.bands is None:
+            return
+        if count < 4:
+            raise InterpretError(
+                f"Preprocess bands={self.bands!r} need one mean and deviation for each of at least four channels, such "
+                f"as mean=(0,) * 13, not {self.mean!r}"
+            )
+        bands = tuple(self.bands)
+        if len(bands) != 3 or not all(isinstance(band, int) and 0 <= band < count for band in bands):
+            raise InterpretError(f"Preprocess bands must be three channels from 0 to {count - 1}, not {self.bands!r}")
+        object.__setattr__(self, "bands", bands)
+
+    @property
+    def count(self) -> int:
+        """The number of channels of an input."""
+        return len(self.channels) if self.bands is None else len(self.mean)
+
+    @property
+    def colours(self) -> str:
+        """The order of the channels: "RGB", "BGR" or "L", or the bands that are shown, such as "3,2,1"."""
+        return self.channels if self.bands is None else ",".join(map(str, self.bands))
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of one input."""
-        return (len(self.channels), *self.size)
+        return (self.count, *self.size)
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """Return the input for a Pillow image of any mode, float32 [C, H, W]: its centre, according to `rule`.
@@ -204,7 +233,7 @@ class Preprocess:
     @property
     def mean_colour(self) -> tuple[int, int, int]:
         """The colour, as RGB from 0 to 255, that is nearest to an input of zeros."""
-        red, green, blue = (self.display(torch.zeros(len(self.channels), 1, 1)) * 255).round().int().flatten().tolist()
+        red, green, blue = (self.display(torch.zeros(self.count, 1, 1)) * 255).round().int().flatten().tolist()
         return red, green, blue
 
     def encode(self, pixels: NDArray[np.uint8]) -> Tensor:
@@ -222,6 +251,10 @@ class Preprocess:
         Raises:
             InterpretError: pixels of another type or shape.
         """
+        if self.bands is not None:
+            raise InterpretError(
+                f"inputs of {self.count} channels are not made from pictures: give tensors [N, {self.count}, H, W]"
+            )
         if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)):
             raise InterpretError(f"pixels must be uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
         if self.channels == "L":
@@ -255,17 +288,17 @@ class Preprocess:
         Raises:
             InterpretError: the images have another number of channels.
         """
-        if images.ndim < 3 or images.shape[-3] != len(self.channels):
+        if images.ndim < 3 or images.shape[-3] != self.count:
             raise InterpretError(
-                f"images must be [..., {len(self.channels)}, H, W] for channels={self.channels!r}, "
-                f"not {list(images.shape)}"
+                f"images must be [..., {self.count}, H, W] for channels={self.colours!r}, not {list(images.shape)}"
             )
         return self.pixel_scale.display(images)
 
     @property
     def pixel_scale(self) -> PixelScale:
         """How its inputs are shown as pictures."""
-        return PixelScale(self.mean, self.std, self.range, self.channels)
+        said = "" if self.bands is None else bands_in_words(self.colours, self.count)
+        return PixelScale(self.mean, self.std, self.range, self.colours, said)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON and TOML can hold them; `from_dict` is the inverse.
@@ -274,7 +307,9 @@ class Preprocess:
         >>> Preprocess.from_dict(preprocess.to_dict()) == preprocess
         True
         """
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        # the fingerprints of earlier studies hold no bands
+        return {name: value for name, value in values.items() if (name, value) != ("bands", None)}
 
     @classmethod
     def from_torchvision(

@@ -30,6 +30,28 @@ EDGES = {
 ZERO = {1: "with a pale line at zero", 2: "grey where it is zero", 3: "grey where it is zero"}
 """How pictures of projections show zero, by the number of axes."""
 
+
+def shown_bands(colours: str) -> tuple[int, ...]:
+    """Return which channels of inputs with more than three are shown as red, green and blue.
+
+    >>> shown_bands("3,2,1"), shown_bands("RGB")
+    ((3, 2, 1), (0, 1, 2))
+    """
+    return tuple(map(int, colours.split(","))) if "," in colours else (0, 1, 2)
+
+
+def bands_in_words(colours: str, count: int) -> str:
+    """Return a sentence that says which of many channels are shown; empty for up to three.
+
+    >>> bands_in_words("RGB", 13), bands_in_words("RGB", 3)
+    ('Of 13 channels, numbers 0, 1 and 2 are shown as red, green and blue.', '')
+    """
+    if count <= 3:
+        return ""
+    red, green, blue = shown_bands(colours)
+    return f"Of {count} channels, numbers {red}, {green} and {blue} are shown as red, green and blue."
+
+
 MOST_LANES = 16
 """The largest number of channels of a signal that are drawn."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,13 @@ from torchvision import transforms as v1
 from torchvision.models import get_model_weights
 from torchvision.transforms import v2
 
+import interpret
 from helpers.files import noise
+from interpret.figures.contrast import stretch_contrast
 from interpret.images.folder import read_picture, read_size
 from interpret.loading.torchvision_timm import torchvision_source
+from interpret.network.model import Model
+from interpret.network.pixel_scale import find_pixel_scale
 from interpret.network.preprocess import Cut, Preprocess, upright
 from interpret.support.errors import InterpretError
 
@@ -428,3 +433,42 @@ def test_other_mistakes() -> None:
         Preprocess((2, 2)).encode(np.zeros((2, 2)))
     with pytest.raises(InterpretError, match=r"must be \[\.\.\., 3, H, W\].*not \[1, 2, 2\]"):
         Preprocess((2, 2)).display(torch.zeros(1, 2, 2))
+
+
+def test_bands_of_multispectral_inputs_are_those_that_are_shown() -> None:
+    images = torch.rand(2, 7, 9, 9, dtype=torch.float64)
+    mean, std = tuple(range(7)), tuple(range(1, 8))
+    preprocess = Preprocess((9, 9), bands=(6, 3, 0), mean=mean, std=std)
+    assert preprocess.input_shape == (7, 9, 9) and Preprocess.from_dict(preprocess.to_dict()) == preprocess
+    values = (images - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    torch.testing.assert_close(preprocess.display(values), images[:, [6, 3, 0]])
+    network = torch.nn.Sequential(torch.nn.Conv2d(7, 2, 3)).double()
+    found = interpret.project(Model(network, "one", preprocess), values, "0", 0)
+    top, left, bottom, right = found.boxes[1].tolist()
+    expected = (images[1][[6, 3, 0], top:bottom, left:right] * 255).round().permute(1, 2, 0)
+    assert np.abs(found.pictures[1].astype(int) - expected.numpy()).max() <= 1  # float32
+    assert found.shown == "Of 7 channels, numbers 6, 3 and 0 are shown as red, green and blue."
+    # without a setting, the first three
+    plain = find_pixel_scale(list(images))
+    torch.testing.assert_close(plain.display(images), images[:, :3])
+    assert plain.said.endswith("Of 7 channels, numbers 0, 1 and 2 are shown as red, green and blue.")
+    np.testing.assert_array_equal(
+        stretch_contrast(values.numpy(), preprocess.colours), stretch_contrast(values[:, [6, 3, 0]].numpy(), "RGB")
+    )
+    assert "bands" not in Preprocess((9, 9)).to_dict()  # part of the fingerprints of earlier studies
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({}, r"bands=\(2, 1, 0\) need one mean and deviation for each of at least four channels"),
+        ({"mean": (0,) * 2}, "at least four channels"),
+        ({"mean": (0,) * 5, "bands": (2, 1)}, "three channels from 0 to 4, not"),
+        ({"mean": (0,) * 5, "bands": (2, 1, 5)}, "three channels from 0 to 4, not"),
+    ],
+)
+def test_bands_that_are_none_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InterpretError, match=message):
+        Preprocess((4, 4), **({"bands": (2, 1, 0)} | given))
+    with pytest.raises(InterpretError, match="are not made from pictures"):
+        Preprocess((4, 4), bands=(2, 1, 0), mean=(0.0,) * 5).encode(np.zeros((4, 4, 3), np.uint8))

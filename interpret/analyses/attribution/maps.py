@@ -169,7 +169,7 @@ def _occlusion(_: Model, truncated: TruncatedModel, images: Tensor, target: Targ
 
 
 def _kernel_shap(model: Model, truncated: TruncatedModel, image: Tensor, target: Target, settings: Settings) -> Tensor:
-    known = model.preprocess is not None and len(model.preprocess.channels) == image.shape[1]
+    known = model.preprocess is not None and model.preprocess.count == image.shape[1]
     scale = model.preprocess.pixel_scale if known and model.preprocess else find_pixel_scale([image[0]])
     mask = torch.from_numpy(superpixels(inputs_to_bytes(image.detach(), scale)[0], settings.superpixels)).long()
     explainer = KernelShap(truncated)

@@ -53,7 +53,7 @@ class Levels:
         >>> Levels.of(Preprocess((8, 8), channels="L", mean=(0.5,), std=(0.5,)), 1).black.flatten()
         tensor([-1.])
         """
-        if preprocess is None or len(preprocess.channels) != channels:
+        if preprocess is None or preprocess.bands or preprocess.count != channels:
             return cls(torch.zeros(channels, 1, 1), None)
         both = preprocess.encode(np.array([[0, 255]], np.uint8))
         return cls(both[:, :, :1], both[:, :, 1:])

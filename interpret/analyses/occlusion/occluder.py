@@ -88,7 +88,11 @@ def _fill(model: Model, images: Tensor, fill: Any) -> Tensor:
             return images.mean((2, 3), keepdim=True)
         if fill != "grey":
             raise InterpretError(f"fill must be 'grey', 'mean' or numbers, not {fill!r}")
-        grey = 0 if model.preprocess is None else model.preprocess.encode(np.full((1, 1, 3), 128, np.uint8))
+        grey = (
+            0
+            if model.preprocess is None or model.preprocess.bands
+            else model.preprocess.encode(np.full((1, 1, 3), 128, np.uint8))
+        )
         return images.new_zeros(count, channels, 1, 1) + torch.as_tensor(grey).to(images)
     values = torch.as_tensor(fill, dtype=images.dtype).reshape(-1)
     if len(values) not in (1, channels):
