@@ -1,45 +1,159 @@
-"""What the receptive field's crop gains: optimising neurons on what they see, beside optimising whole images.
+"""Seconds an optimised image takes: of what a neuron sees, of a whole image, and by a peer; and what activation it has.
 
-    python benchmarks/synthesis.py --model squeezenet1_1 --steps 40 --units 8
+    python benchmarks/synthesis.py [--markdown docs/synthesis.md]
 
-Both run in turn on the same units, batches as `interpret.synthesise` chooses them, without natural images. The table is
-Markdown; the time is that of the whole call.
+Per layer, four ways to optimise a unit, in turn, each round; the fastest round counts:
+
+- neuron: `interpret.synthesise` of what a neuron sees, all units in one batch;
+- the same neuron in whole images, which is what others run;
+- unit: the mean of its map, on whole images, all units in one batch;
+- Horama's `fourier` (pip install horama --no-deps; einops): the mean of its map on whole images, one after the other, as it
+  takes one objective. Six crops a step are its default; here it has one, of nearly the whole image, so that each step
+  runs the network on as many pixels as ours.
+
+The activations are means of the map, measured by one function on the finished images. Networks without weights here
+are random: their times are those of trained ones, and their activations compare the optimisers alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 import interpret
+from interpret import Model, Objective
 from interpret.network.layers import select_layers
 
-LAYERS = "features.0,features.3.expand3x3,features.6.expand3x3,features.9.expand3x3"
+NETWORKS = {
+    "squeezenet1_1": "features.0,features.4.expand3x3,features.7.expand3x3,features.9.expand3x3,features.12.expand3x3",
+    "torchvision:resnet18": "conv1,layer1.1.conv2,layer2.1.conv2,layer3.1.conv2,layer4.1.conv2",
+}
+
+
+def objective_of(model: Model, layer: str, unit: int) -> Callable[[Tensor], Tensor]:
+    """Return the mean of a unit's map, for pixels [n, 3, H, W] in 0 … 1."""
+    encode = to_inputs(model)
+
+    def value(pixels: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        hook = model.module.get_submodule(layer).register_forward_hook(lambda _, __, output: found.append(output))
+        try:
+            model.module(encode(pixels))
+        finally:
+            hook.remove()
+        return found[0][:, unit].mean()
+
+    return value
+
+
+def to_inputs(model: Model) -> Callable[[Tensor], Tensor]:
+    """Return the map from pixels in 0 … 1 to inputs of the network."""
+    from interpret.analyses.synthesis.pixels import to_inputs as convert
+
+    assert model.preprocess is not None
+    scale = model.preprocess.pixel_scale
+    return lambda pixels: convert(pixels, scale, torch.float32)
+
+
+def peer_of(model: Model, layer: str, units: Sequence[int], steps: int) -> Callable[[], list[Tensor]] | None:
+    """Return what optimises the units by Horama, or None where it is not installed."""
+    try:
+        from horama import fourier
+    except ImportError:
+        return None
+    side = model.input_shape[1]
+
+    def run() -> list[Tensor]:
+        made = []
+        for unit in units:
+            image, _ = fourier(
+                objective_of(model, layer, unit), total_steps=steps, image_size=side, model_input_size=side,
+                values_range=(0, 1), crops_per_iteration=1, box_size=(0.95, 0.99), device="cpu",
+            )  # fmt: skip
+            made.append(image.detach())
+        return made
+
+    return run
+
+
+def activation(model: Model, layer: str, units: Sequence[int], images: Sequence[Tensor]) -> float:
+    """Return the mean over units of each one's own map's mean, on pixels [3, H, W] in 0 … 1."""
+    with torch.no_grad():
+        values = [objective_of(model, layer, unit)(image[None]) for unit, image in zip(units, images, strict=True)]
+    return float(torch.stack(values).mean())
+
+
+def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: int) -> list[str]:
+    """Return the cells of a layer's row."""
+    size = model.input_shape[1:]
+    ways: dict[str, Callable[[], Any]] = {
+        "neuron": lambda: interpret.synthesise(model, layer, units, steps=steps),
+        "whole": lambda: interpret.synthesise(
+            model, [Objective.neuron(layer, unit) for unit in units], size=size, steps=steps
+        ),
+        "unit": lambda: interpret.synthesise(model, layer, units, "unit", steps=steps),
+    }
+    peer = peer_of(model, layer, units, steps)
+    if peer is not None:
+        ways["peer"] = peer
+    best, made = dict.fromkeys(ways, float("inf")), {}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            began = time.perf_counter()
+            made[name] = run()
+            best[name] = min(best[name], (time.perf_counter() - began) / len(units))
+    ours = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in made["unit"].pictures]
+    reached = activation(model, layer, units, ours)
+    cells = [f"`{layer}`", str(made["neuron"].pictures.shape[1]), *(f"{best[name]:.2f}" for name in ways)]
+    if peer is None:
+        return [*cells, "–", f"{best['whole'] / best['neuron']:.1f}×", "–", f"{reached:.3g}", "–"]
+    gains = [f"{best[name] / best['neuron']:.1f}×" for name in ("whole", "peer")]
+    return [*cells, *gains, f"{reached:.3g}", f"{activation(model, layer, units, made['peer']):.3g}"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="squeezenet1_1")
-    parser.add_argument("--layers", default=LAYERS)
-    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="some of those in NETWORKS")
+    parser.add_argument("--layers", help="globs of layers, for one network")
+    parser.add_argument("--units", type=int, default=4)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2, help="the fastest round counts")
-    arguments = parser.parse_args()
-    model = interpret.load(arguments.model)
-    print("| layer | pixels | what it sees: s a unit and step | whole image: s a unit and step | gain |")
-    print("|---|---|---|---|---|")
-    for layer in select_layers(model.module, arguments.layers):
-        sizes: list[tuple[int, int] | None] = [None, model.input_shape[1:]]
-        best = [float("inf")] * 2
-        side = 0
-        for _ in range(arguments.rounds):
-            for place, size in enumerate(sizes):
-                began = time.perf_counter()
-                made = interpret.synthesise(model, layer, range(arguments.units), size=size, steps=arguments.steps)
-                best[place] = min(best[place], time.perf_counter() - began)
-                side = side if place else made.pictures.shape[1]
-        each = [seconds / arguments.units / arguments.steps for seconds in best]
-        print(f"| `{layer}` | {side} | {each[0]:.4f} | {each[1]:.4f} | {each[1] / each[0]:.1f}× |", flush=True)
+    parser.add_argument("--markdown", type=Path)
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*random.*")
+    text = (
+        "# Seconds an optimised image takes\n\n"
+        f"One unit, {options.steps} steps, on {os.cpu_count()} shared cores, torch {torch.__version__}; "
+        f"{options.units} units a row, the fastest of {options.rounds} rounds, in which the ways alternate. "
+        "The default of `interpret.synthesise` is 160 steps. Horama 0.3.0 runs the mean of the map on whole images, "
+        "one crop a step. Activations are means of the map, at equal steps. Written by `benchmarks/synthesis.py`.\n"
+    )
+    for spec in options.networks:
+        model = interpret.load(spec, "random" if spec.startswith("torchvision:") else None)
+        model.module.eval().requires_grad_(False)
+        weights = ", random weights" if spec.startswith("torchvision:") else ""
+        text += (
+            f"\n## {model.name}{weights}\n\n"
+            "| layer | px seen | neuron, s | in a whole image, s | unit, whole image, s | Horama, s | gain of the crop "
+            "| to Horama | activation | Horama’s |\n|" + "---|" * 10 + "\n"
+        )
+        for layer in select_layers(model.module, options.layers or NETWORKS[spec]):
+            torch.manual_seed(0)
+            row = "| " + " | ".join(measure(model, layer, range(options.units), options.steps, options.rounds)) + " |"
+            print(row, flush=True)
+            text += row + "\n"
+    if options.markdown:
+        options.markdown.write_text(text)
+    else:
+        print(text)
 
 
 if __name__ == "__main__":
