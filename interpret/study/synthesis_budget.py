@@ -22,22 +22,19 @@ STEP = 1e7
 
 
 def units_within(budget: float, costs: Mapping[str, float], available: Mapping[str, int]) -> dict[str, int]:
-    """Return how many units of each layer a budget pays for: the first of each layer, then the second of each …
+    """Return how many units of each layer a budget pays for.
 
-    >>> units_within(10, {"conv1": 1, "conv2": 4}, {"conv1": 3, "conv2": 9})
-    {'conv1': 2, 'conv2': 2}
+    >>> units_within(10, {"conv1": 1, "conv2": 4, "conv3": 4}, {"conv1": 2, "conv2": 9, "conv3": 9})
+    {'conv1': 2, 'conv2': 1, 'conv3': 1}
 
-    A layer whose next unit the budget does not pay for gets no more, and those that cost less do.
+    Each layer has an equal share. What is left goes to the layers with the fewest units, the first ones first.
     """
-    chosen = dict.fromkeys(costs, 0)
-    open_layers = list(costs)
-    while open_layers:
-        for name in list(open_layers):
-            if chosen[name] == available[name] or costs[name] > budget:
-                open_layers.remove(name)
-            else:
-                chosen[name] += 1
-                budget -= costs[name]
+    chosen = {name: min(available[name], int(budget / len(costs) // cost)) for name, cost in costs.items()}
+    budget -= sum(chosen[name] * cost for name, cost in costs.items())
+    while open_layers := [name for name in costs if chosen[name] < available[name] and costs[name] <= budget]:
+        name = min(open_layers, key=chosen.__getitem__)
+        chosen[name] += 1
+        budget -= costs[name]
     return chosen
 
 
