@@ -73,7 +73,7 @@ def draw(
         outline(axes[0, 0], box)
         axes[0, 0].plot(*found.T.numpy(), ".", color=CATEGORIES[5], ms=0.8)
     show(axes[0, 1], np.hstack([np.vstack(column) for column in _columns(faces)]), "aligned faces")
-    drawn = axes[0, 2].imshow(distances, cmap="viridis_r", vmin=0, vmax=1, interpolation="nearest")
+    drawn = axes[0, 2].imshow(distances.numpy(), cmap="viridis_r", vmin=0, vmax=1, interpolation="nearest")
     axes[0, 2].set(title=f"distances of {len(distances)} faces", xticks=[], yticks=[], xlabel="face", ylabel="face")
     figure.colorbar(drawn, ax=axes[0, 2], shrink=0.8)
     others = distances[~torch.eye(len(distances), dtype=torch.bool)]
