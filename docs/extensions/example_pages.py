@@ -33,6 +33,7 @@ ARGUMENTS = {
     "lecture/output_sizes": FOLDER,
     "lecture/pooling": FOLDER,
     "lecture/several_channels": FOLDER,
+    "lecture/signals": FOLDER,
     "lecture/sliding_detector": FOLDER,
     "lecture/sparse_connectivity": FOLDER,
     "lecture/weight_sharing": FOLDER,

@@ -232,7 +232,8 @@ def test_a_script_without_its_packages_says_what_to_install(name: str, tmp_path:
     if finished.returncode:
         assert finished.returncode == 2 and finished.stderr.startswith("interpret: "), finished.stderr
         assert "pip install 'interpret-cnn[" in finished.stderr and finished.stderr.count("\n") == 1
-    assert (finished.returncode == 2) == (name not in ("output_sizes", "several_channels", "sparse_connectivity"))
+    alone = ("output_sizes", "several_channels", "signals", "sparse_connectivity")
+    assert (finished.returncode == 2) == (name not in alone)
 
 
 def test_image_synthesis_makes_digits_that_are_read_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,3 +247,16 @@ def test_image_synthesis_makes_digits_that_are_read_as_such(tmp_path: Path, caps
     with torch.no_grad():
         strongest = model.module.eval()(found["natural"]).amax(0).numpy()
     np.testing.assert_allclose(made.natural_values, strongest, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_of_signals_looks_for_the_beat_that_makes_the_difference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, found, printed = run("signals", tmp_path, capsys)
+    assert found["accuracy"] > 0.95 and f"{found['accuracy']:.1%} of 300 new signals" in printed
+    # hiding the early beat, and no other stretch, costs the class its probability
+    worst = found["lefts"][found["lost"].argmax()]
+    assert found["lost"].max() > 0.5 and worst - 20 <= found["odd"] < worst + module.HIDDEN + 20
+    away = (found["lefts"] > found["odd"] + 60) | (found["lefts"] + module.HIDDEN < found["odd"] - 60)
+    assert found["lost"][away].max() < 0.5

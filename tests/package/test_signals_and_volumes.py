@@ -185,6 +185,8 @@ def test_what_looks_at_rows_and_columns_is_refused_in_a_sentence(axes: int) -> N
         lambda: interpret.compare_methods(network, inputs),
         lambda: interpret.correspond(network, inputs, {}),
         lambda: interpret.feature_maps(network, inputs[0]),
+        lambda: interpret.filter_images(network),
+        lambda: interpret.map_activations(network, inputs, "6"),
     ):
         with pytest.raises(
             InterpretError, match=f"takes networks of images, not of {'signals' if axes == 1 else 'vol'}"

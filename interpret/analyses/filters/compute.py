@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.network.weights import kind_of, named_layers, weight_of
 from interpret.network.wrappers import refuse_without_numbers
@@ -76,6 +77,7 @@ class Kernels:
 def find_kernels(model: Model, layer: str | None) -> Kernels:
     """Return the kernels of a layer (None: the first convolution); raise an error if it has none."""
     refuse_without_numbers(model.module)
+    refuse_other_than_images(model.module, "filter_images", "it draws kernels as pictures")
     modules = {name: module for name, module in named_layers(model.module) if name}
     # a network that is a single layer has no named modules
     modules = modules or {"": model.module}

@@ -22,6 +22,7 @@ from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
 from interpret.network.answers import NoScores
 from interpret.network.layers import Layout as UnitLayout
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
@@ -85,6 +86,7 @@ def map_activations(
     multiplies the objective with the cosine.
     """
     model = as_model(model)
+    refuse_other_than_images(model.module, "map_activations", "it makes pictures")
     refuse_below_one(grid=grid, samples=samples, fewest=fewest, steps=steps)
     opened = open_images(images, model)
     shape = tuple(first_images(opened).shape[1:])
