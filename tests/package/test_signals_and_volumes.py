@@ -186,6 +186,7 @@ def test_what_looks_at_rows_and_columns_is_refused_in_a_sentence(axes: int) -> N
         lambda: interpret.correspond(network, inputs, {}),
         lambda: interpret.feature_maps(network, inputs[0]),
         lambda: interpret.filter_images(network),
+        lambda: interpret.evolve({1: network.state_dict()}, inputs, model=network),
         lambda: interpret.map_activations(network, inputs, "6"),
     ):
         with pytest.raises(

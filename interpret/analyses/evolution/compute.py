@@ -32,6 +32,7 @@ from interpret.loading.checkpoints import State, list_epochs, load_state, read_s
 from interpret.loading.folders import model_folder
 from interpret.loading.loading import load
 from interpret.network.forward import collect_outputs
+from interpret.network.layers import refuse_other_than_images
 from interpret.network.model import Model, as_model
 from interpret.network.weights import copied
 from interpret.support.errors import InterpretError
@@ -108,6 +109,7 @@ def evolve(
     if sample < 1:
         raise InterpretError(f"sample must be at least 1 image, not {sample}")
     network, kept = _opened(checkpoints, model)
+    refuse_other_than_images(network.module, "evolve", "it draws projections in rows and columns")
     images = open_images(data, network)
     _check(network, kept)
     how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed, "device": device}
