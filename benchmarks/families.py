@@ -24,12 +24,12 @@ from torch import Tensor, nn
 import interpret
 from interpret import InterpretError
 from interpret.backprop.rules import UncoveredOperation
-from interpret.network.layers import WITH_UNITS
 from interpret.support.files import any_file, replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDES = (96, 128, 160, 192, 224, 256)
 """The smallest side of images that a network takes is used."""
+WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 RULES = ("deconvnet", "guided", "gradient")
 
 SMALLEST = """
@@ -57,7 +57,11 @@ def network_of(name: str) -> nn.Module:
     import timm
 
     torch.manual_seed(0)
-    return timm.create_model(name).eval()
+    network: nn.Module = timm.create_model(name).eval()
+    for weight in network.parameters():
+        if weight.dim() > 1 and not weight.any():  # a head of zeros passes no signal
+            nn.init.normal_(weight, std=0.02)
+    return network
 
 
 def input_shape(network: Any) -> tuple[int, int, int]:
@@ -159,15 +163,19 @@ def check_fields(name: str, shape: tuple[int, int, int]) -> str:
 
 INTRODUCTION = """# Networks of timm
 
-Written by `benchmarks/families.py`: about the smallest network of each of timm's {families} families, with random
-weights. *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument; the
-others are tokens without a known grid, such as those with a class token, or parts of an image along the first
-dimension. *Fields*: how many convolutions have a receptive field that is a window, and a local one, with gates held
-constant; *checked*: of so many of up to three, the local field was the support of the gradient with all gates held
-constant, up to its edges, and none was larger. *Error*: the largest difference, relative to the largest value, between
-the projection of the last layer's first unit and plain autograd through functions that were replaced by hand (one for
-each rectifier, normalisation, gate and attention), in float64. *Uncovered*: operations on the signal that the
-deconvnet names in a warning, for which the gradient stands in; there, the reference still holds what it can.
+Written by `benchmarks/families.py`: {done} networks, each about the smallest of one of timm's {families} families,
+with random weights.
+
+- *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument. The others
+  return tokens without a known grid, as with a class token, or parts of an image along their first dimension.
+- *Fields*, *local*: how many of the convolutions have a receptive field that is a window, and a local one, with gates
+  held constant. *Checked*: for so many of up to three, the local field is the support of the gradient, with gates held
+  constant, up to all of its edges inside the image.
+- *Deconvnet*, *guided*, *gradient*: the largest difference, relative to the largest value, between the projection of
+  the last mined layer's first unit and plain autograd through functions that were replaced by hand (one for each
+  rectifier, normalisation, gate and attention), in float64.
+- *Uncovered*: operations on the signal that the deconvnet names in a warning, since it is not decided which factor is
+  held. There the gradient stands in, and the reference by hand may hold another factor, or none.
 
 | family | network | side | mined | convs | fields | local | checked | deconvnet | guided | gradient | uncovered |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|
@@ -189,11 +197,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help="of timm; none: the smallest of each family")
     parser.add_argument("--state", type=Path, help="a file of what is done, one JSON object a line")
+    parser.add_argument("--table", action="store_true", help="only write the table of what is done")
     parser.add_argument("--out", type=Path, default=Path("docs/families.md"))
     options = parser.parse_args()
     lines = options.state.read_text().splitlines() if options.state and options.state.exists() else []
     done = {one["network"]: one for one in map(json.loads, lines)}
-    for name in options.networks or SMALLEST:
+    for name in () if options.table else options.networks or SMALLEST:
         if name in done:
             continue
         try:
@@ -211,8 +220,8 @@ def main() -> None:
         if options.state:
             with options.state.open("a") as file:
                 file.write(json.dumps(done[name]) + "\n")
-    chosen = [done[name] for name in options.networks or SMALLEST]
-    text = INTRODUCTION.format(families=len(SMALLEST)) + "\n".join(
+    chosen = [done[name] for name in options.networks or SMALLEST if name in done]
+    text = INTRODUCTION.format(families=len(SMALLEST), done=len(chosen)) + "\n".join(
         map(row, sorted(chosen, key=lambda one: one["family"]))
     )
     if not options.networks:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 RECTIFIERS = "relu relu6 leaky_relu prelu elu selu celu silu gelu mish softplus hardswish threshold".split()
-SQUASHING = "sigmoid hardsigmoid softmax tanh".split()
+SQUASHING = "sigmoid hardsigmoid tanh".split()
 PRODUCTS = "mul imul multiply".split()
 QUOTIENTS = "div itruediv truediv".split()
 MATRICES = "matmul bmm einsum baddbmm".split()
@@ -45,6 +45,8 @@ class ByHand(TorchFunctionMode):
         self.guided = rule == "guided"
         self.rectified = WeakTensorKeyDictionary()
         """The tensors that came out of a rectifier."""
+        self.squashed = WeakTensorKeyDictionary()
+        """The tensors that came out of a squashing function: gates, where they are factors."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -59,8 +61,8 @@ class ByHand(TorchFunctionMode):
             return result
         if carries and name == "pow" and x in self.rectified:  # the square of a rectifier is one
             return _Rectified.apply(x, func, args[1:], named, self.guided)
-        if name in SQUASHING:
-            return func(*args, **named).detach()
+        if name == "softmax":
+            return func(*args, **named).detach()  # weights of attention, or of branches
         if carries and func in SCALES:
             scale = SCALES[func](*args, **named).detach()
             return x * scale + (func(*args, **named) - x * scale).detach()
@@ -71,9 +73,11 @@ class ByHand(TorchFunctionMode):
             held = self.held(name, *factors)
             args = tuple(one.detach() if one is held else one for one in args)
         result = func(*args, **named)
-        if name in MOVES and carries and x in self.rectified:
-            for one in result if isinstance(result, tuple) else [result]:
-                self.rectified[one] = True
+        if carries:
+            for marked in (self.rectified, self.squashed):
+                if (name in SQUASHING and marked is self.squashed) or (name in MOVES and x in marked):
+                    for one in result if isinstance(result, (tuple, list)) else [result]:
+                        marked[one] = True
         return result
 
     def held(self, name: str, one: Tensor, other: Tensor) -> Tensor | None:
@@ -82,8 +86,9 @@ class ByHand(TorchFunctionMode):
             return other
         if name in PRODUCTS and one.numel() != other.numel():
             return min(one, other, key=Tensor.numel)
-        if name in (*PRODUCTS, *MATRICES) and (one in self.rectified) != (other in self.rectified):
-            return one if one in self.rectified else other
+        for marked in (self.squashed, self.rectified):
+            if name in (*PRODUCTS, *MATRICES) and (one in marked) != (other in marked):
+                return one if one in marked else other
         return None
 
 

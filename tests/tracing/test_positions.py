@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +257,21 @@ def test_tokens_are_optimised_as_maps_are(twins: tuple[nn.Module, nn.Module]) ->
     for layer in ("proj", "fc"):
         one, other = (interpret.synthesise(model, layer, [2], kind="neuron", steps=3) for model in models)
         assert np.allclose(one.values, other.values, rtol=1e-4) and one.values.any()
+
+
+@pytest.mark.slow
+def test_tokens_get_pages_as_maps_do(twins: tuple[nn.Module, nn.Module], tmp_path: Path) -> None:
+    pages = []
+    for place, network in enumerate(twins):
+        study = interpret.Study(tmp_path / f"{place}.study", interpret.load(network), IMAGES.clone())
+        study.mine(k=2)
+        study.project()
+        study.find_activation_range_examples()
+        out = interpret.write_gallery(study, tmp_path / f"{place}").parent
+        pages.append({page.relative_to(out) for page in out.rglob("*.html")})
+        assert (out / "layers/fc/5.html").exists() and study.tile("first") == 3
+        assert study.layer("fc")["grid"] == [10, 14]
+    assert pages[0] == pages[1]
 
 
 def test_outputs_by_name_stay_as_the_layer_returns_them(twins: tuple[nn.Module, nn.Module]) -> None:
