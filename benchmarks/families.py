@@ -170,7 +170,7 @@ with random weights.
   return tokens without a known grid, as with a class token, or parts of an image along their first dimension.
 - *Fields*, *local*: how many of the convolutions have a receptive field that is a window, and a local one, with gates
   held constant. *Checked*: for so many of up to three, the local field is the support of the gradient, with gates held
-  constant, up to all of its edges inside the image.
+  constant, up to all of its edges inside the image; one that is a bound holds the support.
 - *Deconvnet*, *guided*, *gradient*: the largest difference, relative to the largest value, between the projection of
   the last mined layer's first unit and plain autograd through functions that were replaced by hand (one for each
   rectifier, normalisation, gate and attention), in float64.

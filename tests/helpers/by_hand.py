@@ -67,7 +67,10 @@ class ByHand(TorchFunctionMode):
             scale = SCALES[func](*args, **named).detach()
             return x * scale + (func(*args, **named) - x * scale).detach()
         if name == "scaled_dot_product_attention":
-            return func(args[0].detach(), args[1].detach(), *args[2:], **named)
+            q, k, v, *rest = args
+            held = [one.detach() if isinstance(one, Tensor) else one for one in rest]  # a bias may follow the queries
+            named = {key: one.detach() if isinstance(one, Tensor) else one for key, one in named.items()}
+            return func(q.detach(), k.detach(), v, *held, **named)
         factors = [one for one in args if isinstance(one, Tensor)][-2:]
         if len(factors) == 2 and all(one.requires_grad for one in factors) and factors[0] is not factors[1]:
             held = self.held(name, *factors)
