@@ -9,6 +9,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from interpret.figures.saving import name_clip_paths
 from interpret.results import result_class
 from interpret.study.reader import IMAGE_PREDICTIONS, StudyReader
 from interpret.study.views.figures import show_result
@@ -63,7 +64,7 @@ def _finding(kind: str, name: str, result: Result, figure: Figure) -> Finding:
     file = BytesIO()
     # without date and library version, the same result gives the same bytes
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    ending, picture = "svg", file.getvalue()
+    ending, picture = "svg", name_clip_paths(file.getvalue())
     if len(picture) > LARGEST_SVG:
         file = BytesIO()
         figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})

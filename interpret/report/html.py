@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from interpret.figures.saving import name_clip_paths
 from interpret.figures.style import ignoring_user_style
 from interpret.report.contents import READ_FILTERS, READ_LAYERS, READ_UNITS, UNITS, Report
 from interpret.support import numbers
@@ -64,7 +65,7 @@ def _figure(result: Result, figure: Figure) -> dict[str, Any]:
     return {
         "title": result.title,
         "reading": result.reading,
-        "uri": _uri(f".{kind}", file.getvalue()),
+        "uri": _uri(f".{kind}", file.getvalue() if kind == "png" else name_clip_paths(file.getvalue())),
         "width": round(width * 116),
         "height": round(height * 116),
     }

@@ -469,3 +469,19 @@ def test_a_letter_that_no_font_has_is_a_box_on_pages_and_said_elsewhere() -> Non
         draw()
     with pytest.warns(UserWarning, match="FOX FACE"):
         draw()
+
+
+def test_the_last_bit_of_a_layout_changes_no_byte_of_an_svg(tmp_path: Path) -> None:
+    """The solver of layouts orders its variables by their addresses, so that its last bit differs between runs."""
+    found = []
+    for place, moved in enumerate((0.125, np.nextafter(0.125, 1))):
+        figure = Figure()
+        for left in (moved, 0.125, 0.6):
+            axes = figure.add_axes((float(left), 0.1, 0.3, 0.8))
+            axes.plot([1, 3, 2])
+        write_figure(figure, tmp_path / f"{place}.svg")
+        found.append((tmp_path / f"{place}.svg").read_text())
+    assert found[0] == found[1]
+    named = re.findall(r'<clipPath id="(\w+)"', found[0])
+    assert len(named) == len(set(named)) == 2 and set(re.findall(r"url\(#(\w+)\)", found[0])) == set(named)
+    ElementTree.fromstring(found[0])
