@@ -86,7 +86,7 @@ def list_pages(network: NetworkPage) -> Iterator[ListPage]:
         picture, content = None, BytesIO()
         if side:
             sheet = Image.fromarray(grid.join(_tiles(files, side)))
-            sheet.save(content, "WEBP", quality=WEBP_QUALITY, method=6)
+            sheet.save(content, "WEBP", quality=WEBP_QUALITY, method=4)
             picture = Picture(str(Path(list_href(place + 1)).with_suffix(".webp")), *sheet.size)
         yield ListPage(place + 1, len(starts), entries, picture, content.getvalue())
 
@@ -106,5 +106,5 @@ def _tiles(files: Sequence[Path | None], side: int) -> NDArray[np.uint8]:
             continue
         with Image.open(file) as picture:
             picture.draft("RGB", (2 * side, 2 * side))  # a large JPEG is not decoded in full
-            tile[...] = np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.LANCZOS))
+            tile[...] = np.asarray(ImageOps.fit(picture.convert("RGB"), (side, side), Image.Resampling.HAMMING))
     return tiles
