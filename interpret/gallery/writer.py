@@ -74,8 +74,8 @@ def write_gallery(
         out: the folder to write: a new or empty folder, or an older gallery.
         context: whether to show whole images: source images and the sample. Without, the gallery has patches only,
             except in layers whose units see the whole input.
-        every_image: whether each image has a page, or those of hits and of the sample alone; a page takes some 5 kB,
-            and so does the picture of one of more than 10,000 images.
+        every_image: whether each image has a page, or those of hits and of the sample alone; a page takes some 3 kB,
+            and the picture of one of more than 10,000 photographs 7 kB.
 
     Raises:
         InterpretError: `out` is a file or contains anything but an unchanged gallery; the study has no mined layer.

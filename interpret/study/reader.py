@@ -39,7 +39,7 @@ LARGEST_SOURCE_PICTURE = 320
 FEW_SOURCES = 10_000
 """The most sources that have pictures of that size."""
 SMALLER_SOURCE_PICTURE = 160
-"""The largest side of pictures of more sources: some 5 kB each, so that those of a million take 5 GB."""
+"""The largest side of pictures of more sources: some 7 kB each, so that those of a million photographs take 7 GB."""
 IMAGE_PREDICTIONS = "images"
 """The name under which a study keeps the predictions of its source images."""
 UNFINISHED_MINING = "mining.safetensors"

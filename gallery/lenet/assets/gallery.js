@@ -7,8 +7,8 @@
 (() => {
   /**
    * @typedef {{ layers: [string, string, number][], classes: [string, string][], findings: [string, string][],
-   *   images: number[] }} Index  name, address, and for layers the number of units; the images that have a page, as runs
-   *   of a first number and a length
+   *   images: number[] }} Index  name, address, and for layers the number of units; the images that have a page, as
+   *   runs of a first number and a length
    * @typedef {{ names: string[], classes: number[] }} Images  what they are called, nothing where that is their number,
    *   and the class that each is predicted as
    * @typedef {{ classes: number[][], colours: string[], names: Record<string, string> }} Shown  of each class, how many
