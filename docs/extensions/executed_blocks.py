@@ -129,7 +129,6 @@ def run_blocks(app: Sphinx, doctree: nodes.document) -> None:
             path = image["uri"].removeprefix("/")
             image["uri"], image["candidates"] = path, {"*": path}
             app.env.images.add_file(docname, path)
-            app.env.dependencies[docname].add(path)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
