@@ -21,6 +21,7 @@ PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 FIGURES = (".gif", ".png")
 FOLDER, ONE = "--out figures/{name}", "--out figures/{name}/{name}.png"
 
+NETWORKS = "alexnet vgg16 googlenet resnet18 resnet50 densenet121 mobilenet_v2 squeezenet1_1 efficientnet_b0"
 FEWER = "gradient integrated_gradients gradcam guided deconvnet"
 
 ARGUMENTS = {
@@ -38,7 +39,7 @@ ARGUMENTS = {
     "lecture/sparse_connectivity": FOLDER,
     "lecture/weight_sharing": FOLDER,
     "papers/adebayo_figure2": f"squeezenet1_1 ../pictures --items 1 --steps 3 {ONE}",
-    "papers/canziani_figure1_2": FOLDER,
+    "papers/canziani_figure1_2": f"{NETWORKS} {FOLDER}",
     "papers/carter_atlas": f"lenet digits --layer conv2 --grid 6 --samples 600 --steps 40 {ONE}",
     "papers/feature_maps": ONE,
     "papers/krizhevsky_figure3": f"squeezenet1_1 {ONE}",
