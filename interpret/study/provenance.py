@@ -145,8 +145,8 @@ def check_is_of(study: StudyReader, described: Mapping[str, Any]) -> None:
             continue
         if local_field(layer) != local_field(records[layer["name"]]) and study.is_mined(layer["name"]):
             raise InterpretError(
-                f"{study.path} was made by an earlier version, whose patches were the whole image where windows are "
-                f"known now (layer {layer['name']!r}): choose another folder"
+                f"{study.path} holds hits of another network or of an earlier version, whose neurons see other windows "
+                f"(layer {layer['name']!r}): project with the model and data that were mined, or choose another folder"
             )
         layer.update(records[layer["name"]])
 
