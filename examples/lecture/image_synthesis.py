@@ -24,7 +24,7 @@ from interpret.results.plotting import plot
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for image_synthesis.png")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the gradient ascent")
+    parser.add_argument("--steps", type=int, default=200, help="steps of the gradient ascent")
     given = parser.parse_args(arguments)
     out = given.out / "image_synthesis.png"
 

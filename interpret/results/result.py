@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from interpret.results.kinds import register, result_class
-from interpret.support.checksums import check_seal, sealed
+from interpret.support.checksums import check_seal, sealed_arrays
 from interpret.support.errors import InterpretError
 from interpret.support.files import replacing
 
@@ -175,8 +174,8 @@ class Result:
         if tensors:
             header["tensors"] = tensors
         with replacing(path, _holds_result) as new:
-            flat = {key: np.ascontiguousarray(_as_numpy(one)) for key, one in arrays.items()}
-            new.write_bytes(sealed(save(flat, {"result": json.dumps(header, ensure_ascii=False)})))
+            flat = {key: _as_numpy(one) for key, one in arrays.items()}
+            new.write_bytes(sealed_arrays(flat, {"result": json.dumps(header, ensure_ascii=False)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

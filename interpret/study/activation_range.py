@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
 from interpret.analyses.mining.batch_maxima import strongest_places
@@ -25,7 +24,7 @@ from interpret.network.forward import call_network
 from interpret.network.layers import Layout, first_outputs
 from interpret.network.model import Model
 from interpret.study.source_pictures import write_listed
-from interpret.support.checksums import KEY, sealed, sealed_json
+from interpret.support.checksums import KEY, sealed_arrays, sealed_json
 from interpret.support.files import any_file, discard, replacing, sync_files, write_text
 from interpret.support.progress import progress
 from interpret.tracing.tracing import layouts_of
@@ -91,7 +90,7 @@ def find_range_examples(study: Study) -> None:
         unfinished.process((items[start : start + size] for start in range(done, len(items), size)), sample, state)
     for name in missing:
         boxes = _boxes_in_input(study, name, positions[name])
-        content = sealed(save(chosen[name] | {"positions": positions[name], "boxes": boxes}))
+        content = sealed_arrays(chosen[name] | {"positions": positions[name], "boxes": boxes})
         with replacing(study.activation_range_file(name), any_file) as new:
             new.write_bytes(content)
     unfinished.forget()

@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.numpy import save
 
-from interpret.support.checksums import sealed
+from interpret.support.checksums import sealed_arrays
 from interpret.support.files import layer_path
 from interpret.support.manifest import updating
 from interpret.tracing.connectivity import connect, trace_flow
@@ -34,6 +33,6 @@ def connect_layers(study: Study) -> None:
         for name, found in connect(model.module, flow, names).items():
             arrays = {key: np.ascontiguousarray(value) for key, value in vars(found).items()}
             arrays |= {key: index[arrays[key]] for key in ("in_layers", "out_layers")}
-            (new / f"{layer_path(name)}.safetensors").write_bytes(sealed(save(arrays)))
+            (new / f"{layer_path(name)}.safetensors").write_bytes(sealed_arrays(arrays))
         (new / "flow.json").write_text(json.dumps([vars(node) for node in flow.nodes], indent=0), encoding="utf-8")
         (new / "layers.json").write_text(json.dumps(names), encoding="utf-8")

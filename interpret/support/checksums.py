@@ -5,8 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from interpret.support.errors import InterpretError
 
@@ -29,8 +34,7 @@ class DamagedFileError(InterpretError):
 def sealed(content: bytes) -> bytes:
     """Return the content of a safetensors file with its checksum in the metadata.
 
-    >>> import numpy as np
-    >>> from safetensors.numpy import load, save
+    >>> from safetensors.numpy import load
     >>> content = sealed(save({"a": np.ones(2)}, {"made": "here"}))
     >>> load(content), is_whole(content), is_whole(content.replace(b"here", b"hero"))
     ({'a': array([1., 1.])}, True, False)
@@ -46,6 +50,18 @@ def sealed(content: bytes) -> bytes:
     place = _SEAL.search(_head(whole))
     assert place is not None
     return b"".join((whole[: place.start(1)], hashlib.sha256(whole).hexdigest().encode(), whole[place.end(1) :]))
+
+
+def sealed_arrays(arrays: Mapping[str, NDArray[Any]], metadata: dict[str, str] | None = None) -> bytes:
+    """Return a sealed safetensors file of arrays in any memory order.
+
+    >>> from safetensors.numpy import load
+    >>> columns = np.asfortranarray([[1, 2], [3, 4]])  # safetensors would write it in the order of its memory
+    >>> load(sealed_arrays({"a": columns}))
+    {'a': array([[1, 2],
+           [3, 4]])}
+    """
+    return sealed(save({key: np.ascontiguousarray(array) for key, array in arrays.items()}, metadata))
 
 
 def is_whole(content: bytes) -> bool | None:

@@ -950,7 +950,7 @@ def test_data_of_the_wrong_kind(tmp_path) -> None:
         (np.zeros((2, 8, 8, 5), np.uint8), r"uint8 pixels must be .*, not \[2, 8, 8, 5\]"),
         (torch.zeros(0, 3, 4, 4), r"data 'tensor' holds no images"),
         ([], r"data 'list' holds no images"),
-        (42, r"data must be a folder or files, one of photographs, .*emoji, a tensor.*not a int"),
+        (42, r"data must be a folder or files, one of photographs, .*emoji-scenes, a tensor.*not a int"),
         ([3], r"item 0 of data set 'list' must be an image, or a tuple or dict that holds one .* not int"),
         ([torch.zeros(4, 4)], r"not Tensor \[4, 4\]"),
         ([{"mask": torch.zeros(4, 4), "id": 3}], r"not dict with 'mask', 'id'"),

@@ -42,7 +42,6 @@ def in_place(x: Tensor) -> Tensor:
         lambda x: x * F.hardsigmoid(F.adaptive_avg_pool2d(x, 1)),
         lambda x: x * x.mean((2, 3), keepdim=True),  # broadcast, though nothing squashed it
         lambda x: x / x.norm(dim=(2, 3), keepdim=True),
-        lambda x: x * F.interpolate(F.avg_pool2d(x, 4).sigmoid(), (12, 16)),  # gather-excite
         lambda x: x * x.amax(1, keepdim=True).flatten(2).softmax(-1).view(1, 1, 12, 16),  # spatial attention
         lambda x: (torch.stack([x, -x], 1) * torch.stack([gate(x), gate(-x)], 1).softmax(1)).sum(1),  # selective kernel
         lambda x: F.group_norm(x, 2),
@@ -56,6 +55,13 @@ def in_place(x: Tensor) -> Tensor:
 def test_gates_are_held_constant(function: Callable[[Tensor], Tensor]) -> None:
     layer = sees(function)
     assert layer.receptive_field is None and not layer.croppable
+    assert layer.local_field == CONVOLVED and layer.axes == (-2, -1)
+
+
+def test_a_gate_that_sees_parts_of_the_map_has_a_bound() -> None:
+    layer = sees(lambda x: x * F.interpolate(F.avg_pool2d(x, 4).sigmoid(), (12, 16)))  # gather-excite
+    # a part of four, wherever the neuron lies in it, and the convolution around it
+    assert layer.receptive_field == ReceptiveField((9, 9), (1, 1), (-4, -4), exact=False) and not layer.croppable
     assert layer.local_field == CONVOLVED and layer.axes == (-2, -1)
 
 
