@@ -149,7 +149,7 @@ MODELS: dict[str, tuple[str, str]] = {
     ),
     "one image at a time": (
         _forward("assert len(x) == 1, 'one only'\nreturn self.plain(x)"),
-        "runs one image but not two",
+        "runs one image but not two|one only",
     ),
     "eight images at a time": (
         _forward("return self.fc(self.relu(self.conv(x)).reshape(8, -1))"),
