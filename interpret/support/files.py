@@ -90,7 +90,7 @@ def workspace(folder: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        _remove(made / NEW)
+        remove_made(made / NEW)
         if lock is not None:
             unlock(made / LOCK, lock)
         with suppress(OSError):  # it holds old content, which the next call restores
@@ -117,7 +117,7 @@ def sweep(folder: Path) -> None:
     _swept.add(str(folder))
     for made in left_behind(folder):
         if not (made / PLAN).exists() and not (made / OLD).exists():  # an exchange, which `manifest` undoes
-            _remove(made / NEW)
+            remove_made(made / NEW)
 
 
 def left_behind(folder: Path) -> Iterator[Path]:
@@ -155,7 +155,7 @@ def sweep_tree(folder: Path) -> None:
         sweep(Path(at))
 
 
-def _remove(path: Path) -> None:
+def remove_made(path: Path) -> None:
     """Remove what a block made at its temporary path."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)

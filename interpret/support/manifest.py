@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from interpret.support.files import (
     check_place,
     discard,
     left_behind,
+    remove_made,
     replacing,
     sync,
     sync_folder,
@@ -106,7 +106,7 @@ def check_folder(
             _remove_listed(folder, made / OLD)
             discard(made / NEW, [])  # all of it has been moved into the folder
         else:
-            shutil.rmtree(made / NEW, ignore_errors=True)
+            remove_made(made / NEW)  # a folder, or a single file of `replacing`
     if thorough:
         _refuse_foreign(folder, {}, names)
     else:

@@ -23,7 +23,7 @@ from interpret.loading.recipes import AugmentTable, Recipe, read_recipe
 from interpret.network.forward import call_network
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
-from interpret.support.files import WORKSPACE, any_file, discard, replacing, write_text
+from interpret.support.files import WORKSPACE, any_file, discard, replacing, sweep_tree, write_text
 from interpret.support.locks import locked
 from interpret.support.manifest import check_folder, read_manifest, updating
 from interpret.support.progress import progress
@@ -295,7 +295,9 @@ def _check_target(target: Path, source: Path) -> None:
 
 
 def _remove_unfinished(unfinished: Path) -> None:
-    """Remove the state of an interrupted training."""
+    """Remove the state of an interrupted training, and what a process that was killed left beside it."""
+    if unfinished.is_dir() and not unfinished.is_symlink():
+        sweep_tree(unfinished)
     kept = [path.relative_to(unfinished).as_posix() for path in unfinished.glob("epochs/[0-9]*.safetensors")]
     discard(unfinished, ["state.pt", *kept])
 

@@ -14,6 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from interpret.support.errors import InterpretError
+from interpret.support.files import NEW as MADE
+from interpret.support.files import WORKSPACE
+from interpret.support.locks import LOCK
 from interpret.support.manifest import MANIFEST, check_folder, updating
 
 OLD = {"index.html": "old", "assets/style.css": "the same", "layers/conv1/0.html": "old", "layers/conv9/0.html": "old"}
@@ -243,3 +246,17 @@ def test_random_trees_of_foreign_files_survive_any_sequence(
                 foreign[path] = text
     assert {path: path.read_text() for path in foreign} == foreign
     shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_was_making_is_removed(kind: str, tmp_path: Path) -> None:
+    made = tmp_path / f"{WORKSPACE}abcd1234"
+    made.mkdir()
+    (made / LOCK).touch()  # nobody holds it
+    if kind == "file":
+        (made / MADE).write_text("half")
+    else:
+        (made / MADE).mkdir()
+        (made / MADE / "page.html").write_text("half")
+    check_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
