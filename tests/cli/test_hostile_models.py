@@ -82,7 +82,9 @@ def test_a_hostile_model_ends_in_a_sentence(
     errors = capfd.readouterr().err
     assert status in (0, 2) and "Traceback" not in errors
     if status == 2:
-        assert re.search(said, errors.strip().splitlines()[-1])
+        # evolve loads the weights of the epochs first, which are those of the plain network
+        expected = f"{said}|of epoch 1 in '1.safetensors' do not fit the network" if verb == "evolve" else said
+        assert re.search(expected, errors.strip().splitlines()[-1])
     else:  # what the command says that it has done is there
         assert verb == "summary" or (tmp_path / MADE[verb]).exists()
     assert Path.cwd() == tmp_path

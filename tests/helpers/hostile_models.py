@@ -102,7 +102,7 @@ MODELS: dict[str, tuple[str, str]] = {
     "builds nothing": (_built("return None"), "must return"),
     "builds a class": (_built("return Net"), "must return"),
     "needs an argument": ("def build(size): pass", "TypeError"),
-    "takes one channel": (_built("return load(Net(channels=1))"), "3 channels|of another shape"),
+    "takes one channel": (_built("return load(Net(channels=1))"), "3 channels"),
     "takes another size": (_forward("return self.plain(x[:, :, 1:])"), "does not fit"),
     "without gradients": (_forward("with torch.no_grad():\n    return self.plain(x)"), DEPENDS),
     "in inference mode": (_forward("with torch.inference_mode():\n    return self.plain(x)"), DEPENDS),
