@@ -30,7 +30,7 @@ ARGUMENTS = {
     "lecture/cnns_in_pytorch_and_keras": f"{FOLDER} --epochs 2",
     "lecture/cross_correlation": FOLDER,
     "lecture/edge_detectors": FOLDER,
-    "lecture/image_synthesis": f"{FOLDER} --steps 60",
+    "lecture/image_synthesis": FOLDER,
     "lecture/output_sizes": FOLDER,
     "lecture/pooling": FOLDER,
     "lecture/several_channels": FOLDER,

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
@@ -79,6 +80,9 @@ class Page:
 
     def output(self, text: str) -> nodes.Node:
         text = text.replace(f"{self.folder}/", "").replace(str(self.folder), ".")
+        # sentences are wrapped, tables are not
+        lines = (line if "  " in line or "|" in line else textwrap.fill(line, 96) for line in text.splitlines())
+        text = "\n".join(lines)
         return nodes.literal_block(text, text.rstrip(), language="none", classes=["printed"])
 
     def draw(self, value: Any) -> list[nodes.Node]:

@@ -26,6 +26,7 @@ from interpret.figures.saving import write_figure
 from interpret.figures.style import ACCENT, CATEGORIES, INK, QUIET, WIDTH, figure_grid, in_style, show
 
 SIDE, KERNEL = 6, 3
+SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 
 
 def weight_indices(side: int, kernel: int) -> NDArray[np.int64]:
@@ -52,7 +53,7 @@ def draw(matrix: NDArray[np.int64], sizes: list[int]) -> Figure:
     kernel = np.arange(1, KERNEL**2 + 1).reshape(KERNEL, KERNEL)
     show(axes[0, 0], kernel, "nine weights", cmap=colors, vmin=0, vmax=9)
     for y, x in np.ndindex(kernel.shape):
-        axes[0, 0].text(x, y, f"$w_{kernel[y, x]}$", ha="center", va="center", color="white", fontsize=11)
+        axes[0, 0].text(x, y, f"w{SUBSCRIPTS[kernel[y, x]]}", ha="center", va="center", color="white", fontsize=11)
     axes[0, 0].set_box_aspect(1)
 
     show(axes[0, 1], matrix, f"weight matrix: {matrix.shape[0]} outputs × {matrix.shape[1]} inputs",

@@ -53,7 +53,7 @@ def kernel_gradient_by_position(image: Tensor, upstream: Tensor, side: int) -> T
 def draw(paths: dict[str, float], image: Tensor, terms: Tensor, summed: Tensor, autograd: Tensor) -> Figure:
     figure, axes = figure_grid(2, 3, (WIDTH, 4.6))
     bars = axes[0, 0]
-    names = ["via $x_1$", "via $x_2$", "sum", "autograd"]
+    names = ["via x₁", "via x₂", "sum", "autograd"]
     values = [paths["first"], paths["second"], paths["sum"], paths["autograd"]]
     bars.bar(names, values, color=[CATEGORIES[0], CATEGORIES[1], INK, CATEGORIES[2]], width=0.6)
     for x, value in enumerate(values):

@@ -140,6 +140,8 @@ def _logged_as_sentences() -> Iterator[None]:
         if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in EXAMPLE_PACKAGES:
             fail(f"this needs the package {error.name.split('.')[0]}: pip install 'interpret-cnn[examples]'")
         line = _line_of_model(error)
+        if line is None and isinstance(error, SystemExit) and _is_of_argparse(error):  # --help of an example
+            raise
         if line is not None or isinstance(error, SystemExit):
             fail(f"{line or 'the code of the model, or of a package,'} raised {reason_of(error)}")
         if error_stream.json_lines:
@@ -148,6 +150,12 @@ def _logged_as_sentences() -> Iterator[None]:
         raise
     finally:
         warnings.showwarning = before
+
+
+def _is_of_argparse(error: BaseException) -> bool:
+    """Return whether argparse ends the program, after its help or its own message."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__") == "argparse"
 
 
 def _line_of_model(error: BaseException) -> str | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-from helpers.scripts import EXAMPLES
+from helpers.scripts import EXAMPLES, run_script
 
 TESTS = Path(__file__).parents[1]
 SCRIPTS = sorted(EXAMPLES.rglob("*.py"))
@@ -26,6 +27,24 @@ def scripts_run(path: Path) -> set[str]:
                 texts = [one.value for one in call.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
                 found.update(text.rpartition("/")[2] for text in texts[:1])
     return found
+
+
+def test_figures_hold_no_formulas() -> None:
+    """Text is drawn as it is, so that names of layers and files are."""
+    assert [script.stem for script in SCRIPTS if re.search(r"\$\w+_", script.read_text(encoding="utf-8"))] == []
+
+
+def test_help_and_wrong_options_end_as_argparse_ends_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_script(monkeypatch, capsys, "lecture/edge_detectors", "--help")
+    printed = capsys.readouterr()
+    assert ended.value.code == 0 and "--out" in printed.out and printed.err == ""
+    with pytest.raises(SystemExit) as ended:
+        run_script(monkeypatch, capsys, "lecture/edge_detectors", "--nonsense")
+    printed = capsys.readouterr()
+    assert ended.value.code == 2 and "unrecognized arguments: --nonsense" in printed.err and "raised" not in printed.err
 
 
 RUN = {name for path in TESTS.rglob("test_*.py") for name in scripts_run(path)}
