@@ -98,6 +98,7 @@ def test_every_shape_of_head_answers_as_on_whole_images(name: str) -> None:
             torch.testing.assert_close(output.softmax(0)[label].item(), float(probability), rtol=1e-10, atol=0)
 
 
+@pytest.mark.slow
 def test_the_shipped_command_occludes_a_network_with_linear_layers(tmp_path: Path) -> None:
     out = tmp_path / "occlusion.png"
     run = CliRunner().invoke(app, ["occlude", "lenet", "digits", "--size", "4", "--stride", "2", "--out", str(out)])

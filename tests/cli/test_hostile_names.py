@@ -67,6 +67,7 @@ def test_every_verb_takes_hostile_names(
     assert len(layers) == 6 and all(Path("g/layers", layer_path(name), "0.html").is_file() for name in layers)
 
 
+@pytest.mark.slow
 def test_summary_on_an_ascii_terminal() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     arguments = [sys.executable, "-m", "interpret", "summary", "lenet"]

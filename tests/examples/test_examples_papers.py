@@ -86,6 +86,7 @@ def draw_faces(folder: Path, names: list[str]) -> None:
         face.save(folder / f"{name}.png")
 
 
+@pytest.mark.slow
 def test_parts_change_features_more_alike_than_random_boxes(example: Example, tmp_path: Path) -> None:
     """Zeiler & Fergus, Table 1, on drawn faces: parts lie below random boxes, and boxes at one place do, too."""
     count = 8
@@ -123,6 +124,7 @@ def test_emoji_are_read_from_the_sheet_as_from_their_files(tmp_path: Path) -> No
         table1.read_faces(tmp_path / "img", names)
 
 
+@pytest.mark.slow
 def test_patches_are_the_windows_that_excite_a_unit_most(example: Example) -> None:
     """Zeiler & Fergus, Fig. 2, of LeNet's conv2 against every activation on every digit."""
     printed = example("zeiler_fergus_figure2", "lenet", "digits", "conv2", "--units", 3)

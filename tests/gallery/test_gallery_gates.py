@@ -70,7 +70,7 @@ def test_a_study_of_before_is_read_and_not_mixed_with(study: Study, tmp_path: Pa
     assert Study.open(path).tile("3") == SIDE
     page = write_gallery(Study.open(path), tmp_path / "old").parent / "layers/3/0.html"
     assert "with gates" not in page.read_text("utf-8")
-    with pytest.raises(InterpretError, match=r"earlier version.* \(layer '3'\): choose another folder"):
+    with pytest.raises(InterpretError, match=r"earlier version.* \(layer '3'\): .*choose another folder"):
         Study(path, network(), images())
     shutil.rmtree(path / "mined")
     assert Study(path, network(), images()).tile("3") == 5

@@ -153,6 +153,7 @@ def listing(coloured: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return write_gallery(coloured, tmp_path / "gallery").parent
 
 
+@pytest.mark.slow
 def test_the_list_shows_each_image_with_its_prediction(browser: Any, coloured: Study, listing: Path) -> None:
     found = coloured.predictions()
     assert found.sources.tolist() == list(range(COLOURED))

@@ -151,6 +151,7 @@ def test_the_same_study_gives_the_same_bytes(folder: Path, tmp_path: Path, kind:
     assert files[0].read_bytes() == write_report(folder, tmp_path / f"here.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_pdf_has_a_page_for_each_figure(folder: Path, tmp_path: Path) -> None:
     content = write_report(folder, tmp_path / "report.pdf").read_bytes()
     assert content.startswith(b"%PDF-") and content.rstrip().endswith(b"%%EOF")
@@ -160,6 +161,7 @@ def test_the_pdf_has_a_page_for_each_figure(folder: Path, tmp_path: Path) -> Non
     assert all(width == pytest.approx(595.4, abs=1) and height >= 841 for width, height in pages)
 
 
+@pytest.mark.slow
 def test_the_pdf_begins_with_pictures_and_ends_with_the_table_of_layers(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_what_has_no_figure_is_named_and_left_out(study: Study, tmp_path: Path) 
     assert "Tuning to orientation" in page and "A remark" not in page
 
 
+@pytest.mark.slow
 def test_a_kind_whose_class_is_not_imported_is_named_and_left_out(study: Study, tmp_path: Path) -> None:
     study.keep(TUNING)
     study.keep(CURVES, "scale")

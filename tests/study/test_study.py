@@ -620,6 +620,7 @@ def mined(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("at_once", [2**30, 60_000])
+@pytest.mark.slow
 def test_an_interrupted_projection_continues_to_the_same_bytes(
     mined: Path, photographs: Path, tmp_path: Path, stopped: list[int], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:

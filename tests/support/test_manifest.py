@@ -223,6 +223,7 @@ PLACES = st.sampled_from(["out", "out/layers", "out/sub", "."])
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(PLACES, st.one_of(TREES, st.sampled_from([OLD, NEW]))), max_size=6), st.data())
+@pytest.mark.slow
 def test_random_trees_of_foreign_files_survive_any_sequence(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, dict[str, str]]], data: st.DataObject
 ) -> None:

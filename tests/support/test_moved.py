@@ -78,6 +78,7 @@ def test_a_package_has_the_content_of_a_split_module(old: str, new: str) -> None
         assert getattr(import_module(package), name) is getattr(import_module(new), name)
 
 
+@pytest.mark.slow
 def test_a_script_for_the_earlier_version_runs_with_warnings() -> None:
     script = """
 import interpret

@@ -152,6 +152,7 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in network.modules())
 
 
+@pytest.mark.slow
 def test_the_same_on_any_device_and_type() -> None:
     network = models.shufflenet_v2_x0_5(num_classes=10)
     with torch.device("meta"):
