@@ -117,11 +117,11 @@ def index_features(
 
 
 def _set_damage_aside(place: Path) -> None:
-    """Move an index aside that is damaged, so that it is computed again, and say so; one of others is refused later."""
+    """Move an index aside that is damaged, to compute it again, and say so; others' files are refused later."""
     if not place.is_dir() or place.is_symlink():
         return
-    names = {path.name for path in place.iterdir()}
-    if not names or not names <= set(INDEX_FILES):
+    files = list(place.iterdir())
+    if len(files) < 2 or not all(one.name in INDEX_FILES and one.is_file() and not one.is_symlink() for one in files):
         return
     try:
         _read(place)
