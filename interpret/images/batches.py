@@ -167,12 +167,24 @@ def read_items(images: Images, items: Iterable[int]) -> Batch:
     Raises:
         InterpretError: no item decodes; items have different shapes.
     """
-    reader = _Reader(images)
-    batch, errors = _collate([reader[item] for item in items])
-    _note(images, errors)
-    if batch is None:
+    return next(read_parts(images, [items]))
+
+
+def read_parts(images: Images, parts: Iterable[Iterable[int]]) -> Iterator[Batch]:
+    """Read some items in batches of the given ones, as `read_items` does; a batch may be smaller, or left out.
+
+    Raises:
+        InterpretError: no item decodes; items of a batch have different shapes.
+    """
+    reader, empty = _Reader(images), True
+    for items in parts:
+        batch, errors = _collate([reader[int(item)] for item in items])
+        _note(images, errors)
+        if batch is not None:
+            empty = False
+            yield batch
+    if empty:
         raise none_left(images)
-    return batch
 
 
 def _note(images: Images, errors: Iterable[InterpretError]) -> None:

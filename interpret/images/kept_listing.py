@@ -111,7 +111,9 @@ def _wait_for(file: Path) -> None:
 
 
 def _version(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
+    with suppress(OSError):
+        return file.stat().st_mtime_ns
+    return None
 
 
 def _lock_of(file: Path) -> Path:

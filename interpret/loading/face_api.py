@@ -7,19 +7,16 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from interpret.loading.packages import cache_folder
+from interpret.loading.checkpoints import State
+from interpret.loading.converted import converted_once
 from interpret.support.errors import InterpretError, unknown
-from interpret.support.files import any_file, replacing
 
 PACKAGE = "@vladmandic/face-api@1.7.15"
 SHA256 = {
@@ -52,7 +49,7 @@ def face_api_folder() -> Path:
     return Path(os.environ.get("INTERPRET_FACE_API", "node_modules/@vladmandic/face-api")).absolute()
 
 
-def face_api_state(name: str) -> dict[str, Tensor]:
+def face_api_state(name: str) -> State:
     """Return a network's weights by PyTorch's names; they are converted once, and cached as safetensors.
 
     Raises:
@@ -60,12 +57,11 @@ def face_api_state(name: str) -> dict[str, Tensor]:
     """
     if name not in SHA256:
         raise unknown("weights of face-api", name, SHA256)
+    return converted_once(f"{name}-{SHA256[name][:8]}", lambda: _read(name))
+
+
+def _read(name: str) -> State:
     folder = face_api_folder() / "model"
-    cache = cache_folder()
-    cached = cache and cache / f"{name}-{SHA256[name][:8]}.safetensors"
-    if cached and cached.exists():
-        with suppress(SafetensorError, OSError):  # a damaged file is written again
-            return load_file(cached)
     try:
         numbers = (folder / f"{name}.bin").read_bytes()
         manifest = (folder / f"{name}-weights_manifest.json").read_bytes()
@@ -78,12 +74,7 @@ def face_api_state(name: str) -> dict[str, Tensor]:
         raise InterpretError(
             f"the weights {name!r} in {str(folder)!r} are not those of {PACKAGE}: install that version again"
         )
-    state = dict(read_flat(numbers, json.loads(manifest)))
-    if cached:
-        # without a cache, the weights are converted every time
-        with suppress(SafetensorError, OSError), replacing(cached, any_file) as new:
-            save_file(state, new)
-    return state
+    return dict(read_flat(numbers, json.loads(manifest)))
 
 
 def read_flat(numbers: bytes, manifest: list[dict[str, Any]]) -> Iterator[tuple[str, Tensor]]:

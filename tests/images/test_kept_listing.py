@@ -93,12 +93,14 @@ def test_what_may_change_unseen_is_not_kept(data: Path, cache: Path, monkeypatch
     assert listed(data) == expected(data) and not list(cache.glob("*.safetensors"))  # too few
 
 
-@pytest.mark.parametrize("damage", ["flipped", "halved", "emptied", "no permission"])
+@pytest.mark.parametrize("damage", ["flipped", "halved", "emptied", "no permission", "not to be looked up"])
 def test_a_damaged_or_unwritable_cache_is_listed_anew(
     damage: str, data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if damage == "no permission":
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    elif damage == "not to be looked up":  # as in the home of another user
+        monkeypatch.setenv("XDG_CACHE_HOME", "/" + "long" * 100)
     else:
         listed(data)
         file = next(cache.iterdir())

@@ -73,13 +73,15 @@ def test_squeezenet_from_its_package(cache) -> None:
 
 
 @needs_squeezenet
-@pytest.mark.parametrize("damage", ["read-only", "damaged", "no home"])
+@pytest.mark.parametrize("damage", ["read-only", "damaged", "no home", "not to be looked up"])
 def test_squeezenet_without_a_working_cache(cache, damage, monkeypatch) -> None:
     expected = load("squeezenet1_1").weights_hash
     if damage == "read-only":
         monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
     elif damage == "damaged":
         next(cache.iterdir()).write_bytes(b"xx")
+    elif damage == "not to be looked up":  # as in the home of another user
+        monkeypatch.setenv("XDG_CACHE_HOME", "/" + "long" * 100)
     else:
         # as platformdirs answers for a user without a home
         monkeypatch.setattr(caches, "user_cache_path", lambda *_, **__: Path("~/.cache/interpret-cnn"))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from interpret.analyses.effective_fields.result import EffectiveFields
 from interpret.analyses.projection.signals import SignalSettings, forward_under_rule
 from interpret.execution.execution import prepared
-from interpret.images.batches import first_images, read_items
+from interpret.images.batches import first_images, read_parts
 from interpret.images.sampling import sample_by_hash
 from interpret.images.several_inputs import open_together
 from interpret.network.model import Model, as_model
@@ -81,24 +81,24 @@ def effective_receptive_field(
     traced = trace_on_meta(model.module, shape)
     chosen = _positioned(model.module, traced, layers)
     settings = SignalSettings("gradient", layouts=layouts_of(traced, chosen))
-    energy = {name: np.zeros(shape[1:]) for name in chosen}
+    energy, read = {name: np.zeros(shape[1:]) for name in chosen}, 0
     items = np.sort(sample_by_hash(len(images), count, seed))
     with (
         prepared(model, first, device, chosen) as run,
         progress(len(items), "measuring effective receptive fields", "img") as bar,
     ):
-        for own in np.array_split(items, -(-len(items) // run.batch_size(batch_size))):
-            batch = read_items(images, own.tolist())
+        for batch in read_parts(images, np.array_split(items, -(-len(items) // run.batch_size(batch_size)))):
             x, outputs = forward_under_rule(run.module, run.place(batch.images), chosen, settings)
             for place, (name, output) in enumerate(outputs.items()):
                 energy[name] += _energy(x, output, batch.items.tolist(), seed, last=place == len(outputs) - 1)
-            bar.update(len(own))
+            read += len(batch.items)
+            bar.update(len(batch.items))
     windows = {name: _window(traced[name], shape[1:]) for name in chosen}
     cut = {name: energy[name][top:bottom, left:right] for name, (top, left, bottom, right) in windows.items()}
     return EffectiveFields(
         model=model.name,
         data=images.name,
-        images=len(items),
+        images=read,
         share=float(share),
         layers=chosen,
         boxes=np.array(

@@ -16,7 +16,7 @@ from interpret.analyses.synthesis.compute import STEPS, synthesise
 from interpret.analyses.synthesis.objectives import OUTPUT
 from interpret.analyses.synthesis.optimisation import run_layers
 from interpret.execution.execution import prepared
-from interpret.images.batches import first_images, read_items
+from interpret.images.batches import first_images, read_parts
 from interpret.images.opening import open_images
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
@@ -89,11 +89,12 @@ def map_activations(
     refuse_other_than_images(model.module, "map_activations", "it makes pictures")
     refuse_below_one(grid=grid, samples=samples, fewest=fewest, steps=steps)
     opened = open_images(images, model)
-    shape = tuple(first_images(opened).shape[1:])
+    first = first_images(opened)
+    shape = tuple(first.shape[1:])
     traced = trace_on_meta(model.module, shape)
     layer_with_units(traced, layer)
     items = np.sort(sample_by_hash(len(opened), samples))
-    taken = _take(model, opened, items, layer, layouts_of(traced, [layer]), seed, batch_size, device)
+    taken = _take(model, opened, first, items, layer, layouts_of(traced, [layer]), seed, batch_size, device)
     if len(taken.items) < max(FEWEST, fewest):
         raise InterpretError(
             f"images has {len(taken.items)} that can be read, and a map needs at least {max(FEWEST, fewest)}: give more"
@@ -143,6 +144,7 @@ class _Taken:
 def _take(
     model: Model,
     images: Images,
+    first: Tensor,
     items: NDArray[np.int64],
     layer: str,
     layouts: Mapping[str, UnitLayout],
@@ -151,14 +153,12 @@ def _take(
     device: str | torch.device | None,
 ) -> _Taken:
     """Return the activations at one position of each image."""
-    first = read_items(images, items[:2].tolist()).images
     activations, seen, positions, predicted = [], [], [], []
     with prepared(model, first, device) as run, torch.no_grad():
         layers = _with_scores(model, run.place(first), layer)
         size = run.batch_size(batch_size)
         with progress(len(items), "taking activations", "img") as bar:
-            for start in range(0, len(items), size):
-                batch = read_items(images, items[start : start + size].tolist())
+            for batch in read_parts(images, np.split(items, range(size, len(items), size))):
                 outputs = run_layers(model.module, run.place(batch.images), layers, layouts)
                 at = [_position(outputs[layer], int(item), seed) for item in batch.items]
                 found = outputs[layer].float()

@@ -14,7 +14,7 @@ from interpret.analyses.synthesis.objectives import Objective, Position
 from interpret.analyses.synthesis.optimisation import run_layers
 from interpret.analyses.synthesis.scene import Scene
 from interpret.execution.execution import Execution
-from interpret.images.batches import read_items
+from interpret.images.batches import read_parts
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
 from interpret.support.errors import InterpretError
@@ -58,8 +58,7 @@ def strongest_natural(
     size = run.batch_size(batch_size)
     layers = frozenset().union(*(objective.layers for objective in objectives))
     with progress(len(items), "searching natural images", "img") as bar, torch.no_grad():
-        for start in range(0, len(items), size):
-            batch = read_items(images, items[start : start + size].tolist())
+        for batch in read_parts(images, np.split(items, range(size, len(items), size))):
             outputs = run_layers(module, run.place(batch.images), layers, scene.layouts)
             for place, objective in enumerate(objectives):
                 values, at = _everywhere(objective, outputs, scene, sign)
@@ -111,8 +110,7 @@ def natural_windows(images: Images, size: tuple[int, int], most: int = MOST_COMP
     """Return windows [n, C, h, w] at random places of natural images; None where the images are smaller."""
     items = sample_by_hash(len(images), most, seed=1)
     found = []
-    for start in range(0, len(items), 32):
-        batch = read_items(images, items[start : start + 32].tolist())
+    for batch in read_parts(images, np.split(items, range(32, len(items), 32))):
         for image, item in zip(batch.images, batch.items.tolist(), strict=True):
             room = [side - wanted for side, wanted in zip(image.shape[1:], size, strict=True)]
             if min(room) < 0:
