@@ -15,6 +15,7 @@ import gc
 import json
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from interpret import InterpretError
 from interpret.backprop.rules import UncoveredOperation
 from interpret.support.files import any_file, replacing
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
 SIDES = (96, 128, 160, 192, 224, 256)
 """The smallest side of images that a network takes is used."""
 WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -128,9 +130,6 @@ def compare(network: nn.Module, image: Tensor, layer: str, rule: Any) -> dict[st
 
 def by_hand(network: nn.Module, image: Tensor, layer: str, rule: str) -> Tensor:
     """Return the signal of a layer's first unit where it is strongest, by plain autograd."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from contextlib import nullcontext
-
     from helpers.by_hand import ByHand
 
     kept: list[Tensor] = []
@@ -152,7 +151,6 @@ def by_hand(network: nn.Module, image: Tensor, layer: str, rule: str) -> Tensor:
 
 def check_fields(name: str, shape: tuple[int, int, int]) -> str:
     """Return whether local fields are the support of the gradient with constant gates."""
-    sys.path.insert(0, str(ROOT / "tests"))
     from helpers.fields import check_behind_gates
 
     try:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from object_detection import detect, outline, photographs
+from object_detection import detect, in_picture, outline, photographs
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
@@ -50,9 +50,7 @@ def landmarks(model: interpret.Model, picture: Image.Image, box: Tensor) -> Tens
     assert model.preprocess is not None
     with torch.no_grad():
         points = model(model.preprocess(face)[None])[0].reshape(68, 2) * model.input_shape[1]
-    cut = model.preprocess.central(face.height, face.width)
-    points = points + torch.tensor([cut.left, cut.top])
-    return points * torch.tensor([face.width / cut.width, face.height / cut.height]) + torch.tensor([left, top])
+    return in_picture(model, face, points) + torch.tensor([left, top])
 
 
 def aligned(picture: Image.Image, points: Tensor) -> Image.Image:

@@ -25,7 +25,7 @@ import interpret
 from interpret.cli.answers import in_one_sentence
 from interpret.figures.saving import write_figure
 from interpret.figures.style import ACCENT, WIDTH, figure_grid, in_style, show
-from interpret.loading.face_api import face_api_folder
+from interpret.loading.face_api import PACKAGE, face_api_folder
 from interpret.support.errors import InterpretError
 
 SHOWN = (5, 6, 2)
@@ -38,7 +38,7 @@ def photographs() -> list[Image.Image]:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise InterpretError(
             f"the photographs {', '.join(missing)} are not in {str(paths[0].parent)!r}: run npm install "
-            "@vladmandic/face-api@1.7.15 here, or set INTERPRET_FACE_API to the package's folder"
+            f"{PACKAGE} here, or set INTERPRET_FACE_API to the package's folder"
         )
     return [Image.open(path).convert("RGB") for path in paths]
 
@@ -49,10 +49,16 @@ def detect(model: interpret.Model, picture: Image.Image) -> dict[str, Any]:
     image = model.preprocess(picture)
     with torch.no_grad():
         found: dict[str, Any] = model.module.detect(image[None])[0]
+    boxes = in_picture(model, picture, found["boxes"].unflatten(1, (2, 2))).flatten(1)
+    return found | {"input": image, "seen": found["boxes"], "boxes": boxes}
+
+
+def in_picture(model: interpret.Model, picture: Image.Image, points: Tensor) -> Tensor:
+    """Return points (x, y) in what the network saw of a picture as points in the picture."""
+    assert model.preprocess is not None
     cut = model.preprocess.central(picture.height, picture.width)
-    corner = torch.tensor([cut.left, cut.top, cut.left, cut.top])
-    scale = torch.tensor([picture.width / cut.width, picture.height / cut.height] * 2)
-    return found | {"input": image, "seen": found["boxes"], "boxes": (found["boxes"] + corner) * scale}
+    scale = torch.tensor([picture.width / cut.width, picture.height / cut.height])
+    return (points + torch.tensor([cut.left, cut.top])) * scale
 
 
 def outline(axes: Any, box: Tensor, label: str = "", color: str = ACCENT) -> None:

@@ -181,8 +181,7 @@ def _emoji() -> Dataset:
 @cache
 def _read_emoji(folder: Path) -> Dataset:
     drawings = _emoji_drawings(folder)
-    labels = np.array([EMOJI_CLASSES.index(drawing.entry["category"]) for drawing in drawings], np.int64)
-    held_out = _held_out_emoji(drawings)
+    labels, held_out = _split_emoji(drawings)
     title = f"Noto emoji (emoji-datasource-google {EMOJI_VERSION})"
     return Dataset("emoji", title, np.stack([one.on_white for one in drawings]), labels, EMOJI_CLASSES, held_out)
 
@@ -206,10 +205,11 @@ def _emoji_drawings(folder: Path) -> list[_Drawing]:
     return list(found.values())
 
 
-def _held_out_emoji(drawings: list[_Drawing]) -> np.ndarray:
+def _split_emoji(drawings: list[_Drawing]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the category of each drawing, and whether it is held out."""
     families = [emoji_family(drawing.entry["unified"]) for drawing in drawings]
     labels = np.array([EMOJI_CLASSES.index(drawing.entry["category"]) for drawing in drawings], np.int64)
-    return _lowest_family_hashes(families, labels, 0.2)
+    return labels, _lowest_family_hashes(families, labels, 0.2)
 
 
 SCENES = {False: 4000, True: 1000}
@@ -223,7 +223,7 @@ def _emoji_scenes() -> Dataset:
 @cache
 def _read_emoji_scenes(folder: Path) -> Dataset:
     drawings = _emoji_drawings(folder)
-    held_out = _held_out_emoji(drawings)
+    _, held_out = _split_emoji(drawings)
     classes = [scene_class(drawing.entry["subcategory"]) for drawing in drawings]
     random, scenes = np.random.RandomState(0), []
     for part, number in SCENES.items():

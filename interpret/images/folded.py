@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from PIL import Image
 from torch import Tensor, nn
 
+from interpret.images.derived import DerivedImages
 from interpret.images.sources import Images
 from interpret.network.forward import CalledBy
 from interpret.network.model import Model
@@ -41,24 +41,14 @@ def folded_model(model: Model, shape: Sequence[int]) -> Model:
     return replace(model, module=CalledBy(model.module, partial(_call, shape=tuple(shape))))
 
 
-class FoldedImages(Images):
+class FoldedImages(DerivedImages):
     """Signals or volumes as images; see `fold`."""
 
     def __init__(self, data: Images) -> None:
-        super().__init__(data.name, data.sources, data.labels, data.classes)
-        self.data, self.channels, self.skipped = data, data.channels, data.skipped
+        super().__init__(data)
+        self.channels, self.skipped = data.channels, data.skipped
         self.most_workers = data.most_workers
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         one, label = self.data[item]
         return fold(one[None])[0], label
-
-    @property
-    def fingerprint(self) -> str:
-        return self.data.fingerprint
-
-    def source_name(self, source: int) -> str:
-        return self.data.source_name(source)
-
-    def source_picture(self, source: int) -> Image.Image:
-        return self.data.source_picture(source)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -81,11 +82,9 @@ class JoinedImages(Images):
                 )
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        number, own = self._part_of(range(len(self))[item])
-        try:
+        number, own = self._part_of(item)
+        with self._renaming(number):
             return self.parts[number][own]
-        except UnreadableImage as error:
-            raise self._renamed(number, error) from None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -93,18 +92,14 @@ class JoinedImages(Images):
         return hashlib.sha256("".join(["joined ", *(part.fingerprint for part in self.parts)]).encode()).hexdigest()
 
     def window(self, item: int) -> tuple[float, float, float, float]:
-        number, own = self._part_of(range(len(self))[item])
-        try:
+        number, own = self._part_of(item)
+        with self._renaming(number):
             return self.parts[number].window(own)
-        except UnreadableImage as error:
-            raise self._renamed(number, error) from None
 
     def surroundings(self, item: int, box: tuple[int, int, int, int]) -> tuple[Tensor, tuple[int, int]]:
-        number, own = self._part_of(range(len(self))[item])
-        try:
+        number, own = self._part_of(item)
+        with self._renaming(number):
             return self.parts[number].surroundings(own, box)
-        except UnreadableImage as error:
-            raise self._renamed(number, error) from None
 
     def central(self) -> Images:
         centrals = [part.central() for part in self.parts]
@@ -123,10 +118,8 @@ class JoinedImages(Images):
 
     def source_picture(self, source: int) -> Image.Image:
         number, own = self._part_with(source)
-        try:
+        with self._renaming(number):
             return self.parts[number].source_picture(own)
-        except UnreadableImage as error:
-            raise self._renamed(number, error) from None
 
     def name_in(self, number: int, name: str) -> str:
         """Return the name that a source of a part has here."""
@@ -134,6 +127,7 @@ class JoinedImages(Images):
 
     def _part_of(self, item: int) -> tuple[int, int]:
         """Return the number of the part that holds an item, and the item's number in it."""
+        item = range(len(self))[item]
         number = int(np.searchsorted(self.starts, item, "right")) - 1
         return number, item - self.starts[number]
 
@@ -141,8 +135,13 @@ class JoinedImages(Images):
         number = int(np.searchsorted(self.first_sources, source, "right")) - 1
         return number, source - self.first_sources[number]
 
-    def _renamed(self, number: int, error: UnreadableImage) -> UnreadableImage:
-        return UnreadableImage(self.name_in(number, error.name), error.reason)
+    @contextmanager
+    def _renaming(self, number: int) -> Iterator[None]:
+        """Name what does not decode in a part as it is named here."""
+        try:
+            yield
+        except UnreadableImage as error:
+            raise UnreadableImage(self.name_in(number, error.name), error.reason) from None
 
 
 def _prefixes(parts: Sequence[Images]) -> list[str]:

@@ -213,25 +213,19 @@ def _pictures(data: object) -> NDArray[np.uint8] | list[Image.Image] | None:
 
 def _inputs(data: Tensor | NDArray[Any], model: Model) -> Tensor:
     """Return a tensor or array of inputs as a tensor [N, C, H, W]."""
+    axes = input_axes(model.module)
     if isinstance(data, Tensor):
         tensor = data.as_subclass(Tensor)
     else:
-        if (
-            data.dtype.kind == "f"
-            and data.ndim in (3, 4)
-            and channels_last(data.shape)
-            and input_axes(model.module) == 2
-        ):
+        if data.dtype.kind == "f" and axes == 2 and data.ndim in (3, 4) and channels_last(data.shape):
             raise InterpretError(
                 f"an array of floats must be inputs as the network takes them, [N, C, H, W], not {list(data.shape)}: "
                 "transpose it, or pass pictures as uint8"
             )
         dtype = weights_type(model.module)
         tensor = torch.from_numpy(np.ascontiguousarray(data)).to(dtype) if data.dtype.kind == "f" else data  # type: ignore[assignment]
-    axes = input_axes(model.module)
-    if tensor.ndim not in (axes + 1, axes + 2) or not str(tensor.dtype).removeprefix("torch.").startswith(
-        ("float", "bf")
-    ):
+    is_float = str(tensor.dtype).removeprefix("torch.").startswith(("float", "bfloat"))
+    if tensor.ndim not in (axes + 1, axes + 2) or not is_float:
         one = f"C, {AXES[axes]}"
         raise InterpretError(
             f"inputs must be floating point, [N, {one}] or [{one}], and pictures uint8, not {tensor.dtype} "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from interpret.images.derived import DerivedImages
 from interpret.images.sources import Images
 
 
-class SelectedImages(Images):
+class SelectedImages(DerivedImages):
     """Some items of other images, in the given order.
 
     >>> import torch
@@ -22,24 +22,14 @@ class SelectedImages(Images):
     (2, 3.0, array([3, 0]))
     """
 
-    def __init__(self, images: Images, items: NDArray[np.int64]) -> None:
-        super().__init__(images.name, images.sources[items], images.labels[items], images.classes)
-        self.images, self.items = images, items
-        self.preprocess, self.most_workers, self.dtype = images.preprocess, images.most_workers, images.dtype
-        self.channels, self.skipped, self.opened_from = images.channels, images.skipped, images.opened_from
+    def __init__(self, data: Images, items: NDArray[np.int64]) -> None:
+        super().__init__(data, items)
+        self.items = items
+        self.preprocess, self.most_workers, self.dtype = data.preprocess, data.most_workers, data.dtype
+        self.channels, self.skipped, self.opened_from = data.channels, data.skipped, data.opened_from
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        return self.images[int(self.items[item])]
-
-    @property
-    def fingerprint(self) -> str:
-        return self.images.fingerprint
+        return self.data[int(self.items[item])]
 
     def window(self, item: int) -> tuple[float, float, float, float]:
-        return self.images.window(int(self.items[item]))
-
-    def source_name(self, source: int) -> str:
-        return self.images.source_name(source)
-
-    def source_picture(self, source: int) -> Image.Image:
-        return self.images.source_picture(source)
+        return self.data.window(int(self.items[item]))

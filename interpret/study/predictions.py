@@ -137,7 +137,7 @@ def _predict_missing(study: Study, images: SelectedImages, names: list[str]) -> 
         except InterpretError:
             ranks().once(lambda: _forget(study, unfinished))
             raise
-    ranks().once(lambda: _keep(study, images.images, found, reading, names))
+    ranks().once(lambda: _keep(study, images.data, found, reading, names))
     ranks().once(lambda: _forget(study, unfinished))
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from interpret.analyses.invariance.transforms import FILLS, Box, Fill, surround
 from interpret.images.batches import refuse_other_shape
+from interpret.images.derived import DerivedImages
 from interpret.images.sources import Images
 from interpret.images.storage import UnreadableImage
 from interpret.support.errors import InterpretError, unknown
@@ -39,15 +39,14 @@ def _has_surroundings(data: Images, item: int, size: tuple[int, int]) -> bool:
     return part.shape != data[item][0].shape
 
 
-class SurroundedImages(Images):
+class SurroundedImages(DerivedImages):
     """Chosen images with the surroundings that a transform reads, as [C + 1, h, w]; see `surround`."""
 
     def __init__(
         self, data: Images, chosen: Sequence[int], shape: Sequence[int], box: Box, fill: Fill, black: Tensor
     ) -> None:
-        places = np.array(chosen)
-        super().__init__(data.name, data.sources[places], data.labels[places], data.classes)
-        self.data, self.chosen, self.shape = data, chosen, tuple(shape)
+        super().__init__(data, np.array(chosen))
+        self.chosen, self.shape = chosen, tuple(shape)
         self.box, self.fill, self.black = box, fill, black
 
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
@@ -59,13 +58,3 @@ class SurroundedImages(Images):
             (part, label), corner = self.data[original], (0, 0)
             refuse_other_shape(part.shape, self.shape)
         return surround(part, corner, self.box, self.fill, self.black), label
-
-    @property
-    def fingerprint(self) -> str:
-        return self.data.fingerprint
-
-    def source_name(self, source: int) -> str:
-        return self.data.source_name(source)
-
-    def source_picture(self, source: int) -> Image.Image:
-        return self.data.source_picture(source)

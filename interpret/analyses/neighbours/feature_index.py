@@ -94,7 +94,7 @@ def index_features(
         rows, items = _index(model, images, layer, average, Unfinished(None, {}), {}, None, **how)
         return ranks().once(lambda: FeatureIndex(rows.of(items), items))
     place = Path(folder) / (layer_path(layer) + (".average" if average else ""))
-    ranks().once(lambda: _set_damage_aside(place))
+    checked = ranks().once(lambda: _check(place)) and ranks().first
     if ranks().once(lambda: not place.exists()):
         unfinished_folder = place.with_name(f"{place.name}.unfinished")
         unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 3})  # of the state
@@ -113,25 +113,30 @@ def index_features(
             _finish(unfinished_folder, items, about, images, unfinished)
             unfinished_folder.rename(place)
         ranks().all(True)
-    return _open(place, about, images)
+    return _open(place, about, images, checked)
 
 
-def _set_damage_aside(place: Path) -> None:
-    """Move an index aside that is damaged, to compute it again, and say so; others' files are refused later."""
+def _check(place: Path) -> bool:
+    """Return whether there is an index that is whole; move one aside that is damaged, to compute it again, and say so.
+
+    A folder that is not this program's is left to `_open`.
+    """
     if not place.is_dir() or place.is_symlink():
-        return
+        return False
     files = list(place.iterdir())
     if len(files) < 2 or not all(one.name in INDEX_FILES and one.is_file() and not one.is_symlink() for one in files):
-        return
+        return False
     try:
         _read(place)
     except DamagedFileError as error:
         moved = move_to_free(place, place.with_name(f"{place.name}.damaged"))
         warn(f"{error}: it is computed again, and is now {str(moved)!r}")
+        return False
+    return True
 
 
-def _read(place: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.int64]]:
-    """Return what an index says, its features and its items.
+def _read(place: Path, checked: bool = False) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.int64]]:
+    """Return what an index says, its features and its items; read all of it for their checksums, unless checked.
 
     Raises:
         DamagedFileError: it is not as it was written.
@@ -144,15 +149,15 @@ def _read(place: Path) -> tuple[dict[str, Any], NDArray[Any], NDArray[np.int64]]
     if not isinstance(kept, dict) or features.ndim != 2 or len(features) != len(items):
         raise DamagedFileError(place, "its parts do not fit")
     # an index of an earlier version has no checksums
-    for name, checksum in kept.get("checksums", {}).items():
+    for name, checksum in () if checked else kept.get("checksums", {}).items():
         if digest(place / name) != checksum:
             raise DamagedFileError(place / name)
     return kept, features, items
 
 
-def _open(place: Path, about: Mapping[str, Any], images: Images) -> FeatureIndex:
+def _open(place: Path, about: Mapping[str, Any], images: Images, checked: bool) -> FeatureIndex:
     try:
-        kept, features, items = _read(place)
+        kept, features, items = _read(place, checked)
     except DamagedFileError:
         raise InterpretError(
             f"index {str(place)!r} is damaged or no feature index: delete it, or choose another folder"
