@@ -36,10 +36,9 @@ from interpret.cli.options import (
     choice,
     counted,
 )
-from interpret.cli.reading import read_megapixels, read_part, read_rules, read_shape, read_units
+from interpret.cli.reading import read_decoding, read_part, read_rules, read_shape, read_units
 from interpret.cli.subjects import find_device, made_from, open_study, print_origin, refuse_among_images, reopen
 from interpret.execution.ranks import ranks
-from interpret.results.study_file import is_study
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -87,6 +86,7 @@ def gallery(
     (pip install 'interpret-cnn[demo]').
     """
     from interpret.gallery import check_target, write_gallery
+    from interpret.results.study_file import is_study
     from interpret.study.study import Study
     from interpret.study.timings import timed
 
@@ -100,10 +100,10 @@ def gallery(
             ranks().once(lambda: opened.synthesise(layers, optimised))
     else:
         refuse_among_images(out, data, "the gallery")
-        pixels = read_megapixels(max_megapixels)
+        decoding = read_decoding(max_megapixels, reduced)
         folder = study or out.resolve().with_name(out.resolve().name + ".study")
         opened = open_study(
-            folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
+            folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs, **decoding
         )
         _mine(opened, layers, k, seed, every_image)
         opened.project(layers, rules)
@@ -150,10 +150,8 @@ def mine(
     every_image: EveryImage = True,
 ) -> None:
     """Find the images that excite each unit most, and keep them in a study."""
-    chosen, pixels = read_part(part), read_megapixels(max_megapixels)
-    opened = open_study(
-        study, model, data, weights, crops, dtype, device, workers, batch_size, outputs, pixels, reduced
-    )
+    chosen, decoding = read_part(part), read_decoding(max_megapixels, reduced)
+    opened = open_study(study, model, data, weights, crops, dtype, device, workers, batch_size, outputs, **decoding)
     if chosen is not None:
         opened.mine(layers, k, seed, part=chosen)
         say(f"Mined part {part} into {study}; when all parts are mined: interpret merge PART PART … --study STUDY")

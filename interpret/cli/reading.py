@@ -56,17 +56,12 @@ def read_whole_number(text: str) -> int | None:
     return int(text) if digits.isdecimal() and len(digits) <= DIGITS else None
 
 
-def read_megapixels(number: float | None) -> int | None:
-    """Return a budget in megapixels as pixels."""
-    if number is not None and not 1e-6 <= number <= 1e6:
-        fail(f"--max-megapixels must be above 0 and at most 1,000,000, not {number}")
-    return None if number is None else round(number * 1e6)
-
-
 def read_decoding(megapixels: float | None, reduced: bool) -> dict[str, Any]:
     """Return how to decode pictures as arguments of `open_images`, those that differ from the default."""
-    pixels = read_megapixels(megapixels)
-    return ({} if pixels is None else {"max_pixels": pixels}) | ({"reduced": True} if reduced else {})
+    if megapixels is not None and not 1e-6 <= megapixels <= 1e6:
+        fail(f"--max-megapixels must be above 0 and at most 1,000,000, not {megapixels}")
+    pixels = {} if megapixels is None else {"max_pixels": round(megapixels * 1e6)}
+    return pixels | ({"reduced": True} if reduced else {})
 
 
 def read_names(text: str | None) -> list[str] | None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from interpret.cli.answers import fail, note, say, say_skipped
 from interpret.cli.reading import read_decoding, read_whole_number
 from interpret.execution.ranks import ranks
-from interpret.results.study_file import is_study
 from interpret.support.recording import Recording, current_recording
 
 if TYPE_CHECKING:
@@ -101,6 +100,7 @@ def open_subject(
     """
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
+    from interpret.results.study_file import is_study
 
     find_device(device)  # before anything is loaded
     how_decoded = read_decoding(*decoding)
@@ -141,9 +141,9 @@ def _records_into(study: Study) -> None:
 
 def record_unfinished(verb: str, work: Recording, outcome: str) -> None:
     """Note in the study, if a result was to be kept in one, how long the work took that was not finished."""
-    from interpret.study.timings import record_timing
-
     if _recorded_in and work.steps:
+        from interpret.study.timings import record_timing
+
         record_timing(_recorded_in[0].path, verb, work, outcome)
 
 
@@ -160,6 +160,7 @@ def open_pictures(
     from interpret.images.folder import read_picture
     from interpret.images.opening import open_images
     from interpret.loading.loading import load
+    from interpret.results.study_file import is_study
 
     refuse_among_images(out, images, "the figure")
     opened = reopen(Path(model)) if is_study(Path(model)) else None
@@ -215,6 +216,7 @@ def open_study(
     from interpret.images.folder import MOST_PIXELS
     from interpret.images.opening import NAMED, open_images
     from interpret.loading.loading import known_models, load
+    from interpret.results.study_file import is_study
     from interpret.study.study import Study
 
     device = find_device(device)  # before anything is loaded

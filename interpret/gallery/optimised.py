@@ -79,8 +79,7 @@ class OptimisedImages:
     """A study's optimised images of units, and of classes, which belong to no layer."""
 
     def __init__(self, study: StudyReader) -> None:
-        found = [study.readable_result(kind, name) for kind, name in study.results if kind == "synthesised"]
-        known = [one for one in found if one is not None and one.target in TITLES]
+        known = [one for one in study.readable_results("synthesised").values() if one.target in TITLES]
         self._results = sorted(known, key=lambda one: (list(TITLES).index(one.target), one.negative))
 
     def of(self, layer: str, unit: int, with_natural: bool) -> list[Optimised]:

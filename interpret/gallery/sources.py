@@ -106,14 +106,14 @@ class Sources:
         table = np.array(rows, np.int64).reshape(-1, 5)
         order = np.argsort(table[:, 0], kind="stable")  # a list of an earlier version comes first
         self._names = [names[place] for place in order.tolist()]
-        self._listed, self._pictured = table[order, 0], table[order, 4].astype(bool)
+        self._recorded, self._pictured = table[order, 0], table[order, 4].astype(bool)
         self._sizes = table[order, 2:4].astype(np.int32)
-        self._sampled = _only_sampled(study, set(self._listed.tolist())) if context else {}
-        self.numbers: NDArray[np.int64] = np.union1d(self._listed, np.array(list(self._sampled), np.int64))
+        self._sampled = _only_sampled(study, set(self._recorded.tolist())) if context else {}
+        self.numbers: NDArray[np.int64] = np.union1d(self._recorded, np.array(list(self._sampled), np.int64))
         """The number of each, ascending."""
         self.labels = np.full(len(self.numbers), -1)
         """What each is labelled; −1 where it is not."""
-        self.labels[np.searchsorted(self.numbers, self._listed)] = table[order, 1]
+        self.labels[np.searchsorted(self.numbers, self._recorded)] = table[order, 1]
         for number, source in self._sampled.items():
             self.labels[np.searchsorted(self.numbers, number)] = source.label
         self.paged = np.zeros(len(self.numbers), bool)
@@ -132,7 +132,7 @@ class Sources:
         predictions = top_predictions(self.class_names, self.top[place].tolist(), self.probabilities[place].tolist())
         if number in self._sampled:
             return replace(self._sampled[number], predictions=predictions, paged=paged)
-        row = int(np.searchsorted(self._listed, number))
+        row = int(np.searchsorted(self._recorded, number))
         width, height = self._sizes[row].tolist()
         picture = None
         if self._pictured[row]:

@@ -49,33 +49,18 @@ class Occluded:
     picture: bytes
     width: int
     height: int
-    square: str
-    """The size of the square, in words."""
-
-
-_KINDS = ("invariance", "evolution", "occlusion", "effective-fields")
+    cover: str
+    """What covers a place, in words."""
 
 
 class UnitResults:
     """A study's results of invariance probes, evolution during training and occlusion, by layer and unit."""
 
     def __init__(self, study: StudyReader) -> None:
-        self._probes: list[Any] = []
-        self._evolutions: list[tuple[str, Any]] = []
-        self._occlusions: list[tuple[str, Any]] = []
-        self._effective_fields: list[Any] = []
-        for kind, name in study.results:
-            found = study.readable_result(kind, name) if kind in _KINDS else None
-            if found is None:
-                continue
-            if kind == "invariance":
-                self._probes.append(found)
-            elif kind == "evolution":
-                self._evolutions.append((name, found))
-            elif kind == "effective-fields":
-                self._effective_fields.append(found)
-            else:
-                self._occlusions.append((name, found))
+        self._probes = list(study.readable_results("invariance").values())
+        self._evolutions = study.readable_results("evolution")
+        self._occlusions = study.readable_results("occlusion")
+        self._effective_fields = list(study.readable_results("effective-fields").values())
         self.optimised = OptimisedImages(study)
         areas: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for probe in self._probes:
@@ -123,7 +108,7 @@ class UnitResults:
 
     def strip(self, layer: str, unit: int) -> Strip | None:
         """Return a unit's strip, or None where no evolution contains the unit."""
-        for name, evolution in self._evolutions:
+        for name, evolution in self._evolutions.items():
             places = np.flatnonzero(evolution.units.get(layer, np.zeros(0)) == unit)
             if not len(places):
                 continue
@@ -136,7 +121,7 @@ class UnitResults:
 
     def occluded(self, layer: str, unit: int) -> Occluded | None:
         """Return the occlusion maps of a unit, or None where no occlusion contains the unit."""
-        for name, occlusion in self._occlusions:
+        for name, occlusion in self._occlusions.items():
             if occlusion.layer != layer:
                 continue
             rows = np.flatnonzero(occlusion.channels == unit)

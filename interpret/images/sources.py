@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
@@ -83,9 +83,13 @@ class Images(ABC):
         """Return the numbers of items and of sources, without those found not to decode."""
         sources, items_of = np.unique(self.sources, return_counts=True)
         if self.skipped:
-            kept = np.array([self.source_name(source) not in self.skipped for source in sources.tolist()])
+            kept = ~self.are_named(sources, self.skipped)
             sources, items_of = sources[kept], items_of[kept]
         return int(items_of.sum()), len(sources)
+
+    def are_named(self, sources: NDArray[np.int64], names: Container[str]) -> NDArray[np.bool_]:
+        """Return which of some sources have one of these names."""
+        return np.array([self.source_name(source) in names for source in sources.tolist()], bool)
 
     @abstractmethod
     def __getitem__(self, item: int) -> tuple[Tensor, int]:

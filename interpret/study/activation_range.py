@@ -49,6 +49,7 @@ def find_range_examples(study: Study) -> None:
         discard(study.path / "unfinished", [])
         return
     chosen = {name: choose_examples(study.mined(name)) for name in missing}
+    layouts = layouts_of(study.traced, chosen)
     axes = len(study.info["model"]["input_shape"]) - 1
     positions = {name: np.zeros((*found["items"].shape, axes), np.int64) for name, found in chosen.items()}
     items = np.sort(study.mined(missing[0]).sample_images)
@@ -79,9 +80,7 @@ def find_range_examples(study: Study) -> None:
             read = [data[item] for item in part.tolist()]
             images = torch.stack([image for image, _ in read])
             batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
-            outputs = run_and_locate(
-                model, batch, chosen, positions, run, study.dtype, layouts_of(study.traced, chosen)
-            )
+            outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype, layouts)
             classes = None if reading is None else _likeliest_classes(reading, outputs, len(images))
             _keep_samples(study, batch, classes, reading, known)
             done += len(part)
@@ -126,7 +125,7 @@ def run_and_locate(
     positions: Mapping[str, NDArray[np.int64]],
     run: Execution,
     dtype: torch.dtype | None,
-    layouts: Mapping[str, Layout] | None = None,
+    layouts: Mapping[str, Layout],
 ) -> Any:
     """Run the network on a batch, write the positions of the chosen maxima into `positions`, and return its outputs."""
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}

@@ -31,8 +31,7 @@ def connect_layers(study: Study) -> None:
     with updating(folder) as new:
         new.mkdir()
         for name, found in connect(model.module, flow, names).items():
-            arrays = {key: np.ascontiguousarray(value) for key, value in vars(found).items()}
-            arrays |= {key: index[arrays[key]] for key in ("in_layers", "out_layers")}
+            arrays = vars(found) | {key: index[getattr(found, key)] for key in ("in_layers", "out_layers")}
             (new / f"{layer_path(name)}.safetensors").write_bytes(sealed_arrays(arrays))
         (new / "flow.json").write_text(json.dumps([vars(node) for node in flow.nodes], indent=0), encoding="utf-8")
         (new / "layers.json").write_text(json.dumps(names), encoding="utf-8")

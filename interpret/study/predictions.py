@@ -168,7 +168,7 @@ def _unreadable(study: Study, images: Images) -> NDArray[np.bool_]:
     skipped = study.info["data"]["skipped"].keys() | images.skipped.keys()
     if not skipped:
         return np.zeros(len(images), bool)
-    return np.array([images.source_name(source) in skipped for source in images.sources.tolist()], bool)
+    return images.are_named(images.sources, skipped)
 
 
 def _with_unreadable(done: NDArray[np.bool_], unreadable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ from interpret.figures.drawn_inputs import picture_size
 from interpret.results.kinds import in_report_order, is_known, result_class
 from interpret.results.result import Result
 from interpret.results.study_file import read_study_file
-from interpret.study.source_lists import SourceLists
+from interpret.study.source_lists import SourceLists, read_records
 from interpret.support.checksums import DamagedFileError, check_seal, read_json
 from interpret.support.errors import InterpretError, unknown, warn
 from interpret.support.files import layer_path, refuse_inside
@@ -182,7 +182,7 @@ class StudyReader:
 
         Empty before `find_activation_range_examples`.
         """
-        return _by_number(self.path / "samples.json")
+        return read_records(self.path / "samples.json")
 
     def sample_picture(self, item: int) -> Path:
         """Return the picture of an input of the sample, as the network saw it."""
@@ -277,15 +277,15 @@ class StudyReader:
             warn(f"{error}; it is left out")
             return None
 
+    def readable_results(self, kind: str) -> dict[str, Any]:
+        """Return the results of one kind that can be read, by name, in the order of a report; warn of the others."""
+        found = {name: self.readable_result(kind, name) for one, name in self.results if one == kind}
+        return {name: result for name, result in found.items() if result is not None}
+
     def _kept_results(self) -> list[tuple[str, str]]:
         files = sorted((self.path / "results").glob("*/*.safetensors"))
         # not the stem: the file of a result without a name is ".safetensors", which has no ending for pathlib
         return [(file.parent.name, unquote(file.name.removesuffix(".safetensors"))) for file in files]
-
-
-def _by_number(file: Path) -> dict[int, dict[str, Any]]:
-    """Read a JSON object whose keys are numbers; empty where there is no such file."""
-    return {int(key): value for key, value in read_json(file).items()} if file.exists() else {}
 
 
 def _load_checked(file: Path) -> dict[str, NDArray[Any]]:

@@ -40,9 +40,7 @@ class SourceList:
         Raises:
             DamagedFileError: the file is not as it was written.
         """
-        if not self.file.exists():
-            return {}
-        return {int(key): value for key, value in sorted(read_json(self.file).items(), key=lambda one: int(one[0]))}
+        return read_records(self.file)
 
     def write(self, records: Records) -> None:
         listed = {str(source): records[source] for source in sorted(records)}
@@ -113,6 +111,13 @@ class SourceLists:
             by_list.setdefault(self.list_of(source), {})[source] = record
         for one, new in by_list.items():
             one.write(one.read() | new)
+
+
+def read_records(file: Path) -> Records:
+    """Read a JSON object whose keys are numbers, in their order; empty where there is no such file."""
+    if not file.exists():
+        return {}
+    return {int(key): value for key, value in sorted(read_json(file).items(), key=lambda one: int(one[0]))}
 
 
 def _is_picture(name: str) -> bool:

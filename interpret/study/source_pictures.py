@@ -75,7 +75,7 @@ def keep_source_pictures(study: Study, sources: NDArray[np.int64], labels: NDArr
 
         def update(part: State) -> None:
             write(part) if ranks().first else waiting.append(part)
-            bar.update(len(unpack(part["records"])["records"]))
+            bar.update(sum(map(len, unpack(part["records"]).values())))
 
         Unfinished(None, {}).process(pictures.parts(study.workers), update, state)
     data.skipped.update(ranks().agreed(unreadable))
@@ -87,9 +87,7 @@ def _missing(study: Study, sources: NDArray[np.int64]) -> NDArray[np.int64]:
     _, data = study.to_compute()
     skipped = study.info["data"]["skipped"]
     missing = study.source_lists.without_picture(sources)
-    if not skipped:
-        return missing
-    return missing[np.array([data.source_name(source) not in skipped for source in missing.tolist()], bool)]
+    return missing[~data.are_named(missing, skipped)] if skipped else missing
 
 
 class SmallPictures(Dataset[Any]):

@@ -26,6 +26,7 @@ from interpret.study import source_lists
 from interpret.study.damage import find_damage
 from interpret.study.overview import overview, overview_text
 from interpret.study.study import Study
+from interpret.study.timings import read_timings
 from interpret.support.checksums import KEY
 
 COUNT, TORN = 26, (3, 17)
@@ -99,6 +100,8 @@ def test_every_image_is_in_a_list_with_its_picture_and_its_prediction(tmp_path: 
         record = study.sources()[number]
         with Image.open(study.source_picture(number)) as picture:
             assert list(picture.size) == record["picture"] == [40, 30]
+    steps = {step["name"]: step["count"] for step in read_timings(study.path)[0]["steps"]}
+    assert steps["keeping pictures"] == COUNT  # those that do not decode were tried
     before = contents(study.path)
     Watched.seen.clear()
     again = begin(study.path, photographs)
