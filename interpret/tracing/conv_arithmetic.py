@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import nn
 
-_KINDS = ("Conv", "ConvTranspose", "MaxPool", "AvgPool", "LPPool", "AdaptiveAvgPool", "AdaptiveMaxPool")
-_CONVOLUTIONS, _TRANSPOSED, *_POOLS = (tuple(getattr(nn, f"{kind}{axes}d") for axes in (1, 2, 3)) for kind in _KINDS)
+from interpret.network.layers import CONVOLUTIONS
+
+_CONVOLUTIONS, _TRANSPOSED = zip(*CONVOLUTIONS.values(), strict=True)
+_KINDS = ("MaxPool", "AvgPool", "LPPool", "AdaptiveAvgPool", "AdaptiveMaxPool")
+_POOLS = tuple(tuple(getattr(nn, f"{kind}{axes}d") for axes in CONVOLUTIONS) for kind in _KINDS)
 _ADAPTIVE = (*_POOLS[-2], *_POOLS[-1])
 
 

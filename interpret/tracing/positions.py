@@ -7,6 +7,7 @@ operation, also where each position sees the whole image, as behind attention.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def positions_after(call: Any) -> list[Positions | None]:
     if not any(one is not None for one in given):
         return [None] * len(shapes)
     name, grid = operation_name(call.func), call.operation.grid
-    if name in _WINDOWED:
+    if grid in _WINDOWS or name in _OTHER_WINDOWS:
         found = [_windowed(call, shape) for shape in shapes]
     elif grid in (Grid.LAYOUT, Grid.SPLIT):
         found = _moved(call, shapes)
@@ -187,12 +188,12 @@ def _windowed(call: Any, shape: tuple[int, ...]) -> Positions | None:
     In two dimensions, the last two of the result are the rows and columns of a map, whatever was known before.
     """
     first = call.operands[0]
-    count = _WINDOWED.get(operation_name(call.func)) or len(shape) - 2
+    count = len(shape) - 2 if call.operation.grid in (Grid.RESAMPLE, Grid.WINDOW) else axes_of(call)
     if len(first.shape) != len(shape) or len(shape) <= count:
         return None
     before = first.positions or without(shape)
     found: list[tuple[Part, ...]] = [() if dim else before[0] for dim in range(len(shape) - count)]
-    if len(shape) == count + 2 and operation_name(call.func) not in _MIXING:
+    if len(shape) == count + 2 and not call.operation.mixes_units:
         found[1] = before[1]
     for dim in range(-count, 0):
         place, size = before[dim], shape[dim]
@@ -204,6 +205,12 @@ def _windowed(call: Any, shape: tuple[int, ...]) -> Positions | None:
     if count == 2 and not found[-1] and not found[-2]:
         found[-2:] = ((0, shape[-2]),), ((1, shape[-1]),)
     return tuple(found)
+
+
+def axes_of(call: Any) -> int:
+    """Return the number of axes that an operation over windows works along: that in its name, or two."""
+    named = re.search(r"(\d)d(_with_indices)?$", operation_name(call.func))
+    return int(named[1]) if named else 2
 
 
 def _padded(call: Any, shape: tuple[int, ...]) -> Positions | None:
@@ -265,33 +272,18 @@ _MATRICES: dict[str, Callable[[Any], Positions | None]] = {
     "multi_head_attention_forward": _attention,
 }
 
-_WINDOWED = {
-    **dict.fromkeys(
-        """conv1d conv_transpose1d avg_pool1d adaptive_avg_pool1d max_pool1d adaptive_max_pool1d lp_pool1d
-        max_pool1d_with_indices adaptive_max_pool1d_with_indices""".split(),
-        1,
-    ),
-    **dict.fromkeys(
-        """conv2d conv_transpose2d avg_pool2d adaptive_avg_pool2d max_pool2d adaptive_max_pool2d lp_pool2d
-        max_pool2d_with_indices adaptive_max_pool2d_with_indices max_unpool2d pixel_shuffle pixel_unshuffle
-        deform_conv2d""".split(),
-        2,
-    ),
-    **dict.fromkeys(
-        """conv3d conv_transpose3d avg_pool3d adaptive_avg_pool3d max_pool3d adaptive_max_pool3d lp_pool3d
-        max_pool3d_with_indices adaptive_max_pool3d_with_indices max_unpool3d""".split(),
-        3,
-    ),
-    **dict.fromkeys("interpolate upsample".split(), 0),  # all but the first two
-}
-"""By operation, over how many of the last dimensions its windows are."""
-
-_MIXING = (
-    *(f"{kind}{axes}d" for kind in ("conv", "conv_transpose") for axes in (1, 2, 3)),
-    "pixel_shuffle",
-    "pixel_unshuffle",
+_WINDOWS = (
+    Grid.CONVOLUTION,
+    Grid.TRANSPOSED_CONVOLUTION,
+    Grid.MAX_POOL,
+    Grid.AVERAGE_POOL,
+    Grid.POWER_POOL,
+    Grid.ADAPTIVE_POOL,
+    Grid.RESAMPLE,
+    Grid.WINDOW,
 )
-"""Those whose channels are others than the operand's."""
+_OTHER_WINDOWS = ("max_unpool2d", "max_unpool3d", "pixel_shuffle", "pixel_unshuffle", "deform_conv2d")
+"""Operations of other kinds that keep the axes too, with another number of positions."""
 
 _FOLLOW: dict[Grid | None, Callable[[Any, tuple[int, ...]], Positions | None]] = {
     **dict.fromkeys((Grid.ELEMENTWISE, Grid.CONVERT, Grid.STATISTICS, Grid.CHANNELS, Grid.TRAILING), _same),
@@ -301,7 +293,6 @@ _FOLLOW: dict[Grid | None, Callable[[Any, tuple[int, ...]], Positions | None]] =
     Grid.EXTREMUM: _extremum,
     Grid.CONCATENATE: _concatenated,
     Grid.PAD: _padded,
-    Grid.WINDOW: _windowed,
 }
 
 
@@ -339,23 +330,31 @@ def key_of(value: Any) -> Any:
 
 
 def _move(call: Any, first: Any, shapes: list[tuple[int, ...]]) -> list[Positions | None]:
-    device = "cpu" if first.tensor.is_meta else first.tensor.device
     axes, moved = [], []
-    for dim, place in enumerate(first.positions):
-        line = torch.arange(first.shape[dim], dtype=torch.int32, device=device)
+    for dim, place in enumerate(first.positions, start=-len(first.shape)):
         for index, (axis, size) in enumerate(place):
             if size == 1:
                 continue
-            digits = line // math.prod(n for _, n in place[index + 1 :]) % size
-            places = digits.reshape([-1] + [1] * (len(first.shape) - 1 - dim)).expand(first.shape).contiguous()
             try:
-                moved.append(list(tensors_in(call.func(places, *call.args[1:], **call.kwargs))))
+                moved.append(moved_coordinates(call, dim, size, math.prod(n for _, n in place[index + 1 :])))
             except (RuntimeError, IndexError, ValueError, TypeError):
                 return [None] * len(shapes)
             axes.append(axis)
     if not axes:
         return [without(shape) for shape in shapes]
     return [_read(axes, [found[n] for found in moved], shape) for n, shape in enumerate(shapes)]
+
+
+def moved_coordinates(call: Any, dim: int, size: int, period: int) -> list[Tensor]:
+    """Return where an operation moves the elements of its first operand, by their coordinates along an axis.
+
+    The axis is of a size; along the dimension `dim`, counted from the last, each coordinate stands `period` times.
+    """
+    first = call.operands[0]
+    device = "cpu" if first.tensor.is_meta else first.tensor.device
+    line = torch.arange(first.shape[dim], dtype=torch.int32, device=device) // period % size
+    places = line.reshape([-1] + [1] * (-dim - 1)).expand(first.shape).contiguous()
+    return list(tensors_in(call.func(places, *call.args[1:], **call.kwargs)))
 
 
 def _read(axes: list[int], moved: list[Tensor], shape: tuple[int, ...]) -> Positions | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
@@ -18,7 +18,15 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import PROPERTY, Backward, Grid, Operation, operation_name, operation_of
 from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
-from interpret.tracing.positions import Positions, key_of, of_image, positions_after, without
+from interpret.tracing.positions import (
+    Positions,
+    axes_of,
+    key_of,
+    moved_coordinates,
+    of_image,
+    positions_after,
+    without,
+)
 
 Sizes = tuple[int, ...]
 """One number per axis of the input: (y, x) of an image, (t,) of a signal, (z, y, x) of a volume."""
@@ -155,10 +163,16 @@ class FieldTracker(TorchFunctionMode):
 
     def local(self, tensor: Tensor) -> Sees:
         """Return the part of the image to which the signal of `tensor` passes back; what it sees, without a signal."""
-        sight = self._sight(tensor)
+        return self._local(self._sight(tensor), tensor)
+
+    def _local(self, sight: Sight, tensor: Tensor) -> Sees:
         if not self._has_signal:
             return sight.full
         return sight.local if tensor.requires_grad else NOTHING
+
+    def _operand(self, tensor: Tensor) -> Operand:
+        sight = self._sight(tensor)  # looked up once, since every operation asks
+        return Operand(tensor, tuple(tensor.shape), sight.full, self._local(sight, tensor), sight.positions)
 
     def positions(self, tensor: Tensor) -> Positions | None:
         """Return which dimensions of `tensor` count positions; None if that is not known."""
@@ -183,10 +197,7 @@ class FieldTracker(TorchFunctionMode):
             answer = func(*args, **kwargs)
             if not isinstance(answer, Tensor) or answer in self._sights:
                 return answer
-        operands = [
-            Operand(tensor, tuple(tensor.shape), self.sees(tensor), self.local(tensor), self.positions(tensor))
-            for tensor in tensors_in([args, kwargs])
-        ]
+        operands = list(map(self._operand, tensors_in([args, kwargs])))
         result = func(*args, **kwargs)
         call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)))
         if operation.grid is Grid.WRITE:
@@ -499,26 +510,26 @@ def _resampled(call: Call) -> Sees:
     view, shape = _with_last_axes(call), call.operands[0].shape
     if view is None:
         return EVERYTHING
-    given = {name: value for name, value in call.kwargs.items() if name != "input"}
-    key = key_of((call.func, shape[2:], call.args[1:], given))
-    if key not in _KNOWN_TAPS:
-        _KNOWN_TAPS[key] = [
-            _taps(lambda basis: call.func(basis, *call.args[1:], **given), shape[2:], axis)
-            for axis in range(len(shape) - 2)
-        ]
-    return _bounded(view, _KNOWN_TAPS[key])
+    return _bounded(view, [_taps(call, axis) for axis in range(len(shape) - 2)])
 
 
-_KNOWN_TAPS: dict[Any, list[_Taps]] = {}
+def _taps(call: Call, axis: int) -> _Taps:
+    """Return what positions along an axis depend on: resample a channel for each of the old ones, which is 1 there.
 
+    Each axis is resampled by itself, so the others keep two positions here: torch's anti-aliasing is wrong with one.
+    """
+    sizes = call.operands[0].shape[2:]
+    axes, old = len(sizes), sizes[axis]
 
-def _taps(resample: Callable[[Tensor], Tensor], sizes: Sizes, axis: int) -> _Taps:
-    """Return what positions along an axis depend on: resample a channel for each of the old ones, which is 1 there."""
-    old = sizes[axis]
-    basis = torch.eye(old, dtype=torch.float64).reshape(1, old, *(old if n == axis else 1 for n in range(len(sizes))))
-    found = resample(basis.expand(1, old, *sizes))[0].abs()
-    others = tuple(1 + n for n in range(len(sizes)) if n != axis)
-    weights = (found.amax(others) if others else found).t() > 0
+    def alone(value: Any, other: int) -> Any:
+        values = value if isinstance(value, (list, tuple)) else [value] * axes
+        return None if value is None else [one if n == axis else other for n, one in enumerate(values)]
+
+    basis = torch.eye(old, dtype=torch.float64).reshape(1, old, *alone(old, 1)).expand(1, old, *alone(old, 2))
+    given = {name: value for name, value in call.kwargs.items() if name not in ("input", "size", "scale_factor")}
+    size, scale = alone(call.argument(1, "size"), 2), alone(call.argument(2, "scale_factor"), 1)
+    found = call.func(basis, size, scale, *call.args[3:], **given)[0].movedim(1 + axis, 1)
+    weights = found.reshape(*found.shape[:2], -1)[..., 0].t() != 0
     count = torch.arange(old).expand(weights.shape)
     lowest, highest = count.masked_fill(~weights, old).amin(1), count.masked_fill(~weights, -1).amax(1)
     return _Taps(lowest, highest, Fraction(old, len(weights)))
@@ -528,11 +539,6 @@ def _sizes(value: Any, axes: int) -> Sizes:
     """Return an int or a sequence as one number per axis."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * axes if len(values) == 1 else values
-
-
-def _axes_of(call: Call) -> int:
-    """Return the number of axes that a pool works along, as its name says."""
-    return int(operation_name(call.func).removesuffix("_with_indices")[-2])
 
 
 def _reach(kernel: Sizes, dilation: Sizes) -> Sizes:
@@ -576,7 +582,7 @@ def _transposed_convolution(call: Call) -> Sees:
 
 
 def _max_pool(call: Call) -> Sees:
-    axes = _axes_of(call)
+    axes = axes_of(call)
     kernel = _sizes(call.argument(1, "kernel_size"), axes)
     step = _sizes(call.argument(2, "stride") or kernel, axes)
     before = _sizes(call.argument(3, "padding", 0), axes)
@@ -585,21 +591,21 @@ def _max_pool(call: Call) -> Sees:
 
 
 def _average_pool(call: Call) -> Sees:
-    axes = _axes_of(call)
+    axes = axes_of(call)
     kernel = _sizes(call.argument(1, "kernel_size"), axes)
     step = _sizes(call.argument(2, "stride") or kernel, axes)
     return _windowed(call, kernel, step, _sizes(call.argument(3, "padding", 0), axes))
 
 
 def _power_pool(call: Call) -> Sees:
-    axes = _axes_of(call)
+    axes = axes_of(call)
     kernel = _sizes(call.argument(2, "kernel_size"), axes)
     return _windowed(call, kernel, _sizes(call.argument(3, "stride") or kernel, axes), (0,) * axes)
 
 
 def _adaptive_pool(call: Call) -> Sees:
     """Equal windows if the input is a multiple of the output; global pooling sees the whole image."""
-    axes = _axes_of(call)
+    axes = axes_of(call)
     before, after = call.operands[0].shape[-axes:], call.results[0].shape[-axes:]
     if any(a % b or (b == 1 and a > 1) for a, b in zip(before, after, strict=True)):
         return EVERYTHING
@@ -679,11 +685,14 @@ class _Move(NamedTuple):
 
 def _moves(call: Call, first: Operand) -> list[_Move]:
     """Return where the elements of each result come from, cached, since a network's blocks repeat."""
-    assert isinstance(first.sees, View)
-    key = key_of((call.func, first.shape, first.sees.axes, first.sees.columns, call.args[1:], call.kwargs))
+    view = first.sees
+    assert isinstance(view, View)
+    key = key_of((call.func, first.shape, view.axes, view.columns, call.args[1:], call.kwargs))
     moves = _KNOWN_MOVES.get(key)
     if moves is None:
-        moved = [list(tensors_in(call.func(place, *call.args[1:], **call.kwargs))) for place in _places(first)]
+        periods = (1,) * len(view.axes) if view.columns is None else (view.columns, 1)
+        coordinates = zip(view.axes, _grid(first.shape, view), periods, strict=True)
+        moved = [moved_coordinates(call, *one) for one in coordinates]
         moves = [
             _row_by_row(one) or _Move(tuple(one[0].shape), tuple(map(_line, one))) for one in zip(*moved, strict=True)
         ]
@@ -693,17 +702,6 @@ def _moves(call: Call, first: Operand) -> list[_Move]:
 
 
 _KNOWN_MOVES: dict[Any, list[_Move]] = {}
-
-
-def _places(operand: Operand) -> Iterator[Tensor]:
-    """Yield, for each axis, the coordinate of every element of a tensor."""
-    assert isinstance(operand.sees, View)
-    device = "cpu" if operand.tensor.is_meta else operand.tensor.device
-    for index, axis in enumerate(operand.sees.axes):
-        line = torch.arange(operand.shape[axis], dtype=torch.int32, device=device)
-        if operand.sees.columns:
-            line = line % operand.sees.columns if index else line // operand.sees.columns
-        yield line.reshape([-1] + [1] * (-axis - 1)).expand(operand.shape).contiguous()
 
 
 def _evenly(operand: Operand, move: _Move) -> Sees:

@@ -301,16 +301,13 @@ def select_traced(
     Raises:
         InterpretError: an unknown layer, or one named in full that did not run or has no row for each image.
     """
-    parts = dict(module.named_modules())
-    names = select_layers(
-        module,
-        patterns,
-        among=[
-            name
-            for name, layer in traced.items()
-            if layer.batched and (layer.units is not None or not has_units(parts[name], input_axes(module)))
-        ],
-    )
+    parts, axes = dict(module.named_modules()), input_axes(module)
+    among = [
+        name
+        for name, layer in traced.items()
+        if layer.batched and (layer.units is not None or not has_units(parts[name], axes))
+    ]
+    names = select_layers(module, patterns, among)
     for name in names:
         if name not in traced:
             raise did_not_run(name)

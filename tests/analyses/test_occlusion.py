@@ -192,6 +192,7 @@ def test_a_result_is_stored_and_drawn(tmp_path: Path) -> None:
     [
         ({"size": 30}, "size 30 × 30 is larger than the images, 20 × 23"),
         ({"size": 0}, "size must be a whole number of pixels of at least 1"),
+        ({"size": 3.5}, "size must be a whole number of pixels of at least 1, or two, not 3.5"),
         ({"stride": 0}, "stride must be a whole number of pixels of at least 1"),
         ({"labels": [1, 9]}, "label 9 is no class of the network, whose classes are 0 to 3"),
         ({"labels": [1]}, "labels must be 2 whole numbers"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from helpers.fields import Linearised, outputs_of, positive, sees, support
 from interpret import trace
+from interpret.network.layers import tensors_in
+from interpret.network.torch_internals import TorchDispatchMode
 from interpret.tracing.receptive_field import ReceptiveField
 
 
@@ -99,3 +102,22 @@ def test_bounds_are_marked_and_stay_so() -> None:
 )
 def test_resampling_to_the_same_grid_is_exact(function: Callable[[Tensor], Tensor]) -> None:
     assert sees(function).receptive_field == ReceptiveField((3, 3), (1, 1), (-1, -1))
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor that an operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.numel = max(self.numel, *(tensor.numel() for tensor in tensors_in(result)), 0)
+        return result
+
+
+def test_maps_are_resampled_axis_by_axis() -> None:
+    """A channel for every position of an axis, each as large as the map, would take 9 GB for 512 × 512 positions."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear"))
+    with Largest() as largest:
+        trace(network.to("meta"), (1, 128, 128))
+    assert largest.numel <= 2 * 256 * 256  # two images

@@ -10,7 +10,7 @@ from interpret.analyses.effective_fields.result import EffectiveFields
 from interpret.figures.lettering import fit, height_of
 from interpret.figures.panels import Names, Panel, Size, choose, lay_out
 from interpret.figures.sheet import Sheet
-from interpret.figures.style import in_style, look
+from interpret.figures.style import evenly, in_style, look
 from interpret.support.numbers import pixels
 
 MOST_LAYERS = 48
@@ -35,8 +35,7 @@ def plot_effective_fields(
         panels: layers, by name; None: at most 48, evenly over the network.
         width, figsize, ax: as in `interpret.plot`.
     """
-    spread = np.linspace(0, len(result.layers) - 1, min(MOST_LAYERS, len(result.layers))).round().astype(int)
-    some = [result.layers[place] for place in dict.fromkeys(spread.tolist())]
+    some = [result.layers[place] for place in evenly(len(result.layers), MOST_LAYERS)]
     chosen = choose(panels, result.layers, some, ax, main=result.layers[-1])
     left_out = (
         f", {len(chosen)} of {len(result.layers)} layers" if panels is None and len(some) < len(result.layers) else ""

@@ -76,7 +76,8 @@ def map_sizes(shapes: Mapping[str, Sequence[int]], axes: int) -> Tensor:
     >>> map_sizes({"conv": (2, 5, 6), "linear": (1,)}, 2).tolist()
     [[5, 6], [5, 6], [1, 1]]
     """
-    return torch.tensor([tuple(shape[1:]) or (1,) * axes for shape in shapes.values() for _ in range(shape[0])])
+    sizes = torch.tensor([tuple(shape[1:]) or (1,) * axes for shape in shapes.values()])
+    return sizes.repeat_interleave(torch.tensor([shape[0] for shape in shapes.values()]), 0)
 
 
 def positions_of(places: Tensor, sizes: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.compute import mine
-from interpret.analyses.occlusion.occluder import Occluder
+from interpret.analyses.occlusion.occluder import Occluder, lengths
 from interpret.analyses.occlusion.result import Occlusion
 from interpret.analyses.occlusion.windowed_forward import Windowed
 from interpret.analyses.projection.compute import project
@@ -177,21 +177,13 @@ def _check(
     """Validate the arguments before the network runs."""
     images = fold(opened.tensor)
     if opened.tensor.dim() == 3:
-        size, stride = (1, _length("size", size)), (1, _length("stride", stride))
+        size, stride = (1, *lengths("size", size, 1)), (1, *lengths("stride", stride, 1))
     if batch_size is not None:
         batch_size_for(batch_size, 1, images.device)
     refuse_other_type(model.module, images)
     occluder = Occluder.of(model, images, size, stride, fill)
     followed = _feature_layer(model.module, tuple(opened.tensor.shape[1:]), layer) if feature_map else None
     return _Task(opened, occluder, followed, batch_size, device)
-
-
-def _length(name: str, value: Any) -> int:
-    """Return a length in samples of a signal, given alone or as the only number of a sequence."""
-    values = [value] if isinstance(value, int) else list(value)
-    if len(values) != 1 or not isinstance(values[0], int) or values[0] < 1:
-        raise InterpretError(f"{name} must be a whole number of samples of at least 1, not {value!r}")
-    return values[0]
 
 
 def _feature_layer(module: nn.Module, shape: tuple[int, ...], layer: str | None) -> Layer:

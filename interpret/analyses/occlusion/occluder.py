@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from interpret.analyses.occlusion.windowed_forward import Windowed, layout_of
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
+from interpret.support.wording import elements
 
 
 class Occluder:
@@ -43,8 +45,8 @@ class Occluder:
         Raises:
             InterpretError: an occluder larger than the images; a stride below 1; an unknown fill.
         """
-        height, width = _two("size", size)
-        down, right = _two("stride", stride)
+        height, width = lengths("size", size)
+        down, right = lengths("stride", stride)
         if height > images.shape[2] or width > images.shape[3]:
             raise InterpretError(
                 f"size {height} × {width} is larger than the images, {images.shape[2]} × {images.shape[3]}: "
@@ -72,12 +74,17 @@ def _places(side: int, size: int, stride: int) -> list[int]:
     return [start for start in range(0, side, stride) if start == 0 or start - stride + size < side]
 
 
-def _two(name: str, value: Any) -> tuple[int, int]:
-    """Return one length, or one per axis, as (height, width)."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(one, int) and one >= 1 for one in pair):
-        raise InterpretError(f"{name} must be a whole number of pixels of at least 1, or two, not {value!r}")
-    return pair
+def lengths(name: str, value: Any, axes: int = 2) -> tuple[int, ...]:
+    """Return one length, or one per axis, as one per axis: (height, width).
+
+    >>> lengths("size", np.int64(16)), lengths("size", [8, 16]), lengths("size", 16, axes=1)
+    ((16, 16), (8, 16), (16,))
+    """
+    found = tuple(value) if isinstance(value, (list, tuple)) else (value,) * axes
+    if len(found) != axes or not all(isinstance(one, Integral) and int(one) >= 1 for one in found):
+        most = ", or two" if axes == 2 else ""
+        raise InterpretError(f"{name} must be a whole number of {elements(axes)} of at least 1{most}, not {value!r}")
+    return tuple(map(int, found))
 
 
 def _fill(model: Model, images: Tensor, fill: Any) -> Tensor:
