@@ -248,13 +248,15 @@ class DryRun:
         return bool((near | (one == other) | (one.isnan() & other.isnan())).all())
 
 
-def check_answers(model: Model, images: Tensor, layer: str | None = None) -> None:
+def check_answers(model: Model, images: Tensor, layer: str | None = None, in_parts: bool = False) -> None:
     """Raise an error if a network's outputs, up to a layer or at its end, are no function of one image.
+
+    With `in_parts`, the layer's first dimension counts parts of each image.
 
     >>> check_answers(Model(nn.Conv2d(1, 2, 3), name="one layer"), torch.rand(1, 1, 5, 5))
     """
     run = DryRun(model.module, images, None if layer is None else [layer], model.varying)
-    if layer is not None:
+    if layer is not None and not in_parts:
         run.refuse_unbatched(layer)
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -172,6 +173,10 @@ class Layout(NamedTuple):
     """The dimension that counts the units, from the last."""
     grid: tuple[int, ...] | None = None
     """Rows and columns, if one dimension counts the positions row by row: tokens [B, N, C]."""
+    order: tuple[int, ...] | None = None
+    """For each position, row by row, its place among the output's, if those are in another order, as in windows."""
+    parts: int = 1
+    """Into how many rows of the first dimension an image is divided: tokens in windows [B·P, N, C]."""
 
 
 def units_first(layer: nn.Module, output: Tensor, layout: Layout | None = None) -> Tensor:
@@ -184,9 +189,21 @@ def units_first(layer: nn.Module, output: Tensor, layout: Layout | None = None) 
     torch.Size([2, 5, 7, 7])
     >>> units_first(nn.LayerNorm(5), torch.zeros(2, 12, 5), Layout(-1, (3, 4))).shape
     torch.Size([2, 5, 3, 4])
+
+    Tokens in two windows of 2 × 2 each, side by side:
+
+    >>> windows = torch.tensor([[[0], [1], [4], [5]], [[2], [3], [6], [7]]])
+    >>> units_first(nn.Linear(3, 1), windows, Layout(-1, (2, 4), (0, 1, 4, 5, 2, 3, 6, 7), parts=2))
+    tensor([[[[0, 1, 2, 3],
+              [4, 5, 6, 7]]]])
     """
     if layout is None:
         return output.movedim(-1, 1) if isinstance(layer, nn.Linear) and output.dim() > 2 else output
+    if layout.order is not None and layout.grid is not None:
+        output = output.movedim(layout.units, -1)
+        places = output.reshape(len(output) // layout.parts, -1, output.shape[-1])
+        order = torch.tensor(layout.order, device=output.device)
+        return places.index_select(1, order).movedim(-1, 1).unflatten(2, layout.grid)
     output = output.movedim(layout.units, 1)
     return output if layout.grid is None else output.reshape(*output.shape[:2], *layout.grid)
 
@@ -251,9 +268,10 @@ def first_outputs(
                     f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
                 )
             waiting.discard(name)
-            if output.dim() in dims and len(output) != 1:
+            layout = (layouts or {}).get(name)
+            if output.dim() in dims and len(output) != 1 and (layout is None or layout.parts == 1):
                 output = output[None]
-            receive(name, output if raw else units_first(layer, output, (layouts or {}).get(name)))
+            receive(name, output if raw else units_first(layer, output, layout))
             if stop and not waiting:
                 raise StopForward
 

@@ -25,7 +25,7 @@ from interpret.results.tables import as_html, as_text
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.wording import count, elements
 from interpret.tracing.macs import MacCounter
-from interpret.tracing.positions import arrangement
+from interpret.tracing.positions import IMAGES, Part, Positions, arrangement
 from interpret.tracing.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
@@ -65,10 +65,14 @@ class Layer:
     None if there is no local field."""
     units: int | None
     """The dimension of the output that counts its units, from the last; None if the positions are no known grid over
-    the image, as those of tokens with a class token."""
+    the image, as those of tokens with a class token. Those of tokens in windows are a known grid."""
     grid: tuple[int, ...] | None
     """How many positions the units have along each axis, rows and columns; None if they have none, or these
     are no known grid."""
+    order: tuple[int, ...] | None
+    """For each position, row by row, its place among the output's; None if they are in this order."""
+    parts: int
+    """Into how many rows of the first dimension an image is divided: windows of tokens [B·P, N, C]."""
     croppable: bool
     """Whether the layer gives a crop of its output for an aligned crop of the image."""
     leaf: bool
@@ -81,6 +85,8 @@ class Layer:
         """How the output is arranged; None if it is [B, C, H, W] or [B, C], or its positions are not known."""
         if self.units is None or self.grid is None:
             return None
+        if self.order is not None:
+            return Layout(self.units, self.grid, self.order, self.parts)
         positions = self.output_shape[: self.units] + self.output_shape[len(self.output_shape) + self.units + 1 :]
         layout = Layout(self.units, None if positions == self.grid else self.grid)
         return None if layout == Layout(-len(self.grid) - 1) else layout
@@ -260,11 +266,13 @@ def trace(
     run = _run(model.module, shape)
     croppable = _find_croppable(model.module, run)
     of_two = _shapes_of_two(model.module, shape)
+    in_parts = _find_in_parts(model.module, run)
     traced = Trace(
         (
             name,
             replace(
-                _with_batch(layer, run.shapes[name], of_two.get(name), len(shape) - 1), croppable=name in croppable
+                layer if name in in_parts else _with_batch(layer, run.shapes[name], of_two.get(name), len(shape) - 1),
+                croppable=name in croppable,
             ),
         )
         for name, layer in run.layers.items()
@@ -328,9 +336,14 @@ class _Run:
     """One forward pass, and the layers that ran before it ended or failed."""
 
     def __init__(
-        self, module: nn.Module, shape: tuple[int, ...], until: Iterable[str] = (), signal: bool = False
+        self,
+        module: nn.Module,
+        shape: tuple[int, ...],
+        until: Iterable[str] = (),
+        signal: bool = False,
+        images: int = 1,
     ) -> None:
-        """Run `module` on one image; with `until`, no further than to the last of those layers.
+        """Run `module` on one image, or more; with `until`, no further than to the last of those layers.
 
         With `signal`, it runs under a backward rule; what the rule holds constant passes no signal back.
         """
@@ -340,6 +353,8 @@ class _Run:
         self.layers: dict[str, Layer] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         """Shapes of the layers' outputs, with the first dimension."""
+        self.positions: dict[str, Positions | None] = {}
+        """What the dimensions of the layers' outputs count."""
         self.failure: InterpretError | None = None
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and MACs before it, for each module that is running, outermost first."""
@@ -349,7 +364,7 @@ class _Run:
         self._counter = MacCounter()
         # composite operators reach the counter as their parts, except in inference mode
         with torch.inference_mode(False), evaluating(module), self._watched(module), self._counter:
-            image = _zeros(module, 1, shape).requires_grad_(signal)
+            image = _zeros(module, images, shape).requires_grad_(signal)
             self._tracker = FieldTracker(module, image, constants_of(module))
             try:
                 with self._tracker, _signalling(module) if signal else torch.no_grad():
@@ -404,7 +419,7 @@ class _Run:
             self.shapes[name] = tuple(output.shape)
             sees, local = self._tracker.sees(output), self._tracker.local(output)
             view, near = _window(sees), _window(sees if local is NOTHING else local)
-            positions = self._tracker.positions(output)
+            positions = self.positions[name] = self._tracker.positions(output)
             arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear), len(self.shape) - 1)
             self.layers[name] = Layer(
                 name=name,
@@ -418,6 +433,8 @@ class _Run:
                 axes=near.axes if near else None,
                 units=arranged.units if arranged else None,
                 grid=arranged.grid if arranged else None,
+                order=arranged.order if arranged else None,
+                parts=arranged.parts if arranged else 1,
                 croppable=view.crops and view.columns is None if view else False,
                 leaf=not has_layers(module),
             )
@@ -492,11 +509,28 @@ def _shapes_of_two(module: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple
         return {}
 
 
+def _find_in_parts(module: nn.Module, run: _Run) -> set[str]:
+    """Return the layers whose first dimension counts parts of images, those of one image after another."""
+    divided = {name for name, layer in run.layers.items() if layer.parts > 1}
+    if not divided:
+        return set()
+    two = _Run(module, run.shape, until=divided, images=2).positions
+
+    def follow_each_other(name: str) -> bool:
+        of_one, of_two = run.positions[name], two.get(name)
+        if of_one is None or of_two is None:
+            return False
+        return of_two == ((Part(IMAGES, 2), *of_one[0]), *of_one[1:])
+
+    return set(filter(follow_each_other, divided))
+
+
 def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] | None, axes: int) -> Layer:
     """Return a layer with `batched` set from the shapes for one and two images, one of which a `squeeze` may remove."""
     if together is None or (is_batched(alone, together) and len(alone) == len(together)):
         return layer
     if is_batched(alone, together):
+        layer = replace(layer, order=None, parts=1)
         return replace(layer, output_shape=alone, units=-len(alone), grid=alone[1:] if len(alone) == axes + 1 else None)
     return replace(layer, batched=False)
 

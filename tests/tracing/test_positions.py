@@ -50,10 +50,33 @@ def arranged(arrange: Move, layer: nn.Module, height: int = 6, width: int = 4) -
     if traced["linear"].units is None:
         return None
     found: dict[str, Tensor] = {}
+    image = coordinates(height, width)
     with torch.no_grad(), first_outputs(network, ["linear"], found.__setitem__, layouts=layouts_of(traced, ["linear"])):
-        network(coordinates(height, width))
+        network(torch.cat([image, 3 * image]))
     assert traced["linear"].grid == found["linear"].shape[2:]
-    return found["linear"]
+    assert torch.allclose(3 * found["linear"][:1], found["linear"][1:])  # those of each image together
+    return found["linear"][:1]
+
+
+def windows(x: Tensor, height: int = 3, width: int = 2) -> Tensor:
+    """Return windows of tokens, [B·P, N, C]."""
+    batch, channels, rows, columns = x.shape
+    x = x.permute(0, 2, 3, 1).view(batch, rows // height, height, columns // width, width, channels)
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, height * width, channels)
+
+
+def joined(x: Tensor, rows: int = 6, columns: int = 4) -> Tensor:
+    """Return the map [B, H, W, C] that was cut into windows of 3 × 2."""
+    x = x.view(-1, rows // 3, columns // 2, 3, 2, x.shape[-1])
+    return x.permute(0, 1, 3, 2, 4, 5).reshape(len(x), rows, columns, -1)
+
+
+def patches(x: Tensor) -> Tensor:
+    """Return tokens [B·P, N, C] of MobileViT: the pixels of a patch in P, the patches in N."""
+    batch, channels, rows, columns = x.shape
+    x = x.reshape(batch * channels * rows // 2, 2, columns // 2, 2).transpose(1, 2)
+    x = x.reshape(batch, channels, rows * columns // 4, 4).transpose(1, 3)
+    return x.reshape(batch * 4, rows * columns // 4, channels)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +103,23 @@ def arranged(arrange: Move, layer: nn.Module, height: int = 6, width: int = 4) -
             + x.flatten(2).transpose(1, 2) * torch.tensor([0.0, 1.0])
         ),
         lambda x: F.layer_norm(x.flatten(2).transpose(1, 2), (2,)) * 0 + x.flatten(2).transpose(1, 2),
+        lambda x: x.transpose(2, 3).flatten(2).transpose(1, 2),  # column by column
+        lambda x: x.reshape(len(x), 2, 3, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(len(x), 6, 4, 2),
+        windows,
+        patches,
+        lambda x: x.flatten(2).transpose(1, 2).reshape(-1, 1, 2),
+        lambda x: windows(x).unflatten(1, (3, 2)),
+        lambda x: joined(windows(x)),
+        lambda x: joined(windows(x)).flatten(1, 2),
+        lambda x: windows(x.roll((-1, -3), (2, 3))),  # shifted windows
+        lambda x: joined(windows(x.roll((-1, 1), (2, 3)))).roll((1, -1), (1, 2)),
+        lambda x: joined(windows(x.roll((-1, 1), (2, 3)))),
+        lambda x: windows(F.pad(x, (0, 2, 0, 3))),
+        lambda x: windows(F.pad(x.roll((-1, -1), (2, 3)), (0, 2, 0, 3))),
+        lambda x: joined(windows(F.pad(x, (0, 2, 0, 3))), 9, 6)[:, :6, :4],
+        lambda x: x.flip(3).flatten(2).mT,
+        lambda x: ((w := windows(x)) @ w.mT).softmax(-1).mul(0) @ w + w,  # attention
+        lambda x: windows(x).view(len(x), 4, 6, 2) + torch.zeros(4, 1, 1),
     ],
 )
 def test_coordinates_arrive_at_their_positions(arrange: Move) -> None:
@@ -87,6 +127,7 @@ def test_coordinates_arrive_at_their_positions(arrange: Move) -> None:
     assert found is not None
     rows, columns = found.shape[2:]
     step, begin = (2, 1) if rows == 3 else (1, 0)
+    assert (rows, columns) in ((6, 4), (3, 3), (9, 6), (6, 6))
     expected = coordinates(rows, columns) * torch.tensor([step, 1]).reshape(1, 2, 1, 1)
     expected = expected + torch.tensor([0, begin]).reshape(1, 2, 1, 1)
     inside = (expected[:, :1] < 6) & (expected[:, 1:] < 4)
@@ -116,8 +157,6 @@ def test_units_may_come_before_the_tokens(arrange: Move) -> None:
         lambda x: x.flatten(2).transpose(1, 2).flip(1),
         lambda x: x.flatten(2) @ torch.ones(24, 2),  # a token for each channel
         lambda x: torch.ones(7, 24) @ x.flatten(2).transpose(1, 2),  # other tokens
-        lambda x: x.transpose(2, 3).flatten(2).transpose(1, 2),  # column by column
-        lambda x: x.reshape(len(x), 2, 3, 2, 2, 2).permute(0, 2, 4, 3, 5, 1).reshape(len(x), 6, 4, 2),  # windows
         lambda x: F.pad(x.flatten(2), (1, 1)).transpose(1, 2),
         lambda x: x.flatten(2).transpose(1, 2)[:, :23],
         lambda x: torch.fft.fft(x.flatten(2).transpose(1, 2)).real,  # not followed
@@ -140,6 +179,22 @@ def test_tokens_that_are_no_known_grid_are_left_out(arrange: Move) -> None:
     ):
         with pytest.raises(InterpretError, match="the positions of layer 'linear' are no known grid"):
             run()
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: windows(x)[:4],
+        lambda x: windows(x).unflatten(0, (len(x), 4)).transpose(0, 1).flatten(0, 1),  # the first windows of all images
+        lambda x: windows(x)[:, ::2],
+    ],
+)
+def test_parts_that_are_not_those_of_one_image_after_another_are_left_out(arrange: Move) -> None:
+    network = Tokens(arrange, nn.Linear(2, 2)).eval()
+    traced = trace(network, (2, 6, 4))
+    assert not traced["linear"].batched and "linear" not in select_traced(network, traced)
+    with pytest.raises(InterpretError, match="layer 'linear' does not return one row for each image"):
+        project(network, torch.rand(3, 2, 6, 4), "linear", 0)
 
 
 # ---- twins -----------------------------------------------------------------------------------------------------------
@@ -244,6 +299,64 @@ def test_tokens_are_probed_and_occluded_as_maps_are(twins: tuple[nn.Module, nn.M
     one, other = (occlude(network, IMAGES[:1], size=6, stride=6, layer="fc") for network in twins)
     assert np.allclose(one.activations, other.activations, rtol=1e-6)
     assert occlude(twins[0], IMAGES[:1], size=6, stride=6).layer == "down"
+
+
+class InWindows(nn.Module):
+    """Layers of the same weights on tokens in shifted windows [B·P, N, C], or on a map."""
+
+    def __init__(self, as_map: bool) -> None:
+        super().__init__()
+        self.as_map = as_map
+        self.stem, self.down, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(5, 4, 3), nn.Linear(4, 3)
+        self.fc1, self.fc2 = (nn.Conv2d(4, 6, 1), nn.Conv2d(6, 5, 1)) if as_map else (nn.Linear(4, 6), nn.Linear(6, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        if self.as_map:
+            x = self.fc2(self.fc1(x).relu())
+        else:
+            x = self.fc2(self.fc1(windows(x.roll((-2, -1), (2, 3)))).relu())
+            x = joined(x, 12, 8).roll((2, 1), (1, 2)).permute(0, 3, 1, 2)
+        return self.head(self.down(x.relu()).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def in_windows() -> tuple[nn.Module, nn.Module]:
+    """The same network with tokens in windows, and with maps."""
+    torch.manual_seed(0)
+    tokens, maps = InWindows(as_map=False).double().eval(), InWindows(as_map=True).double().eval()
+    weights = tokens.state_dict()
+    maps.load_state_dict({name: weights[name].reshape(own.shape) for name, own in maps.state_dict().items()})
+    return tokens, maps
+
+
+SMALL = torch.rand(4, 3, 12, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_tokens_in_windows_are_mined_as_maps_are(in_windows: tuple[nn.Module, nn.Module]) -> None:
+    tokens, maps = (mine(one, SMALL, k=3) for one in in_windows)
+    assert list(tokens) == list(maps) == ["stem", "down", "head", "fc1", "fc2"]
+    for name in tokens:
+        assert np.array_equal(tokens[name].images, maps[name].images)
+        assert np.array_equal(tokens[name].positions, maps[name].positions)
+        assert np.allclose(tokens[name].values, maps[name].values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
+def test_tokens_in_windows_are_projected_as_maps_are(
+    in_windows: tuple[nn.Module, nn.Module], rule: interpret.backprop.rules.RuleName
+) -> None:
+    for at in (None, [(0, 3), (11, 7), (4, 0), (2, 2)]):
+        one, other = (project(network, SMALL, "fc2", 4, at, rule) for network in in_windows)
+        assert torch.equal(one.positions, other.positions)
+        assert torch.allclose(one.full((12, 8)), other.full((12, 8)), rtol=1e-9, atol=1e-12)
+
+
+def test_tokens_in_windows_are_probed_and_occluded_as_maps_are(in_windows: tuple[nn.Module, nn.Module]) -> None:
+    one, other = (probe(network, SMALL, "translation", [-2, 0, 3], ["fc1", "fc2"]) for network in in_windows)
+    assert all(np.allclose(one.distances[name], other.distances[name], rtol=1e-9) for name in ("fc1", "fc2"))
+    one, other = (occlude(network, SMALL[:1], size=4, stride=4, layer="fc2") for network in in_windows)
+    assert np.allclose(one.activations, other.activations, rtol=1e-6)
 
 
 def test_tokens_have_neighbours_as_maps_have(twins: tuple[nn.Module, nn.Module]) -> None:

@@ -169,13 +169,16 @@ def prepared_to_mine(
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
     with prepared(miner.model, first, device, miner.layers) as run:
-        miner.leave_out(run.dry_run.unbatched, not_batched)
         # convolutions return maps, and rows of features have no positions
-        convolutions = CONVOLUTIONS[input_axes(module)]
-        if not all(
+        convolutions, unbatched = CONVOLUTIONS[input_axes(module)], run.dry_run.unbatched
+        if unbatched.isdisjoint(miner.layers) and all(
             isinstance(module.get_submodule(name), convolutions) or run.dry_run.rank(name) == 2 for name in miner.layers
         ):
-            traced = trace_on_meta(module, tuple(first.shape[1:]))
-            miner.leave_out([name for name in traced if traced[name].units is None], no_positions)
-            miner.layouts = layouts_of(traced, miner.layers)
+            yield run
+            return
+        traced = trace_on_meta(module, tuple(first.shape[1:]))
+        in_parts = {name for name, layer in traced.items() if layer.batched and layer.parts > 1}
+        miner.leave_out(unbatched - in_parts, not_batched)
+        miner.leave_out([name for name in traced if traced[name].units is None], no_positions)
+        miner.layouts = layouts_of(traced, miner.layers)
         yield run

@@ -132,7 +132,7 @@ def layer_of(model: Model, images: Images, layer: str | None) -> str:
         if layer not in traced:
             raise unknown("layer", layer, traced)
         return layer
-    leaves = [name for name, one in traced.items() if one.leaf and one.batched]
+    leaves = [name for name, one in traced.items() if one.leaf and one.batched and one.parts == 1]
     kinds = kinds_with_units(model.module)
     with_units = [n for n, name in enumerate(leaves) if isinstance(model.module.get_submodule(name), kinds)]
     if not with_units or with_units[-1] == 0:

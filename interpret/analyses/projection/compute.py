@@ -220,7 +220,9 @@ def _run(
     with on_device(model.module, device) as target:
         images = task.opened.tensor.to(target)
         at_once = crop.batch_size if batch_size is None else batch_size_for(batch_size, 1, target)
-        check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer)
+        layout = task.settings.layouts.get(task.layer)
+        in_parts = layout is not None and layout.parts > 1
+        check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer, in_parts)
         at = task.positions
         if at is None:
             at = _strongest_positions(model.module, images, task, batch_size)
