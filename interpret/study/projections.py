@@ -91,10 +91,12 @@ def _project_by_rule(
         done = {name: found.checksums for name, found in tiles.items()} | interrupted
         return {name: torch.from_numpy(checksums) for name, checksums in done.items()}
 
-    def update(batch: HitBatch) -> None:
+    def draw(batch: HitBatch) -> State:
         arrays: dict[str, NDArray[Any]] = dict(tiles_of(batch, tiles[batch.layer].side, model, data.pixel_scale))
         arrays |= {"units": batch.units, "ranks": batch.ranks, "layer": np.array(order.index(batch.layer))}
-        part = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def update(part: State) -> None:
         if ranks().first:
             write(part)
         else:
@@ -127,7 +129,7 @@ def _project_by_rule(
     for group in _groups(study, {name: mined[name] for name in tiles}):
         hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
         how: dict[str, Any] = {"batch_size": study.batch_size, "workers": study.workers, "device": study.device}
-        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, done=done, **how)
+        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, done=done, then=draw, **how)
         unfinished.process(batches, update, state)
         publish(group)
     if not ranks().first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from interpret.analyses.mining.compute import mine
 from interpret.analyses.projection import hit_groups
 from interpret.analyses.projection.compute import Projections, project
 from interpret.analyses.projection.crop import Crop
-from interpret.analyses.projection.hit_projection import project_hits
+from interpret.analyses.projection.hit_projection import HitBatch, project_hits
 from interpret.backprop.rules import BackwardRule, Rule, UncoveredOperation
 from interpret.execution import parallel
 from interpret.support.errors import InterpretError
@@ -737,6 +738,24 @@ def test_the_network_is_left_as_it_was_even_when_nobody_asks_for_the_rest() -> N
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert [parameter.stride() for parameter in network.parameters()] == strides
     assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in network.modules())
+
+
+def test_what_is_made_of_a_batch_is_made_by_the_threads_that_project() -> None:
+    network, images = small(), normal(7, 3, 20, 16)
+    mined = mine(network, images, k=2)
+
+    def described(batch: HitBatch) -> tuple[str, int, int, bool]:
+        return batch.layer, len(batch.units), batch.projections.shape[1], threading.get_ident() == here
+
+    here, threads = threading.get_ident(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        plain = [described(batch) for batch in project_hits(network, images, mined)]
+        made = list(project_hits(network, images, mined, then=described))
+    finally:
+        torch.set_num_threads(threads)
+    assert [one[:3] for one in made] == [one[:3] for one in plain]
+    assert all(main for *_, main in plain) and not any(main for *_, main in made)
 
 
 def test_workers_and_batches_of_hits_change_nothing_but_rounding() -> None:

@@ -67,8 +67,9 @@ def project_hits(
     workers: int = 0,
     device: str | torch.device | None = None,
     done: Mapping[str, NDArray[np.bool_]] | None = None,
-) -> Iterator[HitBatch]:
-    """Project all mined hits of some layers, and yield the projections in batches.
+    then: Callable[[HitBatch], Any] | None = None,
+) -> Iterator[Any]:
+    """Project all mined hits of some layers, and yield the projections in batches of type `HitBatch`.
 
     >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3))
     >>> images = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -94,6 +95,8 @@ def project_hits(
         device: the device that the network runs on; see `interpret`.
         done: layer to [C, k], which hits are already projected. A batch is left out if all its hits are done; other
             batches do not change.
+        then: a function of a batch, whose result is yielded in place of it. It runs in the threads that project, so
+            that what it computes takes no time from them.
 
     Raises:
         InterpretError: a layer that was not mined; activations that differ from those that were mined.
@@ -114,11 +117,11 @@ def project_hits(
         total = projected + sum(len(together.rows) for together in plan)
         bar = opened.enter_context(progress(total, f"projecting ({rule})", "hit", initial=projected))
         try:
-            for finished in run.side_by_side(_jobs(images, plan, hits, crops, settings, run, workers)):
-                for batch in finished:
-                    bar.update(len(batch.units))
-                    own = batch.projections[:, : images.channels], batch.patches[:, : images.channels]
-                    yield replace(batch, projections=own[0], patches=own[1])
+            jobs = _jobs(images, plan, hits, crops, settings, run, workers)
+            for finished in run.side_by_side(partial(_finish, job, images.channels, then) for job in jobs):
+                for count, result in finished:
+                    bar.update(count)
+                    yield result
         except _ValueMismatch as error:
             doubt = images.doubt(error.item)
             raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
@@ -131,6 +134,17 @@ def _windowed(run: Execution, image: Tensor, names: list[str], settings: SignalS
 
 
 _Job = Callable[[nn.Module], list[HitBatch]]
+
+
+def _finish(
+    job: _Job, channels: int | None, then: Callable[[HitBatch], Any] | None, module: nn.Module
+) -> list[tuple[int, Any]]:
+    """Run a job; return of each batch the number of its hits, and what is yielded for it."""
+    finished = []
+    for batch in job(module):
+        own = replace(batch, projections=batch.projections[:, :channels], patches=batch.patches[:, :channels])
+        finished.append((len(own.units), own if then is None else then(own)))
+    return finished
 
 
 def _jobs(
