@@ -271,4 +271,5 @@ def train(
     from interpret.training.training import train as run
 
     result = run(folder, out=out, epochs=epochs, seed=seed, device=find_device(device) or "cpu")
-    say(f"Held-out accuracy {result.held_out.accuracy:.2%}; weights are in {result.folder}")
+    name, value = result.held_out.measure
+    say(f"Held-out {name} {value:.2%}; weights are in {result.folder}")

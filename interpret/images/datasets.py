@@ -43,6 +43,8 @@ class Dataset:
     classes: tuple[str, ...]
     held_out: np.ndarray
     """bool [N]: which images are held out from training."""
+    boxes: tuple[np.ndarray, ...] = ()
+    """For each image, int64 [objects, 5]: class, top, left, bottom and right of each object. Empty without boxes."""
 
 
 def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dataset:
@@ -60,8 +62,8 @@ def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dat
       nine categories as labels. Skin tones other than yellow and duplicate drawings are left out. The held-out split
       has a fifth of each category and never divides a family: the man, woman and person of one activity, facing left or
       right, are all in or all out.
-    - `"emoji-scenes"`: 5,000 scenes of one to four of these emoji over random textures, 64 × 64 pixels, and the class
-      of each pixel: ten classes of emoji and the background. The held-out split has 1,000 scenes of held-out emoji.
+    - `"emoji-scenes"`: 5,000 scenes of one to four of these emoji over random textures, 64 × 64 pixels, the class of
+      each pixel, and the box of what each emoji shows: ten classes of emoji and the background. The held-out split has 1,000 scenes of held-out emoji.
 
     Args:
         name: the data set.
@@ -243,6 +245,7 @@ def _read_emoji_scenes(folder: Path) -> Dataset:
         np.stack([scene.classes for scene in scenes]),
         SCENE_CLASSES,
         np.repeat(list(SCENES), list(SCENES.values())),
+        tuple(scene.boxes for scene in scenes),
     )
 
 

@@ -58,7 +58,7 @@ class DataTable:
 
 @dataclass(frozen=True)
 class AugmentTable:
-    """Table `[augment]`: the ranges of random shifts, rotations and scales, uniform in both directions."""
+    """Table `[augment]`: the ranges of random shifts, rotations and scales, uniform in both directions, and flips."""
 
     translate: int = 0
     """Pixels of the input, along each axis."""
@@ -66,6 +66,8 @@ class AugmentTable:
     """Degrees."""
     scale: float = 0.0
     """Relative to the size: 0.1 is from 0.9 to 1.1."""
+    flip: bool = False
+    """Whether every other image is mirrored, left to right."""
     fill: int = 0
     """Grey level of uncovered pixels, 0 (black) to 255 (white)."""
 
@@ -96,8 +98,9 @@ class TrainTable:
     keep: tuple[int, ...] = ()
     """Epochs whose weights are kept, beside the final ones."""
     seed: int = 0
-    loss: Literal["cross_entropy", "map"] = "cross_entropy"
-    """"map" is the maximum a posteriori criterion of LeCun et al. 1998, for outputs that are minus a distance."""
+    loss: Literal["cross_entropy", "map", "yolo"] = "cross_entropy"
+    """"map" is the maximum a posteriori criterion of LeCun et al. 1998, for outputs that are minus a distance; "yolo"
+    is the loss of Redmon et al. 2016, for outputs that are boxes on a grid of cells."""
 
     def __post_init__(self) -> None:
         if not self.lr > 0 or self.batch_size < 1 or self.epochs < 1 or self.seed < 0:
@@ -189,7 +192,7 @@ def parse_table(kind: type[Table], name: str, values: Mapping[str, Any]) -> Tabl
     """Return a TOML table as the dataclass `kind`, after checking every key and type.
 
     >>> parse_table(AugmentTable, "augment", {"rotate": 10})
-    AugmentTable(translate=0, rotate=10.0, scale=0.0, fill=0)
+    AugmentTable(translate=0, rotate=10.0, scale=0.0, flip=False, fill=0)
     """
     if not isinstance(values, Mapping):
         raise InterpretError(f"[{name}] must be a table, not {values!r}")

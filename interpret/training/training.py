@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import pickle
 import shutil
@@ -13,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from interpret.images.datasets import load_dataset
 from interpret.loading.folders import build_from_file, model_folder, shipped_models
-from interpret.loading.recipes import AugmentTable, Recipe, read_recipe
+from interpret.loading.recipes import Recipe, read_recipe
 from interpret.network.forward import call_network
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError, unknown
@@ -27,12 +27,12 @@ from interpret.support.files import WORKSPACE, any_file, discard, replacing, swe
 from interpret.support.locks import locked
 from interpret.support.manifest import check_folder, read_manifest, updating
 from interpret.support.progress import progress
-from interpret.training.augmentation import augmentation
 from interpret.training.losses import LOSSES
 from interpret.training.measured_card import with_measurement
 from interpret.training.optimizers import OPTIMIZERS, SCHEDULES
 from interpret.training.reproducibility import deterministic_algorithms, seeded
 from interpret.training.scores import Epoch, Score, TrainingResult
+from interpret.training.tasks import find_task
 
 REQUIRED_FILES = ("model.py", "recipe.toml")
 """The files that a model folder must have before it is trained."""
@@ -101,11 +101,11 @@ def _train(source: Path, recipe: Recipe, target: Path, device: torch.device, res
         progress(total * batches, name, unit="batch", initial=len(run.epochs) * batches) as bar,
     ):
 
-        def report(loss: float, accuracy: float) -> None:
-            held_out = {"held_out": f"{run.epochs[-1].held_out.accuracy:.2%}"} if run.epochs else {}
-            bar.set_postfix(
-                epoch=len(run.epochs) + 1, loss=f"{loss:.3f}", accuracy=f"{accuracy:.2%}", **held_out, refresh=False
-            )
+        def report(score: Score) -> None:
+            shown = {name: f"{value:.2%}" for name, value in [score.measure] if not math.isnan(value)}
+            if run.epochs:
+                shown["held_out"] = f"{run.epochs[-1].held_out.measure[1]:.2%}"
+            bar.set_postfix(epoch=len(run.epochs) + 1, loss=f"{score.loss:.3f}", **shown, refresh=False)
             bar.update()
 
         while len(run.epochs) < total:
@@ -138,90 +138,66 @@ class _Run:
         self.optimizer = OPTIMIZERS[recipe.train.optimizer](self.module, recipe.train)
         self.schedule = SCHEDULES[recipe.train.schedule](self.optimizer, recipe.train)
         self.loss = LOSSES[recipe.train.loss]
-        self.augment = augmentation(recipe.augment, recipe.input)
+        self.task = find_task(recipe, self.dataset, self.dtype)
         self._check_fit()
 
     @property
     def batches_per_epoch(self) -> int:
         return -(-len(self.training_items) // self.recipe.train.batch_size)
 
-    @property
-    def dense(self) -> bool:
-        """Whether each pixel has a class."""
-        return self.dataset.labels.ndim > 1
-
     def _check_fit(self) -> None:
-        data, classes = self.dataset, self.recipe.model.class_names
-        if classes and len(classes) != len(data.classes):
+        classes = self.recipe.model.class_names
+        if classes and len(classes) != len(self.task.classes):
             raise InterpretError(
-                f"[model] classes are {len(classes)} where data set {data.name!r} has {len(data.classes)}: name each"
+                f"[model] classes are {len(classes)} where data set {self.dataset.name!r} has "
+                f"{len(self.task.classes)}: name each"
             )
         images = torch.zeros(2, *self.recipe.input.input_shape, dtype=self.dtype, device=self.device)
         self.module.eval()
         with torch.inference_mode():
-            answer = list(call_network(self.module, images).shape)
-        wanted = [2, len(data.classes), *data.labels.shape[1:]]
-        if answer != wanted:
-            raise InterpretError(
-                f"the network answers {answer} to 2 images of data set {data.name!r}, not {wanted}: it needs one "
-                f"output a class{' and pixel' if self.dense else ''}"
-            )
-        if self.dense and self.recipe.augment != AugmentTable():
-            raise InterpretError(
-                f"[augment] moves images, and data set {data.name!r} has a class for each pixel, which would not move: "
-                "leave the table out"
-            )
+            self.task.check_answer(list(call_network(self.module, images).shape))
 
-    def train_epoch(self, report: Callable[[float, float], None]) -> int:
-        """Train one more epoch, report the loss and accuracy so far after each batch, and return its number."""
+    def train_epoch(self, report: Callable[[Score], None]) -> int:
+        """Train one more epoch, report the score so far after each batch, and return its number."""
         number = len(self.epochs) + 1
-        loss_sum, correct, seen = 0.0, 0, 0
+        loss_sum, seen, tally = 0.0, 0, self.task.tally()
         self.module.train()
         with seeded(self.recipe.train.seed, number, self.device):
             order = self.training_items[torch.randperm(len(self.training_items)).numpy()]
             for start in range(0, len(order), self.recipe.train.batch_size):
-                images, labels = self._load(order[start : start + self.recipe.train.batch_size])
-                images = torch.stack([self.augment(image) for image in images])
-                outputs = call_network(self.module, images.to(self.device))
-                loss = self.loss(outputs, labels)
+                items = order[start : start + self.recipe.train.batch_size]
+                outputs, targets = self._answer(items, augmented=True)
+                loss = self.loss(outputs, targets)
                 if not loss.isfinite():
                     raise InterpretError(f"the loss is {loss.item()} in epoch {number}: lower [train] lr in the recipe")
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
-                seen += len(labels)
-                loss_sum += loss.item() * len(labels)
-                correct += int((outputs.argmax(1) == labels).sum())
-                report(loss_sum / seen, correct / (seen * labels[0].numel()))
+                seen += len(items)
+                loss_sum += loss.item() * len(items)
+                tally.add(outputs, targets, None)
+                score = tally.score(seen, loss_sum / seen)
+                report(score)
         self.schedule.step()
-        score = Score(seen, correct, loss_sum / seen, labels[0].numel())
         self.epochs.append(Epoch(number, score, self.score(self.held_out_items)))
         return number
 
     @torch.inference_mode()
     def score(self, items: np.ndarray) -> Score:
         """Measure the current network on items of the data set, without augmentation."""
-        loss_sum, classes = 0.0, len(self.dataset.classes)
-        # [label, answer]: how often
-        counts = torch.zeros(classes, classes, dtype=torch.int64, device=self.device)
+        loss_sum, tally = 0.0, self.task.tally()
         self.module.eval()
         for start in range(0, len(items), 500):
-            images, labels = self._load(items[start : start + 500])
-            outputs = call_network(self.module, images.to(self.device))
-            loss_sum += self.loss(outputs, labels).item() * len(labels)
-            pairs = labels * classes + outputs.argmax(1)
-            counts += pairs.flatten().bincount(minlength=classes**2).reshape(classes, classes)
-        right = counts.diagonal()
-        overlaps = right.double() / (counts.sum(0) + counts.sum(1) - right)
-        pixels = int(counts.sum()) // len(items)
-        kept = tuple(overlaps.tolist()) if self.dense else ()
-        return Score(len(items), int(right.sum()), loss_sum / len(items), pixels, kept)
+            some = items[start : start + 500]
+            outputs, targets = self._answer(some, augmented=False)
+            loss_sum += self.loss(outputs, targets).item() * len(some)
+            tally.add(outputs, targets, some)
+        return tally.score(len(items), loss_sum / len(items))
 
-    def _load(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return images as inputs, and their labels on the device."""
-        images = [self.recipe.input(Image.fromarray(image)) for image in self.dataset.images[items]]
-        labels = torch.from_numpy(self.dataset.labels[items]).to(self.device, torch.int64)
-        return torch.stack(images).to(self.dtype), labels
+    def _answer(self, items: np.ndarray, augmented: bool) -> tuple[Tensor, Tensor]:
+        """Return the network's outputs for items of the data set, and the targets, both on the device."""
+        images, targets = self.task.batch(items, augmented)
+        return call_network(self.module, images.to(self.device)), targets.to(self.device)
 
     def save(self, path: Path) -> None:
         """Write the state for `restore`."""
@@ -323,30 +299,11 @@ def _publish(run: _Run, result: TrainingResult, source: Path) -> None:
 
 def _measurement(run: _Run, result: TrainingResult) -> str:
     """Return the measured accuracy as Markdown."""
-    table, data = run.recipe.train, run.dataset
-    parts = (("training", result.train), ("held out", result.held_out))
-    if run.dense:
-        rows = [
-            "| images | number | correct pixels | mean IoU |",
-            "|---|---:|---:|---:|",
-            *(
-                f"| {name} | {score.images:,} | {score.accuracy:.2%} | {score.mean_overlap:.2%} |"
-                for name, score in parts
-            ),
-            "",
-            "| class | IoU, held out |",
-            "|---|---:|",
-            *(f"| {name} | {of:.2%} |" for name, of in zip(data.classes, result.held_out.overlaps, strict=True)),
-        ]
-    else:
-        rows = [
-            "| images | number | correct | accuracy |",
-            "|---|---:|---:|---:|",
-            *(f"| {name} | {score.images:,} | {score.correct:,} | {score.accuracy:.2%} |" for name, score in parts),
-        ]
+    table = run.recipe.train
+    rows = run.task.tables({"training": result.train, "held out": result.held_out})
     return "\n".join(
         [
-            f"Measured by `interpret train` on {data.title} after {table.epochs} epochs (seed {table.seed}), "
+            f"Measured by `interpret train` on {run.dataset.title} after {table.epochs} epochs (seed {table.seed}), "
             f"with torch {torch.__version__} on {run.device.type}:",
             "",
             *rows,

@@ -258,6 +258,8 @@ def test_scenes_show_emoji_of_their_own_split_only(tmp_path: Path, monkeypatch: 
     assert scenes.images.shape == (52, 64, 64, 3) and scenes.labels.shape == (52, 64, 64)
     assert scenes.labels.dtype == np.uint8 and scenes.held_out.tolist() == [False] * 40 + [True] * 12
     assert set(np.unique(scenes.labels)) == set(range(11)) and scenes.classes[0] == "background"
+    for labels, boxes in zip(scenes.labels, scenes.boxes, strict=True):
+        assert set(boxes[:, 0].tolist()) == set(np.unique(labels)) - {0}
     colours = {part: {tuple(image[32, 32]) for image in emoji.images[emoji.held_out == part]} for part in (False, True)}
     for image, labels, part in zip(scenes.images, scenes.labels, scenes.held_out, strict=True):
         pixels, counts = np.unique(image[labels > 0], axis=0, return_counts=True)

@@ -164,17 +164,17 @@ def interrupt_at_batch(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """A list that holds the batch, counted from 1, at which training stops; empty: at none."""
     at: list[int] = []
     seen = 0
-    original = training._Run._load
+    original = training._Run._answer
 
-    def load_or_stop(run: training._Run, items: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def answer_or_stop(run: training._Run, items: np.ndarray, augmented: bool) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal seen
         seen += run.module.training
         if at and seen == at[0]:
             at.pop(0)
             raise KeyboardInterrupt
-        return original(run, items)
+        return original(run, items, augmented)
 
-    monkeypatch.setattr(training._Run, "_load", load_or_stop)
+    monkeypatch.setattr(training._Run, "_answer", answer_or_stop)
     yield at
 
 
