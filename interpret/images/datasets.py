@@ -63,7 +63,8 @@ def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dat
       has a fifth of each category and never divides a family: the man, woman and person of one activity, facing left or
       right, are all in or all out.
     - `"emoji-scenes"`: 5,000 scenes of one to four of these emoji over random textures, 64 × 64 pixels, the class of
-      each pixel, and the box of what each emoji shows: ten classes of emoji and the background. The held-out split has 1,000 scenes of held-out emoji.
+      each pixel, and the box of what each emoji shows: ten classes of emoji and the background. The
+      held-out split has 1,000 scenes of held-out emoji.
 
     Args:
         name: the data set.
