@@ -1,9 +1,10 @@
 """Check the built site: no broken link, nothing fetched from elsewhere, nothing that axe objects to.
 
-    python docs/check.py docs/_build/html
+    python docs/check.py docs/_build/html [--all]
 
-Links to other sites are not followed. The browser checks need playwright and Chromium, and axe-core from npm; without
-them they are left out, and said to be.
+Links to other sites are not followed. A page of each kind is opened in a browser, in light, in dark and as wide as a
+phone; with `--all`, every page. This needs playwright and Chromium, and axe-core from npm; without them it is left out,
+and said to be.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -37,6 +39,8 @@ PAGES = (
     "es/index.html",
 )
 """A page of each kind, for the browser."""
+VIEWS = (("light", 1280), ("dark", 1280), ("light", 390))
+"""Colour scheme and width in pixels."""
 FETCHED = {"link": "href", "use": "href"} | dict.fromkeys(("script", "img", "iframe", "source", "video"), "src")
 """What a browser fetches by itself."""
 
@@ -90,7 +94,7 @@ def broken_links(site: Path) -> list[str]:
     return wrong
 
 
-def in_a_browser(site: Path) -> list[str]:
+def in_a_browser(site: Path, pages: Sequence[str]) -> list[str]:
     """Return what a browser fetches from elsewhere, fails to find, or says of its accessibility."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
@@ -108,9 +112,9 @@ def in_a_browser(site: Path) -> list[str]:
     options = "--no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        for scheme in ("light", "dark"):
-            context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}, offline=True)
-            for name in PAGES:
+        for scheme, width in VIEWS:
+            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
+            for name in pages:
                 page = context.new_page()
                 found = wrong[name]
                 page.on(
@@ -122,11 +126,13 @@ def in_a_browser(site: Path) -> list[str]:
                 page.on("requestfailed", lambda request, found=found: found.add(f"misses {request.url}"))
                 page.on("pageerror", lambda error, found=found: found.add(str(error)))
                 page.goto((site / name).resolve().as_uri())
-                page.wait_for_timeout(200)
+                page.wait_for_timeout(100)
+                if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
+                    found.add(f"{wide} pixels wide on a screen of {width}")
                 page.evaluate(axe)
                 for violation in page.evaluate("axe.run(document, {preload: false}).then((run) => run.violations)"):
                     places = ", ".join(" ".join(map(str, node["target"])) for node in violation["nodes"][:3])
-                    found.add(f"{scheme}: {violation['id']}: {violation['help']}: {places}")
+                    found.add(f"{scheme}, {width} pixels: {violation['id']}: {violation['help']}: {places}")
                 page.close()
         browser.close()
     return [f"{name}: {said}" for name, all_said in wrong.items() for said in sorted(all_said)]
@@ -134,7 +140,8 @@ def in_a_browser(site: Path) -> list[str]:
 
 def main() -> None:
     site = Path(sys.argv[1])
-    wrong = broken_links(site) + in_a_browser(site)
+    pages = [str(path.relative_to(site)) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
+    wrong = broken_links(site) + in_a_browser(site, pages if "--all" in sys.argv else PAGES)
     print("\n".join(wrong) or f"{len(list(site.rglob('*.html')))} pages, nothing wrong")
     sys.exit(bool(wrong))
 

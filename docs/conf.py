@@ -43,6 +43,7 @@ extensions = [
     "api_pages",
     "executed_blocks",
     "mathml",
+    "references",
 ]
 exclude_patterns = ["_build", "extensions", "inventories"]
 templates_path = ["_templates"]
@@ -54,6 +55,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block", "attrs_inline"]
 myst_heading_anchors = 3
 executed_folders = ["start", "lecture", "howto", "how-it-works", "es"]
+executed_folders_that_install = ["start", "es"]
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -73,6 +75,13 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 add_module_names = False
 default_role = "py:obj"  # `name` in a docstring links to the name where there is one
+nitpicky = True
+nitpick_ignore_regex = [  # what users never make or read, in signatures alone
+    (
+        "py:.*",
+        r"(interpret\..*\.)?(Checkpoints|Cut|Epoch|Layout|LeftOut|Operation|OwnRule|Scene|SourceLists|Subject|Term|UnreadableImage)",
+    ),
+]
 python_maximum_signature_line_length = 88
 
 intersphinx_mapping = {
@@ -96,8 +105,10 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "download_all_examples": False,
     "min_reported_time": 10_000,
+    "parallel": True,  # as many as Sphinx has with -j
     "plot_gallery": os.environ.get("DOCS_WITHOUT_EXAMPLES") is None,
     "remove_config_comments": True,
+    "default_thumb_file": str(DOCS / "_static" / "units.jpg"),
     "nested_sections": True,
     "within_subsection_order": "FileNameSortKey",
     "first_notebook_cell": "# The script's arguments, as in its first lines\nimport sys\n\nsys.argv[1:] = []",

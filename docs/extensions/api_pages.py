@@ -27,8 +27,26 @@ def as_restructured(app: object, what: str, name: str, obj: object, options: obj
         if is_table:
             new += list_table(list(group))
         else:
-            new += [re.sub(r"(?<!`)\|", r"\\|", re.sub(r"^Source: ", "**Source:** ", line)) for line in group]
-    lines[:] = new
+            new += [re.sub(r"(?<!`)\|", r"\\|", _bold(line)) for line in group]
+    lines[:] = whole_sentences(new)
+
+
+def _bold(line: str) -> str:
+    line = re.sub(r"^Source: ", "**Source:** ", line)
+    return re.sub(r"\*\*`(\w+)`\*\*", r"**\1**", line)  # bold code, which reStructuredText does not have
+
+
+def whole_sentences(lines: list[str]) -> list[str]:
+    """Undo what napoleon takes for a type: what stands before a colon in the description of an attribute.
+
+    >>> whole_sentences(["nothing is cut.", "", ":type: The box, in pixels; if None"])
+    ['The box, in pixels; if None: nothing is cut.']
+    """
+    types = [number for number, line in enumerate(lines) if line.startswith(":type: ")]
+    if not types:
+        return lines
+    before, after = lines[: types[0] - 1], lines[types[0] + 1 :]
+    return [f"{lines[types[0]].removeprefix(':type: ')}: {before[0]}", *before[1:], *after]
 
 
 def list_table(rows: list[str]) -> list[str]:

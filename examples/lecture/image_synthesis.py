@@ -3,8 +3,8 @@
     python examples/lecture/image_synthesis.py --out figures
 
 Training changes the weights so that the outputs fit the images. Synthesis keeps the weights, and changes an image so
-that one output grows: the gradient is the same, of another variable. The images are strokes that anybody can read as
-digits, and yet no digit that anybody wrote: the network asks for more than one stroke at a time.
+that one output grows: the gradient is taken of the pixels, not of the weights. Some of the images can be read as
+digits, though nobody writes digits like these: several strokes that the network responds to are added in one image.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from torch import nn
 
 import interpret
@@ -57,6 +58,7 @@ def draw(layers: list[dict[str, Any]]) -> Figure:
     params.set_yticks(rows, names)
     params.invert_yaxis()
     params.set(xscale="log", xlim=(100, 4e9), xlabel="trainable parameters")
+    params.xaxis.set_major_formatter(EngFormatter(sep=""))
     params.legend(loc="lower right", fontsize=6)
     return figure
 

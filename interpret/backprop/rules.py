@@ -96,7 +96,7 @@ class BackwardRule(TorchFunctionMode):
 
     Rectifiers are ReLU, ReLU6, leaky ReLU, PReLU, RReLU, ELU, SELU, CELU, SiLU, GELU, Mish, softplus, hardswish,
     threshold, a clamp whose lower bound is at least 0, the maximum with a constant of at least 0, and each of these
-    written out (`interpret.network.pointwise`): a tensor times an elementwise function of it (x·sigmoid(x), x·(x > 0),
+    written out: a tensor times an elementwise function of it (x·sigmoid(x), x·(x > 0),
     x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or divided by one, the maximum of x and c·x, a choice by the sign of x,
     (x + |x|)/2. A function counts as a rectifier if it keeps growing with x, at most as a square, and is flatter for
     −x; constant factors, by which it may grow faster than x, multiply the signal as they do elsewhere.

@@ -64,7 +64,7 @@ def write_gallery(
 
     The pages open from disk or from a static host, without a network; only search, comparison and favourites need
     JavaScript. The same study gives the same bytes. An older gallery is replaced at once, when all files are written;
-    unchanged files are kept. The gallery lists its files in `interpret.sha256`, and other files are never removed.
+    unchanged files are kept. The gallery lists its files in ``interpret.sha256``, and other files are never removed.
     Pictures are hard links to the study's files where possible, otherwise copies.
 
     Each image of the study has a page and an entry in the list of images, with its prediction.

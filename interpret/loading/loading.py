@@ -86,8 +86,8 @@ def load(
         preprocess: how pictures become the network's input; None: as the source says.
         classes: the names of the outputs; None: as the source says.
         outputs: how outputs become probabilities: "softmax", "sigmoid" (one score for each label, or one for two
-            classes), "probabilities" (unchanged) or "log-probabilities"; None: found from their values, see
-            `interpret.network.answers`.
+            classes), "probabilities" (unchanged) or "log-probabilities"; None: found from
+            the operation that makes them and from their values.
         call: how to call the network on images [B, C, H, W], if it takes other arguments or is not called as a whole: a
             function of the network and the images, such as
             `lambda network, images: network(images, mask.expand(len(images), -1))`. It must call the network that it

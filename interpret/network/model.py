@@ -38,8 +38,8 @@ class Model:
     """Names of the classes, in the order of the outputs; for a network with one output, the two classes."""
     outputs: str | None = None
     """How outputs become probabilities: "softmax", "sigmoid" (one score per label, or a single score for two classes),
-    "probabilities" (unchanged) or "log-probabilities"; None: inferred from the values, see
-    `interpret.network.answers`."""
+    "probabilities" (unchanged) or "log-probabilities"; None: found from the operation that makes them
+    and from their values."""
     spec: str | None = None
     """The spec with which `interpret.load` loads this model again; None for a module made in memory."""
     weights: str | None = None

@@ -8,7 +8,7 @@ READINGS = {
     "probabilities": "{outputs} as they are",
     "log-probabilities": "the exponential of {outputs}",
 }
-"""The ways in which outputs are read as probabilities; see `interpret.network.answers`."""
+"""The ways in which outputs are read as probabilities."""
 
 
 def in_words(reading: str, part: str = "") -> str:

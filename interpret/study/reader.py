@@ -217,7 +217,7 @@ class StudyReader:
         return [] if file is None else list(read_json(file))
 
     def connections(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """Return a layer's strongest weights, as in `interpret.tracing.connectivity.Connections`.
+        """Return a layer's strongest weights to the layers that it reads.
 
         Layers are indices into `layers`.
         """

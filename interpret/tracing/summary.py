@@ -38,7 +38,7 @@ class LayerSummary:
     output_shape: tuple[int, ...]
     """Without the batch."""
     size_formula: str | None
-    """How the output's size follows from the input's; see `interpret.tracing.conv_arithmetic.size_formula`."""
+    """How the output's size follows from the input's, with the numbers filled in."""
     params: int
     dense_params: int | None
     """Parameters of a fully connected layer with the same input and output shapes; None unless a convolution."""

@@ -38,6 +38,13 @@ def test_the_readme_links_to_what_exists() -> None:
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
+def test_the_tests_that_the_comparison_names_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "how-it-works" / "comparison.md").read_text("utf-8")))
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(named) > 8
+    assert sorted(name for name in named if f"def {name}(" not in tests) == []
+
+
 def test_the_readme_is_one_screen_and_its_code_names_what_exists() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.splitlines()) < 50

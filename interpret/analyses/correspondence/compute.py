@@ -83,7 +83,7 @@ def correspond(
         batch_size, device: see `interpret`.
 
     Returns:
-        `Correspondence`, with `.scores`, `.errors` and `.table()`, the paper's table.
+        `Correspondence`, with ``.scores``, ``.errors`` and `.table()`, the paper's table.
 
     Raises:
         InterpretError: fewer than two images; a part that is empty, lies outside its image or does not have one box per

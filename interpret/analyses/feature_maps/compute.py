@@ -136,8 +136,7 @@ def feature_maps(
     Raises:
         InterpretError: an unknown layer, one whose output has no units, or an image that the network cannot take.
 
-    Lectures show a network's layers in this way, after the demonstrations of LeNet. How activations become colours is
-    described in `interpret.analyses.feature_maps.figure`.
+    Lectures show a network's layers in this way, after the demonstrations of LeNet.
     """
     model = as_model(model)
     refuse_other_than_images(model.module, "feature_maps", "it draws maps in rows and columns")

@@ -77,8 +77,8 @@ def probe(
     >>> curves.unit_distances["0"].shape
     (4, 4)
 
-    The transforms are "translation", "scale", "rotation", "illumination", "contrast", "blur", "noise" and "viewpoint";
-    see `interpret.analyses.invariance.transforms`. Geometric transforms interpolate bilinearly, with enough samples per
+    The transforms are "translation", "scale", "rotation", "illumination", "contrast", "blur", "noise" and "viewpoint".
+    Geometric transforms interpolate bilinearly, with enough samples per
     pixel when they shrink; a translation by whole pixels copies the pixels.
 
     The **distance** of a layer is the Euclidean distance between its features of the transformed and of the
@@ -92,8 +92,8 @@ def probe(
     A job runs some images untransformed and at up to 32 values. Only distances are kept, so memory use does not grow
     with the numbers of images and values.
 
-    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
-    decides from the first image. A single output per image is the score of the second of two classes.
+    The model's `outputs` field says how outputs become probabilities; if it is None, this is found from
+    the first image's. A single output per image is the score of the second of two classes.
 
     Args:
         model: the network; it runs in evaluation mode and is restored afterwards.

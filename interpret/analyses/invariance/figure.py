@@ -79,7 +79,8 @@ def plot_invariance(
         "probability": any(one.probabilities is not None for one in rows),
     }
     chosen = choose(panels, [name for name in NAMES if there.get(name, True)], ax=ax, main="layers")
-    shown = [[_panel(one, name) for name in chosen if _has(one, name)] for one in rows]
+    labelled = next((name for name in chosen if name in ("first", "last", "layers")), "")
+    shown = [[_panel(one, name, name == labelled) for name in chosen if _has(one, name)] for one in rows]
     layers = curves.layers
     greys = _greys(len(layers))
     legend: list[Key] = []
@@ -98,7 +99,7 @@ def _has(curves: InvarianceCurves, name: str) -> bool:
     return name != "last" or len(curves.layers) > 1
 
 
-def _panel(curves: InvarianceCurves, name: str) -> Panel:
+def _panel(curves: InvarianceCurves, name: str, labelled: bool) -> Panel:
     def draw(axes: Axes, wide: float, _: bool) -> None:
         relative = curves.relative
         first, last = curves.layers[0], curves.layers[-1]
@@ -121,7 +122,7 @@ def _panel(curves: InvarianceCurves, name: str) -> Panel:
             _draw_images(axes, curves, relative[layer], grey, "-")
             axes.set_title(fit(layer, wide - 0.3, points("axes.title"), lines=2))
             _label(axes, curves, wide, max(_highest(relative[one]) for one in {first, last}))
-        if name == "first":
+        if labelled:
             axes.set_ylabel("distance / norm")
 
     def height(wide: float) -> float:

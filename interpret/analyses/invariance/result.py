@@ -203,7 +203,7 @@ class InvarianceCurves(Result):
         if self.fill:
             parts.append(_FILLS.get(self.fill, self.fill))
         if self.filled_fraction is not None and self.filled_fraction.max() > 0:
-            parts.append(f"That is at most {self.filled_fraction.max():.0%} of the pixels, at one value.")
+            parts.append(f"They are at most {self.filled_fraction.max():.0%} of the pixels, at one value.")
         return " ".join(part for part in [*parts, self.shown] if part)
 
     def _area(self, curves: Numbers) -> Numbers:
@@ -215,11 +215,11 @@ class InvarianceCurves(Result):
 
 
 _FILLS = {
-    "context": "What comes into the picture is what lies around it in the photograph, and beyond that its reflection.",
-    "reflect": "What comes into the picture is its reflection.",
-    "edge": "What comes into the picture is the colour of its edge.",
-    "mean": "What comes into the picture is its mean colour.",
-    "black": "What comes into the picture is black.",
+    "context": "Areas that enter the image show what lies around it in the photograph, and beyond that its reflection.",
+    "reflect": "Areas that enter the image are filled with its reflection.",
+    "edge": "Areas that enter the image are filled with the colours of its edge.",
+    "mean": "Areas that enter the image are filled with its mean colour.",
+    "black": "Areas that enter the image are black.",
 }
 
 

@@ -73,7 +73,7 @@ def compare_methods(
     Both are computed within the target's receptive field, since all maps are zero outside.
 
     Args:
-        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
+        model, images, target, layer, position, items: as in `interpret.attribute`, and so are all from `cam_layer` on.
         methods: the methods to compare, by name; None: all.
         other: the class to compare with; None: the class with the highest score besides the target (for a layer, the
             channel with the highest activation at the same position).

@@ -71,10 +71,10 @@ def occlude(
 
     Places start at the image's top left corner and are `stride` apart. At the far borders, the last occluder may extend
     beyond the image. The results equal those of running every occluded image, up to float rounding. Only the windows
-    that the occluder can affect are recomputed (see `interpret.analyses.occlusion.windowed_forward`).
+    that the occluder can affect are recomputed.
 
-    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
-    decides from the outputs on the clean image. A single output per image is the score of the second of two classes.
+    The model's `outputs` field says how outputs become probabilities; if it is None, this is found from
+    the outputs on the clean image. A single output per image is the score of the second of two classes.
 
     Args:
         model: the network, with outputs [B, classes].

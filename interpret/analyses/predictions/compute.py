@@ -49,8 +49,8 @@ def predict(
     >>> bool((predictions.probabilities.sum(1) <= 1).all())
     True
 
-    The model's `outputs` field says how outputs become probabilities; if it is None, `interpret.network.answers`
-    decides from the values. The result's `outputs` says which way was used. A single output per image is the score of
+    The model's `outputs` field says how outputs become probabilities; if it is None, this is found from
+    the values. The result's `outputs` says which way was used. A single output per image is the score of
     the second of two classes.
 
     Args:

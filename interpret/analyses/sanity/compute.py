@@ -90,7 +90,7 @@ def sanity_check(
     still zero everywhere, its similarity is NaN.
 
     Args:
-        model, images, target, layer, position, items, and all from cam_layer on: as in `interpret.attribute`.
+        model, images, target, layer, position, items: as in `interpret.attribute`, and so are all from `cam_layer` on.
         methods: the methods to check, by name; None: all.
         steps: number of steps from no layer to all layers, as equal as possible; None: one step per layer.
         seed: seed of the random weights, of SmoothGrad's noise and of KernelSHAP's choice of regions.

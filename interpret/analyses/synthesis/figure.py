@@ -39,7 +39,8 @@ def plot_synthesised(
     for row in rows:
         shown = [result.pictures[row]] + ([] if beside is None else [beside[row]])
         cells.append(Cell(shown, "\n".join(_caption(result, row))))
-    note = "" if beside is None else f"Left: optimised. Right: strongest in {result.data or 'the natural images'}."
+    natural = "the natural images" if result.data in ("", "tensor") else result.data
+    note = "" if beside is None else f"Left: optimised. Right: strongest in {natural}."
     if panels is None and len(result.names) > MOST:
         note = f"The first {MOST} of {len(result.names):,}. {note}".rstrip()
     across = min(ACROSS * (1 if beside is not None else 2), max(len(cells), 2))
