@@ -143,6 +143,19 @@ def _ordered(places: Sequence[tuple[Part, ...]], axes: int) -> tuple[tuple[int, 
     return tuple(grid), tuple(flat.argsort().tolist())
 
 
+def axes_of_grid(positions: Positions | None, axes: int) -> tuple[int, ...]:
+    """Return the dimension of each axis, counted from the last; empty if one has several or none.
+
+    >>> axes_of_grid(((), (Part(0, 8), Part(1, 6)), ()), 2)
+    (-2, -2)
+    """
+    found = [
+        [dim - len(positions or ()) for dim, place in enumerate(positions or ()) for part in place if part.axis == axis]
+        for axis in range(axes)
+    ]
+    return tuple(dims[0] for dims in found) if all(len(dims) == 1 for dims in found) else ()
+
+
 # ---- operations ------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from fractions import Fraction
 from operator import add, mul, sub
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from interpret.network.layers import tensors_in
 from interpret.network.operations import PROPERTY, Backward, Grid, Operation, operation_name, operation_of
 from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
+from interpret.tracing.boxes import Boxes, boxes_after, evenly_spaced, taken_by_resampling
 from interpret.tracing.positions import (
     Positions,
     axes_of,
@@ -110,17 +110,25 @@ class View:
     mirrored: Sizes = (0, 0)
     """The number of positions, per axis, that the next window must reach inwards from the border to hold the elements
     that a reflecting padding shows there. Until then, border elements see pixels outside their window."""
+    within: Boxes | None = None
+    """What each element sees, where those at one position see parts of its window, as in a map cut into windows."""
+
+    def grid(self, shape: Sequence[int]) -> Sizes:
+        """Return the number of positions along each axis in a tensor of a shape."""
+        sizes = tuple(shape[axis] for axis in self.axes)
+        return sizes if self.columns is None else (sizes[0] // self.columns, self.columns)
 
 
-Sees = Reach | View
+Sees = Reach | View | Boxes
 NOTHING, EVERYTHING = Reach.NOTHING, Reach.EVERYTHING
 
 
 class FieldTracker(TorchFunctionMode):
     """Follows what each tensor sees of the image, through every operation that runs in the `with` block.
 
-    Windows are exact through the operations of the table; any other gives `EVERYTHING`, as does a tensor of unknown
-    origin. Values that leave their tensor (`item`) and return as numbers are not followed.
+    Windows are exact through the operations of the table, boxes where they are not evenly spaced; any other gives
+    `EVERYTHING`, as does a tensor of unknown origin. Values that leave their tensor (`item`) and return as numbers are
+    not followed.
 
     Beside what influences a tensor, it follows where the backward signal goes: along tensors that require a gradient,
     if the image does. A `BackwardRule` inside the block holds gates constant, as it does in a projection; so are the
@@ -143,11 +151,17 @@ class FieldTracker(TorchFunctionMode):
     (<Reach.EVERYTHING: 'possibly every pixel'>, (5, 5))
     """
 
-    def __init__(self, module: nn.Module, image: Tensor, constants: Iterable[Tensor] = ()) -> None:
-        """Follow an image through a module; the module's own tensors and `constants` do not depend on it."""
+    def __init__(
+        self, module: nn.Module, image: Tensor, constants: Iterable[Tensor] = (), with_boxes: bool = True
+    ) -> None:
+        """Follow an image through a module; the module's own tensors and `constants` do not depend on it.
+
+        Without boxes, only evenly spaced windows are followed.
+        """
         super().__init__()
         self._has_signal = image.requires_grad
         self._sights = WeakTensorKeyDictionary()
+        self._sides = tuple(image.shape[2:]) if with_boxes else None
         for constant in constants:
             self._sights[constant] = _constant(constant)
         for part in module.modules():
@@ -199,7 +213,7 @@ class FieldTracker(TorchFunctionMode):
                 return answer
         operands = list(map(self._operand, tensors_in([args, kwargs])))
         result = func(*args, **kwargs)
-        call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)))
+        call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)), self._sides)
         if operation.grid is Grid.WRITE:
             self._write(operands[0].tensor, self._after(call)[0])
         if not call.results:
@@ -236,12 +250,14 @@ class FieldTracker(TorchFunctionMode):
 
 def _filled(part: Tensor, whole: Tensor, sees: Sees, before: Sees) -> Sees:
     """Return what a tensor of constants sees after an image was written into a part of it, as into a padded batch."""
+    ahead = part.storage_offset() - whole.storage_offset()
+    if isinstance(sees, Boxes) and before is NOTHING and ahead >= 0 and whole.is_contiguous():
+        return sees.written_into(tuple(whole.shape), tuple(part.shape), part.stride(), int(ahead))
     axes = part.ndim - 1
     known = isinstance(sees, View) and sees.columns is None and sees.axes == tuple(range(-axes, 0))
     if not known or before is not NOTHING or whole.ndim <= axes or part.stride()[-axes:] != whole.stride()[-axes:]:
         return EVERYTHING
     assert isinstance(sees, View)
-    ahead = part.storage_offset() - whole.storage_offset()
     if ahead < 0 or not whole.is_contiguous():
         return EVERYTHING
     offsets = [
@@ -284,6 +300,8 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
     operands: list[Operand]
     results: list[Tensor]
+    sides: Sizes | None
+    """Those of the image; None if boxes are not followed."""
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return one argument, given by position or by name."""
@@ -298,10 +316,82 @@ def _after(call: Call) -> list[Sees]:
         return [NOTHING] * count
     if EVERYTHING in seen or call.kwargs.get("out") is not None:
         return [EVERYTHING] * count
+    if any(isinstance(sees, Boxes) for sees in seen):
+        return _in_boxes(call, count)
+    found = _in_windows(call, count)
+    divided = any(isinstance(sees, View) and sees.within is not None for sees in seen)
+    if not divided and not any(one is EVERYTHING or _is_divided(one, call) for one in found):
+        return found
+    return [_finer(one, boxes) for one, boxes in zip(found, _in_boxes(call, count), strict=True)]
+
+
+def _is_divided(sees: Sees, call: Call) -> bool:
+    """Return whether an operation has put neighbouring positions into one, as space to depth does."""
+    before = call.operands[0].sees
+    rearranged = call.operation.grid in _LAYOUT and isinstance(before, View) and isinstance(sees, View)
+    return rearranged and sees.field.size != before.field.size  # type: ignore[union-attr]
+
+
+def _finer(sees: Sees, boxes: Sees) -> Sees:
+    """Return what a tensor sees from its windows, and from the boxes of its elements."""
+    if not isinstance(sees, View):
+        return boxes
+    if isinstance(boxes, View):
+        return sees if sees.field == boxes.field else boxes
+    return replace(sees, within=boxes if isinstance(boxes, Boxes) else None)
+
+
+def _in_windows(call: Call, count: int) -> list[Sees]:
+    """Return what each of the results sees, if the operands see evenly spaced windows."""
     if call.operation.grid in _LAYOUT:
         return _rearranged(call)
     follow = _FOLLOW.get(call.operation.grid)
     return [follow(call) if follow else EVERYTHING] * count
+
+
+def _in_boxes(call: Call, count: int) -> list[Sees]:
+    """Return what each of the results sees, as boxes."""
+    if call.sides is None:
+        return [EVERYTHING] * count
+    given = []
+    for operand in call.operands:
+        sees = operand.sees
+        if isinstance(sees, View):
+            if any(sees.mirrored):
+                return [EVERYTHING] * count
+            sees = sees.within or evenly_spaced(operand.shape, sees.axes, sees.columns, sees.field)
+        given.append(sees if isinstance(sees, Boxes) else None)
+    found: list[Sees] = []
+    for boxes in boxes_after(call, given):
+        if boxes is None or boxes.are_alike(call.sides):
+            found.append(EVERYTHING)
+        else:
+            found.append(NOTHING if boxes.is_unseen() else _as_windows(boxes) or boxes)
+    return found
+
+
+def _as_windows(boxes: Boxes) -> View | None:
+    """Return boxes that are evenly spaced along one dimension for each axis as windows; None for others."""
+    count = len(boxes.ends) // 2
+    lines = [_evenly_spaced(begin, -end) for begin, end in zip(boxes.ends[:count], boxes.ends[count:], strict=True)]
+    axes = [line[0] for line in lines if line is not None]
+    if len(set(axes)) < count:
+        return None
+    dims, size, stride, start = zip(*(line for line in lines if line is not None), strict=True)
+    field = ReceptiveField(size, stride, start, boxes.exact)
+    return View(field, dims, crops=False, mirrored=(0,) * count)
+
+
+def _evenly_spaced(begin: Tensor, end: Tensor) -> tuple[int, int, int, int] | None:
+    """Return the dimension along which windows are evenly spaced, their size, stride and start; None for others."""
+    dims = [dim for dim in range(-begin.ndim, 0) if begin.shape[dim] > 1]
+    if len(dims) != 1 or end.shape != begin.shape:
+        return None
+    begin, size = begin.flatten(), (end - begin).flatten()
+    steps = begin.diff()
+    if not bool((size == size[0]).all() and (steps == steps[0]).all()) or steps[0] < 1:
+        return None
+    return dims[0], int(size[0]), int(steps[0]), int(begin[0])
 
 
 def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
@@ -463,40 +553,6 @@ def _windowed(call: Call, span: Sizes, step: Sizes, before: Sizes) -> Sees:
     return View(field, first.axes, crops=first.crops, mirrored=(0,) * len(size))
 
 
-class _Taps(NamedTuple):
-    """Along one axis, the positions that each new position depends on."""
-
-    first: Tensor
-    last: Tensor
-    ratio: Fraction
-    """How many of the old positions lie between two new ones."""
-
-
-def _bounded(before: View, taps: Sequence[_Taps]) -> Sees:
-    """Windows that are not evenly spaced, as behind resampling: the smallest evenly spaced ones that hold them."""
-    if any(before.mirrored):
-        return EVERYTHING
-    field = before.field
-    fitted = [_fit(*one) for one in zip(taps, field.size, field.stride, field.start, strict=True)]
-    size, stride, start, exact = zip(*fitted, strict=True)
-    return View(
-        ReceptiveField(size, stride, start, field.exact and all(exact)), before.axes, crops=False,
-        mirrored=before.mirrored,
-    )  # fmt: skip
-
-
-def _fit(taps: _Taps, size: int, stride: int, start: int) -> tuple[int, int, int, bool]:
-    """Return size, stride and start of the smallest windows, and whether they are exact."""
-    step = max(1, round(stride * taps.ratio))
-    known = taps.last >= taps.first  # others see nothing
-    if not bool(known.any()):
-        return size, step, start, False
-    places = torch.arange(len(known), dtype=torch.int64)[known] * step
-    begin, end = start + stride * taps.first[known] - places, start + stride * taps.last[known] + size - places
-    first, last = int(begin.min()), int(end.max())
-    return last - first, step, first, bool((begin == first).all() and (end == last).all())
-
-
 def _with_last_axes(call: Call) -> View | None:
     """Return the first operand's view if its last dimensions are all of its axes, in their order."""
     view, shape = call.operands[0].sees, call.operands[0].shape
@@ -506,33 +562,15 @@ def _with_last_axes(call: Call) -> View | None:
 
 
 def _resampled(call: Call) -> Sees:
-    """Resampling: bounds, from the weights with which each new position takes the old ones."""
+    """Resampling to the same grid; others are followed as boxes."""
     view, shape = _with_last_axes(call), call.operands[0].shape
     if view is None:
         return EVERYTHING
-    return _bounded(view, [_taps(call, axis) for axis in range(len(shape) - 2)])
-
-
-def _taps(call: Call, axis: int) -> _Taps:
-    """Return what positions along an axis depend on: resample a channel for each of the old ones, which is 1 there.
-
-    Each axis is resampled by itself, so the others keep two positions here: torch's anti-aliasing is wrong with one.
-    """
-    sizes = call.operands[0].shape[2:]
-    axes, old = len(sizes), sizes[axis]
-
-    def alone(value: Any, other: int) -> Any:
-        values = value if isinstance(value, (list, tuple)) else [value] * axes
-        return None if value is None else [one if n == axis else other for n, one in enumerate(values)]
-
-    basis = torch.eye(old, dtype=torch.float64).reshape(1, old, *alone(old, 1)).expand(1, old, *alone(old, 2))
-    given = {name: value for name, value in call.kwargs.items() if name not in ("input", "size", "scale_factor")}
-    size, scale = alone(call.argument(1, "size"), 2), alone(call.argument(2, "scale_factor"), 1)
-    found = call.func(basis, size, scale, *call.args[3:], **given)[0].movedim(1 + axis, 1)
-    weights = found.reshape(*found.shape[:2], -1)[..., 0].t() != 0
-    count = torch.arange(old).expand(weights.shape)
-    lowest, highest = count.masked_fill(~weights, old).amin(1), count.masked_fill(~weights, -1).amax(1)
-    return _Taps(lowest, highest, Fraction(old, len(weights)))
+    for axis in range(len(shape) - 2):
+        first, last = taken_by_resampling(call, axis)
+        if not torch.equal(first, torch.arange(shape[2 + axis])) or not torch.equal(last, first):
+            return EVERYTHING
+    return replace(view, crops=False)
 
 
 def _sizes(value: Any, axes: int) -> Sizes:
@@ -561,7 +599,7 @@ def _convolution(call: Call) -> Sees:
 
 
 def _transposed_convolution(call: Call) -> Sees:
-    """At stride 1 a convolution with the complementary padding; at other strides windows differ: bounds."""
+    """At stride 1 a convolution with the complementary padding; at other strides windows differ."""
     kernel = tuple(call.argument(1, "weight").shape[2:])
     axes = len(kernel)
     step = _sizes(call.argument(3, "stride", 1), axes)
@@ -569,16 +607,7 @@ def _transposed_convolution(call: Call) -> Sees:
     reach = _reach(kernel, _sizes(call.argument(7, "dilation", 1), axes))
     if set(step) == {1}:
         return _windowed(call, tuple(one + 1 for one in reach), step, _each(sub, reach, padding))
-    view, old, new = _with_last_axes(call), call.operands[0].shape[2:], call.results[0].shape[2:]
-    if view is None:
-        return EVERYTHING
-    taps = []
-    for axis in range(axes):
-        places = torch.arange(new[axis]) + padding[axis]
-        # the position q of the operand reaches from q·stride − padding as far as the kernel
-        lowest, highest = -((reach[axis] - places) // step[axis]), places // step[axis]
-        taps.append(_Taps(lowest.clamp(min=0), highest.clamp(max=old[axis] - 1), Fraction(1, step[axis])))
-    return _bounded(view, taps)
+    return EVERYTHING
 
 
 def _max_pool(call: Call) -> Sees:
@@ -691,7 +720,7 @@ def _moves(call: Call, first: Operand) -> list[_Move]:
     moves = _KNOWN_MOVES.get(key)
     if moves is None:
         periods = (1,) * len(view.axes) if view.columns is None else (view.columns, 1)
-        coordinates = zip(view.axes, _grid(first.shape, view), periods, strict=True)
+        coordinates = zip(view.axes, view.grid(first.shape), periods, strict=True)
         moved = [moved_coordinates(call, *one) for one in coordinates]
         moves = [
             _row_by_row(one) or _Move(tuple(one[0].shape), tuple(map(_line, one))) for one in zip(*moved, strict=True)
@@ -728,13 +757,7 @@ def _evenly(operand: Operand, move: _Move) -> Sees:
     )
     after = View(field, axes, columns, before.crops, before.mirrored)
     # a slice of a crop need not be a crop of the slice
-    return replace(after, crops=before.crops and _grid(shape, after) == _grid(operand.shape, before))
-
-
-def _grid(shape: Sequence[int], view: View) -> Sizes:
-    """Return the number of positions along each axis."""
-    sizes = tuple(shape[axis] for axis in view.axes)
-    return sizes if view.columns is None else (sizes[0] // view.columns, view.columns)
+    return replace(after, crops=before.crops and after.grid(shape) == before.grid(operand.shape))
 
 
 def _row_by_row(places: Sequence[Tensor]) -> _Move | None:

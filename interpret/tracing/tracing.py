@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
+from operator import ge
 from typing import Any, Self
 
 import torch
@@ -24,8 +25,9 @@ from interpret.results.result import Result
 from interpret.results.tables import as_html, as_text
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.wording import count, elements
+from interpret.tracing.boxes import Boxes, fit, windows_of_grid
 from interpret.tracing.macs import MacCounter
-from interpret.tracing.positions import IMAGES, Part, Positions, arrangement
+from interpret.tracing.positions import IMAGES, Arrangement, Part, Positions, arrangement, axes_of_grid
 from interpret.tracing.receptive_field import NOTHING, FieldTracker, ReceptiveField, Sees, View
 
 __all__ = ["Layer", "ReceptiveField", "Trace", "trace"]
@@ -62,7 +64,7 @@ class Layer:
     axes: tuple[int, ...] | None
     """The dimensions of the output that are y and x, counted from the last: (-2, -1) unless channels come last; twice
     the same if one dimension counts all positions, as that of tokens [B, N, C]; of a signal t, of a volume z, y and x.
-    None if there is no local field."""
+    None if there is no local field, or several dimensions count the positions of an axis, as of tokens in windows."""
     units: int | None
     """The dimension of the output that counts its units, from the last; None if the positions are no known grid over
     the image, as those of tokens with a class token. Those of tokens in windows are a known grid."""
@@ -246,9 +248,9 @@ def trace(
 
     Returns:
         Every named module that ran and returned one tensor. Windows are exact for convolutions, pools, paddings, sums,
-        concatenations and operations that treat all positions alike. Behind resampling and transposed convolutions
-        with a stride, they are bounds (`receptive_field.exact` is False): the smallest evenly spaced windows that are
-        sure to hold what neurons see. After any other operation there is none.
+        concatenations and operations that treat all positions alike. Behind resampling, transposed convolutions
+        with a stride and attention in windows, they are bounds (`receptive_field.exact` is False): the smallest evenly
+        spaced windows that are sure to hold what neurons see. After any other operation there is none.
 
     Raises:
         InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel
@@ -356,6 +358,8 @@ class _Run:
         self.positions: dict[str, Positions | None] = {}
         """What the dimensions of the layers' outputs count."""
         self.failure: InterpretError | None = None
+        self._seen: dict[str, tuple[Sees, Sees, _OfGrid]] = {}
+        """What each layer's output sees, and where its signal goes."""
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and MACs before it, for each module that is running, outermost first."""
         self._places: list[str] = []
@@ -365,7 +369,7 @@ class _Run:
         # composite operators reach the counter as their parts, except in inference mode
         with torch.inference_mode(False), evaluating(module), self._watched(module), self._counter:
             image = _zeros(module, images, shape).requires_grad_(signal)
-            self._tracker = FieldTracker(module, image, constants_of(module))
+            self._tracker = FieldTracker(module, image, constants_of(module), with_boxes=not until)
             try:
                 with self._tracker, _signalling(module) if signal else torch.no_grad():
                     call_network(module, image.clone(), "input_shape")  # a copy, since the network may write into it
@@ -381,7 +385,10 @@ class _Run:
         places = self._places + [""] * len(self._counter.uncounted)
         named = (f"{one} in {at!r}" if at else one for one, at in zip(self._counter.uncounted, places, strict=False))
         self.uncounted = list(dict.fromkeys(named))
-        self.layers = {name: replace(layer, macs=self._macs[name]) for name, layer in self.layers.items()}
+        self.layers = {
+            name: _with_fields(replace(layer, macs=self._macs[name]), *self._seen[name])
+            for name, layer in self.layers.items()
+        }
 
     @contextmanager
     def _watched(self, module: nn.Module) -> Iterator[None]:
@@ -418,9 +425,10 @@ class _Run:
                 return
             self.shapes[name] = tuple(output.shape)
             sees, local = self._tracker.sees(output), self._tracker.local(output)
-            view, near = _window(sees), _window(sees if local is NOTHING else local)
             positions = self.positions[name] = self._tracker.positions(output)
             arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear), len(self.shape) - 1)
+            of_grid = (tuple(output.shape), positions, arranged, self.shape[1:])
+            self._seen[name] = sees, sees if local is NOTHING else local, of_grid
             self.layers[name] = Layer(
                 name=name,
                 kind=kind_of(module),
@@ -428,14 +436,14 @@ class _Run:
                 output_shape=tuple(output.shape[1:]),
                 params=_count(module),
                 macs=0,
-                receptive_field=view.field if view else None,
-                local_field=near.field if near else None,
-                axes=near.axes if near else None,
+                receptive_field=None,  # found when the network has run, free of modes
+                local_field=None,
+                axes=None,
                 units=arranged.units if arranged else None,
                 grid=arranged.grid if arranged else None,
                 order=arranged.order if arranged else None,
                 parts=arranged.parts if arranged else 1,
-                croppable=view.crops and view.columns is None if view else False,
+                croppable=False,
                 leaf=not has_layers(module),
             )
             if name in self._waiting:
@@ -457,10 +465,50 @@ def _signalling(module: nn.Module) -> Iterator[None]:
             rule.forget()  # a projection warns of it
 
 
-def _window(sees: Sees) -> View | None:
-    """Return the view of a tensor whose elements see their window and nothing else."""
-    # behind a reflecting padding, border neurons see more
-    return sees if isinstance(sees, View) and not any(sees.mirrored) else None
+_OfGrid = tuple[tuple[int, ...], Positions | None, Arrangement | None, tuple[int, ...]]
+"""An output's shape, the positions of its dimensions, how they are arranged, and the sides of the image."""
+
+
+def _with_fields(layer: Layer, sees: Sees, local: Sees, of_grid: _OfGrid) -> Layer:
+    view = _window(sees, *of_grid)
+    near = view if local == sees else _window(local, *of_grid)
+    return replace(
+        layer,
+        receptive_field=view.field if view else None,
+        local_field=near.field if near else None,
+        axes=(near.axes or None) if near else None,
+        croppable=view.crops and view.columns is None if view else False,
+    )
+
+
+def _window(
+    sees: Sees,
+    shape: tuple[int, ...],
+    positions: Positions | None,
+    arranged: Arrangement | None,
+    sides: tuple[int, ...],
+) -> View | None:
+    """Return the view of a tensor whose elements see their window and nothing else, in images of these sides.
+
+    Of boxes it has the smallest evenly spaced windows that hold them.
+    """
+    if isinstance(sees, View) and any(sees.mirrored):
+        return None  # behind a reflecting padding, border neurons see more
+    if isinstance(sees, View) and (sees.within is None or arranged is None or sees.grid(shape) == arranged.grid):
+        return sees
+    boxes = sees.within if isinstance(sees, View) else sees
+    if not isinstance(boxes, Boxes) or arranged is None or arranged.grid is None:
+        return None
+    windows = windows_of_grid(boxes, shape, arranged)
+    if windows is None:
+        return None
+    fitted = [fit(begin, end, side) for (begin, end), side in zip(windows, sides, strict=True)]
+    size, stride, start, exact = zip(*fitted, strict=True)
+    field = ReceptiveField(size, stride, start, boxes.exact and all(exact))
+    first, last = field.window((0,) * len(sides)), field.window(tuple(n - 1 for n in arranged.grid))
+    if max(last[: len(sides)]) <= 0 and all(map(ge, first[len(sides) :], sides)):
+        return None  # each would hold the whole image
+    return View(field, axes_of_grid(positions, len(sides)), crops=False)
 
 
 def _count(module: nn.Module) -> int:
@@ -570,7 +618,7 @@ def layouts_of(traced: Mapping[str, Layer], names: Iterable[str]) -> dict[str, L
     >>> from torchvision.ops import Permute
     >>> network = nn.Sequential(Permute([0, 2, 3, 1]), nn.Flatten(1, 2), nn.Linear(3, 5))
     >>> layouts_of(trace(network, (3, 4, 6)), ["0", "2"])
-    {'0': Layout(units=-1, grid=None), '2': Layout(units=-1, grid=(4, 6))}
+    {'0': Layout(units=-1, grid=None, order=None, parts=1), '2': Layout(units=-1, grid=(4, 6), order=None, parts=1)}
     """
     found = {name: traced[name].layout for name in names if name in traced}
     return {name: layout for name, layout in found.items() if layout is not None}

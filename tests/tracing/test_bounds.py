@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from operator import sub
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers.fields import Linearised, outputs_of, positive, sees, support
+from helpers.fields import CONVOLVED, Calls, Linearised, outputs_of, positive, sees, support
 from interpret import trace
 from interpret.network.layers import tensors_in
 from interpret.network.torch_internals import TorchDispatchMode
@@ -35,6 +37,60 @@ class Decoder(nn.Module):
 def transposed(kernel: int, **settings: int) -> Callable[[Tensor], Tensor]:
     return lambda x: F.conv_transpose2d(x, x.new_ones(4, 4, kernel, kernel), **settings)
 
+
+def in_windows(x: Tensor, mix: Callable[[Tensor], Tensor], height: int = 3, width: int = 5, shift: int = 0) -> Tensor:
+    """Apply a function to the tokens [B·P, N, C] of windows, which may be shifted."""
+    batch, channels, rows, columns = x.shape
+    x = x.permute(0, 2, 3, 1).roll((-shift, -shift), (1, 2))
+    x = x.view(batch, rows // height, height, columns // width, width, channels).permute(0, 1, 3, 2, 4, 5)
+    x = mix(x.reshape(-1, height * width, channels))
+    x = x.view(batch, rows // height, columns // width, height, width, -1).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, rows, columns, -1).roll((shift, shift), (1, 2)).permute(0, 3, 1, 2)
+
+
+def attention(x: Tensor) -> Tensor:
+    return (x @ x.transpose(1, 2)).softmax(2) @ x
+
+
+def attention_of_heads(x: Tensor) -> Tensor:
+    q, k, v = x.unflatten(2, (2, 2)).transpose(1, 2).repeat(3, 1, 1, 1).chunk(3)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def attention_with_halo(x: Tensor) -> Tensor:
+    """Each window of 2 × 2 sees the positions around it too."""
+    around = F.unfold(x, 4, padding=1, stride=2).unflatten(1, (4, 16)).permute(0, 3, 2, 1)  # [B, P, 16, C]
+    own = F.unfold(x, 2, stride=2).unflatten(1, (4, 4)).permute(0, 3, 2, 1)
+    mixed = (own @ around.mT).softmax(-1) @ around
+    return F.fold(mixed.permute(0, 3, 2, 1).flatten(1, 2), x.shape[2:], 2, stride=2)
+
+
+def outlook(x: Tensor) -> Tensor:
+    """Each position spreads over its 3 × 3 neighbours what it has seen of them."""
+    values = F.unfold(x, 3, padding=1).unflatten(1, (4, 9))
+    return F.fold((x.new_ones(9, 9) @ values).flatten(1, 2), x.shape[2:], 3, padding=1)
+
+
+WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "attention": lambda x: in_windows(x, attention),
+    "attention of heads": lambda x: in_windows(x, attention_of_heads),
+    "attention in rows": lambda x: in_windows(x, attention, 1, 5),
+    "attention with a halo": attention_with_halo,
+    "outlook": outlook,
+    "einsum": lambda x: in_windows(
+        x, lambda t: torch.einsum("nij,njc->nic", torch.einsum("nic,njc->nij", t, t).softmax(2), t)
+    ),
+    "softmax of rows": lambda x: x.softmax(3) + x,
+    "mean of windows": lambda x: in_windows(x, lambda t: t + t.mean(1, keepdim=True)),
+    "circular padding": lambda x: F.pad(x, (1, 1, 0, 0), mode="circular"),
+    "one after another": lambda x: torch.cat([x, x], dim=2),
+    "one after half": lambda x: torch.cat([x, x[:, :, ::2]], dim=2),
+    "first row": lambda x: x + x[:, :, :1],
+    "repeated": lambda x: x + F.max_pool2d(x, 2).repeat(1, 1, 2, 2),
+    "cumulative": lambda x: x.cumsum(3),
+    "pixel shuffle": lambda x: F.pixel_shuffle(x, 2),
+    "uneven pool": lambda x: F.adaptive_avg_pool2d(x, (4, 7)),
+}
 
 RESAMPLING: dict[str, Callable[[Tensor], Tensor]] = {
     "nearest": lambda x: F.interpolate(x, scale_factor=2),
@@ -75,6 +131,56 @@ def windows_of(network: nn.Module, shape: tuple[int, int, int]) -> dict[str, tup
                     slack.append([seen[0] - top, seen[1] - left, bottom - seen[2], right - seen[3]])
         found[name] = layer.receptive_field, slack
     return found
+
+
+def smallest(seen: list[tuple[int, int]]) -> int:
+    """Return the size of the smallest evenly spaced windows that hold what positions in a row see."""
+    sizes = []
+    for step in range(1, 40):
+        first = min(begin - place * step for place, (begin, _) in enumerate(seen))
+        sizes.append(max(end - place * step for place, (_, end) in enumerate(seen)) - first)
+    return min(sizes)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_boxes_hold_the_support_of_the_gradient_of_every_neuron(name: str) -> None:
+    network = positive(Calls(WINDOWS[name]))
+    traced = trace(network, (3, 12, 20))
+    image = torch.ones(1, 3, 12, 20, dtype=torch.float64, requires_grad=True)
+    with Linearised():
+        output = outputs_of(network, image, ["end"])["end"]
+    layer = traced["end"]
+    field = layer.receptive_field
+    assert field is not None and not field.exact and layer.grid == tuple(output.shape[2:])
+    seen = {
+        (y, x): support(output, image, replace(layer, axes=(-2, -1)), (y, x))
+        for y in range(layer.grid[0])
+        for x in range(layer.grid[1])
+    }
+    for place, own in seen.items():
+        window = field.window(place)
+        assert own is not None and max(map(sub, window[:2], own[:2])) <= 0 <= min(map(sub, window[2:], own[2:]))
+    for axis, size in enumerate(field.size):
+        along: list[list[tuple[int, int]]] = [[] for _ in range(layer.grid[axis])]
+        for place, own in seen.items():
+            along[place[axis]].append((own[axis], own[2 + axis]))  # type: ignore[index]
+        # what is seen ends at the border, where the convolution's window begins one pixel outside
+        assert size <= smallest([(min(one)[0], max(end for _, end in one)) for one in along]) + 2
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: in_windows(x, lambda tokens: tokens.relu()),
+        lambda x: in_windows(x, lambda tokens: tokens, shift=2),
+        lambda x: torch.cat([x.new_zeros(1, 1, 4), x.flatten(2).mT], 1).mul(2)[:, 1:].mT.unflatten(2, (12, 20)),
+        lambda x: x.flip(-1),
+        lambda x: x.roll(1, -1),
+        lambda x: x.roll(3, 2).roll(-3, 2),
+    ],
+)
+def test_what_is_only_moved_keeps_its_window(function: Callable[[Tensor], Tensor]) -> None:
+    assert sees(function, (12, 20)).receptive_field == CONVOLVED
 
 
 @pytest.mark.parametrize("name", RESAMPLING)
