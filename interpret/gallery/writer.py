@@ -77,6 +77,9 @@ def write_gallery(
         every_image: whether each image has a page, or those of hits and of the sample alone; a page takes some 3 kB,
             and the picture of one of more than 10,000 photographs 7 kB.
 
+    Returns:
+        the path of the first page, index.html.
+
     Raises:
         InterpretError: `out` is a file or contains anything but an unchanged gallery; the study has no mined layer.
     """

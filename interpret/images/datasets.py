@@ -72,6 +72,9 @@ def load_dataset(name: str, folder: str | os.PathLike[str] | None = None) -> Dat
             in the environment variable `INTERPRET_FASHION_MNIST` or `INTERPRET_EMOJI`; if that is not set, the folder
             in which Debian installs the package, or `node_modules/emoji-datasource-google` in the current folder.
 
+    Returns:
+        a `Dataset`: images, uint8 [N, H, W] or [N, H, W, 3], labels [N], and which are held out, bool [N].
+
     Raises:
         InterpretError: an unknown name; a data set that is not installed (the message says how to install it).
 

@@ -96,6 +96,9 @@ def open_images(
             less than half of that. Three times as fast for pictures of 12 megapixels, but pixels differ: by at most 32
             levels of 255, by at most 2 on average over a picture.
 
+    Returns:
+        `Images`: item i is the input [C, H, W] and its label.
+
     Raises:
         InterpretError: data that does not exist or is empty; images that do not fit the model; images that change each
             time they are read, as under random augmentation.

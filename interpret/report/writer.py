@@ -35,6 +35,9 @@ def write_report(study: StudyReader | str | os.PathLike[str], out: str | os.Path
         study: a study or its folder.
         out: the file to write; an older report is replaced, and no other file.
 
+    Returns:
+        the path of the file.
+
     Raises:
         InterpretError: the study is empty, `out` ends neither in .html nor in .pdf, or interpret did not write the file
             that exists there.

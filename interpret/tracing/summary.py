@@ -81,6 +81,9 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
         input_shape: (channels, height, width) of one image; None: the model's input shape.
         format: "text", "markdown" or "json"; JSON has the fields of `LayerSummary`.
 
+    Returns:
+        the table as text, Markdown or JSON.
+
     Raises:
         InterpretError: an unknown format; an input shape that is missing or does not fit.
     """

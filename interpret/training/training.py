@@ -73,6 +73,10 @@ def train(
         out: another folder to write, which becomes a complete model folder.
         resume: whether to continue an interrupted training, or to start again.
 
+    Returns:
+        a `TrainingResult` with the scores on the training and the held-out images, after each epoch and at the
+        end.
+
     Raises:
         InterpretError: an invalid recipe, data that is not installed, a network that does not fit the data, a folder
             that cannot be written, an interrupted training by another recipe, a loss that is not finite.

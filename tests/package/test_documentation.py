@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from inspect import getdoc, isfunction
 from pathlib import Path
 from runpy import run_path
 
@@ -17,6 +18,19 @@ DOCS = ROOT / "docs"
 def test_the_reference_lists_every_public_name_once() -> None:
     listed = re.findall(r"^   (\w+)$", (DOCS / "api" / "index.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(interpret.__all__)
+
+
+def test_docstrings_of_functions_have_the_same_parts() -> None:
+    functions = {name: value for name in interpret.__all__ if isfunction(value := getattr(interpret, name))}
+    assert len(functions) > 25
+    missing = {}
+    for name, function in functions.items():
+        described = getdoc(function) or ""
+        parts = [">>> ", "\nArgs:\n", "\nRaises:\n"]
+        if function.__annotations__["return"] not in (None, "None"):
+            parts.append("\nReturns:\n")
+        missing[name] = [part.strip() for part in parts if part not in described]
+    assert {name: parts for name, parts in missing.items() if parts} == {}
 
 
 def test_every_example_is_run_for_the_site_or_says_why_not() -> None:

@@ -99,6 +99,10 @@ def attribute(
         seed: seed of SmoothGrad's noise and of KernelSHAP's choice of regions, which are drawn batch by batch.
         batch_size, device: how the network runs; see `interpret`. The maps lie where the images do.
 
+    Returns:
+        an `Attribution` with `maps` [B, C, H, W], one map for each image; [B, 1, H, W] for methods that do not
+        tell colours apart.
+
     Raises:
         InterpretError: an unknown method, layer or class; a setting out of its range; a channel or position that the
             layer does not have; Grad-CAM with no feature maps below the target; superpixels on an image of one pixel.

@@ -61,6 +61,9 @@ def compare(
         layers: names or globs; None: all layers that were mined in both.
         shown: number of units to show with their patches, those that changed most, if the images are available.
 
+    Returns:
+        a `Comparison` with the four measures of each unit of the layers that both have.
+
     Raises:
         InterpretError: different images, an unknown layer, a layer whose number of units differs, no common layer.
 

@@ -71,6 +71,12 @@ def plot_invariance(
         curves, more: results of `interpret.probe` for one network, one per row.
         panels: the panels to draw, by name; None: all that the results have data for, or "layers" if you pass `ax`.
         width, figsize, ax: as in `interpret.plot`.
+
+    Returns:
+        the figure; `ax`, if it is given.
+
+    Raises:
+        InterpretError: a panel that does not exist, or more than one with `ax`.
     """
     rows = [curves, *more]
     there = {

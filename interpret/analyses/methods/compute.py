@@ -78,6 +78,9 @@ def compare_methods(
         other: the class to compare with; None: the class with the highest score besides the target (for a layer, the
             channel with the highest activation at the same position).
 
+    Returns:
+        a `MethodComparison` with, for each method, the maps [B, H, W] and both measures [B].
+
     Raises:
         InterpretError: as `interpret.attribute`; the network has a single output; `other` equals the target.
 

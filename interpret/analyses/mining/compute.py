@@ -80,6 +80,10 @@ def mine(
         resume_from: a file for the state, written every minute, at the end and when interrupted. The same call resumes
             from it; the file stays until you delete it. None: keep no state.
 
+    Returns:
+        `Mined`: for each layer with C units, values [C, k], images [C, k] and positions [C, k, 2], the
+        strongest first. Places that no image fills have the value −inf and the image −1.
+
     Raises:
         InterpretError: an unknown layer; k or a batch size below 1; no image that decodes; images that do not fit the
             network or differ in shape; a unit whose maximum is NaN or infinite (the message names layer and image).

@@ -97,6 +97,10 @@ def occlude(
             `.places.safetensors`. The same call resumes from them; they stay until you delete them. None: keep no
             state.
 
+    Returns:
+        an `Occlusion` with the probability of each image's label at each of R × S places, [B, R, S], the most
+        probable classes [B, R, S] and, with a layer, the summed activation of a map, [B, R, S].
+
     Raises:
         InterpretError: an occluder larger than the image; a stride below 1; labels that are not classes of the network;
             a layer without feature maps.

@@ -84,6 +84,9 @@ def plot_occlusion(
         images: indices of the images; None: all, or the first if you pass `ax`.
         width, figsize, ax: as in `interpret.plot`.
 
+    Returns:
+        the figure; `ax`, if it is given.
+
     Raises:
         InterpretError: an unknown panel; an index out of range; several panels or images for one `ax`.
     """

@@ -92,6 +92,10 @@ def project(
         batch_size, device: see `interpret`. A batch holds only the parts of images that neurons see, if the network
             allows it, and can therefore be large.
 
+    Returns:
+        `Projections` with `pixels` [B, C, h, w], as large as the window that a neuron sees, and `boxes` [B, 4],
+        where it lies in the image: top, left, bottom, right. `full((H, W))` gives images that are zero outside.
+
     Raises:
         InterpretError: an unknown layer or rule; a channel or position that the layer does not have; images that do not
             fit the network.

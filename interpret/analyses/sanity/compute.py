@@ -95,6 +95,9 @@ def sanity_check(
         steps: number of steps from no layer to all layers, as equal as possible; None: one step per layer.
         seed: seed of the random weights, of SmoothGrad's noise and of KernelSHAP's choice of regions.
 
+    Returns:
+        a `SanityCheck` with each method's similarities [B, S] to the trained network's map, for S steps.
+
     Raises:
         InterpretError: as `interpret.attribute`; no weights below the target; fewer than 1 step.
 

@@ -69,6 +69,9 @@ def invert(
         seed: seed of the noise.
         batch_size, device: see `interpret`.
 
+    Returns:
+        `Inversions` with the images [L, B, H, W, 3] for L layers, and their errors [L, B].
+
     Raises:
         InterpretError: an unknown layer; images that do not fit the network; no steps; features that are all zero; a
             network that cannot be differentiated up to a layer.

@@ -78,6 +78,9 @@ def map_activations(
         batch_size, device: see `interpret`.
         dtype: `torch.bfloat16` or `torch.float16`: optimise under autocast, faster and less precise.
 
+    Returns:
+        an `ActivationAtlas` with the m images [m, h, w, 3] and the cells [m, 2] in which they lie.
+
     Raises:
         InterpretError: an unknown layer; too few images; a layout of another shape; a layer that does not depend on
             the images.
