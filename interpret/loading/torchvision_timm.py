@@ -19,13 +19,22 @@ from interpret.network.torch_internals import keep_versions, versions_of
 from interpret.support.errors import InterpretError, unknown
 
 
-def torchvision_names() -> list[str]:
+def torchvision_classifiers() -> list[str]:
     """Return the names of torchvision's classifiers.
 
-    >>> "resnet18" in torchvision_names()
+    >>> "resnet18" in torchvision_classifiers()
     True
     """
-    return models.list_models(module=models)
+    return models.list_models(models)
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers, detectors and segmenters.
+
+    >>> {"resnet18", "fasterrcnn_resnet50_fpn", "fcn_resnet50"} <= set(torchvision_names())
+    True
+    """
+    return [*torchvision_classifiers(), *models.list_models(models.detection), *models.list_models(models.segmentation)]
 
 
 def torchvision_source(name: str, weights: str | None = None) -> ModelSource:
@@ -47,12 +56,21 @@ def torchvision_source(name: str, weights: str | None = None) -> ModelSource:
     choices = models.get_model_weights(name)
     chosen = choices[weights] if weights in choices.__members__ else choices.DEFAULT
     fresh, trained = partial(build, weights=None), partial(build, weights=chosen)
+    if name not in torchvision_classifiers():
+        fresh = partial(fresh, weights_backbone=None)
     if name in ("googlenet", "inception_v3"):
         # Their auxiliary classifiers run in training only, their own initialisation takes a minute, and torchvision's
         # published weights need the networks to normalise their input a second time.
         trained = partial(trained, aux_logits=False)
         fresh = partial(fresh, aux_logits=False, init_weights=False, transform_input=True)
     transform = chosen.transforms()
+    if name in models.list_models(models.detection):  # which resize and normalise by themselves
+        preprocess = Preprocess((_DETECTOR_SIDES.get(name, 800),) * 2, rule="pad")
+    elif name in models.list_models(models.segmentation):
+        side = transform.resize_size[0]
+        preprocess = Preprocess((side, side), mean=tuple(transform.mean), std=tuple(transform.std))
+    else:
+        preprocess = Preprocess.from_torchvision(transform)
     if name.startswith("vit_"):
         # the size of the position embedding depends on the input on which these weights were trained
         fresh = partial(fresh, image_size=transform.crop_size[0])
@@ -61,11 +79,19 @@ def torchvision_source(name: str, weights: str | None = None) -> ModelSource:
         fresh,
         partial(_downloaded, f"torchvision:{name}", trained),
         f"torchvision's weights {chosen.name}",
-        preprocess=Preprocess.from_torchvision(transform),
+        preprocess=preprocess,
         classes=tuple(chosen.meta["categories"]),
         weights=tuple(choices.__members__),
         adapt=_with_current_names,
     )
+
+
+_DETECTOR_SIDES = {
+    "fasterrcnn_mobilenet_v3_large_320_fpn": 320,
+    "ssd300_vgg16": 300,
+    "ssdlite320_mobilenet_v3_large": 320,
+}
+"""The sides to which detectors resize their images, other than 800."""
 
 
 def _with_current_names(state: State) -> State:

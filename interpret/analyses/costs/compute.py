@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from interpret.analyses.costs.result import NetworkCosts
-from interpret.loading.torchvision_timm import torchvision_names, torchvision_source
+from interpret.loading.torchvision_timm import torchvision_classifiers, torchvision_source
 from interpret.support.errors import InterpretError
 from interpret.support.progress import progress
 from interpret.tracing.macs import MacCounter
@@ -42,7 +42,7 @@ def compare_costs(names: Sequence[str] | None = None) -> NetworkCosts:
     Source: A. Canziani, A. Paszke and E. Culurciello, "An analysis of deep neural network models for practical
     applications", 2016, figures 1 and 2; the accuracies and published counts are torchvision's.
     """
-    names = torchvision_names() if names is None else list(names)
+    names = torchvision_classifiers() if names is None else list(names)
     if not names:
         raise InterpretError("names is empty: name at least one network, or leave it out for all")
     rows = []
