@@ -17,6 +17,10 @@ def write_code(network: NetworkView[Any], layer: LayerPage, unit: int, hits: Seq
     """Return the lines of Python that make a unit's pictures again."""
     positions = [f"positions = {[hit.position for hit in hits]}"] if layer.positioned else []
     at = ", positions" if layer.positioned else ""
+    if layer.by_box:
+        boxes = [layer.data.rois[unit, hit.rank - 1].round(3).tolist() for hit in hits]
+        positions.append(f"boxes = {boxes}  # top, left, bottom, right")
+        at += ", boxes=boxes"
     kind = layer.rules[0] if layer.rules else "deconvnet"
     rule, _, overlap = kind.partition("-")
     how = (f", rule={rule!r}" if layer.rules else "") + (f", overlap={overlap!r}" if overlap else "")
@@ -85,6 +89,7 @@ def record(network: NetworkView[Any], layer: LayerPage, unit: int, hits: Sequenc
         "values": [float(f"{hit.value:.6g}") for hit in hits],
         "items": [hit.image for hit in hits],
         "positions": [hit.position for hit in hits],
+        **({"boxes": layer.data.rois[unit][: len(hits)].round(3).tolist()} if layer.by_box else {}),
         "sources": [hit.source.name for hit in hits],
         "labels": [hit.label_name for hit in hits],
     }

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from interpret.network.forward import call_network
-from interpret.network.layers import StopForward, tensors_in
+from interpret.network.layers import StopForward, not_batched, tensors_in
 from interpret.network.model import Model
 from interpret.support.errors import InterpretError
 
@@ -248,15 +248,15 @@ class DryRun:
         return bool((near | (one == other) | (one.isnan() & other.isnan())).all())
 
 
-def check_answers(model: Model, images: Tensor, layer: str | None = None, in_parts: bool = False) -> None:
+def check_answers(model: Model, images: Tensor, layer: str | None = None, known: bool = False) -> None:
     """Raise an error if a network's outputs, up to a layer or at its end, are no function of one image.
 
-    With `in_parts`, the layer's first dimension counts parts of each image.
+    With `known`, the layer's first dimension counts parts of each image, or boxes in them.
 
     >>> check_answers(Model(nn.Conv2d(1, 2, 3), name="one layer"), torch.rand(1, 1, 5, 5))
     """
     run = DryRun(model.module, images, None if layer is None else [layer], model.varying)
-    if layer is not None and not in_parts:
+    if layer is not None and not known:
         run.refuse_unbatched(layer)
 
 
@@ -265,14 +265,6 @@ REMEDY = "results would depend on it; change the network, or allow it with inter
 
 def _named(name: str) -> str:
     return f"layer {name!r}" if name else "the network"
-
-
-def not_batched(name: str) -> InterpretError:
-    """Return the error for a layer whose first dimension does not count images."""
-    return InterpretError(
-        f"layer {name!r} does not return one row for each image: its first dimension counts something else, such as "
-        "time steps, boxes or parts of an image; choose another layer"
-    )
 
 
 class _Turns:

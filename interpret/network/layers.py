@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from interpret.network.boxes import BoxCall, Given, watched_boxes
 from interpret.network.weights import named_layers
 from interpret.support.errors import InterpretError, unknown
 
@@ -151,6 +152,14 @@ def did_not_run(name: str) -> InterpretError:
     return InterpretError(f"layer {name!r} did not run in the forward pass: choose another")
 
 
+def not_batched(name: str) -> InterpretError:
+    """Return the error for a layer whose first dimension does not count images."""
+    return InterpretError(
+        f"layer {name!r} does not return one row for each image: its first dimension counts something else, such as "
+        "time steps, boxes or parts of an image; choose another layer"
+    )
+
+
 def split_patterns(patterns: str | Iterable[str], names: Container[str] = ()) -> list[str]:
     """Return names and globs as a list; in one text, they are separated by commas, unless it is one of `names`.
 
@@ -177,6 +186,8 @@ class Layout(NamedTuple):
     """For each position, row by row, its place among the output's, if those are in another order, as in windows."""
     parts: int = 1
     """Into how many rows of the first dimension an image is divided: tokens in windows [B·P, N, C]."""
+    boxes: str | None = None
+    """The call that pools features in boxes, if the first dimension counts these boxes; see `interpret.Layer.boxes`."""
 
 
 def units_first(layer: nn.Module, output: Tensor, layout: Layout | None = None) -> Tensor:
@@ -238,14 +249,18 @@ def first_outputs(
     count: int | None = None,
     raw: bool = False,
     layouts: Mapping[str, Layout] | None = None,
-) -> Iterator[None]:
+    boxes: Given | None = None,
+) -> Iterator[Mapping[str, BoxCall]]:
     """Call `receive(name, output)` as each named layer returns, before any later in-place operation touches it.
 
     The output has its units as the second dimension. A layer that runs several times in one pass (a shared rectifier)
     counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward pass ends as
     soon as every named layer has returned. `count` is the number of images: if it is 1, a dimension that a `squeeze`
     has removed is restored. With `raw`, the output is passed as the layer returned it. `layouts` says which layers have
-    their units or positions elsewhere than a map [B, C, H, W] (see `interpret.tracing.tracing.layouts_of`).
+    their units or positions elsewhere than a map [B, C, H, W] (see `interpret.tracing.tracing.layouts_of`). The output
+    of a layer that runs once a box has the maps of an image's boxes one below the other (see `BoxCall.by_image`); what
+    is yielded says which boxes these are, by the name of the call in the layer's layout. `boxes` stand in for the
+    boxes of some calls.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
     >>> import torch
@@ -258,6 +273,8 @@ def first_outputs(
     """
     waiting = set(names)
     dims = (1, input_axes(module) + 1) if count == 1 and not raw else ()
+    arranged = {} if raw else {name: layout for name, layout in (layouts or {}).items() if name in waiting}
+    calls: dict[str, BoxCall] = {}
 
     def hook_for(name: str) -> Callable[[nn.Module, object, object], None]:
         def hook(layer: nn.Module, _inputs: object, output: object) -> None:
@@ -268,18 +285,27 @@ def first_outputs(
                     f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
                 )
             waiting.discard(name)
-            layout = (layouts or {}).get(name)
-            if output.dim() in dims and len(output) != 1 and (layout is None or layout.parts == 1):
+            layout = arranged.get(name)
+            by_box = None if layout is None else layout.boxes
+            one_row = layout is None or (layout.parts == 1 and by_box is None)
+            if output.dim() in dims and len(output) != 1 and one_row:
                 output = output[None]
-            receive(name, output if raw else units_first(layer, output, layout))
+            output = output if raw else units_first(layer, output, layout)
+            if by_box is not None:
+                if by_box not in calls or len(calls[by_box].images) != len(output):
+                    raise not_batched(name)
+                output = calls[by_box].by_image(output)
+            receive(name, output)
             if stop and not waiting:
                 raise StopForward
 
         return hook
 
     handles = [module.get_submodule(name).register_forward_hook(hook_for(name)) for name in list(waiting)]
+    by_box = any(layout.boxes for layout in arranged.values())
     try:
-        yield
+        with watched_boxes(module, boxes) if by_box else nullcontext(calls) as calls:
+            yield calls
     except StopForward:
         pass
     finally:

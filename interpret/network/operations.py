@@ -279,6 +279,8 @@ _ROWS: dict[str, Operation] = {
     "lp_pool1d lp_pool2d lp_pool3d": Operation(None, _G.POWER_POOL),
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d": Operation(_B.LINEAR, _G.ADAPTIVE_POOL),
     "max_unpool1d max_unpool2d max_unpool3d fold unfold": Operation(_B.LINEAR),
+    # linear in the features, whose boxes are constants; of `roi_pool`, by the switches
+    "roi_align roi_pool ps_roi_align ps_roi_pool": Operation(_B.LINEAR),
     "interpolate upsample": Operation(_B.SHAPE, _G.RESAMPLE),
     "pad": Operation(_B.LINEAR, _G.PAD),
     # layout

@@ -52,6 +52,12 @@ def find_range_examples(study: Study) -> None:
     layouts = layouts_of(study.traced, chosen)
     axes = len(study.info["model"]["input_shape"]) - 1
     positions = {name: np.zeros((*found["items"].shape, axes), np.int64) for name, found in chosen.items()}
+    rois = {
+        name: np.zeros((*found["items"].shape, 4), np.float32)
+        for name, found in chosen.items()
+        if study.traced[name].boxes is not None
+    }
+    known_at = positions | {f"boxes of {name}": found for name, found in rois.items()}
     items = np.sort(study.mined(missing[0]).sample_images)
     known = study.samples()
     unfinished = Unfinished(unfinished_file, {"layers": missing})
@@ -60,13 +66,13 @@ def find_range_examples(study: Study) -> None:
         if name == "done":
             done = int(found)
         else:
-            positions[name] = found.numpy()
+            known_at[name][:] = found.numpy()
     if not set(items[:done].tolist()) <= known.keys():  # their list was lost
         done = 0
 
     def state() -> dict[str, Tensor]:
         _write_samples(study, known)
-        return {"done": torch.tensor(done)} | {name: torch.from_numpy(found) for name, found in positions.items()}
+        return {"done": torch.tensor(done)} | {name: torch.from_numpy(found) for name, found in known_at.items()}
 
     with (
         prepared(model, first_images(data), study.device) as run,
@@ -80,7 +86,7 @@ def find_range_examples(study: Study) -> None:
             read = [data[item] for item in part.tolist()]
             images = torch.stack([image for image, _ in read])
             batch = Batch(images, torch.from_numpy(part), torch.tensor([label for _, label in read]))
-            outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype, layouts)
+            outputs = run_and_locate(model, batch, chosen, positions, run, study.dtype, layouts, rois)
             classes = None if reading is None else _likeliest_classes(reading, outputs, len(images))
             _keep_samples(study, batch, classes, reading, known)
             done += len(part)
@@ -88,7 +94,7 @@ def find_range_examples(study: Study) -> None:
 
         unfinished.process((items[start : start + size] for start in range(done, len(items), size)), sample, state)
     for name in missing:
-        boxes = _boxes_in_input(study, name, positions[name])
+        boxes = _boxes_in_input(study, name, positions[name], rois.get(name))
         content = sealed_arrays(chosen[name] | {"positions": positions[name], "boxes": boxes})
         with replacing(study.activation_range_file(name), any_file) as new:
             new.write_bytes(content)
@@ -126,8 +132,13 @@ def run_and_locate(
     run: Execution,
     dtype: torch.dtype | None,
     layouts: Mapping[str, Layout],
+    rois: Mapping[str, NDArray[np.float32]],
 ) -> Any:
-    """Run the network on a batch, write the positions of the chosen maxima into `positions`, and return its outputs."""
+    """Run the network on a batch and return its outputs.
+
+    Write the positions of the chosen maxima into `positions`, and their boxes into `rois`, of layers that run once a
+    box.
+    """
     row_of = {item: row for row, item in enumerate(batch.items.tolist())}
 
     def receive(name: str, output: Any) -> None:
@@ -140,11 +151,19 @@ def run_and_locate(
             return
         rows = torch.tensor([row_of[item] for item in items[units, groups, places].tolist()])
         flat = strongest_places(name, output, axes)[1].cpu()[rows, torch.from_numpy(units)].numpy()
-        positions[name][units, groups, places] = np.stack(np.unravel_index(flat, output.shape[2:]), 1)
+        at = np.stack(np.unravel_index(flat, output.shape[2:]), 1)
+        if name in rois:
+            of_images = calls[str(layouts[name].boxes)].of_images()
+            height = output.shape[2] // max(1, *map(len, of_images), 0)
+            for row, number, *place in zip(rows.tolist(), at[:, 0] // height, units, groups, places, strict=True):
+                if len(of_images[row]):
+                    rois[name][tuple(place)] = of_images[row][number].numpy()
+            at[:, 0] %= height
+        positions[name][units, groups, places] = at
 
     images = run.place(batch.images)
     hooks = first_outputs(model.module, chosen, receive, count=len(images), layouts=layouts)
-    with torch.inference_mode(), run.autocast(dtype), hooks:
+    with torch.inference_mode(), run.autocast(dtype), hooks as calls:
         return call_network(model.module, images)
 
 
@@ -193,9 +212,12 @@ def _write_samples(study: Study, known: dict[int, dict[str, Any]]) -> None:
     )
 
 
-def _boxes_in_input(study: Study, name: str, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def _boxes_in_input(
+    study: Study, name: str, positions: NDArray[np.int64], rois: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
     """Return the windows that neurons see, in fractions of the network's input."""
     sides = tuple(study.info["model"]["input_shape"][1:])
     boxes = Crop.of(study.traced[name], sides).boxes(torch.from_numpy(positions.reshape(-1, len(sides)))).numpy()
+    boxes = boxes if rois is None else rois.reshape(-1, 4)
     fractions = np.clip(boxes_in_picture(boxes, sides), 0, 1)
     return fractions.astype(np.float32).reshape(*positions.shape[:-1], 4)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from interpret.analyses.mining.compute import mine_remaining
-from interpret.analyses.mining.miner import STATE_FORMAT, Miner
+from interpret.analyses.mining.miner import STATE_FORMAT, Miner, no_boxes
 from interpret.analyses.mining.result import MinedLayer, mined_file
 from interpret.analyses.projection.crop import Crop
 from interpret.execution.ranks import alone, ranks
 from interpret.execution.reading import learn
 from interpret.execution.resume import Unfinished, layers_to_resume
 from interpret.figures.drawn_inputs import boxes_in_picture
-from interpret.network.layers import select_layers
+from interpret.network.layers import select_layers, split_patterns
 from interpret.study.reader import UNFINISHED_MINING, is_left_out
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
@@ -53,7 +53,10 @@ def mine_layers(
         return
     learn(data, state)
     miner.load_state_dict(state)
-    mined = miner.result()
+    mined = miner.result(refuse=False)
+    without = [name for name in missing if name not in mined]
+    for name in without:
+        study.layer(name)["without_boxes"] = True
     study.info["settings"] |= {"k": k, "seed": seed}
     study.note_skipped()
     study.write_info()
@@ -62,6 +65,10 @@ def mine_layers(
     for name, layer in mined.items():  # last: a layer's file says that all of the layer is done
         replace(layer, **places[name]).save(mined_file(study.path, name))
     unfinished.forget()
+    named = [] if layers is None else split_patterns(layers, without)
+    for name in without:
+        if name in named:
+            raise no_boxes(name)
 
 
 def _missing_layers(study: Study, chosen: list[str], k: int, seed: int) -> list[str]:
@@ -89,7 +96,8 @@ def _places_in_sources(study: Study, name: str, layer: MinedLayer) -> dict[str, 
     sources[filled], labels[filled] = data.sources[items], data.labels[items]
     sides = tuple(study.info["model"]["input_shape"][1:])
     positions = torch.from_numpy(layer.positions[filled])
-    inside = boxes_in_picture(Crop.of(study.traced[name], sides).boxes(positions).numpy(), sides)
+    windows_seen = Crop.of(study.traced[name], sides).boxes(positions).numpy()
+    inside = boxes_in_picture(windows_seen if layer.rois is None else layer.rois[filled], sides)
     windows = {item: data.window(item) for item in np.unique(items).tolist()}
     window = np.array([windows[item] for item in items.tolist()], np.float64).reshape(-1, 4)
     corner, size = window[:, [0, 1, 0, 1]], (window[:, 2:] - window[:, :2])[:, [0, 1, 0, 1]]

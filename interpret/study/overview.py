@@ -159,7 +159,7 @@ def _held_lines(holds: dict[str, Any], settings: dict[str, Any]) -> list[tuple[s
     mined = holds["mined"]
     lines = [("mined", f"{count(len(mined), 'layer')}, {count(holds['units'], 'unit')}" if mined else "nothing")]
     if holds["left_out"]:
-        lines.append(("left out", f"outputs of all images together: {', '.join(holds['left_out'])}"))
+        lines.append(("left out", f"no row for each image, or no box found: {', '.join(holds['left_out'])}"))
     for rule, names in holds["projected"].items():
         lines.append((f"projected, {rule}", _of(names, mined)))
     for key, title in (("filters", "filters"), ("activation_range", "activation range")):

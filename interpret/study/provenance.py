@@ -77,6 +77,7 @@ def _layer_record(layer: Layer, module: nn.Module) -> dict[str, Any]:
         "kind": layer.kind,
         "leaf": layer.leaf,
         "batched": layer.batched,
+        "boxes": layer.boxes,
         "placed": layer.units is not None or not has_units(module),
         "units": layer.units,
         "grid": None if layer.grid is None else list(layer.grid),

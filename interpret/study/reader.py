@@ -334,8 +334,12 @@ def local_field(layer: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def is_left_out(layer: Mapping[str, Any]) -> bool:
-    """Return whether a layer cannot be mined: it has no row for each image, or no known positions for its units."""
-    return not (layer.get("batched", True) and layer.get("placed", True))
+    """Return whether a layer cannot be mined.
+
+    It has no row for each image or box, or no known positions for its units, or was mined and had no box.
+    """
+    by_box = layer.get("boxes") is not None and not layer.get("without_boxes", False)
+    return not ((layer.get("batched", True) or by_box) and layer.get("placed", True))
 
 
 def units_of(layer: Mapping[str, Any]) -> int:

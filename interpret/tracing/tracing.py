@@ -15,9 +15,18 @@ from torch import Tensor, nn
 
 from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
-from interpret.network.dry_run import answers_of, is_batched, not_batched
+from interpret.network.box_layers import find_box_layers
+from interpret.network.dry_run import answers_of, is_batched
 from interpret.network.forward import call_network, constants_of, first_weight
-from interpret.network.layers import Layout, StopForward, did_not_run, has_units, input_axes, select_layers
+from interpret.network.layers import (
+    Layout,
+    StopForward,
+    did_not_run,
+    has_units,
+    input_axes,
+    not_batched,
+    select_layers,
+)
 from interpret.network.model import Model, as_model
 from interpret.network.modes import evaluating
 from interpret.network.weights import has_layers, kind_of, named_layers
@@ -80,11 +89,16 @@ class Layer:
     leaf: bool
     """Whether it contains no other module."""
     batched: bool = True
-    """Whether the output's first dimension counts images; otherwise it counts time steps or parts of an image."""
+    """Whether the output's first dimension counts images; otherwise boxes, time steps or parts of an image."""
+    boxes: str | None = None
+    """The call that pools features in boxes, such as "roi_heads.box_roi_pool 0", if the first dimension counts these
+    boxes; its units are mined by image and box. None for a layer that runs once an image."""
 
     @property
     def layout(self) -> Layout | None:
         """How the output is arranged; None if it is [B, C, H, W] or [B, C], or its positions are not known."""
+        if self.boxes is not None and self.units is not None:
+            return Layout(self.units, boxes=self.boxes)
         if self.units is None or self.grid is None:
             return None
         if self.order is not None:
@@ -269,16 +283,14 @@ def trace(
     croppable = _find_croppable(model.module, run)
     of_two = _shapes_of_two(model.module, shape)
     in_parts = _find_in_parts(model.module, run)
-    traced = Trace(
-        (
-            name,
-            replace(
-                layer if name in in_parts else _with_batch(layer, run.shapes[name], of_two.get(name), len(shape) - 1),
-                croppable=name in croppable,
-            ),
+    layers = [
+        replace(
+            layer if name in in_parts else _with_batch(layer, run.shapes[name], of_two.get(name), len(shape) - 1),
+            croppable=name in croppable,
         )
         for name, layer in run.layers.items()
-    )
+    ]
+    traced = Trace((layer.name, layer) for layer in _with_boxes(layers, model.module, shape))
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
     traced.has_signal, traced.uncounted = run.has_signal, run.uncounted
     return traced
@@ -583,8 +595,29 @@ def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] 
     return replace(layer, batched=False)
 
 
-def layer_with_units(traced: Mapping[str, Layer], name: str) -> Layer:
+def _with_boxes(layers: Sequence[Layer], module: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
+    """Return layers with `boxes` set, and with their units and positions in the map of one box."""
+    unbatched = {layer.name for layer in layers if not layer.batched}
+    if not unbatched or len(shape) != 3:
+        return list(layers)
+    with torch.inference_mode(False), evaluating(module):
+        calls = find_box_layers(module, _zeros(module, 2, shape), unbatched)
+
+    def of_box(layer: Layer) -> Layer:
+        size = layer.output_shape
+        if layer.name not in calls or len(size) not in (1, 3):
+            return layer
+        last = len(size) == 3 and isinstance(module.get_submodule(layer.name), nn.Linear)
+        grid = None if len(size) == 1 else size[:2] if last else size[1:]
+        return replace(layer, boxes=calls[layer.name], units=-1 if last else -len(size), grid=grid)
+
+    return [of_box(layer) for layer in layers]
+
+
+def layer_with_units(traced: Mapping[str, Layer], name: str, by_box: bool = False) -> Layer:
     """Return a traced layer whose outputs are units, with the units as the first dimension of its shape.
+
+    With `by_box`, it may run once a box.
 
     >>> from torchvision.ops import Permute
     >>> layers = trace(nn.Sequential(Permute([0, 2, 3, 1]), nn.Linear(3, 5)), (3, 7, 7))
@@ -597,7 +630,7 @@ def layer_with_units(traced: Mapping[str, Layer], name: str) -> Layer:
     if name not in traced:
         raise unknown("layer", name, traced)
     layer = traced[name]
-    if not layer.batched:
+    if not layer.batched and not (by_box and layer.boxes):
         raise not_batched(name)
     if layer.units is None:
         raise no_positions(name)

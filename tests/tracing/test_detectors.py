@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import detection, segmentation
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
 
 import interpret
 from interpret.support.errors import InterpretError
@@ -83,31 +86,65 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "lraspp": segmentation.lraspp_mobilenet_v3_large,
     "fcn": segmentation.fcn_resnet50,
 }
-PER_BOX = {"fasterrcnn": "roi_heads.box_head.fc6", "maskrcnn": "roi_heads.box_predictor.cls_score"}
+PER_BOX = {"fasterrcnn": "roi_heads.box_head.fc6", "maskrcnn": "roi_heads.mask_head.2.0"}
+
+
+def check_boxes(network: nn.Module, images: Tensor, name: str) -> None:
+    """Check a unit of a layer that runs once a box: its hits, their boxes, and its projection by the gradient."""
+    network, x = network.double(), images.double().requires_grad_()  # boxes of random weights are nearly equal
+    rows: list[Tensor] = []
+    boxes: list[Tensor] = []
+    pooler = [module for module in network.modules() if isinstance(module, MultiScaleRoIAlign)][-1]
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda *call: rows.append(call[2][:, 0].reshape(len(call[2]), -1))
+        ),
+        pooler.register_forward_pre_hook(lambda _, args: boxes.append(args[1][0])),
+    ]
+    for place in range(2):
+        network(x[place : place + 1])
+    for handle in handles:
+        handle.remove()
+    best = torch.stack([one.max() for one in rows])
+    values, items = best.detach().sort(descending=True)
+    layer = interpret.mine(network, images.double(), layers=name, k=2)[name]
+    assert layer.images[0].tolist() == items.tolist() and layer.rois is not None
+    np.testing.assert_allclose(layer.values[0], values, rtol=1e-5)
+    resized: Any = network.transform
+    for rank, item in enumerate(items.tolist()):
+        strongest = boxes[item][rows[item].amax(1).argmax()]
+        left, top, right, bottom = (strongest * 96 / resized.min_size[-1]).tolist()
+        np.testing.assert_allclose(layer.rois[0, rank], [top, left, bottom, right], rtol=1e-5)
+    found = interpret.project(network, images.double(), name, 0, rule="gradient", start="one")
+    (expected,) = torch.autograd.grad(best.sum(), x)
+    torch.testing.assert_close(found.pixels, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max()))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of torchvision, that transformed maps are not aligned
 @pytest.mark.parametrize("name", NETWORKS)
-def test_all_dense_layers_of_torchvisions_detectors_and_segmenters_are_mined(name: str) -> None:
+def test_all_layers_of_torchvisions_detectors_and_segmenters_are_mined(name: str) -> None:
     torch.manual_seed(0)
-    sizes: dict[str, int] = (
+    sizes: dict[str, float] = (
         {} if name in ("fasterrcnn", "ssdlite", "deeplab", "lraspp", "fcn") else {"min_size": 96, "max_size": 96}
     )
-    sizes |= {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20} if name in PER_BOX else {}
+    if name in PER_BOX:
+        sizes |= {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20, "box_score_thresh": 0.0}
     network = NETWORKS[name](weights=None, weights_backbone=None, num_classes=3, **sizes).eval()
     images = torch.rand(2, 3, 96, 96)
     traced, mined = interpret.trace(network, (3, 96, 96)), interpret.mine(network, images, k=1)
-    per_box = [key for key, layer in traced.items() if not layer.batched]
+    per_box = {key: layer.boxes for key, layer in traced.items() if not layer.batched and layer.leaf}
     dense = [
         key for key, layer in traced.items() if layer.batched and layer.leaf and layer.kind in ("Conv2d", "Linear")
     ]
     assert set(dense) <= set(mined) and len(dense) > 30
-    assert not any(key.startswith("roi_heads") for key in mined)
-    assert bool(per_box) is (name in PER_BOX)
+    assert bool(per_box) is (name in PER_BOX) and None not in per_box.values()
     if per_box:
-        with pytest.raises(InterpretError, match="does not return one row for each image"):
-            interpret.mine(network, images, layers=PER_BOX[name])
+        assert per_box.keys() & mined.keys() >= {
+            "roi_heads.box_head.fc6",
+            "roi_heads.box_predictor.cls_score",
+            PER_BOX[name],
+        }
     # each unit's strongest activation is what a hook sees
     last = dense[-1]
     found: list[Tensor] = []
@@ -119,3 +156,5 @@ def test_all_dense_layers_of_torchvisions_detectors_and_segmenters_are_mined(nam
     torch.testing.assert_close(torch.from_numpy(mined[last].values[:, 0]), expected, rtol=1e-3, atol=1e-4)
     projected = interpret.project(network, images[:1], last, 0, rule="guided", start="one")
     assert projected.pixels.isfinite().all() and projected.pixels.abs().sum() > 0
+    if per_box:
+        check_boxes(network, images, PER_BOX[name])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.top_k import Candidates
@@ -37,6 +39,10 @@ class BatchMaxima:
     on the images of the batch in the density sample; empty without such images."""
     axes: int = 2
     """The number of axes of the inputs: 1 for signals, 2 images, 3 volumes."""
+    boxes: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Of layers that run once a box: the boxes of each image, B of [n, 4], top, left, bottom, right in pixels. Places
+    are then row-major indices in the maps of an image's boxes, one map after the other; values of images without boxes
+    are −inf."""
 
     @classmethod
     def joined(cls, batches: Sequence[BatchMaxima]) -> BatchMaxima:
@@ -44,7 +50,8 @@ class BatchMaxima:
         items, labels, values, places = (
             torch.cat([getattr(batch, name) for batch in batches]) for name in ("items", "labels", "values", "places")
         )
-        return cls(items, labels, batches[0].shapes, values, places, {}, batches[0].axes)
+        boxes = {name: [own for batch in batches for own in batch.boxes[name]] for name in batches[0].boxes}
+        return cls(items, labels, batches[0].shapes, values, places, {}, batches[0].axes, boxes)
 
     def only(self, layers: Sequence[str]) -> BatchMaxima:
         """Return the maxima of some of the layers; their order is unchanged."""
@@ -60,14 +67,50 @@ class BatchMaxima:
             self.places[:, chosen],
             {name: value for name, value in self.positive.items() if name in layers},
             self.axes,
+            {name: boxes for name, boxes in self.boxes.items() if name in layers},
         )
+
+    @property
+    def missing(self) -> Tensor:
+        """[B, units] whether the layer ran on no box of the image, on the host; [0, 0] if each runs once an image."""
+        if not self.boxes:
+            return torch.zeros(0, 0, dtype=torch.bool)
+        none = torch.zeros(len(self.items), dtype=torch.bool)
+        columns = [
+            (torch.tensor([not len(own) for own in self.boxes[name]]) if name in self.boxes else none)[:, None].expand(
+                -1, shape[0]
+            )
+            for name, shape in self.shapes.items()
+        ]
+        return torch.cat(columns, 1)
 
     def candidates(self, threshold: Tensor) -> Candidates:
         """Return the activations above their units' thresholds [units], on the host."""
         values, places = self.values.cpu(), self.places.cpu()
         units, rows = (values > threshold.to(values)).t().nonzero(as_tuple=True)
-        positions = positions_of(places[rows, units], map_sizes(self.shapes, self.axes)[units])
-        return Candidates(units.numpy(), rows.numpy(), values[rows, units].double().numpy(), positions.numpy())
+        sizes = map_sizes(self.shapes, self.axes)[units]
+        at = places[rows, units]
+        boxes = (
+            self._boxes_of(units, rows, at // sizes.prod(1)) if self.boxes else np.zeros((len(units), 0), np.float32)
+        )
+        return Candidates(
+            units.numpy(),
+            rows.numpy(),
+            values[rows, units].double().numpy(),
+            positions_of(at, sizes).numpy(),
+            boxes,
+        )
+
+    def _boxes_of(self, units: Tensor, rows: Tensor, numbers: Tensor) -> NDArray[np.float32]:
+        """Return the boxes [n, 4] of candidates, by their numbers among those of the image; NaN where there is none."""
+        found = np.full((len(units), 4), np.nan, np.float32)
+        end = 0
+        for name, shape in self.shapes.items():
+            begin, end = end, end + shape[0]
+            if name in self.boxes:
+                for place in ((units >= begin) & (units < end)).nonzero()[:, 0].tolist():
+                    found[place] = self.boxes[name][int(rows[place])][int(numbers[place])].numpy()
+        return found
 
 
 def map_sizes(shapes: Mapping[str, Sequence[int]], axes: int) -> Tensor:
@@ -130,15 +173,22 @@ def batch_maxima(
     places: dict[str, Tensor] = {}
     shapes: dict[str, torch.Size] = {}
     positive: dict[str, Tensor] = {}
+    boxes: dict[str, list[Tensor]] = {}
+    by_box = {name: layout.boxes for name, layout in (layouts or {}).items() if layout.boxes}
 
     def receive(name: str, output: Tensor) -> None:
         values[name], places[name] = strongest_places(name, output, images.dim() - 2)
         shapes[name] = output.shape[1:]
+        call = by_box.get(name)
+        if call is not None:
+            boxes[name] = calls[call].of_images()
+            most = max(1, *map(len, boxes[name]))
+            shapes[name] = torch.Size([output.shape[1], output.shape[2] // most, output.shape[3]])
         if counted is not None:
             positive[name] = _count_positive(output[counted])
 
     hooks = first_outputs(module, layers, receive, stop=True, count=len(images), layouts=layouts)
-    with torch.inference_mode(), run.autocast(dtype), hooks:
+    with torch.inference_mode(), run.autocast(dtype), hooks as calls:
         call_network(module, images)
     ran = [name for name in layers if name in shapes]
     return BatchMaxima(
@@ -149,6 +199,7 @@ def batch_maxima(
         torch.cat([places[name] for name in ran], 1) if ran else torch.empty(0),
         positive,
         images.dim() - 2,
+        {name: boxes[name] for name in ran if name in boxes},
     )
 
 
@@ -179,4 +230,6 @@ def _count_positive(output: Tensor) -> Tensor:
     # Sums of float32 ones are vectorised, sums of booleans are not; they are exact for each image.
     ones = output.sign().clamp_(min=0).reshape(*output.shape[:2], -1)
     above = ones.sum(2, dtype=torch.float32).long().sum(0)
-    return torch.stack([above, torch.full_like(above, output[:, 0].numel())])
+    # −inf stands for boxes that an image does not have
+    counted = (output[:, 0] > -torch.inf).sum()
+    return torch.stack([above, counted.expand(len(above))])

@@ -23,9 +23,8 @@ from interpret.execution.reading import Reading, done_in, learn, merge_read, par
 from interpret.execution.resume import Unfinished
 from interpret.images.batches import first_images, of_one_shape
 from interpret.images.several_inputs import open_together
-from interpret.network.dry_run import not_batched
 from interpret.network.forward import refuse_other_type
-from interpret.network.layers import CONVOLUTIONS, input_axes
+from interpret.network.layers import CONVOLUTIONS, input_axes, not_batched
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.recording import add_facts
@@ -181,8 +180,8 @@ def prepared_to_mine(
             yield run
             return
         traced = trace_on_meta(module, tuple(first.shape[1:]))
-        in_parts = {name for name, layer in traced.items() if layer.batched and layer.parts > 1}
-        miner.leave_out(unbatched - in_parts, not_batched)
+        known = {name for name, layer in traced.items() if (layer.batched and layer.parts > 1) or layer.boxes}
+        miner.leave_out(unbatched - known, not_batched)
         miner.leave_out([name for name in traced if traced[name].units is None], no_positions)
         miner.layouts = layouts_of(traced, miner.layers)
         yield run

@@ -46,15 +46,23 @@ class DyadicHistogram:
         self._waits = device is None
         """Whether the range is widened only when it has grown, which a GPU would have to be asked."""
 
-    def update(self, values: Tensor) -> None:
-        """Count values [B, units]."""
-        low, high = torch.aminmax(values.double(), dim=0)
+    def update(self, values: Tensor, present: Tensor | None = None) -> None:
+        """Count values [B, units]; with `present` [B, units], only some of them."""
+        if present is None:
+            low, high = torch.aminmax(values.double(), dim=0)
+        else:
+            low = values.double().masked_fill(~present, torch.inf).amin(0)
+            high = values.double().masked_fill(~present, -torch.inf).amax(0)
+            values = values.masked_fill(~present, 0)
         if not self._waits:
             self._widen(slice(None), low, high)
         elif bool((grown := (low < self.low) | (high > self.high)).any()):
             self._widen(grown.nonzero()[:, 0], low, high)
         bins = (values.double() / _power(self.exponent)).floor_().long().sub_(self.first)
-        self.counts.scatter_add_(1, bins.t(), torch.ones_like(bins).t())
+        if present is None:
+            self.counts.scatter_add_(1, bins.t(), torch.ones_like(bins).t())
+        else:
+            self.counts.scatter_add_(1, bins.masked_fill(~present, 0).t(), present.long().t())
 
     def merge(self, other: DyadicHistogram) -> None:
         """Add the counts of other values."""

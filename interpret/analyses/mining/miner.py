@@ -32,7 +32,7 @@ DENSITY_SAMPLE_SIZE = 32
 FLUSH_SIZE = 64
 """Number of waiting images from which on their batches are added to the hits and statistics."""
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """The format of the state of unfinished mining; states of another one are not resumed."""
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class Miner:
         self.leave_out([name for name in self.layers if name not in found.shapes], did_not_run)
         found = found.only(self.layers)
         if not self._columns:
-            self._allocate({name: found.shapes[name][0] for name in self.layers}, found.axes)
+            self._allocate({name: found.shapes[name][0] for name in self.layers}, found.axes, bool(found.boxes))
         for name, positive in found.positive.items():
             self._positive[name] = self._positive.get(name, 0) + positive
         self._waiting.append(found)
@@ -134,20 +134,32 @@ class Miner:
             return
         self.layers = [name for name in self.layers if f"units/{name}" in state]
         axes = state["top/positions"].shape[2]
-        top, statistics = self._allocate({name: int(state[f"units/{name}"]) for name in self.layers}, axes)
+        units = {name: int(state[f"units/{name}"]) for name in self.layers}
+        top, statistics = self._allocate(units, axes, by_box=state["top/boxes"].shape[2] > 0)
         top.load_state_dict(below("top/", state))
         statistics.load_state_dict(below("statistics/", state))
         self._positive = below("above_zero/", state)
 
-    def result(self) -> Mined:
-        """Return the hits and statistics of all images added so far."""
+    def result(self, refuse: bool = True) -> Mined:
+        """Return the hits and statistics of all images added so far.
+
+        Layers that run once a box, and for which no image had one, are left out; with `refuse`, raise an error if one
+        was given by name, or if none would remain.
+        """
         self._flush()
         self._collect()
         if self._top is None or self._statistics is None:
             raise InterpretError("data holds no image that can be read: give at least one")
+        without = [name for name, columns in self._columns.items() if (self._top.images[columns] < 0).all()]
+        for name in without:
+            if refuse and (name in self._named or len(without) == len(self._columns)):
+                raise no_boxes(name)
+            logger.info("left out: %s", no_boxes(name))
         layers: dict[str, MinedLayer] = {}
         for name, columns in self._columns.items():
-            values = self._top.values[columns]
+            if name in without:
+                continue
+            values, rois = self._top.values[columns], self._top.boxes[columns]
             positive, counted = self._positive.get(name, torch.zeros(2, len(values))).double().cpu()
             layers[name] = MinedLayer(
                 values=values.astype(np.float32),
@@ -155,6 +167,7 @@ class Miner:
                 positions=self._top.positions[columns].copy(),
                 dead=~(values[:, 0] > 0),
                 density=(positive / counted).float().numpy(),
+                rois=rois.copy() if np.isfinite(rois).any() else None,
                 **self._statistics.of(columns),
             )
         return Mined(
@@ -166,13 +179,13 @@ class Miner:
             subject=Subject(self.model, self.data),
         )
 
-    def _allocate(self, units: Mapping[str, int], axes: int) -> tuple[TopK, Statistics]:
+    def _allocate(self, units: Mapping[str, int], axes: int, by_box: bool = False) -> tuple[TopK, Statistics]:
         """Allocate hits and statistics for the concatenated units of all layers."""
         ends = np.cumsum([units[name] for name in self.layers]).tolist()
         starts = [0, *ends[:-1]]
         self._columns = {name: slice(start, end) for name, start, end in zip(self.layers, starts, ends, strict=True)}
         classes = None if self.data.classes is None else len(self.data.classes)
-        self._top = TopK(ends[-1], self.k, axes)
+        self._top = TopK(ends[-1], self.k, axes, by_box)
         self._statistics = Statistics(ends[-1], len(self.sample), classes)
         return self._top, self._statistics
 
@@ -186,15 +199,17 @@ class Miner:
         if self._add_on_device(found, rows):
             return
         values = found.values.float().cpu()  # float32, since hits are float32
-        if not math.isfinite(float(values.sum(dtype=torch.float64))):
-            raise self._not_finite(*first_not_finite(values, items))
+        missing = found.missing if found.boxes else None
+        known = values if missing is None else values.masked_fill(missing, 0)
+        if not math.isfinite(float(known.sum(dtype=torch.float64))):
+            raise self._not_finite(*first_not_finite(known, items))
         self._top.update(found.candidates(self._top.threshold), items, self.data.sources[items])
-        self._statistics.update(values, found.labels, rows)
+        self._statistics.update(values, found.labels, rows, missing)
 
     def _add_on_device(self, found: BatchMaxima, rows: Tensor) -> bool:
         """Add a batch to what is on its device, and return whether it may stay there."""
         values = found.values
-        if not stays_on_device(values.device, values.dtype):
+        if found.boxes or not stays_on_device(values.device, values.dtype):
             return False
         classes = int(found.labels.max()) + 1 if self.data.classes is None else len(self.data.classes)
         if takes_too_much(values.shape[1], classes, values.device):
@@ -233,6 +248,14 @@ class Miner:
             f"layer {name!r} gives {values[self._columns[name]][unit]} in unit {unit} on image {item} ({source}): "
             "check the weights, or leave the image out"
         )
+
+
+def no_boxes(name: str) -> InterpretError:
+    """Return the error for a layer that runs once a box where the network finds none."""
+    return InterpretError(
+        f"layer {name!r} runs once a box, and the network finds no box in these images: give images that show what it "
+        "detects, or lower the score that its boxes need"
+    )
 
 
 def first_not_finite(values: Tensor, items: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

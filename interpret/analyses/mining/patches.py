@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.result import MinedLayer
+from interpret.analyses.projection.box_projection import warp_box
 from interpret.analyses.projection.hit_projection import project_hits
 from interpret.analyses.projection.hits import locate_hits
 from interpret.backprop.composite import RuleName
@@ -33,7 +34,8 @@ def cut_patches(
     >>> cut_patches(network, images, mine(network, images, k=2))["0"].shape
     torch.Size([8, 1, 3, 3])
 
-    Patches are sorted by unit, then by rank; missing hits are left out. The data is read once.
+    Patches are sorted by unit, then by rank; missing hits are left out. The data is read once. The
+    patch of a layer that runs once a box is the box, warped to a square.
 
     Args:
         model, data, mined, layers: as in `interpret.analyses.projection.hit_projection.project_hits`.
@@ -48,6 +50,9 @@ def cut_patches(
     for item, rows in hits.by_item():
         image = images[item][0][: images.channels]
         for row in rows.tolist():
+            if np.isfinite(hits.rois[row]).all():
+                found[row] = warp_box(image, hits.rois[row]).cpu()
+                continue
             crop = crops[hits.layers[int(hits.layer[row])]]
             position = torch.from_numpy(hits.positions[row : row + 1])
             found[row] = crop.window(image[None], crop.boxes(position), torch.zeros_like(position))[0].cpu()

@@ -18,7 +18,7 @@ from interpret.results.tables import as_html, as_text, pictures
 from interpret.support.checksums import DamagedFileError, check_seal
 from interpret.support.errors import InterpretError, unknown
 from interpret.support.files import layer_path
-from interpret.support.wording import PLACES, count
+from interpret.support.wording import EDGES, PLACES, count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +122,10 @@ class MinedLayer(Result):
     """[C, k] label of each hit; −1 if unknown."""
     boxes: NDArray[np.float32] | None = None
     """[C, k, 4] window of the source that each hit sees: top, left, bottom, right, in fractions of its sides."""
+    rois: NDArray[np.float32] | None = None
+    """[C, k, 4] of a layer that runs once a box: the box of each hit, top, left, bottom, right in pixels of the
+    network's input; positions are then in the map of the box, and NaN stands for missing hits. None for all other
+    layers."""
     name: str = ""
     subject: Subject = field(default_factory=Subject, metadata={"kept": False})
     """The network and the data, for `unit`."""
@@ -165,6 +169,7 @@ class MinedLayer(Result):
             positions=self.positions[unit][filled],
             density=float(self.density[unit]),
             dead=bool(self.dead[unit]),
+            rois=None if self.rois is None else self.rois[unit][filled],
             names=self._names(self.images[unit][filled]),
             mined=self,
         )
@@ -202,7 +207,8 @@ class MinedLayer(Result):
     def columns(self) -> dict[str, Any]:
         """Return one row per hit: unit, rank, value, image, row, column, and the unit's dead and density.
 
-        If the data is attached, `source` is the name of the image.
+        Of a layer that runs once a box also the box: top, left, bottom and right. If the data is attached, `source` is
+        the name of the image.
         """
         units, ranks = np.nonzero(self.images >= 0)
         images = self.images[units, ranks]
@@ -213,6 +219,8 @@ class MinedLayer(Result):
             "image": images,
         }
         found |= dict(zip(PLACES[self.positions.shape[-1]], self.positions[units, ranks].T, strict=True))
+        if self.rois is not None:
+            found |= dict(zip(EDGES[2], self.rois[units, ranks].T, strict=True))
         names = self._names(images)
         if names is not None:
             found["source"] = np.array(names, object)
@@ -356,8 +364,12 @@ class Mined(Result, Mapping[str, MinedLayer]):
         ]
 
     def columns(self) -> dict[str, Any]:
-        """Return one row per hit: layer, and the columns of `MinedLayer.columns`."""
+        """Return one row per hit: layer, and the columns of `MinedLayer.columns`; NaN where a layer has no boxes."""
         tables = [(name, layer.columns()) for name, layer in self.layers.items()]
+        if any(layer.rois is not None for layer in self.layers.values()):
+            without = [columns for _, columns in tables if EDGES[2][0] not in columns]
+            for columns in without:
+                columns |= {edge: np.full(len(columns["unit"]), np.nan, np.float32) for edge in EDGES[2]}
         return stacked([{"layer": np.full(len(columns["unit"]), name, object)} | columns for name, columns in tables])
 
     def plot(

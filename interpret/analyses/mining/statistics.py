@@ -30,10 +30,17 @@ class Statistics:
         self.class_sums = ExactSums(classes or 0, units)
         self.class_counts = torch.zeros(classes or 0, dtype=torch.int64)
 
-    def update(self, maxima: Tensor, labels: Tensor, sample_rows: Tensor) -> None:
-        """Add a batch: maxima [B, units], labels [B] (−1: unknown), and indices in the sample [B] (−1: not in it)."""
+    def update(self, maxima: Tensor, labels: Tensor, sample_rows: Tensor, missing: Tensor | None = None) -> None:
+        """Add a batch: maxima [B, units], labels [B] (−1: unknown), and indices in the sample [B] (−1: not in it).
+
+        Of `missing` [B, units], images have no maximum: they are in no histogram, and 0 in sums and on the sample.
+        """
         maxima = maxima.cpu()
-        self.histogram.update(maxima)
+        if missing is not None and bool(missing.any()):
+            self.histogram.update(maxima, ~missing)
+            maxima = maxima.masked_fill(missing, 0)
+        else:
+            self.histogram.update(maxima)
         chosen = sample_rows >= 0
         self.sample_maxima[sample_rows[chosen]] = maxima[chosen]
         self.sampled[sample_rows[chosen]] = True

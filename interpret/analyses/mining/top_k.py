@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-UNFILLED = {"values": -np.inf, "images": -1, "sources": -1, "positions": 0}
+UNFILLED = {"values": -np.inf, "images": -1, "sources": -1, "positions": 0, "boxes": np.nan}
 """The values of missing entries of a unit with fewer than k hits."""
 
 
@@ -27,6 +27,8 @@ class Candidates:
     """[n]"""
     positions: NDArray[np.int64]
     """[n, 2] rows and columns in the feature map; [n, axes] for inputs with other axes."""
+    boxes: NDArray[np.float32] | None = None
+    """[n, 4] the boxes, where layers run once a box; NaN for other layers. None, or [n, 0]: no layer does."""
 
 
 class TopK:
@@ -41,12 +43,13 @@ class TopK:
 
     STATE = tuple(UNFILLED)
 
-    def __init__(self, units: int, k: int, axes: int = 2) -> None:
+    def __init__(self, units: int, k: int, axes: int = 2, by_box: bool = False) -> None:
         self.k = k
         self.values = np.full((units, k), UNFILLED["values"], np.float64)
         self.images = np.full((units, k), UNFILLED["images"], np.int64)
         self.sources = np.full((units, k), UNFILLED["sources"], np.int64)
         self.positions = np.full((units, k, axes), UNFILLED["positions"], np.int64)
+        self.boxes = np.full((units, k, 4 if by_box else 0), UNFILLED["boxes"], np.float32)
         self.threshold = torch.full((units,), -torch.inf, dtype=torch.float64)
         """[C] each unit's k-th value; a candidate must exceed it to become a hit."""
 
@@ -62,6 +65,7 @@ class TopK:
             "images": items[found.rows],
             "sources": sources[found.rows],
             "positions": found.positions,
+            "boxes": np.zeros((len(found.units), 0), np.float32) if found.boxes is None else found.boxes,
         }
         hits = {key: self._with_room(key, touched, int(counts.max())) for key in self.STATE}
         for key, values in new.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from interpret.results.result import Result
 from interpret.support.errors import InterpretError
-from interpret.support.wording import PLACES, ZERO, count, place_in_words
+from interpret.support.wording import EDGES, PLACES, ZERO, count, place_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,6 +46,8 @@ class Unit(Result):
     """Share of positions above zero, on a sample; NaN if no image of the sample decodes."""
     dead: bool
     """Whether the unit was above zero on no image."""
+    rois: NDArray[np.float32] | None = None
+    """[n, 4] of a layer that runs once a box: the boxes, top, left, bottom, right in pixels of the network's input."""
     names: list[str] | None = None
     """[n] names of the images; None without the data."""
     colours: str = "RGB"
@@ -130,6 +132,8 @@ class Unit(Result):
             "image": self.images,
         }
         found |= dict(zip(PLACES[self.positions.shape[1]], self.positions.T, strict=True))
+        if self.rois is not None:
+            found |= dict(zip(EDGES[2], self.rois.T, strict=True))
         return found if self.names is None else found | {"source": np.array(self.names, object)}
 
     def plot(

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.analyses.projection.box_projection import locate_in_boxes
 from interpret.analyses.projection.crop import Crop
 from interpret.analyses.projection.result import Projections
 from interpret.analyses.projection.signals import (
@@ -45,6 +46,7 @@ def project(
     positions: Sequence[int] | Sequence[Sequence[int]] | Tensor | None = None,
     rule: Rule = "deconvnet",
     *,
+    boxes: Sequence[float] | Sequence[Sequence[float]] | Tensor | None = None,
     items: Sequence[int] | None = None,
     start: Start = "activation",
     overlap: Overlap = "add",
@@ -70,7 +72,8 @@ def project(
 
     The result is restricted to the layer's local field (see `interpret.Layer`), with gates held constant; for the rule
     "gradient", which does not hold gates constant, to the receptive field. If the network allows it, only the part of
-    the image that the neuron sees is run; the result equals that of the whole image.
+    the image that the neuron sees is run; the result equals that of the whole image. Of a layer that runs once a box,
+    the signal passes back through the pooling of the features, with the box held constant, to the whole image.
 
     Args:
         model: the network; it runs in evaluation mode and is restored afterwards.
@@ -82,6 +85,9 @@ def project(
         positions: the neuron's (row, column) in the feature map; one for all images or one per image; None: where the
             channel is strongest.
         rule: "deconvnet", "guided", "gradient", or an `interpret.Composite`; see `interpret.BackwardRule`.
+        boxes: the box (top, left, bottom, right) in pixels, for a layer that runs once a box (see
+            `interpret.Layer.boxes`): one for all neurons or one per neuron, also boxes that the network does not find;
+            None: the one of the network's boxes where the channel is strongest.
         items: indices of the images, in this order; None: all.
         start: "activation": start with the neuron's activation, as the paper does; "one": start with 1, as a gradient.
         overlap: how to unpool switches shared by overlapping max-pooling windows: "add" their signals, or "overwrite",
@@ -109,8 +115,10 @@ def project(
     if is_several(images):
         model, packed, packing = as_one(model, images, to)
         images = SeveralImages(model, packed, packing)
-    task = _check(model, open_inputs(images, model, items), layer, channels, positions, rule, start, overlap, strict)
-    signals, values, at = _run(model, task, batch_size, device)
+    task = _check(
+        model, open_inputs(images, model, items), layer, channels, positions, boxes, rule, start, overlap, strict
+    )
+    signals, values, at, rois = _run(model, task, batch_size, device)
     return Projections(
         signals,
         task.crop.boxes(at),
@@ -124,6 +132,7 @@ def project(
         colours=model.colours,
         pictures=_draw(task, at),
         shown=task.opened.images.pixel_scale.said,
+        rois=rois,
     )
 
 
@@ -142,6 +151,14 @@ class _Task:
     """[n, axes] the neurons' positions; None: where their channels are strongest."""
     crop: Crop
     settings: SignalSettings
+    boxes: Tensor | None
+    """[n, 4] the boxes that are given for the neurons of a layer that runs once a box."""
+
+    @property
+    def call(self) -> str | None:
+        """The call that pools features in boxes, of a layer that runs once a box."""
+        layout = self.settings.layouts.get(self.layer)
+        return None if layout is None else layout.boxes
 
 
 def _check(
@@ -150,6 +167,7 @@ def _check(
     layer: str,
     channels: int | Sequence[int] | Tensor,
     positions: Sequence[int] | Sequence[Sequence[int]] | Tensor | None,
+    boxes: Sequence[float] | Sequence[Sequence[float]] | Tensor | None,
     rule: Rule,
     start: Start,
     overlap: Overlap,
@@ -161,8 +179,9 @@ def _check(
     images = opened.tensor
     refuse_other_type(model.module, images)
     layers = trace_on_meta(model.module, tuple(images.shape[1:]))
-    traced = layer_with_units(layers, layer)
-    count = len(images) if len(images) > 1 else max(_count(channels, 0), _count(positions, 1))
+    traced = layer_with_units(layers, layer, by_box=True)
+    several = max(_count(channels, 0), _count(positions, 1), _count(boxes, 1))
+    count = len(images) if len(images) > 1 else several
     return _Task(
         opened,
         layer,
@@ -170,6 +189,7 @@ def _check(
         None if positions is None else _positions(positions, traced, count, images.dim() - 2),
         Crop.of(traced, tuple(images.shape[2:]), overlap, rule),
         SignalSettings(rule, start, overlap, strict, layouts_of(layers, [layer])),
+        None if boxes is None else _boxes(boxes, traced, count),
     )
 
 
@@ -212,35 +232,61 @@ def _positions(positions: Any, layer: Layer, count: int, axes: int) -> Tensor:
     return given
 
 
+def _boxes(boxes: Any, layer: Layer, count: int) -> Tensor:
+    if layer.boxes is None:
+        raise InterpretError(
+            f"boxes are for layers that run once a box, and layer {layer.name!r} runs once an image: leave boxes out"
+        )
+    given = torch.as_tensor(boxes).float()
+    if given.shape not in ((4,), (count, 4)):
+        raise InterpretError(
+            f"boxes must be one (top, left, bottom, right), or one for each image or channel ({count}), not of shape "
+            f"{list(given.shape)}"
+        )
+    given = given.cpu().expand(count, 4)
+    bad = ~(given.isfinite().all(1) & (given[:, 2:] > given[:, :2]).all(1))
+    if bool(bad.any()):
+        raise InterpretError(f"box {tuple(given[bad][0].tolist())} is empty: give (top, left, bottom, right)")
+    return given
+
+
 # ---- run -------------------------------------------------------------------------------------------------------------
 
 
 def _run(
     model: Model, task: _Task, batch_size: int | None, device: str | torch.device | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the signals of n neurons in their windows [n, C, h, w], their activations [n] and positions [n, 2]."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the signals of n neurons in their windows [n, C, h, w], their activations, positions [n, 2] and boxes."""
     crop, count, home = task.crop, len(task.channels), task.opened.tensor.device
     signals, values = [], []
     with on_device(model.module, device) as target:
         images = task.opened.tensor.to(target)
         at_once = crop.batch_size if batch_size is None else batch_size_for(batch_size, 1, target)
         layout = task.settings.layouts.get(task.layer)
-        in_parts = layout is not None and layout.parts > 1
-        check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer, in_parts)
-        at = task.positions
-        if at is None:
+        known = layout is not None and (layout.parts > 1 or layout.boxes is not None)
+        check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer, known)
+        at, rois, given = task.positions, task.boxes, None
+        if task.call is not None:
+            at, rois = locate_in_boxes(
+                model.module, images, task.layer, task.channels, at, rois, task.settings, at_once
+            )
+        elif at is None:
             at = _strongest_positions(model.module, images, task, batch_size)
-        found = _run_together(model.module, images, task, at) if count > len(images) else None
+        found = _run_together(model.module, images, task, at) if count > len(images) and rois is None else None
         if found is not None:
             signals, values = [found[0]], [found[1]]
         for part in () if found is not None else torch.arange(count).split(at_once):
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
             parts = crop.cut(images.expand(count, *images.shape[1:])[part], corners)
-            signal, value = signals_of_batch(model.module, parts, task.layer, task.channels[part], local, task.settings)
+            if task.call is not None and rois is not None:
+                given = {task.call: [rois[row][None] for row in part.tolist()]}
+            signal, value = signals_of_batch(
+                model.module, parts, task.layer, task.channels[part], local, task.settings, given
+            )
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
-    return torch.cat(signals)[:, : task.opened.images.channels].to(home), torch.cat(values).to(home), at
+    return torch.cat(signals)[:, : task.opened.images.channels].to(home), torch.cat(values).to(home), at, rois
 
 
 def _run_together(module: nn.Module, image: Tensor, task: _Task, at: Tensor) -> tuple[Tensor, Tensor] | None:

@@ -6,7 +6,6 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.analyses.projection.box_projection import project_in_boxes
 from interpret.analyses.projection.crop import Crop
 from interpret.analyses.projection.hit_groups import HitGroup, plan_hits
-from interpret.analyses.projection.hits import Hits, locate_hits
+from interpret.analyses.projection.hits import (
+    HitBatch,
+    Hits,
+    Job,
+    ValueMismatch,
+    boxes_of,
+    check_values,
+    finish,
+    locate_hits,
+    names_of,
+)
 from interpret.analyses.projection.signals import (
     SignalSettings,
     forward_under_rule,
@@ -36,21 +46,6 @@ from interpret.images.several_inputs import open_together
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
-
-
-@dataclass
-class HitBatch:
-    """Projections of n hits of one layer, yielded by `project_hits`."""
-
-    layer: str
-    units: NDArray[np.int64]
-    """[n] the hits' units."""
-    ranks: NDArray[np.int64]
-    """[n] rank of each hit among its unit's; 0 is the strongest."""
-    projections: Tensor
-    """[n, C, h, w] the signal in the window that the neuron sees."""
-    patches: Tensor
-    """[n, C, h, w] the same window of the network's input."""
 
 
 @torch.inference_mode(False)
@@ -82,7 +77,8 @@ def project_hits(
     Each projection equals that of `project` in the layer's local field. With the rule "gradient", signals through gates
     may reach further; they are cut off. The data is read once, in order. Layers whose neurons see only a part of the
     image run on parts, many hits per batch. For the others, the forward pass of an image runs once for all its hits.
-    Of several ranks, each yields a share.
+    Of several ranks, each yields a share. Patches and projections of layers that run once a box are those of the box,
+    warped to a square, as RoI pooling warps it; see `project_in_boxes`.
 
     Args:
         model: the network that was mined.
@@ -103,7 +99,24 @@ def project_hits(
     """
     refuse_below_one(batch_size=batch_size)
     model, images = open_together(as_model(model), data)
-    hits, crops, layouts = locate_hits(model, images, mined, layers, overlap)
+    names = names_of(mined, layers)
+    in_boxes = [name for name in names if boxes_of(mined[name]) is not None]
+    if in_boxes:
+        yield from project_in_boxes(
+            model,
+            images,
+            mined,
+            in_boxes,
+            rule,
+            overlap=overlap,
+            strict=strict,
+            batch_size=batch_size,
+            device=device,
+            done=done,
+            then=then,
+        )
+    names = [name for name in names if name not in in_boxes]
+    hits, crops, layouts = locate_hits(model, images, mined, names, overlap)
     if not len(hits.items):
         return
     settings = SignalSettings(rule, "activation", overlap, strict, layouts)
@@ -118,11 +131,11 @@ def project_hits(
         bar = opened.enter_context(progress(total, f"projecting ({rule})", "hit", initial=projected))
         try:
             jobs = _jobs(images, plan, hits, crops, settings, run, workers)
-            for finished in run.side_by_side(partial(_finish, job, images.channels, then) for job in jobs):
+            for finished in run.side_by_side(partial(finish, job, images.channels, then) for job in jobs):
                 for count, result in finished:
                     bar.update(count)
                     yield result
-        except _ValueMismatch as error:
+        except ValueMismatch as error:
             doubt = images.doubt(error.item)
             raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
 
@@ -133,20 +146,6 @@ def _windowed(run: Execution, image: Tensor, names: list[str], settings: SignalS
     return {name for name, output in outputs.items() if NeuronWindows.below(output) is not None}
 
 
-_Job = Callable[[nn.Module], list[HitBatch]]
-
-
-def _finish(
-    job: _Job, channels: int | None, then: Callable[[HitBatch], Any] | None, module: nn.Module
-) -> list[tuple[int, Any]]:
-    """Run a job; return of each batch the number of its hits, and what is yielded for it."""
-    finished = []
-    for batch in job(module):
-        own = replace(batch, projections=batch.projections[:, :channels], patches=batch.patches[:, :channels])
-        finished.append((len(own.units), own if then is None else then(own)))
-    return finished
-
-
 def _jobs(
     images: Any,
     plan: list[HitGroup],
@@ -155,7 +154,7 @@ def _jobs(
     settings: SignalSettings,
     run: Execution,
     workers: int,
-) -> Iterator[_Job]:
+) -> Iterator[Job]:
     """Read the needed items once, in order, and yield each group's job when its images are read."""
     needed = np.zeros(len(hits.items), bool)
     whole = np.zeros(len(hits.items), bool)
@@ -207,7 +206,7 @@ def _run_parts(
     corners, boxes = crop.corners(at), crop.boxes(at)
     channels = torch.from_numpy(chosen.units)
     signal, values = signals_of_batch(module, run.place(parts), name, channels, at - crop.neurons(corners), settings)
-    _check_values(name, chosen, values)
+    check_values(name, chosen, values)
     windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
     return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
 
@@ -238,7 +237,7 @@ def _run_whole(
         chosen, at = hits[rows[own]], torch.from_numpy(places[own])
         positions, channels = torch.from_numpy(chosen.positions), torch.from_numpy(chosen.units)
         signal, values = signals_in_windows(graph, outputs[name], at, channels, positions, settings, crops[name])
-        _check_values(name, chosen, values)
+        check_values(name, chosen, values)
         patches = _cut_patches(inputs, at, positions, crops[name])
         finished.append(HitBatch(name, chosen.units, chosen.ranks, signal, patches))
     others = [rows[left & (places == place)] for place in range(len(together))]
@@ -273,7 +272,7 @@ def _run_autograd(
         (signal,) = torch.autograd.grad([outputs[name] for name in used], x, seeds, retain_graph=True)
         for name in used:
             one = chosen[rows_of[name]]
-            _check_values(name, one, values_of[name])
+            check_values(name, one, values_of[name])
             positions, at = torch.from_numpy(one.positions), places[torch.from_numpy(rows_of[name])]
             windows = (_cut_patches(whole, at, positions, crops[name]) for whole in (signal, inputs))
             finished.append(HitBatch(name, one.units, one.ranks, *windows))
@@ -284,26 +283,3 @@ def _cut_patches(whole: Tensor, rows: Tensor, positions: Tensor, crop: Crop) -> 
     """Return the windows of neurons in the images at `rows`, or in signals of their size."""
     boxes = crop.boxes(positions)
     return crop.window((whole[row] for row in rows.tolist()), boxes, torch.zeros_like(positions))
-
-
-class _ValueMismatch(InterpretError):  # noqa: N818
-    """A neuron's activation on an item differs from the one that was mined."""
-
-    def __init__(self, sentence: str, item: int) -> None:
-        super().__init__(sentence, item)
-        self.item = item
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-def _check_values(name: str, hits: Hits, values: Tensor) -> None:
-    """Refuse hits whose activations differ from those that were mined by more than reduced precision explains."""
-    found = values.detach().double().cpu().numpy()
-    if not np.allclose(found, hits.values, rtol=0.05, atol=0.02 * hits.scales):
-        worst = int(np.abs(found - hits.values).argmax())
-        raise _ValueMismatch(
-            f"layer {name!r} gives {found[worst]:.4g} on item {hits.items[worst]} where {hits.values[worst]:.4g} was "
-            "mined: project with the model and data that were mined",
-            int(hits.items[worst]),
-        )

@@ -45,6 +45,9 @@ class Projections(Result):
     """[B, h, w, 3] the windows of the images, as pictures."""
     shown: str = ""
     """A sentence on the display scale of the pictures; empty if the preprocessing defines it."""
+    rois: Tensor | None = None
+    """[B, 4] the boxes that a layer which runs once a box ran on, top, left, bottom, right in pixels; positions are in
+    the maps of the boxes, and windows are whole images. None for all other layers."""
 
     def full(self, size: tuple[int, ...]) -> Tensor:
         """Return the projections in whole images of a size (H, W), [B, C, H, W], zero outside the windows.

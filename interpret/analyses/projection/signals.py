@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from interpret.analyses.projection.crop import Crop
 from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import BackwardRule, Overlap, Rule
+from interpret.network.boxes import Given
 from interpret.network.forward import call_network
 from interpret.network.layers import Layout, first_outputs
 from interpret.support.errors import InterpretError
@@ -32,9 +33,12 @@ class SignalSettings:
 
 
 def forward_under_rule(
-    module: nn.Module, images: Tensor, names: list[str], settings: SignalSettings
+    module: nn.Module, images: Tensor, names: list[str], settings: SignalSettings, boxes: Given | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Run images under the rule; return the input tensor for differentiation, and each named layer's output."""
+    """Run images under the rule; return the input tensor for differentiation, and each named layer's output.
+
+    `boxes` stand in for those of some calls that pool features.
+    """
     x = images.detach().requires_grad_()
     outputs: dict[str, Tensor] = {}
 
@@ -46,7 +50,10 @@ def forward_under_rule(
         torch.enable_grad(),
         BackwardRule(module, settings.rule, overlap=settings.overlap, strict=settings.strict) as rule,
     ):
-        with first_outputs(module, names, receive, stop=True, count=len(images), layouts=settings.layouts):
+        hooks = first_outputs(
+            module, names, receive, stop=True, count=len(images), layouts=settings.layouts, boxes=boxes
+        )
+        with hooks:
             call_network(module, x.clone())
         for name, output in outputs.items():
             if not output.requires_grad:
@@ -70,10 +77,19 @@ def seed_signal(output: Tensor, neurons: tuple[Tensor, ...], settings: SignalSet
 
 
 def signals_of_batch(
-    module: nn.Module, images: Tensor, layer: str, channels: Tensor, positions: Tensor, settings: SignalSettings
+    module: nn.Module,
+    images: Tensor,
+    layer: str,
+    channels: Tensor,
+    positions: Tensor,
+    settings: SignalSettings,
+    boxes: Given | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the signals [B, C, H, W] of one neuron of each image, and the neurons' activations [B]."""
-    x, outputs = forward_under_rule(module, images, [layer], settings)
+    """Return the signals [B, C, H, W] of one neuron of each image, and the neurons' activations [B].
+
+    `boxes` are one of each image, for a layer that runs once a box.
+    """
+    x, outputs = forward_under_rule(module, images, [layer], settings, boxes)
     seed, values = seed_signal(
         outputs[layer], neuron_index(outputs[layer], torch.arange(len(images)), channels, positions), settings
     )

@@ -52,6 +52,8 @@ class LayerView:
         self.receptive_field: dict[str, Any] | None = record["receptive_field"]
         self.field = local_field(record)
         """The window of its patches and projections; None for the whole input."""
+        self.by_box: bool = record.get("boxes") is not None
+        """Whether it runs once a box that the network finds; its patches and projections are those of boxes."""
         self.gated = self.receptive_field != self.field
         """Whether gates see further than that window."""
         self.input_shape: Sequence[int] = study.info["model"]["input_shape"]
@@ -97,8 +99,8 @@ class LayerView:
 
     @property
     def whole(self) -> bool:
-        """Whether a unit sees the whole input."""
-        return self.seen == tuple(self.input_shape[1:])
+        """Whether patches and projections are those of the whole input."""
+        return not self.by_box and self.seen == tuple(self.input_shape[1:])
 
     # its pictures
 
@@ -109,8 +111,8 @@ class LayerView:
 
     @cached_property
     def sprites(self) -> Sprites:
-        """The pictures of its units; without context, those of patches that are whole images are left out."""
-        return Sprites(self._study, self.name, self.rules, patches=self._context or not self.whole)
+        """The pictures of its units; without context, those of patches that are whole images or boxes are left out."""
+        return Sprites(self._study, self.name, self.rules, patches=self._context or not (self.whole or self.by_box))
 
     @cached_property
     def grid(self) -> TileGrid:
@@ -125,7 +127,7 @@ class LayerView:
     @property
     def real_pixels(self) -> bool:
         """Whether a pixel of a tile is a pixel of the input, and not of a drawn line."""
-        return len(self.seen) > 1 and picture_size(self.seen) == (self.grid.height, self.grid.width)
+        return not self.by_box and len(self.seen) > 1 and picture_size(self.seen) == (self.grid.height, self.grid.width)
 
     @property
     def sheet_pixels(self) -> bool:
@@ -140,6 +142,8 @@ class LayerView:
             return f"{numbers.product(self.seen)}{numbers.THIN}{self.elements}"
         seen = numbers.product(self.seen[::-1]) + f"{numbers.THIN}px"
         tile = max(self.grid.height, self.grid.width)
+        if self.by_box:
+            return f"boxes, each warped to {numbers.product([tile, tile])}{numbers.THIN}px"
         return f"{seen}, magnified" if self.real_pixels else f"{seen}, shrunk to {tile}{numbers.THIN}px"
 
     @cached_property
