@@ -2,6 +2,7 @@
 
     python benchmarks/families.py                          # all families, 40 minutes on two idle cores
     python benchmarks/families.py levit_128s vgg11         # some networks
+    python benchmarks/families.py levit_128s --update      # and replace their rows of the table
     python benchmarks/families.py --state families.jsonl   # keep what is done, and go on from there
 
 Weights are random. A projection is compared with plain autograd through functions that were replaced by hand
@@ -165,7 +166,7 @@ Written by `benchmarks/families.py`: {done} networks, each about the smallest of
 with random weights.
 
 - *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument. The others
-  return tokens without a known grid, as with a class token, or parts of an image along their first dimension.
+  return tokens without a known grid, as with a class token.
 - *Fields*, *local*: how many of the convolutions have a receptive field that is a window, and a local one, with gates
   held constant. *Checked*: for so many of up to three, the local field is the support of the gradient, with gates held
   constant, up to all of its edges inside the image; one that is a bound holds the support.
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", help="of timm; none: the smallest of each family")
     parser.add_argument("--state", type=Path, help="a file of what is done, one JSON object a line")
     parser.add_argument("--table", action="store_true", help="only write the table of what is done")
+    parser.add_argument("--update", action="store_true", help="replace the rows of the networks that were named")
     parser.add_argument("--out", type=Path, default=Path("docs/families.md"))
     options = parser.parse_args()
     lines = options.state.read_text().splitlines() if options.state and options.state.exists() else []
@@ -218,6 +220,13 @@ def main() -> None:
         if options.state:
             with options.state.open("a") as file:
                 file.write(json.dumps(done[name]) + "\n")
+    if options.update:
+        fresh = {name: row(done[name]) for name in options.networks}
+        kept = options.out.read_text(encoding="utf-8").splitlines()
+        lines = [fresh.get(line.split("|")[2].strip(), line) if line.count("|") > 2 else line for line in kept]
+        with replacing(options.out, any_file) as new:
+            new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return
     chosen = [done[name] for name in options.networks or SMALLEST if name in done]
     text = INTRODUCTION.format(families=len(SMALLEST), done=len(chosen)) + "\n".join(
         map(row, sorted(chosen, key=lambda one: one["family"]))

@@ -14,9 +14,24 @@ from interpret.network.operations import Backward, Grid, Operation, is_in_place,
 MARK = "interpret"
 """Key in the metadata of nodes of autograd's graph."""
 
-Role = Literal["seen", "gate", "activation"]
-"""The value there. "gate": the tensor came out of tanh, sigmoid, softmax or a clamp; "activation": out of a rectifier;
-"seen": out of any other operation that a rule has overridden."""
+Role = Literal["seen", "weights", "gate", "bounded", "activation", "context"]
+"""The value there. "weights": the tensor came out of a softmax, "gate": of a sigmoid, "bounded": of tanh or a clamp,
+"activation": of a rectifier, "context": of a product of matrices with one of these held; "seen": of any other operation
+that a rule has overridden."""
+
+_HELD: tuple[tuple[Role, ...], ...] = (("weights", "gate"), ("bounded",), ("activation",))
+"""The roles of a factor that is held constant, those that decide first at the beginning: in tanh(a)·sigmoid(b) the
+sigmoid, which is between 0 and 1, is the gate."""
+
+
+def squashed_role(func: Callable[..., Any]) -> Role:
+    """Return the role of what a function gives whose backward pass is its derivative.
+
+    >>> squashed_role(torch.softmax), squashed_role(torch.sigmoid), squashed_role(torch.tanh)
+    ('weights', 'gate', 'bounded')
+    """
+    name = operation_name(func)
+    return "weights" if name == "softmax" else "gate" if name in ("sigmoid", "hardsigmoid") else "bounded"
 
 
 def marks(value: Tensor) -> dict[str, Role]:
@@ -36,12 +51,15 @@ def role_of(value: Tensor) -> Role:
     return marks(value).get(MARK, "seen")
 
 
-def keeps_role(operation: Operation) -> bool:
+def keeps_role(operation: Operation, role: Role) -> bool:
     """Return whether a gate or an activation remains one through an operation on it alone.
 
-    It does where values are moved, copied, dropped out, cast, scaled or shifted by constants.
+    It does where values are moved, copied, dropped out, cast, scaled or shifted by constants. Weights of attention
+    remain what they are through a matrix or convolution of constants, too, which mixes heads.
     """
     by_element = operation.grid in (Grid.ELEMENTWISE, Grid.BROADCAST, Grid.SPLIT)
+    if role == "weights" and (operation.backward is Backward.BILINEAR or operation.grid is Grid.STATISTICS):
+        return True
     return operation.backward in (Backward.SHAPE, Backward.CAST) or (
         by_element and operation.backward in (Backward.LINEAR, Backward.PRODUCT)
     )
@@ -76,11 +94,21 @@ def find_gate(
     gates: list[Tensor] = []
     if operation_of(func).backward is Backward.PRODUCT:
         gates = [gate for gate, rest in ((one, other), (other, one)) if _is_broadcast(gate, rest)]
-    for role in ("gate", "activation"):
-        gates = gates or [factor for factor in factors if role_of(factor) == role]
+    for roles in _HELD:
+        gates = gates or [factor for factor in factors if role_of(factor) in roles]
+    if not gates and multiplies_matrices(func):  # of queries and what attention has summed up
+        contexts = [role_of(factor) == "context" for factor in factors]
+        gates = [factor for factor, is_context in zip(factors, contexts, strict=True) if not is_context]
     if len(gates) != 1 or (gates[0] is one and is_in_place(func)):  # a gate that is written into keeps its own graph
         return None
     return gates[0]
+
+
+def multiplies_matrices(func: Callable[..., Any]) -> bool:
+    """Return whether an operation is a product of matrices of which both may be signals."""
+    return (
+        operation_of(func).backward is Backward.BILINEAR and not _has_kernels(func) and operation_of(func).mixes_units
+    )
 
 
 def _factors(func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

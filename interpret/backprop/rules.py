@@ -20,7 +20,16 @@ from torch.overrides import TorchFunctionMode
 
 from interpret.backprop.composite import RULES as RULES
 from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule, RuleName, check_rule
-from interpret.backprop.gates import MARK, find_gate, keeps_role, mark, marks, role_of
+from interpret.backprop.gates import (
+    MARK,
+    find_gate,
+    keeps_role,
+    mark,
+    marks,
+    multiplies_matrices,
+    role_of,
+    squashed_role,
+)
 from interpret.backprop.neuron_windows import HOOKED
 from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
@@ -109,10 +118,11 @@ class BackwardRule(TorchFunctionMode):
     if it is zero, as `F.max_unpool2d` does.
 
     The gate of any other product, elementwise or of matrices, is one of its two factors: the one that is broadcast over
-    the other; else the one that is the output of tanh, sigmoid, softmax or a clamp; else the one that is the output of
-    a rectifier. If none or both are, the product is not covered. So attention passes the signal along the values and
-    holds its weights constant (Chefer et al. 2021; Achtibat et al. 2024), also where it is written out as
-    softmax(q·kᵀ)·v, or has rectified queries and keys instead of a softmax. Kernels that the network computes from the
+    the other; else the one that is the output of softmax or sigmoid; else of tanh or a clamp; else of a rectifier. If
+    none or both are, the product is not covered, but for q·(softmax(k)ᵀ·v), where the queries are held. So attention
+    passes the signal along the values and holds its weights constant (Chefer et al. 2021; Achtibat et al. 2024), also
+    where it is written out as softmax(q·kᵀ)·v, mixes its weights between heads (talking heads), or has rectified
+    queries and keys instead of a softmax. Kernels that the network computes from the
     image are gates too. Inside the block, parameters are constants, as is what the network itself detaches or computes
     under `torch.no_grad`. Checkpointing is disabled.
 
@@ -332,16 +342,21 @@ class BackwardRule(TorchFunctionMode):
             return _normalise_by_constants(signals[0], func, args, kwargs), True
         if backward in (Backward.PRODUCT, Backward.BILINEAR) and len(signals) > 1:
             gate = find_gate(func, args, kwargs, signals)
-            return self._hold(func, args, kwargs, lambda _, value: value is gate), gate is not None
+            result = self._hold(func, args, kwargs, lambda _, value: value is gate)
+            if gate is not None and multiplies_matrices(func):
+                mark(result, "context")
+            return result, gate is not None
         if backward is Backward.QUOTIENT:
             return self._hold_divisor(func, args, kwargs, signals)
         if backward is Backward.ATTENTION:
             return self._hold(func, args, kwargs, lambda place, _: place not in (2, "value")), True
         result = self._run(func, args, kwargs)
         if plain and backward in (Backward.SLOPE, Backward.CLAMP):
-            mark(result, "gate")
+            mark(result, squashed_role(func))
             return result, True
-        if keeps_role(operation) and (len(signals) == 1 or backward is Backward.SHAPE):  # of `expand_as`, two
+        if keeps_role(operation, role_of(signals[0])) and (
+            len(signals) == 1 or backward is Backward.SHAPE
+        ):  # of `expand_as`, two
             for part in tensors_in(result):
                 mark(part, role_of(signals[0]))
         if backward is Backward.CAST:

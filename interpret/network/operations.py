@@ -281,6 +281,14 @@ _ROWS: dict[str, Operation] = {
     "max_unpool1d max_unpool2d max_unpool3d fold unfold": Operation(_B.LINEAR),
     # linear in the features, whose boxes are constants; of `roi_pool`, by the switches
     "roi_align roi_pool ps_roi_align ps_roi_pool": Operation(_B.LINEAR),
+    # Fourier transforms, and the parts of complex numbers, linear over the real numbers
+    " ".join(
+        f"fft_{inverse}{kind}fft{axes}" for inverse in ("", "i") for kind in ("", "r", "h") for axes in ("", "2", "n")
+    ): Operation(_B.LINEAR),
+    "fft_fftshift fft_ifftshift": Operation(_B.LINEAR, mixes_units=True),
+    "real imag get.real get.imag view_as_real view_as_complex complex conj conj_physical resolve_conj": Operation(
+        _B.LINEAR
+    ),
     "interpolate upsample": Operation(_B.SHAPE, _G.RESAMPLE),
     "pad": Operation(_B.LINEAR, _G.PAD),
     # layout

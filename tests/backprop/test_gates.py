@@ -95,6 +95,25 @@ def divided_by_its_sum(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return weights @ value
 
 
+MIXING = normal(4, 4, seed=7)
+
+
+def talking_heads(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """CaiT: linear layers mix the heads before and after the softmax."""
+    scores = F.linear((query @ key.mT).permute(0, 2, 3, 1), MIXING).permute(0, 3, 1, 2)
+    return F.linear(scores.softmax(-1).permute(0, 2, 3, 1), MIXING.T).permute(0, 3, 1, 2) @ value
+
+
+def talking_heads_of_convolutions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = F.conv2d(query @ key.mT, MIXING[..., None, None])
+    return F.conv2d(scores.softmax(-1), MIXING.T[..., None, None]) @ value
+
+
+def talking_heads_literal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    scores = torch.einsum("gh,bhqk->bgqk", MIXING, query @ key.mT)
+    return torch.einsum("hg,bhqk->bgqk", MIXING, held(scores.softmax(-1))) @ value
+
+
 FORMS: dict[str, tuple[Attend, Attend]] = {
     "fused": (F.scaled_dot_product_attention, literal),
     "fused, by name": (lambda q, k, v: F.scaled_dot_product_attention(value=v, key=k, query=q), literal),
@@ -125,6 +144,12 @@ FORMS: dict[str, tuple[Attend, Attend]] = {
         lambda q, k, v: (0.7 * literal(q, k, v) + 0.4 * v.mean(2, keepdim=True)) / 1.1,
     ),
     "linear": (linear_attention, linear_literal),
+    "talking heads": (talking_heads, talking_heads_literal),
+    "talking heads by 1×1 convolutions": (talking_heads_of_convolutions, talking_heads_literal),
+    "plain queries": (
+        lambda q, k, v: 0.5 * q @ (k.softmax(2).mT @ v),
+        lambda q, k, v: (held(0.5 * q) @ held(k.softmax(2).mT)) @ v,
+    ),
     "one query": (one_query, one_query_literal),
 }  # fmt: skip
 
@@ -215,6 +240,8 @@ GATED: dict[str, tuple[Product, Product]] = {
         lambda a, b: torch.cat([held(a.sigmoid()) * b] * 2, 1),
     ),
     "1 + tanh(a)": (lambda a, b: (1 + a.tanh()) * b, lambda a, b: held(1 + a.tanh()) * b),
+    "tanh(a)·sigmoid(b) (WaveNet)": (lambda a, b: a.tanh() * b.sigmoid(), lambda a, b: a.tanh() * held(b.sigmoid())),
+    "sigmoid and a clamp": (lambda a, b: b.clamp(-1, 1) * a.sigmoid(), lambda a, b: b.clamp(-1, 1) * held(a.sigmoid())),
     "half a sigmoid": (lambda a, b: (a.sigmoid() / 2) * b, lambda a, b: held(a.sigmoid() / 2) * b),
     "a kernel computed from the image": (
         lambda a, b: F.conv2d(b[:1], a[0, :, None, :3, :3], groups=4),
@@ -248,6 +275,9 @@ def test_one_factor_of_a_product_is_its_gate(form: str, rule: Any) -> None:
         lambda a, b: a.relu() * b.relu(),
         lambda a, b: a @ b.mT,
         lambda a, b: a.softmax(-1) @ b.softmax(-1).mT,
+        lambda a, b: a.sigmoid() * b.sigmoid(),
+        lambda a, b: a.tanh() * b.tanh(),
+        lambda a, b: F.linear(a.sigmoid(), torch.eye(5).double()) * b,  # what a layer makes of a gate is none
         lambda a, b: torch.einsum("bcij,bckj->bcik", a, b),
         lambda a, b: torch.einsum("bcij,bckj,bckj->bcik", a.softmax(-1), b, b),
         lambda a, b: a.sigmoid().mul_(b),  # a gate that is written into
@@ -260,6 +290,57 @@ def test_products_that_are_not_decided_are_named(product: Product) -> None:
         BackwardRule(nn.Identity(), strict=True) as rule,
     ):
         rule.signals_from([product(F.conv2d(x, normal(4, 4, 1, 1)), F.conv2d(x, normal(4, 4, 1, 1, seed=1)))])
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
+@pytest.mark.parametrize(
+    ("transform", "literal"),
+    [
+        (  # GFNet: a filter of complex numbers
+            lambda x, f: torch.fft.irfft2(torch.fft.rfft2(x, norm="ortho") * f, s=x.shape[2:], norm="ortho"),
+            lambda x, f: _circular(x, torch.fft.irfft2(f, s=x.shape[2:])),
+        ),
+        (  # FNet
+            lambda x, f: torch.fft.fft(torch.fft.fft(x, dim=-1), dim=-2).real,
+            lambda x, f: _cosines(x),
+        ),
+        (
+            lambda x, f: torch.view_as_real(torch.view_as_complex(torch.stack([x, 2 * x], -1)) * 1j).sum(-1),
+            lambda x, f: -x,
+        ),
+        (lambda x, f: torch.fft.ifft2(torch.fft.fft2(x)).imag + x, lambda x, f: x),
+    ],
+)
+def test_fourier_transforms_pass_the_signal_by_their_transpose(transform: Product, literal: Product, rule: Any) -> None:
+    parts = normal(2, 4, 6, 4, seed=3)
+    kernel, signals = torch.complex(parts[0], parts[1]), []
+    for form in (transform, literal):
+        x = normal(1, 2, 6, 6).requires_grad_()
+        with BackwardRule(nn.Identity(), rule, strict=True) as backward:
+            output = form(F.conv2d(x, normal(4, 2, 1, 1, seed=1)).relu(), kernel)
+            backward.signals_from([output])
+        signals += torch.autograd.grad(output, x, normal(*output.shape, seed=5))
+    torch.testing.assert_close(signals[0], signals[1], rtol=1e-10, atol=1e-12)
+
+
+def _circular(x: Tensor, kernel: Tensor) -> Tensor:
+    """The circular convolution of each channel with a kernel of the same size, as a sum over shifts."""
+    shifted = [
+        kernel[:, i, j, None, None] * x.roll((i, j), (2, 3)) for i in range(x.shape[2]) for j in range(x.shape[3])
+    ]
+    return torch.stack(shifted).sum(0)
+
+
+def _cosines(x: Tensor) -> Tensor:
+    """The real part of the discrete Fourier transform over rows and columns."""
+    height, width = x.shape[2:]
+    y, z = torch.arange(height).double(), torch.arange(width).double()
+    angle = (
+        2
+        * torch.pi
+        * ((y[:, None, None, None] * y[None, None, :, None]) / height + (z[None, :, None, None] * z) / width)
+    )
+    return torch.einsum("vwij,bcij->bcvw", angle.cos(), x)
 
 
 def test_only_operations_on_the_way_of_the_signal_are_named() -> None:

@@ -1340,7 +1340,7 @@ UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "abs": (abs, ["abs"]),
     "x * x": (lambda x: x * x, ["mul"]),
     "two signals": (lambda x: (x + 1) * (x - 1), ["mul"]),
-    "two gates": (lambda x: x.sigmoid() * x.tanh(), ["mul"]),
+    "two gates": (lambda x: x.sigmoid() * (x + 1).sigmoid(), ["mul"]),
     "two broadcast over each other": (lambda x: x[:, :, :1] * x[:, :, :, :1], ["mul"]),
     "1 / x": (lambda x: 1 / x, ["rdiv"]),
     "constant / x": (lambda x: torch.ones_like(x) / x, ["div"]),

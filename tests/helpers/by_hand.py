@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 RECTIFIERS = "relu relu6 leaky_relu prelu elu selu celu silu gelu mish softplus hardswish threshold".split()
-SQUASHING = "sigmoid hardsigmoid tanh".split()
+SQUASHING = "sigmoid hardsigmoid".split()
 PRODUCTS = "mul imul multiply".split()
 QUOTIENTS = "div itruediv truediv".split()
 MATRICES = "matmul bmm einsum baddbmm".split()
@@ -46,7 +46,13 @@ class ByHand(TorchFunctionMode):
         self.rectified = WeakTensorKeyDictionary()
         """The tensors that came out of a rectifier."""
         self.squashed = WeakTensorKeyDictionary()
-        """The tensors that came out of a squashing function: gates, where they are factors."""
+        """The tensors that came out of a sigmoid: gates, where they are factors."""
+        self.bounded = WeakTensorKeyDictionary()
+        """The tensors that came out of tanh: gates, where the other factor is none."""
+        self.softmaxed = WeakTensorKeyDictionary()
+        """Weights of attention, constant."""
+        self.contexts = WeakTensorKeyDictionary()
+        """What they have summed up."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -62,7 +68,9 @@ class ByHand(TorchFunctionMode):
         if carries and name == "pow" and x in self.rectified:  # the square of a rectifier is one
             return _Rectified.apply(x, func, args[1:], named, self.guided)
         if name == "softmax":
-            return func(*args, **named).detach()  # weights of attention, or of branches
+            weights = func(*args, **named).detach()  # of attention, or of branches
+            self.softmaxed[weights] = True
+            return weights
         if carries and func in SCALES:
             scale = SCALES[func](*args, **named).detach()
             return x * scale + (func(*args, **named) - x * scale).detach()
@@ -76,11 +84,14 @@ class ByHand(TorchFunctionMode):
             held = self.held(name, *factors)
             args = tuple(one.detach() if one is held else one for one in args)
         result = func(*args, **named)
-        if carries:
-            for marked in (self.rectified, self.squashed):
-                if (name in SQUASHING and marked is self.squashed) or (name in MOVES and x in marked):
-                    for one in result if isinstance(result, (tuple, list)) else [result]:
-                        marked[one] = True
+        made = {id(self.squashed): SQUASHING, id(self.bounded): ["tanh"]}
+        for marked in (self.rectified, self.squashed, self.bounded, self.softmaxed, self.contexts):
+            moved = name in (*MOVES, *(("linear", "conv2d") if marked is self.softmaxed else ()))
+            if (carries and name in made.get(id(marked), ())) or (moved and isinstance(x, Tensor) and x in marked):
+                for one in result if isinstance(result, (tuple, list)) else [result]:
+                    marked[one] = True
+        if name in MATRICES and any(one in self.softmaxed for one in factors) and isinstance(result, Tensor):
+            self.contexts[result] = True
         return result
 
     def held(self, name: str, one: Tensor, other: Tensor) -> Tensor | None:
@@ -89,9 +100,11 @@ class ByHand(TorchFunctionMode):
             return other
         if name in PRODUCTS and one.numel() != other.numel():
             return min(one, other, key=Tensor.numel)
-        for marked in (self.squashed, self.rectified):
+        for marked in (self.squashed, self.bounded, self.rectified):
             if name in (*PRODUCTS, *MATRICES) and (one in marked) != (other in marked):
                 return one if one in marked else other
+        if name in MATRICES and (one in self.contexts) != (other in self.contexts):
+            return other if one in self.contexts else one
         return None
 
 
