@@ -26,11 +26,11 @@ from interpret.figures.style import in_style
 from interpret.figures.tiles import Cell, Row, Tiles
 
 REGULARISERS: dict[str, dict[str, Any]] = {
-    "free pixels": {"parametrisation": "pixels", "colours": None, "robustness": None},
-    "waves": {"decay": 1.0, "colours": None, "robustness": None},
-    "waves, colours": {"decay": 1.0, "robustness": None},
-    "and movements": {"decay": 1.0},
-    "and coarse waves": {"decay": 2.0},
+    "free pixels": {"parametrisation": "pixels", "colours": None, "robustness": None, "contrast": None},
+    "waves": {"decay": 1.0, "colours": None, "robustness": None, "contrast": None},
+    "waves, colours": {"decay": 1.0, "robustness": None, "contrast": None},
+    "and movements": {"decay": 1.0, "contrast": None},
+    "and coarse waves": {"decay": 2.0, "contrast": None},
 }
 """From none to all; the movements are those that `interpret.synthesise` chooses."""
 

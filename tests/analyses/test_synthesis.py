@@ -333,6 +333,24 @@ def test_a_larger_decay_holds_fine_detail_back() -> None:
         roughness(-1)
 
 
+@pytest.mark.parametrize("parametrisation", ["fourier", "pixels"])
+def test_the_contrast_has_a_limit(parametrisation: Any) -> None:
+    def contrast(limit: float | None, **settings: Any) -> float:
+        found = synthesise(small(), "3", 1, kind="unit", size=SIZE, steps=80, robustness=None, contrast=limit,
+                           parametrisation=parametrisation, **settings)  # fmt: skip
+        assert found.inputs is not None
+        return float(unstretched(found.inputs.double()).clamp(-6, 6).square().mean().sqrt())
+
+    assert contrast(0.5) == pytest.approx(0.5, abs=1e-3) and contrast(None) > 1
+    # an image to start from has the contrast that it has
+    start = NATURAL[0]
+    assert contrast(0.1, start=start, rate=1e-6) == pytest.approx(
+        float(unstretched(start).square().mean().sqrt()), rel=1e-2
+    )
+    with pytest.raises(InterpretError, match="contrast must be above 0, or None for no limit, not 0"):
+        contrast(0)
+
+
 def test_colours_have_the_correlation_of_the_data() -> None:
     mixed = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0)).double()
     mixed = torch.tensor([[1.0, 0.2, 0], [0.8, 0.5, 0], [0.1, 0.3, 0.4]]).double() @ mixed

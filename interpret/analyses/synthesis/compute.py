@@ -19,6 +19,7 @@ from interpret.analyses.synthesis.natural import Strongest, natural_windows, str
 from interpret.analyses.synthesis.objectives import OUTPUT, Kind, Objective, objectives_of
 from interpret.analyses.synthesis.optimisation import Climb, Climbed, climb, run_layers, values_of
 from interpret.analyses.synthesis.parametrisation import (
+    CONTRAST,
     LARGEST_DECAY,
     NAMES,
     Colours,
@@ -50,7 +51,7 @@ from interpret.support.progress import progress
 from interpret.tracing.tracing import trace
 
 STEPS = 160
-RATE = 0.05
+RATE = 0.2
 LARGEST_CROPS = 64
 """The largest default batch of receptive fields."""
 
@@ -69,6 +70,7 @@ def synthesise(
     natural: Any = None,
     parametrisation: ParametrisationName = "fourier",
     decay: float | None = None,
+    contrast: float | None = CONTRAST,
     colours: Any = "imagenet",
     start: Any = None,
     size: int | Sequence[int] | None = None,
@@ -112,6 +114,8 @@ def synthesise(
             only phases are optimised. Without either, magnitudes are proportional to the wavelength.
         decay: for "fourier": how much coarse waves come before fine ones, as a power of the wavelength. 1 is that of
             natural images and shows the finest detail, 2 shows shapes. None: what suits the size of the image.
+        contrast: the largest contrast of an image, the root mean square of its pixels' logits (1.4 is an even 0.2 or
+            0.8): it shows what the unit needs, and stays grey elsewhere. None, or with "maco" or `start`: no limit.
         colours: the correlation of the channels: "imagenet" for three channels, "data" for that of `natural`, a matrix
             [C, C], or None. Other numbers of channels are independent with "imagenet".
         start: an input [C, H, W] or [n, C, H, W] to start from; None: noise. Of whole inputs, the centre is taken for
@@ -144,8 +148,8 @@ def synthesise(
     model = as_model(model)
     refuse_other_than_images(model.module, "synthesise", "it optimises colours in rows and columns")
     task = _check(
-        model, layer, units, kind, directions, negative, versions, diversity, natural, parametrisation, decay, colours,
-        start, size, steps, rate, robustness, seed,
+        model, layer, units, kind, directions, negative, versions, diversity, natural, parametrisation, decay, contrast,
+        colours, start, size, steps, rate, robustness, seed,
     )  # fmt: skip
     with prepared(model, task.first, device, _until(task.objectives)) as run:
         climbed = _run(model, task, run, batch_size, dtype)
@@ -172,6 +176,7 @@ class _Task:
     colours: Colours
     parametrisation: str
     decay: float
+    contrast: float | None
     start: Tensor | None
     """[1 or n, C, h + 2p, w + 2p] pixels."""
     magnitudes: Tensor | None
@@ -203,6 +208,7 @@ def _check(
     natural: Any,
     parametrisation: str,
     decay: float | None,
+    contrast: float | None,
     colours: Any,
     start: Any,
     size: Any,
@@ -217,6 +223,8 @@ def _check(
         raise InterpretError(f"rate must be above 0 and diversity at least 0, not {rate} and {diversity}")
     if decay is not None and not 0 <= decay <= LARGEST_DECAY:
         raise InterpretError(f"decay must be a power from 0 to {LARGEST_DECAY}, not {decay}")
+    if contrast is not None and not contrast > 0:
+        raise InterpretError(f"contrast must be above 0, or None for no limit, not {contrast}")
     if parametrisation not in NAMES:
         raise unknown("parametrisation", parametrisation, NAMES)
     images, mined = _natural_images(natural, model)
@@ -258,6 +266,7 @@ def _check(
         colours=space,
         parametrisation=parametrisation,
         decay=power,
+        contrast=None if contrast is None else float(contrast),
         start=None if start is None else _start(start, scene, moves, scale, len(objectives), versions),
         magnitudes=magnitudes,
         natural=images,
@@ -273,6 +282,7 @@ def _check(
             if parametrisation == "maco"
             else "",
             "decay": power if parametrisation == "fourier" else None,
+            "contrast": None if contrast is None or parametrisation == "maco" or start is not None else float(contrast),
             "colours": colours_said,
             "steps": int(steps),
             "rate": float(rate),
@@ -457,7 +467,7 @@ def _climb_part(
     start = None if task.start is None else (task.start[rows] if len(task.start) > 1 else task.start)
     if start is not None:
         start = start.expand(len(rows), -1, -1, -1).to(run.device)
-    images = parametrise(task.parametrisation, task.colours, noise, start, task.magnitudes, task.decay)
+    images = parametrise(task.parametrisation, task.colours, noise, start, task.magnitudes, task.decay, task.contrast)
     numbers = {str(one): place for place, one in enumerate(dict.fromkeys(map(str, task.objectives)))}
     groups = torch.tensor([numbers[str(task.objectives[row])] for row in rows])
     generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from interpret.support.errors import InterpretError, unknown
@@ -27,6 +28,9 @@ DECAYS = ((24, 1.0), (48, 1.5), (96, 1.7))
 LARGE_DECAY = 1.3
 """The power of the wavelength for images below these sides, and for larger ones: chosen by looking at sheets of
 SqueezeNet, EfficientNet-Lite0, emoji_alexnet and LeNet. Images below 24 pixels are fine detail alone."""
+CONTRAST = 1.4
+"""The largest contrast of an image: below it, activations become lower, and above it, colours that add nothing. Chosen
+by looking at sheets, as the decays."""
 STRETCH = 1.02
 """The logistic function times this, from its middle, so that pixels reach black and white."""
 
@@ -44,14 +48,15 @@ class Colours:
     matrix: Tensor | None = None
     """[C, C] from independent coordinates to channels, in the network's order; None: the channels themselves."""
 
+    def channels(self, coordinates: Tensor) -> Tensor:
+        """Return the channels of coordinates, before the logistic function."""
+        if self.matrix is None:
+            return coordinates
+        return torch.einsum("ij,njhw->nihw", self.matrix.to(coordinates), coordinates)
+
     def pixels(self, coordinates: Tensor) -> Tensor:
         """Return the pixels of coordinates."""
-        if self.matrix is not None:
-            matrix = self.matrix.to(coordinates)
-            coordinates = torch.einsum("ij,njhw->nihw", matrix, coordinates)
-        stretched = (coordinates.sigmoid() - 0.5) * STRETCH + 0.5
-        # with the gradient of what is not clamped, so that black and white pixels can change again
-        return stretched + (stretched.clamp(0, 1) - stretched).detach()
+        return stretched(self.channels(coordinates))
 
     def coordinates(self, pixels: Tensor) -> Tensor:
         """Return the coordinates of pixels."""
@@ -59,6 +64,24 @@ class Colours:
         if self.matrix is None:
             return found
         return torch.einsum("ij,njhw->nihw", torch.linalg.inv(self.matrix.double()).to(found), found)
+
+
+def stretched(channels: Tensor) -> Tensor:
+    """Return pixels in 0 … 1: the logistic function, stretched so that they reach black and white."""
+    found = (channels.sigmoid() - 0.5) * STRETCH + 0.5
+    # with the gradient of what is not clamped, so that black and white pixels can change again
+    return found + (found.clamp(0, 1) - found).detach()
+
+
+def contrast_of(channels: Tensor) -> Tensor:
+    """Return the contrast of images [n, C, h, w] before the logistic function: their root mean square, [n, 1, 1, 1].
+
+    >>> contrast_of(torch.tensor([[[[3.0, -4.0]]]])).item()
+    3.535533905029297
+
+    Mid-grey is zero, so that an evenly bright image has contrast, too.
+    """
+    return (channels.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
 
 
 def unstretched(pixels: Tensor) -> Tensor:
@@ -136,22 +159,32 @@ class Parametrisation(ABC):
 
     parameters: list[Tensor]
     """The tensors that are optimised, each [n, …], so that images do not depend on each other."""
+    colours: Colours
+    contrast: float | None = None
+    """The largest contrast of an image; None: any."""
 
     @abstractmethod
     def images(self) -> Tensor:
         """Return the pixels [n, C, h, w] in 0 … 1."""
 
+    def _pixels(self, coordinates: Tensor) -> Tensor:
+        """Return the pixels of coordinates, with the contrast within its limit."""
+        channels = self.colours.channels(coordinates)
+        if self.contrast is not None:
+            channels = channels * (self.contrast / contrast_of(channels)).clamp(max=1)
+        return stretched(channels)
+
 
 class Pixels(Parametrisation):
     """Each pixel is optimised by itself."""
 
-    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None) -> None:
-        self.colours = colours
+    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None, contrast: float | None = None) -> None:
+        self.colours, self.contrast = colours, contrast
         first = noise if start is None else colours.coordinates(start)
         self.parameters = [first.clone().requires_grad_()]
 
     def images(self) -> Tensor:
-        return self.colours.pixels(self.parameters[0])
+        return self._pixels(self.parameters[0])
 
 
 class Fourier(Parametrisation):
@@ -162,20 +195,31 @@ class Fourier(Parametrisation):
     Source: Olah, Mordvintsev & Schubert, "Feature visualization", Distill, 2017.
     """
 
-    def __init__(self, colours: Colours, noise: Tensor, start: Tensor | None, decay: float = 1.0) -> None:
-        self.colours, self.size = colours, tuple(noise.shape[-2:])
+    def __init__(
+        self,
+        colours: Colours,
+        noise: Tensor,
+        start: Tensor | None,
+        decay: float = 1.0,
+        contrast: float | None = None,
+    ) -> None:
+        self.colours, self.contrast, self.shown = colours, contrast, tuple(noise.shape[-2:])
+        self.size = [fast_length(side) for side in self.shown]
         middle = max(self.size) / 4  # the wavelength whose scale no power changes
         waves = wavelengths(*self.size).to(noise)
         self.scale = FOURIER_SCALE * middle * (waves / middle) ** decay
         if start is None:
-            first = torch.fft.rfft2(noise, norm="ortho")
+            first = torch.fft.rfft2(noise, s=self.size, norm="ortho")
         else:
-            first = torch.fft.rfft2(colours.coordinates(start), norm="ortho") / self.scale
+            more = [long - side for long, side in zip(self.size, self.shown, strict=True)]
+            wide = F.pad(colours.coordinates(start), (0, more[1], 0, more[0]), mode="replicate")
+            first = torch.fft.rfft2(wide, norm="ortho") / self.scale
         self.parameters = [torch.view_as_real(first).clone().requires_grad_()]
 
     def images(self) -> Tensor:
         spectrum = torch.view_as_complex(self.parameters[0]) * self.scale
-        return self.colours.pixels(torch.fft.irfft2(spectrum, s=self.size, norm="ortho"))
+        wide = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
+        return self._pixels(wide[..., : self.shown[0], : self.shown[1]])
 
 
 class Maco(Parametrisation):
@@ -204,6 +248,25 @@ class Maco(Parametrisation):
             found = found - found.mean((1, 2, 3), keepdim=True)
             found = found / (found.std((1, 2, 3), keepdim=True) + 1e-4)
         return self.colours.pixels(found)
+
+
+def fast_length(side: int) -> int:
+    """Return the smallest length of at least this whose Fourier transform is fast: even, of the primes 2, 3 and 5.
+
+    >>> fast_length(7), fast_length(227), fast_length(255)
+    (8, 240, 256)
+
+    A transform of 255 × 255 takes two to five times as long as one of 256 × 256.
+    """
+    length = side + side % 2
+    while True:
+        rest = length
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return length
+        length += 2
 
 
 def wavelengths(height: int, width: int) -> Tensor:
@@ -235,6 +298,7 @@ def parametrise(
     start: Tensor | None,
     magnitudes: Tensor | None = None,
     decay: float = 1.0,
+    contrast: float | None = None,
 ) -> Parametrisation:
     """Return n images as the parametrisation of this name has them.
 
@@ -245,11 +309,15 @@ def parametrise(
         start: [n, C, h, w] pixels in 0 … 1 to start from instead; None: the noise.
         magnitudes: for "maco": [C, h, w // 2 + 1]; None: proportional to the wavelength.
         decay: for "fourier": the power of the wavelength by which coefficients are scaled.
+        contrast: the largest contrast, but for "maco", whose magnitudes fix it, and for images that start from others,
+            which would fade as a whole; None: any.
     """
+    if start is not None:
+        contrast = None
     if name == "fourier":
-        return Fourier(colours, noise, start, decay)
+        return Fourier(colours, noise, start, decay, contrast)
     if name == "pixels":
-        return Pixels(colours, noise, start)
+        return Pixels(colours, noise, start, contrast)
     if name == "maco":
         return Maco(colours, noise, start, magnitudes)
     raise unknown("parametrisation", name, NAMES)
