@@ -2,17 +2,20 @@
 
     python benchmarks/synthesis.py [--markdown docs/synthesis.md]
 
-Per layer, four ways to optimise a unit, in turn, each round; the fastest round counts:
+Per layer, ways to optimise a unit, in turn, each round; the least CPU time of all threads counts, as other work on the
+machine hardly changes it:
 
 - neuron: `interpret.synthesise` of what a neuron sees, all units in one batch;
 - the same neuron in whole images, which is what others run;
 - unit: the mean of its map, on whole images, all units in one batch;
+- moved alike: the same, moved as Horama moves images: by shifts of a seventh of the side, without turns;
 - Horama's `fourier` (pip install --no-deps horama einops): the mean of its map on whole images, one after the other,
   as it takes one objective. Six crops a step are its default. Here it has two of nearly the whole image, the fewest
   with which version 0.3.0 runs: beside ours stands half its time, which is that of one.
 
-The activations are means of the map, measured by one function on the finished images. Networks without weights here
-are random: their times are those of trained ones, and their activations compare the optimisers alone.
+No way runs what follows the layer. The activations are means of the map as the layer returns it, measured by one
+function on the finished images, without any movement. Networks without weights here are random: their times are those
+of trained ones, and their activations compare the optimisers alone.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +33,20 @@ import torch
 from torch import Tensor
 
 import interpret
-from interpret import Model, Objective
+from interpret import Model, Objective, Robustness
 from interpret.network.layers import select_layers
 
 NETWORKS = {
     "squeezenet1_1": "features.0,features.4.expand3x3,features.7.expand3x3,features.9.expand3x3,features.12.expand3x3",
     "torchvision:resnet18": "conv1,layer1.1.conv2,layer2.1.conv2,layer3.1.conv2,layer4.1.conv2",
 }
+
+SHIFT = 1 / 7
+"""About the mean distance by which Horama shifts images, as a share of the side."""
+
+
+class Reached(Exception):  # noqa: N818
+    """Stops the network at the layer, so that no way pays for what follows."""
 
 
 def objective_of(model: Model, layer: str, unit: int) -> Callable[[Tensor], Tensor]:
@@ -44,12 +55,19 @@ def objective_of(model: Model, layer: str, unit: int) -> Callable[[Tensor], Tens
 
     def value(pixels: Tensor) -> Tensor:
         found: list[Tensor] = []
-        hook = model.module.get_submodule(layer).register_forward_hook(lambda _, __, output: found.append(output))
+
+        def receive(_: Any, __: Any, output: Tensor) -> None:
+            found.append(output[:, unit].mean())  # here, as a later layer may write over it
+            raise Reached
+
+        hook = model.module.get_submodule(layer).register_forward_hook(receive)
         try:
             model.module(encode(pixels))
+        except Reached:
+            pass
         finally:
             hook.remove()
-        return found[0][:, unit].mean()
+        return found[0]
 
     return value
 
@@ -95,32 +113,34 @@ def activation(model: Model, layer: str, units: Sequence[int], images: Sequence[
 def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: int) -> list[str]:
     """Return the cells of a layer's row."""
     size = model.input_shape[1:]
-    ways: dict[str, Callable[[], Any]] = {
-        "neuron": lambda: interpret.synthesise(model, layer, units, steps=steps),
-        "whole": lambda: interpret.synthesise(
-            model, [Objective.neuron(layer, unit) for unit in units], size=size, steps=steps
-        ),
-        "unit": lambda: interpret.synthesise(model, layer, units, "unit", steps=steps),
-    }
+    plain = {"neuron": partial(interpret.synthesise, model, layer, units)}
+    plain["whole"] = partial(interpret.synthesise, model, [Objective.neuron(layer, unit) for unit in units], size=size)
+    plain["unit"] = partial(interpret.synthesise, model, layer, units, "unit")
+    shift = round(SHIFT * min(size))
+    alike = Robustness(shift, scale=0.02, padding=shift, left=1.0)
+    plain["alike"] = partial(interpret.synthesise, model, layer, units, "unit", robustness=alike)
+    ways: dict[str, Callable[[], Any]] = {name: partial(run, steps=steps) for name, run in plain.items()}
+    for run in plain.values():
+        run(steps=1)  # what the first run of a network costs
     peer = peer_of(model, layer, units, steps)
     if peer is not None:
         ways["peer"] = peer
     best, made = dict.fromkeys(ways, float("inf")), {}
     for _ in range(rounds):
         for name, run in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             made[name] = run()
-            best[name] = min(best[name], (time.perf_counter() - began) / len(units))
-    ours = [torch.from_numpy(picture).permute(2, 0, 1).float() / 255 for picture in made["unit"].pictures]
-    reached = activation(model, layer, units, ours)
-    cells = [f"`{layer}`", str(made["neuron"].pictures.shape[1]), *(f"{best[name]:.2f}" for name in ways)]
-    if peer is None:
-        cells.append("–")
+            best[name] = min(best[name], (time.process_time() - began) / len(units))
+    reached = [
+        activation(model, layer, units, [torch.from_numpy(one).permute(2, 0, 1).float() / 255 for one in own.pictures])
+        for own in (made["unit"], made["alike"])
+    ]
+    cells = [f"`{layer}`", str(made["neuron"].pictures.shape[1])]
+    cells += [f"{best[name]:.2f}" if name in best else "–" for name in ("neuron", "whole", "unit", "peer")]
     cells.append(f"{best['whole'] / best['neuron']:.1f}×")
-    if peer is None:
-        return [*cells, "–", "–", f"{reached:.3g}", "–"]
-    gains = [f"{best['peer'] / 2 / best[name]:.1f}×" for name in ("unit", "neuron")]
-    return [*cells, *gains, f"{reached:.3g}", f"{activation(model, layer, units, made['peer']):.3g}"]
+    cells += [f"{best['peer'] / 2 / best[name]:.1f}×" if peer else "–" for name in ("unit", "neuron")]
+    cells += [f"{one:.3g}" for one in reached]
+    return [*cells, f"{activation(model, layer, units, made['peer']):.3g}" if peer else "–"]
 
 
 def main() -> None:
@@ -135,12 +155,14 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*random.*")
     text = (
         "# Seconds an optimised image takes\n\n"
-        f"One unit, {options.steps} steps, on {os.cpu_count()} shared cores, torch {torch.__version__}; "
-        f"{options.units} units a row, the fastest of {options.rounds} rounds, in which the ways alternate. "
+        f"CPU seconds of one unit, {options.steps} steps, on {os.cpu_count()} cores, torch {torch.__version__}; "
+        f"{options.units} units a row, the least of {options.rounds} rounds, in which the ways alternate. "
         "The default of `interpret.synthesise` is 160 steps.\n\n"
         "Horama 0.3.0 optimises the mean of the map in whole images, with two crops a step, the fewest with which it "
-        "runs; the last gains compare half its time with ours, in whole images and of what a neuron sees. Activations "
-        "are means of the map at equal steps, on the finished image. Written by `benchmarks/synthesis.py`.\n"
+        "runs; the gains beside it compare half its time with ours, in whole images and of what a neuron sees. No way "
+        "runs what follows the layer. Activations are means of the map at equal steps, on the finished image, which is "
+        "not moved: by default, where images are turned and scaled, and moved as Horama moves them, by shifts alone. "
+        "Written by `benchmarks/synthesis.py`.\n"
     )
     for spec in options.networks:
         model = interpret.load(spec, "random" if spec.startswith("torchvision:") else None)
@@ -149,7 +171,9 @@ def main() -> None:
         text += (
             f"\n## {model.name}{weights}\n\n"
             "| layer | px seen | neuron, s | in a whole image, s | unit, whole image, s | Horama, s | crop beside "
-            "whole | unit beside Horama | neuron beside Horama | activation | Horama’s |\n|" + "---|" * 11 + "\n"
+            "whole | unit beside Horama | neuron beside Horama | activation | moved alike | Horama’s |\n|"
+            + "---|" * 12
+            + "\n"
         )
         for layer in select_layers(model.module, options.layers or NETWORKS[spec]):
             torch.manual_seed(0)
