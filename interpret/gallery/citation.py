@@ -1,4 +1,4 @@
-"""What "Cite this unit" gives: lines of Python that make a unit's pictures again, and its numbers as JSON."""
+"""What "Cite this unit" gives: a sentence, lines of Python that make a unit's pictures again, and its numbers."""
 
 from __future__ import annotations
 
@@ -11,31 +11,47 @@ from typing import Any
 from interpret.gallery.hits import Hit
 from interpret.gallery.layer_page import LayerPage
 from interpret.study.views.network import NetworkView
+from interpret.support.version import __version__
+from interpret.support.wording import count as counted
 
 
-def write_code(network: NetworkView[Any], layer: LayerPage, unit: int, hits: Sequence[Hit]) -> str:
-    """Return the lines of Python that make a unit's pictures again."""
-    positions = [f"positions = {[hit.position for hit in hits]}"] if layer.positioned else []
-    at = ", positions" if layer.positioned else ""
-    if layer.by_box:
-        boxes = [layer.data.rois[unit, hit.rank - 1].round(3).tolist() for hit in hits]
-        positions.append(f"boxes = {boxes}  # top, left, bottom, right")
-        at += ", boxes=boxes"
+def code_pieces(network: NetworkView[Any], layer: LayerPage) -> list[str]:
+    """Return the lines of Python that make a unit's pictures again: text and, at each second place, what to put there.
+
+    That is "items", "positions", "boxes" or "unit".
+    """
     kind = layer.rules[0] if layer.rules else "deconvnet"
     rule, _, overlap = kind.partition("-")
     how = (f", rule={rule!r}" if layer.rules else "") + (f", overlap={overlap!r}" if overlap else "")
-    return "\n".join(
-        [
-            "import interpret, torch",
-            "",
-            *_opening(network),
-            f"items = {[hit.image for hit in hits]}",
-            *positions,
-            "inputs = torch.stack([images[item][0] for item in items])",
-            f"shown = interpret.project(model, inputs, {layer.name!r}, {unit}{at}{how})",
-            "interpret.plot(shown)  # patches: shown.pictures, projections: shown.pixels",
-        ]
+    at = ", positions" if layer.positioned else ""
+    opening = "\n".join(["import interpret, torch", "", *_opening(network), "items = "])
+    positions = ["\npositions = ", "positions"] if layer.positioned else []
+    if layer.by_box:
+        positions += ["\nboxes = ", "boxes"]
+        at += ", boxes=boxes"
+    inputs = (
+        f"{'  # top, left, bottom, right' if layer.by_box else ''}"
+        f"\ninputs = torch.stack([images[item][0] for item in items])"
+        f"\nshown = interpret.project(model, inputs, {layer.name!r}, "
     )
+    end = f"{at}{how})\ninterpret.plot(shown)  # patches: shown.pictures, projections: shown.pixels"
+    return [opening, "items", *positions, inputs, "unit", end]
+
+
+def sentence_pieces(network: NetworkView[Any], layer: LayerPage) -> list[str]:
+    """Return what is said of a unit after its number: text and, at each second place, a name."""
+    model, data = network.model, network.data
+    method = ", projected as by Zeiler and Fergus (ECCV 2014)" if "deconvnet" in layer.rules else ""
+    return [
+        " of ",
+        layer.name,
+        " in ",
+        model["name"],
+        f" (weights {model['weights_hash'][:12]}): the {layer.k} strongest of {counted(network.item_count, 'input')} "
+        f"from {counted(network.source_count, 'image')} of ",
+        data["name"],
+        f" ({data['fingerprint'][:12]}){method}. interpret {__version__}.",
+    ]
 
 
 def _opening(network: NetworkView[Any]) -> list[str]:
@@ -70,26 +86,23 @@ def _from_home(path: str | list[str]) -> str | list[str]:
     return f"~/{path.removeprefix(home)}" if path.startswith(home) else path
 
 
-def record(network: NetworkView[Any], layer: LayerPage, unit: int, hits: Sequence[Hit]) -> dict[str, Any]:
-    """Return what is known of a unit as numbers, for other programs."""
+def record(layer: LayerPage, unit: int, hits: Sequence[Hit]) -> dict[str, Any]:
+    """Return what is known of a unit as numbers; a download adds its names and those of its hits."""
     data = layer.data
     density = float(data.density[unit])
     return {
-        "network": network.model["name"],
-        "data": network.data["name"],
-        "layer": layer.name,
-        "unit": unit,
         "dead": bool(data.dead[unit]),
         "density": round(density, 6) if math.isfinite(density) else None,
-        "histogram": {
-            "start": float(data.histogram_start[unit]),
-            "width": float(data.histogram_width[unit]),
-            "counts": data.histogram[unit].tolist(),
-        },
+        "histogram": _histogram(data, unit),
         "values": [float(f"{hit.value:.6g}") for hit in hits],
         "items": [hit.image for hit in hits],
         "positions": [hit.position for hit in hits],
         **({"boxes": layer.data.rois[unit][: len(hits)].round(3).tolist()} if layer.by_box else {}),
-        "sources": [hit.source.name for hit in hits],
-        "labels": [hit.label_name for hit in hits],
     }
+
+
+def _histogram(data: Any, unit: int) -> dict[str, Any] | None:
+    start, width = float(data.histogram_start[unit]), float(data.histogram_width[unit])
+    if not math.isfinite(start) or not math.isfinite(width):
+        return None
+    return {"start": start, "width": width, "counts": data.histogram[unit].tolist()}

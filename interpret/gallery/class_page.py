@@ -21,7 +21,7 @@ from interpret.gallery.classes import ClassEntry, Classes
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.optimised import Optimised
-from interpret.gallery.related_units import UnitLink, inputs_of, link_to
+from interpret.gallery.related_units import UnitLink, inputs_of
 from interpret.gallery.sources import Source
 from interpret.gallery.units_by_class import UnitOfClass, UnitsByClass
 
@@ -92,10 +92,10 @@ class ClassPages:
         if layer.selectivity is not None:
             values = layer.selectivity.values
             for label, units, count in _most_selective(layer.selectivity.classes, values):
-                links = [link_to(layer, unit, float(values[unit])) for unit in units]
+                links = [UnitLink(layer, unit, float(values[unit])) for unit in units]
                 self._preferring[label].append((layer, links, count))
         for unit in range(len(layer.output_classes)):
-            link = link_to(layer, unit, layer.units[unit].value)
+            link = UnitLink(layer, unit, layer.units[unit].value)
             self._outputs[unit] = Output(link, inputs_of(self.network, layer, unit), self._images_of(layer, unit))
 
     def _images_of(self, layer: LayerPage, unit: int) -> list[tuple[Source, float]]:

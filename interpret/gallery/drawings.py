@@ -1,4 +1,4 @@
-"""The geometry of small drawings: receptive fields, histograms, boxes on images, kernels and curves.
+"""The geometry of small drawings: receptive fields, kernels and curves.
 
 Functions return numbers and SVG paths, which the templates put into inline SVG.
 """
@@ -7,17 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
-
-from interpret.study.views.pictures import Picture
 
 FIELD_SIDE = 44.0
 """Side of the drawing of a receptive field, in CSS pixels."""
-HISTOGRAM_WIDTH, HISTOGRAM_HEIGHT = 300, 96
+
+
+def short(number: float) -> float:
+    """Return a length in pixels in four significant digits.
+
+    >>> short(158.7654), short(4.0)
+    (158.8, 4)
+    """
+    rounded = float(f"{number:.4g}")
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 @dataclass(frozen=True)
@@ -79,125 +84,22 @@ def draw_field(field: dict[str, Any] | None, input_shape: Sequence[int]) -> Fiel
     return FieldDrawing(image, clipped(0, 0), None if whole else clipped(down, right), whole)
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """A histogram as SVG paths, with a tick for each hit."""
-
-    bars: str
-    """The outline of the bins, each of width 1, on a base line at the height of the drawing."""
-    scale: float
-    """Width of a bin in the drawing."""
-    ticks: str
-    """A tick below the base line for each hit."""
-    low: float
-    high: float
-    zero: float | None
-    """The position of zero on the axis; None where it is outside or too near an end for a label."""
-    most: int
-    """Images in the fullest bin."""
-    total: int
-
-
-def draw_histogram(counts: np.ndarray, start: float, width: float, values: Sequence[float]) -> Histogram | None:
-    """Return the drawing of a histogram with bins of equal width, without the empty bins at both ends.
-
-    >>> drawing = draw_histogram(np.array([0, 2, 0, 4, 0]), start=-2.0, width=1.0, values=[1.0])
-    >>> drawing.bars, drawing.scale, drawing.ticks, (drawing.low, drawing.high)
-    ('M0 96v-48h1v48h1v-96h1v96z', 100.0, 'M200 97v9', (-1.0, 2.0))
-
-    None where nothing was counted.
-    """
-    filled = np.flatnonzero(counts)
-    if not len(filled) or not np.isfinite([start, width]).all() or width <= 0:
-        return None
-    counts = counts[filled[0] : filled[-1] + 1]
-    start += float(filled[0] * width)
-    most = int(counts.max())
-    # a bin that is not empty is visible, however small its count
-    heights = np.where(counts > 0, np.maximum(np.round(counts / most * HISTOGRAM_HEIGHT), 1), 0).astype(int)
-    bars, last = f"M0 {HISTOGRAM_HEIGHT}", 0
-    for height in heights.tolist():
-        bars += f"v{last - height}h1" if height != last else "h1"
-        last = height
-    bars += f"v{last}z" if last else "z"
-    end = start + len(counts) * width
-
-    def place(value: float) -> float:
-        return round(min(max((value - start) / (end - start), 0.0), 1.0) * HISTOGRAM_WIDTH, 1)
-
-    zero = place(0.0)
-    return Histogram(
-        bars=bars,
-        scale=HISTOGRAM_WIDTH / len(counts),
-        ticks="".join(f"M{place(value):g} {HISTOGRAM_HEIGHT + 1}v9" for value in values),
-        low=start,
-        high=end,
-        zero=zero if 0.2 <= zero / HISTOGRAM_WIDTH <= 0.8 else None,
-        most=most,
-        total=int(counts.sum()),
-    )
-
-
-@dataclass(frozen=True)
-class BoxDrawing:
-    """A receptive field on an image, in pixels of the image."""
-
-    frame: str
-    """The box as an SVG path; a small one has a ring around it."""
-    shaded: bool
-    """Whether the image is darkened outside the box; not where the box is small."""
-    whole: bool
-    """Whether the box is the whole image."""
-
-
-def draw_box(box: Sequence[float], width: int, height: int) -> BoxDrawing:
-    """Return the drawing of a box (top, left, bottom, right), in fractions, on an image.
-
-    >>> draw_box((0.25, 0.0, 0.75, 0.5), width=200, height=100)
-    BoxDrawing(frame='M0 25h100v50h-100z', shaded=True, whole=False)
-    >>> draw_box((0.5, 0.5, 0.51, 0.505), width=200, height=100).frame
-    'M100 50h1v1h-1zM90.5 50.5a10 10 0 1 0 20 0a10 10 0 1 0 -20 0'
-    """
-    top, left, bottom, right = box
-    x, y, wide, high = left * width, top * height, (right - left) * width, (bottom - top) * height
-    extent, side = max(wide, high), max(width, height)
-    frame = f"M{x:.4g} {y:.4g}h{wide:.4g}v{high:.4g}h-{wide:.4g}z"
-    if extent < 0.05 * side:
-        radius = 0.05 * side
-        arc = f"a{radius:.4g} {radius:.4g} 0 1 0"
-        frame += f"M{x + wide / 2 - radius:.4g} {y + high / 2:.4g}{arc} {2 * radius:.4g} 0{arc} -{2 * radius:.4g} 0"
-    whole = wide >= 0.99 * width and high >= 0.99 * height
-    return BoxDrawing(frame, shaded=extent >= 0.2 * side and not whole, whole=whole)
-
-
 LEVELS = 9
 """The number of greys in the drawing of a kernel; the middle one is zero."""
 
 
-@dataclass(frozen=True)
-class KernelDrawing:
-    """A small kernel as SVG paths, in which each weight is a stroke of width 1."""
+def kernel_levels(kernel: np.ndarray) -> str:
+    """Return a kernel [h, w], scaled by its largest absolute weight, as its width and a grey for each weight.
 
-    width: int
-    height: int
-    levels: list[tuple[int, str]]
-    """Greys from 0, most negative, to 8, most positive, each with the path of its weights; 4, zero, is left out."""
+    >>> kernel_levels(np.array([[-1.0, 0.0], [0.5, 1.0]]))
+    '2 0468'
 
-
-def draw_kernel(kernel: np.ndarray) -> KernelDrawing:
-    """Return the drawing of a kernel [h, w], scaled by its largest absolute weight.
-
-    >>> draw_kernel(np.array([[-1.0, 0.0], [0.5, 1.0]])).levels
-    [(0, 'M0 .5h1'), (6, 'M0 1.5h1'), (8, 'M1 1.5h1')]
+    Greys reach from 0, most negative, to 8, most positive.
     """
     middle = LEVELS // 2
     largest = float(np.abs(kernel).max()) or 1.0
     levels = np.round(kernel / largest * middle).astype(int) + middle
-    paths: dict[int, str] = {}
-    for (y, x), level in np.ndenumerate(levels):
-        if level != middle:
-            paths[int(level)] = paths.get(int(level), "") + f"M{x} {y or ''}.5h1"
-    return KernelDrawing(kernel.shape[1], kernel.shape[0], sorted(paths.items()))
+    return f"{kernel.shape[1]} {''.join(map(str, levels.ravel().tolist()))}"
 
 
 CURVE_WIDTH, CURVE_HEIGHT = 160, 72
@@ -237,13 +139,3 @@ def draw_curves(values: np.ndarray, layer: np.ndarray, unit: np.ndarray | None) 
         return "M" + " ".join(points) if points else ""
 
     return CurveDrawing(path(layer), "" if unit is None else path(unit), float(values[0]), float(values[-1]), top)
-
-
-@cache
-def svg_image(picture: Picture) -> Markup:
-    """Return a picture as an element of an SVG on a page two folders down.
-
-    >>> svg_image(Picture("samples/3.webp", 32, 24))
-    Markup('<image href="../../samples/3.webp" width="32" height="24"/>')
-    """
-    return Markup(f'<image href="../../{picture.href}" width="{picture.width}" height="{picture.height}"/>')

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interpret.gallery.drawings import BoxDrawing, draw_box
+from interpret.gallery.drawings import short
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.sources import Source
@@ -26,9 +26,8 @@ class Hit:
     """What it is labelled; −1 where it is not."""
     label_name: str | None
     source: Source
-    box: BoxDrawing
-    view: str
-    """The part of the unit's sprites that is the hit's tile, as the viewBox of an SVG."""
+    box: list[float] | None
+    """The receptive field: left, top, width and height in the source's pixels; None where it is the whole picture."""
 
     @property
     def place(self) -> str:
@@ -53,8 +52,16 @@ def hits_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Hit]:
                 label=label,
                 label_name=network.label_name(label),
                 source=source,
-                box=draw_box(data.boxes[unit, j].tolist(), *source.size),
-                view=layer.tile_views[j],
+                box=_box_on(data.boxes[unit, j].tolist(), *source.size),
             )
         )
     return hits
+
+
+def _box_on(box: list[float], width: int, height: int) -> list[float] | None:
+    """Return a box (top, left, bottom, right), in fractions, on a picture; None where it is all of it."""
+    top, left, bottom, right = box
+    wide, high = (right - left) * width, (bottom - top) * height
+    if wide >= 0.99 * width and high >= 0.99 * height:
+        return None
+    return [short(left * width), short(top * height), short(wide), short(high)]

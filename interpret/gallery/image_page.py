@@ -11,9 +11,8 @@ import numpy as np
 
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
-from interpret.gallery.related_units import UnitLink, link_to
+from interpret.gallery.related_units import UnitLink
 from interpret.gallery.sources import Sample, Source
-from interpret.study.views.pictures import Picture
 
 EXCITED = 4
 """Most units of a layer that are shown as excited by an image."""
@@ -43,9 +42,6 @@ class HitLink:
     value: float
     rank: int
     """The hit's place among the unit's, from 0."""
-    picture: Picture | None
-    tile: tuple[int, int] | None
-    """Column and row in the picture of the hit's own patch; None where the picture is shown as a whole."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,8 @@ class LayerHits:
     links: list[HitLink]
     count: int
     """How many there are, shown or not."""
+    single_tiles: bool
+    """Whether a unit's picture is the hit's own patch alone, and not all its patches."""
 
     @property
     def first(self) -> list[HitLink]:
@@ -106,7 +104,7 @@ class ImagePages:
             if part is None:
                 continue
             links = [
-                link_to(layer, unit, float(shares[row, unit])) for unit in order[row].tolist() if shares[row, unit] > 0
+                UnitLink(layer, unit, float(shares[row, unit])) for unit in order[row].tolist() if shares[row, unit] > 0
             ]
             if links:
                 part.layers.append((layer, links))
@@ -126,13 +124,8 @@ class ImagePages:
                 continue
             part = slice(start, min(end, start + MOST_UNITS))
             rows = zip(units[part].tolist(), values[part].tolist(), ranks[part].tolist(), strict=True)
-            links = [
-                HitLink(
-                    unit, value, rank, layer.picture_of(unit), divmod(rank, columns)[::-1] if single_tiles else None
-                )
-                for unit, value, rank in rows
-            ]
-            self.hits[int(sources[start])].append(LayerHits(layer, links, end - start))
+            links = [HitLink(unit, value, rank) for unit, value, rank in rows]
+            self.hits[int(sources[start])].append(LayerHits(layer, links, end - start, single_tiles))
 
     def pages(self) -> Iterator[ImagePage]:
         """Yield the page of each picture that has one."""

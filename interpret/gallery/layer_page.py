@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from interpret.figures.tile_grid import TileGrid
 from interpret.gallery.colours import COLOURS, Colour, colour_of
-from interpret.gallery.drawings import FieldDrawing, Histogram, draw_field, draw_histogram
+from interpret.gallery.drawings import FieldDrawing, draw_field
 from interpret.gallery.selectivity import Selectivity, measure_selectivity
 from interpret.study.filter_tiles import knows_its_tiles, read_filter_grid
 from interpret.study.views.layer import LayerView
@@ -56,6 +56,11 @@ class LayerPage(LayerView):
         return breakable(self.name)
 
     @cached_property
+    def bidi_name(self) -> Markup:
+        """Its name as an element whose direction is its own."""
+        return Markup('<bdi class="name">{}</bdi>').format(self.name)
+
+    @cached_property
     def drawing(self) -> FieldDrawing:
         """Its receptive field, to scale."""
         return draw_field(self.field, self.input_shape)
@@ -96,6 +101,11 @@ class LayerPage(LayerView):
         """Return a unit's patches, or its projections where there are no patches."""
         return self.sprites.first(unit)
 
+    def picture_folder(self, unit: int) -> str:
+        """Return what pictures of its kind are in, relative to the gallery's root, as an address; "" without one."""
+        picture = self.picture_of(unit)
+        return "" if picture is None else picture.href.rsplit("/", 2)[0]
+
     def hits_of(self, unit: int) -> int:
         """Return how many hits a unit has."""
         return self._hit_counts[unit]
@@ -131,8 +141,8 @@ class LayerPage(LayerView):
         return None if self.data.class_means is None else measure_selectivity(self.data.class_means)
 
     @cached_property
-    def maxima(self) -> Histogram | None:
-        """The histogram of all its units' largest values on the sample."""
+    def maxima(self) -> dict[str, Any] | None:
+        """The histogram of all its units' largest values on the sample, for `pictures.js`."""
         values = self.data.sample_maxima.ravel()
         values = values[np.isfinite(values)]
         if not len(values) or values.min() == values.max():
@@ -141,7 +151,7 @@ class LayerPage(LayerView):
             counts, edges = np.histogram(values.astype(np.float64), bins=64)
         except ValueError:  # the values differ by less than 64 numbers can tell apart
             return None
-        return draw_histogram(counts, float(edges[0]), float(edges[1] - edges[0]), [])
+        return {"start": float(edges[0]), "width": float(edges[1] - edges[0]), "counts": counts.tolist()}
 
     # its sprites on the page of a unit
 
@@ -154,25 +164,3 @@ class LayerPage(LayerView):
     def unit_pixels(self) -> bool:
         """Whether the page of a unit magnifies its tiles without smoothing."""
         return self.real_pixels and max(self.seen) <= LARGEST_SHARP_TILE
-
-    @cached_property
-    def tile_views(self) -> list[str]:
-        """The part of a sprite that is each hit's tile, as the viewBox of an SVG."""
-        grid = self.grid
-        # a smoothed edge would mix with the tile beside it: stop at the middle of the outermost pixels
-        inset = 0.02 if self.unit_pixels else 0.5
-        size = f"{grid.width - 2 * inset:g} {grid.height - 2 * inset:g}"
-        corners = map(grid.corner, range(self.k))
-        return [f"{left + inset:g} {top + inset:g} {size}" for top, left in corners]
-
-    @cache  # noqa: B019 - lives as long as the gallery is written
-    def hit_links(self, count: int) -> Markup:
-        """Return the links over a sprite's tiles to each of so many hits."""
-        grid = self.grid
-        return Markup(
-            "".join(
-                f'<a href="#hit-{j + 1}" aria-label="Hit {j + 1}">'
-                f'<rect x="{left}" y="{top}" width="{grid.width}" height="{grid.height}"/></a>'
-                for j, (top, left) in enumerate(map(grid.corner, range(count)))
-            )
-        )

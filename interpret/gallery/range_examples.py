@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from interpret.gallery.drawings import short
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.sources import Source
-from interpret.study.views.pictures import Picture
 
 GROUP_TITLES = ("strongest quarter", "second quarter", "third quarter", "last quarter", "weakest")
 """The titles of the groups in which a study keeps its examples."""
@@ -20,9 +20,10 @@ class Example:
     item: int
     source: Source
     value: float
-    picture: Picture
-    view: str
-    """The part of the picture that the unit sees, as the viewBox of an SVG."""
+    size: tuple[int, int]
+    """Width and height of its picture."""
+    view: list[float]
+    """The part of the picture that the unit sees: left, top, width and height in its pixels; empty for all of it."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,12 @@ def range_groups(network: NetworkPage, layer: LayerPage, unit: int) -> list[Grou
             if sample is None or sample.picture is None:
                 continue
             width, height = sample.picture.width, sample.picture.height
-            if not layer.shows_range_patches:
-                top, left, bottom, right = 0, 0, 1, 1
-            corner = f"{left * width + inset:.4g} {top * height + inset:.4g}"
             across = max((right - left) * width - 2 * inset, 1)
             down = max((bottom - top) * height - 2 * inset, 1)
-            view = f"{corner} {across:.4g} {down:.4g}"
-            examples.append(Example(item, sample.source, value, sample.picture, view))
+            view = [short(left * width + inset), short(top * height + inset), short(across), short(down)]
+            if not layer.shows_range_patches or (top, left, bottom, right) == (0, 0, 1, 1):
+                view = []
+            examples.append(Example(item, sample.source, value, (width, height), view))
         if examples:
             groups.append(Group(title, examples))
     return groups

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from interpret.gallery.drawings import KernelDrawing, draw_kernel
+from interpret.gallery.drawings import kernel_levels
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
-from interpret.study.views.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -19,24 +18,22 @@ class UnitLink:
     layer: LayerPage
     index: int
     value: float
-    picture: Picture | None
-    kernel: KernelDrawing | None = None
+    kernel: str = ""
+    """The kernel between the two, as `kernel_levels` writes it; empty where it has but one weight."""
 
 
 @dataclass(frozen=True)
 class Relation:
     """One relation of a unit, and the units at its other end."""
 
-    title: str
-    note: str
+    kind: str
+    """Connections "in" or "out", or correlations "inside" the layer or "outside" of it; `pictures.js` has the words."""
     links: list[UnitLink]
-    signed: bool
-    """Whether the numbers are weights, which are shown with their sign."""
 
-
-def link_to(layer: LayerPage, unit: int, value: float) -> UnitLink:
-    """Return a link to a unit, with its picture."""
-    return UnitLink(layer, unit, value, layer.picture_of(unit))
+    @property
+    def signed(self) -> bool:
+        """Whether the numbers are weights, which are shown with their sign."""
+        return self.kind in ("in", "out")
 
 
 def inputs_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[UnitLink]:
@@ -58,30 +55,18 @@ def outputs_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[UnitLi
 
 def relations_of(network: NetworkPage, layer: LayerPage, unit: int) -> list[Relation]:
     """Return the relations in which a unit has any other unit."""
-    found = [
-        Relation(
-            "Strongest connections from earlier layers",
-            "largest weights, + excites, − inhibits",
-            inputs_of(network, layer, unit),
-            signed=True,
-        ),
-        Relation(
-            "Strongest connections to later layers", "largest weights", outputs_of(network, layer, unit), signed=True
-        ),
-    ]
-    for title, correlates in (
-        ("Most correlated units in this layer", network.correlates_inside),
-        ("Most correlated units in other layers", network.correlates_outside),
-    ):
+    found = [Relation("in", inputs_of(network, layer, unit)), Relation("out", outputs_of(network, layer, unit))]
+    for kind, correlates in (("inside", network.correlates_inside), ("outside", network.correlates_outside)):
         if layer.name in correlates:
             of_layer = correlates[layer.name]
-            triples = zip(of_layer.layers[unit], of_layer.units[unit], of_layer.values[unit], strict=True)
-            links = [
-                link_to(network.mined_layers[int(place)], int(other), float(value))
-                for place, other, value in triples
-                if place >= 0
-            ]
-            found.append(Relation(title, "correlation of the largest values on the sample", links, signed=False))
+            triples = zip(
+                of_layer.layers[unit].tolist(),
+                of_layer.units[unit].tolist(),
+                of_layer.values[unit].tolist(),
+                strict=True,
+            )
+            links = [UnitLink(network.mined_layers[at], other, value) for at, other, value in triples if at >= 0]
+            found.append(Relation(kind, links))
     return [relation for relation in found if relation.links]
 
 
@@ -94,6 +79,5 @@ def _connected(
     for place, unit, weight, kernel in zip(layers.tolist(), units.tolist(), weights.tolist(), drawn, strict=True):
         layer = network.traced_at.get(place)
         if layer is not None:
-            drawing = None if kernel is None else draw_kernel(kernel)
-            found.append(UnitLink(layer, unit, weight, layer.picture_of(unit), drawing))
+            found.append(UnitLink(layer, unit, weight, "" if kernel is None else kernel_levels(kernel)))
     return found

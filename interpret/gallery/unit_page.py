@@ -1,22 +1,17 @@
-"""The page of one unit: its hits, patches and projections, its numbers, and the units related to it."""
+"""The page of one unit: its hits, patches and projections, and its numbers; `unit_data` has what a script adds."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from interpret.gallery import citation
 from interpret.gallery.colours import Colour
-from interpret.gallery.drawings import Histogram, draw_histogram
 from interpret.gallery.hits import Hit, hits_of
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.optimised import Optimised
-from interpret.gallery.range_examples import Group, range_groups
-from interpret.gallery.related_units import Relation, relations_of
 from interpret.gallery.unit_results import Curve, Occluded, Strip
 from interpret.study.views.pictures import Picture
 from interpret.study.views.sprites import PATCHES
@@ -61,21 +56,15 @@ class UnitPage:
     rank: int
     hits: list[Hit]
     columns: list[Column]
-    histogram: Histogram | None
-    code: str
     classes: list[ClassMean]
     selectivity: float | None
     colour: Colour
-    groups: list[Group]
-    relations: list[Relation]
     filter: tuple[Picture, str] | None
     """The layer's filters, and the part of them that is the unit's own, as a viewBox."""
     curves: list[Curve]
     optimised: list[Optimised]
     strip: Strip | None
     occlusion: Occluded | None
-    record: dict[str, Any]
-    """What can be downloaded of it, as JSON can hold it."""
 
 
 def read_unit(network: NetworkPage, layer: LayerPage, unit: int) -> UnitPage:
@@ -83,12 +72,6 @@ def read_unit(network: NetworkPage, layer: LayerPage, unit: int) -> UnitPage:
     line, data, results = layer.units[unit], layer.data, network.unit_results
     hits = hits_of(network, layer, unit)
     density = float(data.density[unit])
-    histogram = draw_histogram(
-        data.histogram[unit],
-        float(data.histogram_start[unit]),
-        float(data.histogram_width[unit]),
-        [hit.value for hit in hits],
-    )
     return UnitPage(
         index=unit,
         output_class=line.output_class,
@@ -98,19 +81,14 @@ def read_unit(network: NetworkPage, layer: LayerPage, unit: int) -> UnitPage:
         rank=line.rank,
         hits=hits,
         columns=_columns(network, layer, unit),
-        histogram=histogram,
-        code=citation.write_code(network, layer, unit, hits) if hits else "",
         classes=_top_classes(network, layer, unit),
         selectivity=float(layer.selectivity.values[unit]) if layer.selectivity else None,
         colour=layer.colours[unit],
-        groups=range_groups(network, layer, unit),
-        relations=relations_of(network, layer, unit),
         filter=layer.filter_of(unit),
         curves=results.curves(layer.name, unit),
         optimised=results.optimised.of(layer.name, unit, network.context or not layer.whole),
         strip=results.strip(layer.name, unit) if network.context or not layer.whole else None,
         occlusion=results.occluded(layer.name, unit) if network.context else None,
-        record=citation.record(network, layer, unit, hits),
     )
 
 

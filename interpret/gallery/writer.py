@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from interpret.gallery import link_lists
 from interpret.gallery.cards import render_card
 from interpret.gallery.class_page import ClassPages
 from interpret.gallery.classes import Classes
 from interpret.gallery.correlation import correlate
-from interpret.gallery.drawings import svg_image
 from interpret.gallery.findings import Finding, findings
 from interpret.gallery.image_list import list_pages
 from interpret.gallery.image_page import ImagePages
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
 from interpret.gallery.search_index import SearchIndex
+from interpret.gallery.unit_data import UNITS_PER_FILE, UnitData, data_file
 from interpret.gallery.unit_page import read_unit
 from interpret.gallery.units_by_class import UnitsByClass
 from interpret.study.damage import refuse_damage
@@ -39,7 +40,7 @@ from interpret.support.wording import count as counted
 FORMAT = 2
 MARKER = "gallery.json"
 _PAGES = ("index.html", "how-to-read.html", "findings.html", "compare.html", "favourites.html")
-_ASSETS = ("gallery.css", "gallery.js", "icon.svg")
+_ASSETS = ("gallery.css", "gallery.js", "pictures.js", "icon.svg")
 
 
 def write_gallery(
@@ -62,10 +63,12 @@ def write_gallery(
     >>> page.name, (page.parent / "layers" / "2" / "1.html").exists()
     ('index.html', True)
 
-    The pages open from disk or from a static host, without a network; only search, comparison and favourites need
-    JavaScript. The same study gives the same bytes. An older gallery is replaced at once, when all files are written;
-    unchanged files are kept. The gallery lists its files in ``interpret.sha256``, and other files are never removed.
-    Pictures are hard links to the study's files where possible, otherwise copies.
+    The pages open from disk or from a static host, without a network. Without JavaScript they show each unit's
+    patches, projections, numbers and hits; its range, its related units, search, comparison and favourites need it.
+
+    The same study gives the same bytes. An older gallery is replaced at once, when all files are written; unchanged
+    files are kept. The gallery lists its files in ``interpret.sha256``, and other files are never removed. Pictures are
+    hard links to the study's files where possible, otherwise copies.
 
     Each image of the study has a page and an entry in the list of images, with its prediction.
 
@@ -132,7 +135,9 @@ class _Writer:
             "counted": counted,
             "breakable": breakable,
             "json_in_html": json_in_html,
-            "svg_image": svg_image,
+        }
+        self.templates.globals |= {
+            name: getattr(link_lists, name) for name in ("unit_links", "hit_links", "class_units")
         }
         self.found: list[Finding] = []
         self.image_pages = ImagePages(network)
@@ -229,14 +234,19 @@ class _Writer:
             self._bytes(made.path, made.picture)
         template = self.templates.get_template("unit.html")
         for index in range(layer.unit_count):
+            if index % UNITS_PER_FILE == 0:
+                data = UnitData(self.network, layer)
             unit = read_unit(self.network, layer, index)
             for column in unit.columns:
                 self._picture(column.sprite)
             for drawn in (*unit.optimised, unit.strip, unit.occlusion):
                 if drawn is not None:
                     self._bytes(drawn.path, drawn.picture)
-            text = template.render(root="../../", layer=layer, unit=unit, own=own)
+            text = template.render(root="../../", layer=layer, unit=unit, own=own, data_file=data_file(index))
             self._text(f"{layer.folder}/{index}.html", text)
+            data.add(index, unit.hits)
+            if index + 1 == layer.unit_count or (index + 1) % UNITS_PER_FILE == 0:
+                self._text(f"{layer.folder}/{data_file(index)}", data.script())
             bar.update()
         layer.forget()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from helpers.pages import completed
 from interpret.gallery import write_gallery
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError
@@ -46,17 +48,18 @@ def test_boxes_tiles_and_sprites_are_of_the_local_field(study: Study) -> None:
     assert (corners[..., :2] == mined.positions).all() and (corners[..., 2:] - corners[..., :2] == 5).all()
 
 
-def test_pages_say_that_a_gate_looks_further_and_mark_the_place(study: Study, tmp_path: Path) -> None:
+def test_pages_say_that_a_gate_looks_further_and_mark_the_place(study: Study, tmp_path: Path, browser: Any) -> None:
     for context in (True, False):
         out = write_gallery(study, tmp_path / str(context), context=context).parent
         behind, before = ((out / f"layers/{name}/0.html").read_text("utf-8") for name in "30")
-        assert "The receptive field, with gates, is the whole image." in behind and "<dt>Local field</dt>" in behind
+        assert "The receptive field, with gates, is the whole image." in behind and "<dt>Local field<dd>" in behind
         assert "the gradient passes through it" in behind
-        assert "with gates" not in before and "<dt>Receptive field</dt>" in before
+        assert "with gates" not in before and "<dt>Receptive field<dd>" in before
         assert "The receptive field, with gates," in (out / "layers/3/index.html").read_text("utf-8")
         assert "<dt>Gate, local field</dt>" in (out / "how-to-read.html").read_text("utf-8")
-        assert behind.count('<path class="frame"') == 4
-        assert ("sprite-1" in behind) and (('<rect class="outline"' in behind) is not context)
+        tags = completed(browser, out, "layers/3/0.html").tags
+        assert sum(attributes.get("class") == "frame" for _, attributes in tags) == 4
+        assert any(attributes.get("class") == "outline" for _, attributes in tags) is not context
 
 
 def test_a_study_of_before_is_read_and_not_mixed_with(study: Study, tmp_path: Path) -> None:

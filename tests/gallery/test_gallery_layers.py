@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from helpers.commands import command
-from helpers.pages import Page, crawl, opened, pages
+from helpers.pages import Page, completed, crawl, opened, pages
 from interpret.gallery import write_gallery
 from interpret.study.study import Study
 
@@ -131,10 +129,10 @@ def test_a_layer_of_whole_images_keeps_its_projections_without_context(browser: 
 # citing a unit
 
 
-def cited(page: str) -> str:
-    """Return the lines of Python that stand on a page."""
-    [lines] = re.findall(r'<pre tabindex="0" aria-label="Python"><code>(.*?)</code>', page, re.DOTALL)
-    return html.unescape(lines)
+def cited(browser: Any, out: Path, layer: str, unit: int) -> str:
+    """Return the lines of Python that stand on the page of a unit."""
+    with opened(browser, out, f"layers/{layer}/{unit}.html") as page:
+        return str(page.locator("pre[aria-label=Python] code").text_content())
 
 
 def tiles_of(study: Study, layer: str, unit: int, count: int) -> dict[str, np.ndarray]:
@@ -162,7 +160,13 @@ def tiles_of(study: Study, layer: str, unit: int, count: int) -> dict[str, np.nd
     ],
 )
 def test_cited_lines_make_the_very_pictures_of_the_page(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str, options: str, layers: tuple[str, ...]
+    browser: Any,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: str,
+    options: str,
+    layers: tuple[str, ...],
 ) -> None:
     """Run exactly as they stand on the page, they give the patches and the projections of all its tiles."""
     import interpret
@@ -192,16 +196,12 @@ def test_cited_lines_make_the_very_pictures_of_the_page(
     compared = 0
     for layer in layers:
         for unit in range(2):
-            page = (out / "layers" / layer / f"{unit}.html").read_text()
-            lines = html.unescape(
-                re.findall(r'<pre tabindex="0" aria-label="Python"><code>(.*?)</code>', page, re.S)[0]
-            )
             said: dict[str, Any] = {}
-            exec(lines, said)
+            exec(cited(browser, out, layer, unit), said)
             hits = study.mined(layer)
             count = int((hits.images[unit] >= 0).sum())
             assert said["items"] == hits.images[unit, :count].tolist()
-            text = " ".join(Page(out / "layers" / layer / f"{unit}.html").text.split())
+            text = " ".join(completed(browser, out, f"layers/{layer}/{unit}.html").text.split())
             for item, source in zip(said["items"], hits.sources[unit].tolist(), strict=False):
                 assert f"image {source}" in text
                 assert f"input {item}" in text or "--crops" not in options
@@ -214,12 +214,11 @@ def test_cited_lines_make_the_very_pictures_of_the_page(
 
 
 def test_cited_lines_refuse_other_weights_and_other_images(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--layers", "features.3", "--out", tmp_path / "gallery", "-k", 4, "--synthesise", 0)
     command(monkeypatch, "gallery", f"{made}/net.py:build", made / "pictures", *options)
-    page = (tmp_path / "gallery" / "layers" / "features.3" / "0.html").read_text()
-    lines = cited(page)
+    lines = cited(browser, tmp_path / "gallery", "features.3", 0)
     for there, other in (("py:build'", "py:build_otherwise'"), ("pictures'", "pictures/red fox'")):
         assert there in lines
         with pytest.raises(AssertionError):

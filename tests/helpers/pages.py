@@ -86,6 +86,12 @@ def opened(browser: Any, gallery: Path, path: str, **options: Any) -> Iterator[A
     assert wrong == []
 
 
+def completed(browser: Any, gallery: Path, path: str) -> Page:
+    """Return a page as its scripts have completed it."""
+    with opened(browser, gallery, path) as page:
+        return Page(page.content())
+
+
 HOLLOW = """async () => {
     document.querySelectorAll('[loading=lazy]').forEach((image) => image.loading = 'eager');
     document.querySelectorAll('details').forEach((one) => one.open = true);
@@ -126,4 +132,11 @@ def crawl(browser: Any, gallery: Path) -> int:
         for file in files:
             page.goto(file.as_uri())
             assert page.evaluate(HOLLOW) == [], file
+            # what a script has added, too, leads somewhere
+            for link in page.evaluate("[...document.querySelectorAll('a[href]')].map((a) => a.href.baseVal ?? a.href)"):
+                parts = urlsplit(link)
+                target = Path(unquote(parts.path)) if parts.path else file
+                assert target.is_file() and target.is_relative_to(gallery), f"{file}: {link}"
+                added = target == file and parts.fragment and page.locator(f"[id='{parts.fragment}']").count()
+                assert not parts.fragment or added or parts.fragment in anchors[target.resolve()], f"{file}: {link}"
     return len(files)

@@ -55,18 +55,8 @@
     },
   };
 
-  /**
-   * Make an element.
-   * @param {string} tag
-   * @param {Record<string, string>} [attributes]
-   * @param {(Node | string)[]} children
-   */
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
+  /** @type {(tag: string, attributes?: Record<string, string>, ...children: (Node | string)[]) => HTMLElement} */
+  const make = /** @type {any} */ (window).interpretMake; // by pictures.js
 
   /** Download a file. @param {string} name @param {Blob} blob */
   function download(name, blob) {
@@ -757,6 +747,20 @@
   /** Least height in pixels of a sprite in a saved picture. */
   const LEAST_SIDE = 160;
 
+  /** Add the buttons of a unit's page, and the field for its note. */
+  function addControls() {
+    /** @param {string} act @param {string} text */
+    const button = (act, text) => make("button", { type: "button", "data-act": act }, text);
+    const favourite = button("favourite", "Favourite");
+    favourite.setAttribute("aria-pressed", "false");
+    const others = [" ", button("compare", "Compare"), " ", button("random", "Random")];
+    document.querySelector("h1")?.after(make("p", { class: "acts" }, favourite, ...others));
+    const saves = document.querySelector(".saves");
+    saves?.firstChild?.after(button("json", "JSON"), " ", button("png", "PNG"), " ");
+    const note = make("textarea", { id: "note", rows: "2" });
+    saves?.after(make("label", { class: "note-label" }, "Your note, stored in this browser ", note));
+  }
+
   /** Go to a random unit of the network. */
   function random() {
     loadIndex().then((index) => {
@@ -768,8 +772,18 @@
     });
   }
 
-  /** The numbers of this page's unit. @returns {Record<string, any>} */
-  const record = () => JSON.parse(document.querySelector("#record")?.textContent ?? "{}");
+  /** What is known of this page's unit. @returns {Record<string, any>} */
+  function record() {
+    const number = Number(here?.[2]);
+    const { names, units } = /** @type {any} */ (window).interpretUnits;
+    // where things are shown is no finding
+    const known = Object.entries(units[number]).filter(([key]) => !["places", "range", "relations"].includes(key));
+    const hits = [...document.querySelectorAll(".hits > li")];
+    /** @param {string} selector */
+    const said = (selector) => hits.map((hit) => hit.querySelector(selector)?.textContent ?? null);
+    const called = { sources: said("small bdi"), labels: said(".label") };
+    return { ...names, unit: number, ...Object.fromEntries(known), ...called };
+  }
 
   /**
    * Break a text into lines of at most a width; a wider word has its own line.
@@ -964,14 +978,9 @@
 
   // --- start
 
-  // every block of a unit's pictures links to the hits; only the first is in the tab order
-  const [block, ...blocks] = document.querySelectorAll(".nine svg");
-  for (const other of blocks) {
-    for (const link of block.querySelectorAll("a")) {
-      const copy = /** @type {SVGAElement} */ (link.cloneNode(true));
-      copy.setAttribute("tabindex", "-1");
-      other.append(copy);
-    }
+  if (unit) addControls();
+  for (const [rel, title] of [["prev", "Previous (k or ←)"], ["next", "Next (j or →)"]]) {
+    document.querySelector(`a[rel=${rel}]`)?.setAttribute("title", title);
   }
   if (window.top !== window) html.classList.add("embedded");
   for (const group of document.querySelectorAll("fieldset[data-switch]")) {
@@ -989,6 +998,8 @@
   asks.addEventListener("click", () => search(go));
   const keys = make("button", { type: "button", "aria-label": "Keys", "aria-keyshortcuts": "?" }, make("kbd", {}, "?"));
   keys.addEventListener("click", showKeys);
+  const kept = make("a", { href: `${root}favourites.html` }, "Favourites");
+  document.querySelector(".site a:last-child")?.before(kept, " ");
   document.querySelector(".site")?.prepend(asks);
   document.querySelector(".site")?.append(keys);
   for (const element of document.querySelectorAll(".scripted")) /** @type {HTMLElement} */ (element).hidden = false;
