@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from interpret.images.array_files import ArrayFiles
 from interpret.images.fingerprints import hash_arrays
 from interpret.images.items import Item, classes_in, labels_in, no_image, read_item
 from interpret.images.shard_images import ShardSamples
@@ -133,7 +134,8 @@ class DatasetImages(Images):
         return normalisation_of(self.dataset)
 
     def source_name(self, source: int) -> str:
-        return self.dataset.source_name(source) if isinstance(self.dataset, ShardSamples) else f"image {source}"
+        named = isinstance(self.dataset, ShardSamples | ArrayFiles)
+        return self.dataset.source_name(source) if named else f"image {source}"
 
     def source_picture(self, source: int) -> Image.Image:
         image = self._item(source).image

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from interpret.images.array_files import SUFFIX, ArrayFiles
 from interpret.images.batches import none_left
 from interpret.images.dataset_images import DatasetImages, open_stream
 from interpret.images.datasets import DATASETS, load_dataset
@@ -68,6 +69,8 @@ def open_images(
 
             - a folder of image files, searched recursively, an image file, or a list of image files or of folders,
               which are read one after the other;
+            - a folder of NumPy's `.npy` files, one signal [C, T] or [T], volume or image a file, as the network takes
+              them; subfolders are classes;
             - the name of a data set: `"photographs"` (230 photographs from the demo packages), `"digits"`,
               `"fashion-mnist"` or `"emoji"`; for a folder of that name, write `./digits`;
             - inputs as the network takes them: a floating-point tensor or array [N, C, H, W] or [C, H, W]; signals
@@ -335,9 +338,7 @@ def _photographs(model: Model, scales: tuple[int, ...] | None, decoding: Decodin
     return FileImages("photographs", root, FileNames(names), unlabelled, None, _preprocess(model), scales, decoding)
 
 
-def _folder(
-    path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None, decoding: Decoding
-) -> FileImages:
+def _folder(path: str | os.PathLike[str], model: Model, scales: tuple[int, ...] | None, decoding: Decoding) -> Images:
     root = Path(path).expanduser()
     if root.is_file():
         raise InterpretError(f"data {str(path)!r} is a file and no image: give an image, or a folder of images")
@@ -349,6 +350,11 @@ def _folder(
         listing = list_or_remember(root)
     except OSError as error:
         raise InterpretError(f"data {str(path)!r} cannot be read: {error.strerror}") from None
+    if not listing.names and SUFFIX in listing.left_out:
+        files = ArrayFiles(root, input_axes(model.module), weights_type(model.module), model.classes)
+        arrays = DatasetImages(files, model, readable(root.resolve().name))
+        arrays.check()
+        return arrays
     if not listing.names:
         found = f" ({describe_left_out(listing.left_out)})" if listing.left_out else ""
         raise InterpretError(
