@@ -1,8 +1,8 @@
 """The scripts of `examples/` as pages: how each is run for the site, and which are not.
 
 sphinx-gallery runs copies, so that figures do not land among the scripts. The figures of scripts that take too long, or
-need npm, are kept in `docs/_static/examples/`, as the scripts write them with their defaults. Photographs whose licence
-is not known are not published: scripts that take images get digits, or pictures in the public domain.
+need npm, are kept in `docs/_static/examples/`, as the scripts write them. Photographs whose licence is not known are
+not published: scripts that take images get digits, or pictures in the public domain.
 """
 
 from __future__ import annotations

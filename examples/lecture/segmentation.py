@@ -43,7 +43,7 @@ COLOURS = ListedColormap(
 )
 SHOWN = (4001, 4004, 4005, 4006, 4008, 4010)
 """Held-out scenes of the figure."""
-UNITS = (1, 3, 5, 7, 9, 10)
+UNITS = (0, 1, 7, 8, 9, 10)
 """Units of the last layer, one a class, whose strongest places are shown."""
 AROUND = 14
 """Half the side of what is shown around a place, in pixels."""
