@@ -29,6 +29,8 @@ from interpret.support.progress import progress
 
 BOX_SIDE = 128
 """Side in pixels to which boxes are warped."""
+MOST_HITS = 32
+"""Most hits of an image that are projected before what is done can be kept."""
 
 
 def warp_box(image: Tensor, box: NDArray[Any]) -> Tensor:
@@ -159,11 +161,16 @@ _Group = list[NDArray[np.int64]]
 
 
 def _groups(hits: Hits, layouts: Mapping[str, Any], size: int) -> Iterator[_Group]:
-    """Yield groups of at most `size` images with similar numbers of hits."""
+    """Yield groups of at most `size` images with similar numbers of hits, at most 32 each."""
     call_of = np.array([layouts[name].boxes for name in hits.layers])
     for call in dict.fromkeys(call_of.tolist()):
         behind = call_of[hits.layer] == call
-        of_images = [own for _, rows in hits.by_item() if len(own := rows[behind[rows]])]
+        of_images = [
+            own[start : start + MOST_HITS]
+            for _, rows in hits.by_item()
+            for own in [rows[behind[rows]]]
+            for start in range(0, len(own), MOST_HITS)
+        ]
         of_images.sort(key=lambda rows: -len(rows))
         for start in range(0, len(of_images), size):
             yield of_images[start : start + size]
