@@ -29,6 +29,17 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """A box that a detector finds in an image."""
+
+    name: str
+    """Of its class; empty where it has none."""
+    score: float
+    frame: str
+    """The box on the picture, as an SVG path."""
+
+
+@dataclass(frozen=True)
 class Source:
     """A source picture: its name, and the small copy of it that the study kept."""
 
@@ -42,6 +53,8 @@ class Source:
     """What the network predicts for its central part, most probable first; empty where that is not known."""
     paged: bool = False
     """Whether it has a page."""
+    detections: tuple[Detection, ...] | None = None
+    """What a detector finds in its central part, the surest first; None where that is not known."""
 
     @property
     def href(self) -> str:
@@ -97,6 +110,7 @@ class Sources:
             context: whether their pictures are shown, and the inputs of the sample where a source has none.
         """
         self._study = study
+        self._detections = study.detections() if context else {}
         self.class_names: Sequence[str] = () if predictions is None else predictions.classes
         names, rows = [], []
         for one, records in study.source_lists.records():
@@ -131,7 +145,8 @@ class Sources:
         paged = bool(self.paged[place])
         predictions = top_predictions(self.class_names, self.top[place].tolist(), self.probabilities[place].tolist())
         if number in self._sampled:
-            return replace(self._sampled[number], predictions=predictions, paged=paged)
+            own = self._sampled[number]
+            return replace(own, predictions=predictions, paged=paged, detections=self._detected(number, own.size))
         row = int(np.searchsorted(self._recorded, number))
         width, height = self._sizes[row].tolist()
         picture = None
@@ -139,8 +154,21 @@ class Sources:
             path = self._study.source_picture(number).relative_to(self._study.path).as_posix()
             picture = Picture(path, width, height)
         return Source(
-            number, self._names[row], picture, int(self.labels[place]), (width, height), predictions, paged
-        )  # fmt: skip
+            number,
+            self._names[row],
+            picture,
+            int(self.labels[place]),
+            (width, height),
+            predictions,
+            paged,
+            self._detected(number, (width, height)),
+        )
+
+    def _detected(self, number: int, size: tuple[int, int]) -> tuple[Detection, ...] | None:
+        found = self._detections.get(number)
+        if found is None:
+            return None
+        return tuple(Detection(one["name"], one["score"], _frame(one["box"], *size)) for one in found)
 
     @property
     def best(self) -> NDArray[np.int64]:
@@ -151,6 +179,17 @@ class Sources:
     def listed(self) -> NDArray[np.int64]:
         """The numbers of those that have a page, ascending."""
         return self.numbers[self.paged]
+
+
+def _frame(box: Sequence[float], width: int, height: int) -> str:
+    """Return a box (top, left, bottom, right), in fractions, on a picture as an SVG path.
+
+    >>> _frame((0.25, 0.0, 0.75, 0.5), width=200, height=100)
+    'M0 25h100v50h-100z'
+    """
+    top, left, bottom, right = box
+    wide, high = (right - left) * width, (bottom - top) * height
+    return f"M{left * width:.4g} {top * height:.4g}h{wide:.4g}v{high:.4g}h-{wide:.4g}z"
 
 
 def _small_size(file: Path, record: Mapping[str, Any], context: bool) -> tuple[int, int, bool]:

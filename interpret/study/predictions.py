@@ -29,6 +29,7 @@ from interpret.images.sources import Images
 from interpret.network.answers import Reading
 from interpret.network.forward import refuse_other_type
 from interpret.results.result import stacked
+from interpret.study.detections import detect_in_sources
 from interpret.study.reader import IMAGE_PREDICTIONS, UNPREDICTED
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
@@ -60,6 +61,7 @@ def predict_sources(study: Study, every_image: bool = True) -> None:
         raise
     except InterpretError as error:
         study.info["settings"][UNPREDICTED] = str(error)
+        detect_in_sources(study, central, items)
     study.write_info()
 
 

@@ -184,6 +184,19 @@ class StudyReader:
         """
         return read_records(self.path / "samples.json")
 
+    @property
+    def detections_file(self) -> Path:
+        """Where a detector's boxes are kept."""
+        return self.path / "detections.json"
+
+    def detections(self) -> dict[int, list[dict[str, Any]]]:
+        """Return the boxes that a detector found in each source, the surest first.
+
+        Each has its box (top, left, bottom, right) in fractions of the picture, its score and the name of its class.
+        """
+        found: dict[int, Any] = read_records(self.detections_file)
+        return found
+
     def sample_picture(self, item: int) -> Path:
         """Return the picture of an input of the sample, as the network saw it."""
         return self.path / "samples" / f"{item}.webp"

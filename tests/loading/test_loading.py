@@ -767,7 +767,7 @@ def test_a_module_and_a_model() -> None:
     ("spec", "words"),
     [
         ("torchvision:resnet81", r"unknown torchvision model 'resnet81': did you mean 'resnet18'"),
-        ("torchvision:fcn_resnet50", r"unknown torchvision model"),
+        ("torchvision:raft_small", r"unknown torchvision model"),
         ("resnet18", r"unknown model 'resnet18': did you mean 'torchvision:resnet18'"),
         ("squeezenet1_2", r"did you mean 'squeezenet1_1' or 'torchvision:squeezenet1_0'"),
         ("lenett", r"unknown model 'lenett': did you mean 'lenet'"),

@@ -1,0 +1,67 @@
+"""What a detector finds in the images of a study, kept and drawn on the pages of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+import interpret
+from interpret import Preprocess, Study
+from interpret.study.detections import find_boxes
+
+
+class Bright(nn.Module):
+    """Finds the brightest place of each image, and says how bright it is; its head runs once for each such box."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 2, 3, padding=1), nn.Linear(8, 3)
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        found = []
+        for image in images.detach().mean(1):
+            y, x = divmod(int(image.argmax()), image.shape[1])
+            boxes = torch.tensor([[x - 4.0, y - 2.0, x + 4.0, y + 2.0], [0.0, 0.0, 5.0, 5.0]]).to(images)
+            found.append(
+                {"boxes": boxes, "scores": torch.stack([image.max(), image.min()]), "labels": torch.tensor([1, 0])}
+            )
+        pooled = roi_align(self.features(images), [one["boxes"] for one in found], 2)
+        self.head(pooled.flatten(1))
+        return found
+
+
+def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number, (width, height) in enumerate(((40, 20), (20, 30), (24, 24))):  # of different sizes
+        picture = Image.new("RGB", (width, height), (10, 10, 10))
+        picture.paste((250, 250, 250) if number < 2 else (90, 90, 90), (12, 8, 14, 10))
+        picture.save(folder / f"{number}.png")
+    model = interpret.load(Bright(), preprocess=Preprocess((20, 20), rule="pad"), classes=["dark", "bright"])
+    study = Study(tmp_path / "study", model, folder)
+    study.mine(k=2)
+    study.project()
+    study.predict()
+    found = study.detections()
+    assert [[one["name"] for one in found[source]] for source in range(3)] == [["bright"], ["bright"], []]
+    top, left, bottom, right = found[0][0]["box"]  # of a picture twice as wide as high, padded to a square
+    assert found[0][0]["score"] > 0.5 and left <= 12.5 / 40 <= right and top <= 8.5 / 20 <= bottom
+    assert study.mined("head").boxes.shape == (3, 2, 4)  # type: ignore[union-attr]
+    interpret.write_gallery(study, tmp_path / "gallery")
+    page = (tmp_path / "gallery" / "images" / "0.html").read_text()
+    assert page.count('class="frame"') == 1 and "Boxes that the network finds" in page
+    page = (tmp_path / "gallery" / "images" / "2.html").read_text()
+    assert 'class="frame"' not in page and "finds no box with a score of 0.5 or more" in page
+    page = (tmp_path / "gallery" / "layers" / "head" / "0.html").read_text()
+    assert "each box that the network finds" in page
+
+
+@pytest.mark.parametrize("network", [nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(48, 2))])
+def test_other_networks_are_no_detectors(network: nn.Module) -> None:
+    assert find_boxes(network, torch.zeros(2, 3, 4, 4)) is None
