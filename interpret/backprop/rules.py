@@ -100,6 +100,7 @@ class BackwardRule(TorchFunctionMode):
     | product of two signals (squeeze-and-excitation) | the gate held constant | the same | the true gradient |
     | quotient of two signals                     | the divisor held constant | the same | the true gradient |
     | attention                                   | along the values | the same       | the true gradient |
+    | grid_sample, deformable convolution         | places held constant | the same   | the true gradient |
     | max-pool, maximum of several signals        | R to its switches | the same       | the same          |
     | convolution, sum, concatenation, average …  | the transpose    | the transpose   | the transpose     |
 
@@ -350,6 +351,9 @@ class BackwardRule(TorchFunctionMode):
             return self._hold_divisor(func, args, kwargs, signals)
         if backward is Backward.ATTENTION:
             return self._hold(func, args, kwargs, lambda place, _: place not in (2, "value")), True
+        if backward is Backward.SAMPLING:
+            carries = any(one is signals[0] for one in operands[:1])
+            return self._hold(func, args, kwargs, lambda place, _: place not in (0, "input")), carries
         result = self._run(func, args, kwargs)
         if plain and backward in (Backward.SLOPE, Backward.CLAMP):
             mark(result, squashed_role(func))

@@ -39,6 +39,8 @@ class Backward(StrEnum):
     """By the divisor, held constant."""
     ATTENTION = "attention"
     """Along the values; all else, and with it the attention weights, is held constant."""
+    SAMPLING = "sampling"
+    """Along the input; where it is sampled, and by what kernels, is held constant."""
     MAX_POOL = "max_pool"
     """To the switches."""
     MAXIMUM = "maximum"
@@ -85,6 +87,8 @@ class Grid(StrEnum):
     ADAPTIVE_POOL = "adaptive pool"
     RESAMPLE = "resample"
     """The positions nearby, on a grid of another size."""
+    SAMPLE = "sample"
+    """The positions that a second operand names."""
     WINDOW = "window"
     """A window of each position, as `Operation.window` says."""
     NEW = "new"
@@ -289,6 +293,8 @@ _ROWS: dict[str, Operation] = {
     "real imag get.real get.imag view_as_real view_as_complex complex conj conj_physical resolve_conj": Operation(
         _B.LINEAR
     ),
+    "grid_sample": Operation(_B.SAMPLING, _G.SAMPLE),
+    "deform_conv2d": Operation(_B.SAMPLING, mixes_units=True),  # offsets have no bounds
     "interpolate upsample": Operation(_B.SHAPE, _G.RESAMPLE),
     "pad": Operation(_B.LINEAR, _G.PAD),
     # layout

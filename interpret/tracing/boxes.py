@@ -513,6 +513,33 @@ def _resampled(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
     return windowed(call, given, [_ranges(*taken_by_resampling(call, axis)) for axis in range(axes)])
 
 
+def _sampled(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
+    """Each position takes those around the place that a grid of constants names."""
+    first, grid = given[0], call.argument(1, "grid")
+    mode, beyond = call.argument(2, "mode", "bilinear"), call.argument(3, "padding_mode", "zeros")
+    if first is None or any(one is not None for one in given[1:]) or grid.is_meta or grid.dim() != 4 or len(grid) > 1:
+        return [None]
+    height, width = call.operands[0].shape[2:]
+    y, x = torch.arange(height).double()[:, None], torch.arange(width).double()
+    ramps = torch.stack([y.expand(height, width), x.expand(height, width)])[None]
+    aligned = bool(call.argument(4, "align_corners", False))
+    beyond = "border" if beyond == "zeros" else beyond
+    rows, columns = F.grid_sample(ramps, grid.detach().cpu().double(), "bilinear", beyond, aligned)[0]
+    more = 1 + (mode == "bicubic")
+    around = range(1 - more, more + 1)
+    places = [
+        (rows + a).floor().clamp(0, height - 1) * width + (columns + b).floor().clamp(0, width - 1)
+        for a in (*around, 1e-6, -1e-6)
+        for b in (*around, 1e-6, -1e-6)
+    ]
+
+    def sample(end: Tensor) -> Tensor:
+        flat = end.expand(*end.shape[:2], height, width).flatten(2)
+        return functools.reduce(torch.minimum, (flat[..., place.long()] for place in places))
+
+    return [first.mapped(sample)]
+
+
 def _folded(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
     """Windows that are put back into a map and added up where they overlap."""
     first = given[0]
@@ -569,4 +596,5 @@ _BY_GRID: dict[Grid | None, Callable[[Any, list[Boxes | None]], list[Boxes | Non
     Grid.ADAPTIVE_POOL: _adaptive_pool,
     Grid.RESAMPLE: _resampled,
     Grid.WINDOW: _user_window,
+    Grid.SAMPLE: _sampled,
 }

@@ -54,5 +54,5 @@ def _trace(module: nn.Module, shape: tuple[int, ...]) -> tuple[Trace, bool]:
     except Exception:  # it needs values or cannot be copied, or the input is invalid, which `trace` explains
         return trace(module, shape), False
     # on the meta device, empty feature maps raise no error, and rectifiers may not be recognised without values
-    whole = traced.has_signal and all(all(layer.output_shape) for layer in traced.values())
+    whole = traced.has_signal and not traced.needs_values and all(all(layer.output_shape) for layer in traced.values())
     return (traced, True) if whole else (trace(module, shape), False)

@@ -160,6 +160,8 @@ class FieldTracker(TorchFunctionMode):
         """
         super().__init__()
         self._has_signal = image.requires_grad
+        self.needs_values = False
+        """Whether windows depend on values of constants, which tensors on the meta device have not."""
         self._sights = WeakTensorKeyDictionary()
         self._sides = tuple(image.shape[2:]) if with_boxes else None
         for constant in constants:
@@ -212,6 +214,8 @@ class FieldTracker(TorchFunctionMode):
             if not isinstance(answer, Tensor) or answer in self._sights:
                 return answer
         operands = list(map(self._operand, tensors_in([args, kwargs])))
+        if operation.grid is Grid.SAMPLE:
+            self.needs_values = self.needs_values or any(operand.tensor.is_meta for operand in operands)
         result = func(*args, **kwargs)
         call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)), self._sides)
         if operation.grid is Grid.WRITE:
@@ -402,7 +406,7 @@ def _after_locally(call: Call, full: list[Sees]) -> list[Sees]:
     if operands == call.operands:
         return full
     places = () if _is_shaped_as_another(call) else call.operands[1:]
-    if call.operation.grid in _LAYOUT and any(operand.sees is not NOTHING for operand in places):
+    if call.operation.grid in (*_LAYOUT, Grid.SAMPLE) and any(operand.sees is not NOTHING for operand in places):
         return [EVERYTHING] * len(full)  # where the elements go depends on the image
     return _after(call._replace(operands=operands))
 

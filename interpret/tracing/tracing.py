@@ -132,6 +132,8 @@ class Trace(Result, dict[str, Layer]):
     """The operations that multiply but are not counted in `macs`, each with its layer."""
     has_signal: bool
     """Whether the network could run under a backward rule; if not, each local field is the receptive field."""
+    needs_values: bool = False
+    """Whether windows depend on values that the network had not, on the meta device."""
 
     @property
     def title(self) -> str:
@@ -293,6 +295,7 @@ def trace(
     traced = Trace((layer.name, layer) for layer in _with_boxes(layers, model.module, shape))
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
     traced.has_signal, traced.uncounted = run.has_signal, run.uncounted
+    traced.needs_values = run.needs_values
     return traced
 
 
@@ -390,6 +393,7 @@ class _Run:
             except InterpretError as failure:
                 self.failure = failure
         self._tracker.detach_kept()
+        self.needs_values = self._tracker.needs_values
         gone = self.layers.keys() - dict(named_layers(module))
         if gone:
             self.failure = InterpretError(f"the network removes its layer {min(gone)!r} as it runs: keep all layers")
@@ -650,8 +654,9 @@ def layouts_of(traced: Mapping[str, Layer], names: Iterable[str]) -> dict[str, L
 
     >>> from torchvision.ops import Permute
     >>> network = nn.Sequential(Permute([0, 2, 3, 1]), nn.Flatten(1, 2), nn.Linear(3, 5))
-    >>> layouts_of(trace(network, (3, 4, 6)), ["0", "2"])
-    {'0': Layout(units=-1, grid=None, order=None, parts=1), '2': Layout(units=-1, grid=(4, 6), order=None, parts=1)}
+    >>> layouts = layouts_of(trace(network, (3, 4, 6)), ["0", "2"])
+    >>> {name: (layout.units, layout.grid) for name, layout in layouts.items()}
+    {'0': (-1, None), '2': (-1, (4, 6))}
     """
     found = {name: traced[name].layout for name in names if name in traced}
     return {name: layout for name, layout in found.items() if layout is not None}

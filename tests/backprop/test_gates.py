@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 import interpret
 from interpret.backprop.rules import BackwardRule, UncoveredOperation
@@ -246,6 +247,14 @@ GATED: dict[str, tuple[Product, Product]] = {
     "a kernel computed from the image": (
         lambda a, b: F.conv2d(b[:1], a[0, :, None, :3, :3], groups=4),
         lambda a, b: F.conv2d(b[:1], held(a[0, :, None, :3, :3]), groups=4),
+    ),
+    "sampled where the image says": (
+        lambda a, b: F.grid_sample(b, a[:, :2].movedim(1, 3).tanh(), align_corners=False),
+        lambda a, b: F.grid_sample(b, held(a[:, :2].movedim(1, 3).tanh()), align_corners=False),
+    ),
+    "deformable convolution": (
+        lambda a, b: deform_conv2d(b, a[:, :2], MIXING[..., None, None], mask=a[:, 2:3].sigmoid()),
+        lambda a, b: deform_conv2d(b, held(a[:, :2]), MIXING[..., None, None], mask=held(a[:, 2:3].sigmoid())),
     ),
     "broadcast before rectified": (
         lambda a, b: a.relu() * b.mean((2, 3), keepdim=True),

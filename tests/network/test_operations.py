@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision  # noqa: F401 - registers its operators
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -107,7 +108,7 @@ def test_no_operation_has_two_rows() -> None:
 
 def test_every_row_is_of_something_that_torch_has() -> None:
     """Operators stand without their underscores; some are functions of `torch.nn.functional` or properties."""
-    places = (torch, F, Tensor, torch.ops.aten, torch._C._nn)
+    places = (torch, F, Tensor, torch.ops.aten, torch._C._nn, torch.ops.torchvision)
     operators = set("set.data set.real set.imag rdiv rpow rmod rfloordiv rmatmul mod floordiv".split())
     earlier = {"has_names"}  # in torch 2.7, which is allowed
 

@@ -11,11 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from helpers.fields import CONVOLVED, Calls, Linearised, outputs_of, positive, sees, support
 from interpret import trace
 from interpret.network.layers import tensors_in
 from interpret.network.torch_internals import TorchDispatchMode
+from interpret.tracing.meta_trace import trace_on_meta
 from interpret.tracing.receptive_field import ReceptiveField
 
 
@@ -65,6 +67,12 @@ def attention_with_halo(x: Tensor) -> Tensor:
     return F.fold(mixed.permute(0, 3, 2, 1).flatten(1, 2), x.shape[2:], 2, stride=2)
 
 
+def sampled(x: Tensor, theta: list[list[float]], **settings: Any) -> Tensor:
+    """Sample a map at the places of a grid of constants."""
+    grid = F.affine_grid(torch.tensor([theta], dtype=x.dtype), [1, 1, *x.shape[2:]], align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False, **settings)
+
+
 def outlook(x: Tensor) -> Tensor:
     """Each position spreads over its 3 × 3 neighbours what it has seen of them."""
     values = F.unfold(x, 3, padding=1).unflatten(1, (4, 9))
@@ -77,6 +85,9 @@ WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
     "attention in rows": lambda x: in_windows(x, attention, 1, 5),
     "attention with a halo": attention_with_halo,
     "outlook": outlook,
+    "half a map": lambda x: sampled(x, [[0.5, 0, 0.1], [0, 0.5, -0.2]]),
+    "a turned map": lambda x: sampled(x, [[0.9, 0.3, 0], [-0.3, 0.9, 0]], padding_mode="border"),
+    "the nearest": lambda x: sampled(x, [[0.7, 0, 0], [0, 0.8, 0]], mode="nearest"),
     "einsum": lambda x: in_windows(
         x, lambda t: torch.einsum("nij,njc->nic", torch.einsum("nic,njc->nij", t, t).softmax(2), t)
     ),
@@ -165,7 +176,25 @@ def test_boxes_hold_the_support_of_the_gradient_of_every_neuron(name: str) -> No
         for place, own in seen.items():
             along[place[axis]].append((own[axis], own[2 + axis]))  # type: ignore[index]
         # what is seen ends at the border, where the convolution's window begins one pixel outside
-        assert size <= smallest([(min(one)[0], max(end for _, end in one)) for one in along]) + 2
+        spare = 4 if "map" in name or "nearest" in name else 2  # a sample may be where one of two pixels has no weight
+        assert size <= smallest([(min(one)[0], max(end for _, end in one)) for one in along]) + spare
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.grid_sample(x, x.mean(1)[..., None].expand(-1, -1, -1, 2).tanh(), align_corners=False),
+        lambda x: deform_conv2d(x, x.repeat(1, 5, 1, 1)[:, :18], x.new_ones(4, 4, 3, 3), padding=1),
+    ],
+)
+def test_places_that_depend_on_the_image_may_be_anywhere(function: Callable[[Tensor], Tensor]) -> None:
+    layer = sees(function)
+    assert layer.receptive_field is None and layer.local_field is None
+
+
+def test_the_values_of_a_grid_are_read_before_mining() -> None:
+    network = Calls(lambda x: sampled(x, [[0.5, 0, 0.1], [0, 0.5, -0.2]]))
+    assert trace_on_meta(network, (3, 12, 20))["end"] == trace(network, (3, 12, 20))["end"]
 
 
 @pytest.mark.parametrize(

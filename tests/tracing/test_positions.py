@@ -16,6 +16,7 @@ from interpret import InterpretError, mine, occlude, probe, project, trace
 from interpret.analyses.projection.hit_projection import project_hits
 from interpret.network.forward import collect_outputs
 from interpret.network.layers import first_outputs
+from interpret.tracing.receptive_field import ReceptiveField
 from interpret.tracing.tracing import layouts_of, select_traced
 
 Move = Callable[[Tensor], Tensor]
@@ -179,6 +180,15 @@ def test_tokens_that_are_no_known_grid_are_left_out(arrange: Move) -> None:
     ):
         with pytest.raises(InterpretError, match="the positions of layer 'linear' are no known grid"):
             run()
+
+
+def test_linear_layers_on_patches_are_units_on_the_grid_of_patches() -> None:
+    """As in vision transformers that embed patches by a linear layer, such as Gemma's."""
+    network = Tokens(lambda x: x.view(len(x), 2, 3, 2, 2, 2).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2),
+                     nn.Linear(8, 2)).eval()  # fmt: skip
+    layer = trace(network, (2, 6, 4))["linear"]
+    assert layer.grid == (3, 2) and layer.receptive_field == ReceptiveField((2, 2), (2, 2), (0, 0))
+    assert list(mine(network, torch.rand(2, 2, 6, 4), k=1)) == ["conv", "linear", "head"]
 
 
 @pytest.mark.parametrize(
