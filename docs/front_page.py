@@ -1,4 +1,4 @@
-"""Draw the picture of the front page: what some units of SqueezeNet see in a cat.
+"""Draw the picture of the front page: what some units of SqueezeNet see in a cat, and images made for them.
 
     python docs/front_page.py
 
@@ -27,24 +27,27 @@ UNITS = {119: "eye", 128: "nose", 114: "whiskers", 125: "eye and brow", 171: "st
 
 
 @in_style
-def draw(cat: np.ndarray, patches: np.ndarray, projections: np.ndarray, boxes: np.ndarray) -> Figure:
-    figure = figure_grid(1, 1, (9, 2.95))[0]
+def draw(
+    cat: np.ndarray, patches: np.ndarray, projections: np.ndarray, optimised: np.ndarray, boxes: np.ndarray
+) -> Figure:
+    figure = figure_grid(1, 1, (9, 3.75))[0]
     figure.clear()
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 2.1))
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.75))
     whole = left.subplots()
     show(whole, cat, "an image")
-    axes = right.subplots(2, len(UNITS))
+    axes = right.subplots(3, len(UNITS))
     for column, ((unit, seen), color) in enumerate(zip(UNITS.items(), CATEGORIES, strict=False)):
         top, start, bottom, end = boxes[column]
-        for at in (axes[0, column], axes[1, column]):
-            for side in at.spines.values():
-                side.set(visible=True, color=color, lw=2)
         whole.add_patch(Rectangle((start, top), end - start, bottom - top, fill=False, color=color, lw=2))
         show(axes[0, column], patches[column], f"unit {unit}")
         show(axes[1, column], projections[column])
-        axes[1, column].set_xlabel(seen, fontsize=8)
-    axes[0, 0].set_ylabel("what it sees", fontsize=8)
-    axes[1, 0].set_ylabel("what activates it", fontsize=8)
+        show(axes[2, column], optimised[column])
+        axes[2, column].set_xlabel(seen, fontsize=8)
+        for at in axes[:, column]:
+            for side in at.spines.values():
+                side.set(visible=True, color=color, lw=2)
+    for row, said in enumerate(("what it sees", "what activates it", "made from noise")):
+        axes[row, 0].set_ylabel(said, fontsize=8)
     return figure
 
 
@@ -59,10 +62,11 @@ def main() -> None:
     cat = inputs_to_bytes(inputs, model.preprocess)[0]
     patches = np.stack([cat[top:bottom, left:right] for top, left, bottom, right in boxes.clip(0, 227)])
     projections = to_bytes(contrast(found.pixels, "RGB" if model.preprocess is None else model.preprocess.channels))
-    figure = draw(cat, patches, projections, boxes)
+    optimised = interpret.synthesise(model, LAYER, list(UNITS)).pictures
+    figure = draw(cat, patches, projections, optimised, boxes)
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=160)
-    Image.open(picture).convert("RGB").save(Path(__file__).parent / "_static" / "units.jpg", quality=90, optimize=True)
+    figure.savefig(picture, dpi=144)
+    Image.open(picture).convert("RGB").save(Path(__file__).parent / "_static" / "units.jpg", quality=82, optimize=True)
 
 
 if __name__ == "__main__":
