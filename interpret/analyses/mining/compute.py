@@ -63,6 +63,10 @@ def mine(
     item, then by the lower position. The same call gives bit-identical results; another batch size changes values at
     most by the rounding of the forward pass. Memory use does not grow with the number of images.
 
+    A head that runs once a box (`interpret.Layer.boxes`), as in Faster R-CNN, has hits with boxes, `MinedLayer.rois`:
+    of each image the box in which the unit is strongest. An image without boxes is no hit of it, and counts as 0 in
+    class means and on the sample.
+
     Args:
         model: the network; it runs in evaluation mode and is restored afterwards.
         data: images [N, C, H, W], a data set of images or of (image, label), a folder, or an `Images`. For a network
