@@ -1,13 +1,13 @@
 """Time and size of writing a gallery of many units, and time of opening it from disk in headless Chromium.
 
     python benchmarks/gallery.py [--units 100000] [--keep FOLDER] [--sizes]
-    python benchmarks/gallery.py --parts docs/gallery.md [-- ARGUMENTS OF interpret gallery]
+    python benchmarks/gallery.py --parts docs/gallery.md [--study STUDY] [--before STUDY GALLERY] [-- ARGUMENTS]
 
 The study is synthetic. Its patches are cut from the 230 demo photographs; its projections are edges of these patches,
 which compress about as well as a deconvnet's. Sprites are hard links to a pool of two thousand, so that the disk
 stores each only once; bytes per unit count each link. Browser times run from the start of a navigation until all
-visible images are decoded. With `--parts`, a real gallery is made instead, and the share of each part of its time and
-bytes is written.
+visible images are decoded. With `--parts`, a real gallery is made instead, by `interpret gallery` with these arguments
+or from a study that is there, and the time and the bytes of its parts are written, beside those of an earlier one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -377,44 +378,81 @@ def compare_sizes(count: int = 40) -> None:
 # ---- the parts of a real gallery ------------------------------------------------------------------------------
 
 PARTS = {"mining": "mining", "projection": "projecting", "synthesis": "optimised images", "gallery": "pages"}
+REST = "filters, connections, activation range, predictions"
+BLOCK = 4096
+FILES = {
+    "patches and projections": ("patches/", "projections/"),
+    "other pictures": ("sources/", "samples/", "filters/", "images/index", "findings/", "optimised"),
+    "pages of units": ("layers/",),
+    "pages of images": ("images/",),
+    "pages of classes": ("classes/",),
+    "other pages, search, list of checksums": ("",),
+}
+"""How the paths of the files of each part begin; the first that fits counts."""
 
 
-def parts(command: list[str]) -> str:
-    """Make a gallery, and return a table of the time and the bytes of its parts."""
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        own = [*command, "--study", folder / "study", "--out", folder / "gallery"]
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "interpret", "gallery", *map(str, own)], check=True)
-        whole = time.perf_counter() - began
-        took = dict.fromkeys([*PARTS.values(), "rest"], 0.0)
-        for entry in read_timings(folder / "study"):
-            took[PARTS.get(entry["part"], "rest")] += entry["seconds"]
-        took["rest"] += whole - sum(took.values())
-        study = Study.open(folder / "study")
-        units = sum(len(study.mined(name).values) for name in study.mined_layers)
-        sources, model = len(study.sources()), study.info["model"]["name"]
-        stored = {
-            "pictures of patches and projections": bytes_of(folder / "gallery", ".webp"),
-            "pages, and the data that they show": bytes_of(folder / "gallery", ".html", ".js", ".json"),
-            "all of the gallery": bytes_of(folder / "gallery", ""),
-            "all of the study": bytes_of(folder / "study", ""),
-        }
-    lines = ["| part | share of the time |", "|---|---:|"]
-    lines += [f"| {name} | {100 * seconds / whole:.0f} % |" for name, seconds in took.items() if seconds]
-    lines += ["", "| what | MB | KB a unit |", "|---|---:|---:|"]
-    lines += [f"| {name} | {size / 1e6:.1f} | {size / 1e3 / units:.1f} |" for name, size in stored.items()]
-    return (
+def parts(command: list[str], made: Path | None, before: list[Path] | None) -> str:
+    """Make a gallery, or write that of a finished study, and return tables of the time and the bytes of its parts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        what = [made] if made else [*command, "--study", folder / "study"]
+        subprocess.run(
+            [sys.executable, "-m", "interpret", "gallery", *map(str, what), "--out", folder / "g"], check=True
+        )
+        study = made or folder / "study"
+        times = [*([seconds(before[0])] if before else []), *([] if made else [seconds(study)])]
+        sizes = [*([bytes_of(before[1])] if before else []), bytes_of(folder / "g")]
+        opened = Study.open(study)
+        units = sum(len(opened.mined(name).values) for name in opened.mined_layers)
+        pictures, model = len(opened.sources()), opened.info["model"]["name"]
+    columns = ("before", "after") if before else ("",)
+    text = (
         "# What a gallery takes\n\n"
-        f"`interpret gallery {' '.join(command)}`: {units:,} units of {model}, whose hits lie in {sources:,} pictures, "
-        f"on {os.cpu_count()} cores that were busy with other work, too, so that only shares of the time are told. The "
-        "rest is starting, filters, connections, examples of the activation range and predictions. Written by "
-        "`benchmarks/gallery.py --parts`.\n\n" + "\n".join(lines) + "\n"
+        f"`interpret gallery {' '.join(command)}`: {units:,} units of {model}, whose hits lie in {pictures:,} "
+        "pictures. Written by `benchmarks/gallery.py --parts`.\n\n"
+    )
+    if times:
+        text += "| part | " + " | ".join(f"seconds {column}" for column in columns[: len(times)]) + " |\n"
+        text += "|---|" + "---:|" * len(times) + "\n"
+        for part in dict.fromkeys(part for one in times for part in one):
+            text += f"| {part} | " + " | ".join(f"{one.get(part, 0):.0f}" for one in times) + " |\n"
+        text += f"\nOn {os.cpu_count()} cores.\n\n"
+    text += (
+        "| files | "
+        + " | ".join(f"number {column} | MB {column} | MB of blocks {column}" for column in columns)
+        + " |\n"
+    )
+    text += "|---|" + "---:|" * 3 * len(columns) + "\n"
+    for part in [*FILES, "all"]:
+        cells = [f"{one[part][0]:,} | {one[part][1] / 1e6:.1f} | {one[part][2] / 1e6:.1f}" for one in sizes]
+        text += f"| {part} | " + " | ".join(cells) + " |\n"
+    return (
+        text
+        + f"\nMB are 10⁶ bytes; blocks are of {BLOCK:,} bytes, of which most file systems give a file whole ones.\n"
     )
 
 
-def bytes_of(folder: Path, *endings: str) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file() and file.name.endswith(endings))
+def seconds(study: Path) -> dict[str, float]:
+    """Return the time of each part of a job, as its study recorded it; of a part that ran again, the first run."""
+    took: dict[str, float] = {}
+    for entry in reversed(read_timings(study)):
+        took[entry["part"]] = entry["seconds"]
+    named = {name: took.pop(part) for part, name in PARTS.items() if part in took}
+    return named | {REST: sum(took.values())}
+
+
+def bytes_of(folder: Path) -> dict[str, NDArray[np.int64]]:
+    """Return number, bytes and bytes of whole blocks of each part's files."""
+    found = {part: np.zeros(3, np.int64) for part in [*FILES, "all"]}
+    for file in folder.rglob("*"):
+        if file.is_file():
+            path, size = file.relative_to(folder).as_posix(), file.stat().st_size
+            part = next(part for part, starts in FILES.items() if path.startswith(starts))
+            if part == "other pictures" and path.endswith((".html", ".js")):
+                part = "pages of images"
+            for key in (part, "all"):
+                found[key] += (1, size, -(-size // BLOCK) * BLOCK)
+    return found
 
 
 def main() -> None:
@@ -423,10 +461,14 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder to keep the study and the gallery in")
     parser.add_argument("--sizes", action="store_true", help="only compare formats and sizes of sprites")
     parser.add_argument("--parts", type=Path, help="write which part of a gallery takes how long to this file")
+    parser.add_argument("--study", type=Path, help="of --parts: a finished study, whose gallery is written")
+    parser.add_argument(
+        "--before", type=Path, nargs=2, help="of --parts: the study and the gallery of an earlier version"
+    )
     parser.add_argument("command", nargs="*", help="of --parts: arguments of interpret gallery")
     arguments = parser.parse_args()
     if arguments.parts:
-        text = parts(arguments.command)
+        text = parts(arguments.command, arguments.study, arguments.before)
         print(text)
         arguments.parts.write_text(text, "utf-8")
         return

@@ -58,7 +58,7 @@ class LayerPage(LayerView):
     @cached_property
     def bidi_name(self) -> Markup:
         """Its name as an element whose direction is its own."""
-        return Markup('<bdi class="name">{}</bdi>').format(self.name)
+        return Markup("<bdi class=name>{}</bdi>").format(self.name)
 
     @cached_property
     def drawing(self) -> FieldDrawing:

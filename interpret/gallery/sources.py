@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from interpret.study.views.pictures import Picture, find_picture, size_of
 
 LEAST_PROBABILITY = 0.005
 """The smallest probability of a prediction that is shown."""
+REMEMBERED = 10_000
+"""How many sources are kept in memory: an image is a hit of many units."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ class Sources:
         for number, source in self._sampled.items():
             self.labels[np.searchsorted(self.numbers, number)] = source.label
         self.paged = np.zeros(len(self.numbers), bool)
-        """Which have a page: the network's page sets it."""
+        """Which have a page: the network's page sets it, before it shows any."""
+        self._remembered = lru_cache(REMEMBERED)(self._make)
         self.top, self.probabilities = _predicted(predictions, self.numbers)
         """[n, k] the network's most probable classes of each and their probabilities; −1 and 0 where there is none."""
 
@@ -139,6 +143,9 @@ class Sources:
         return len(self.numbers)
 
     def __getitem__(self, number: int) -> Source:
+        return self._remembered(number)
+
+    def _make(self, number: int) -> Source:
         place = int(np.searchsorted(self.numbers, number))
         if place == len(self.numbers) or self.numbers[place] != number:
             raise KeyError(number)

@@ -184,7 +184,7 @@ def test_a_class_page_leads_to_all_its_images(coloured: Study, listing: Path) ->
         surest = sorted(taken, key=lambda number: (-found.probabilities[number, 0], number))
         markup = (listing / "classes" / f"{label}.html").read_text()
         page = Page(markup)
-        predicted = markup.partition('id="predicted"')[2].partition("</section>")[0]
+        predicted = markup.partition("id=predicted>")[2].partition("</section>")[0]
         links = re.findall(r"href=\.\./(images/\d+\.html)", predicted)
         assert links == [f"images/{number}.html" for number in surest[:4]]
         first = listing / "classes" / f"{label}-images.html"
