@@ -21,7 +21,7 @@ def own_filters(gallery: Path, layer: str, units: int) -> list[np.ndarray]:
     found = []
     for unit in range(units):
         text = (gallery / "layers" / layer / f"{unit}.html").read_text("utf-8")
-        for box, href in re.findall(r'class="own"><svg[^>]* viewBox="([\d ]+)"[^>]*><image href="([^"]+)"', text):
+        for box, href in re.findall(r'class=own><svg[^>]* viewBox="([\d ]+)"[^>]*><image href="([^"]+)"', text):
             left, top, width, height = map(int, box.split())
             picture = Image.open(gallery / "layers" / layer / href).convert("RGB")
             found.append(np.asarray(picture.crop((left, top, left + width, top + height))))
