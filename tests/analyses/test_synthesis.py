@@ -400,8 +400,9 @@ def test_the_network_and_the_random_state_are_as_before() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_unit_that_is_silent_at_the_start_is_reached() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 1, 5), nn.ReLU(), nn.Conv2d(1, 1, 1))
+@pytest.mark.parametrize("rectifier", [nn.ReLU(), nn.ReLU6(inplace=True)])
+def test_a_unit_that_is_silent_at_the_start_is_reached(rectifier: nn.Module) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 5), rectifier, nn.Conv2d(1, 1, 1))
     with torch.no_grad():
         network[0].weight.fill_(1.0)
         network[0].bias.fill_(-15.0)  # above zero from a mean of 0.6

@@ -30,5 +30,7 @@ def pass_where_silent(signal: Tensor, function: Callable[..., Tensor], *inputs: 
     return torch.where(silent & (slope == 0) & (x * signal < 0), signal, plain)
 
 
-REDIRECTED = Composite(by_operation={"rectifier": pass_where_silent}, otherwise="gradient")
-"""The gradient, with redirected rectifiers."""
+REDIRECTED = Composite(
+    by_operation={"rectifier": pass_where_silent, "hardtanh": pass_where_silent}, otherwise="gradient"
+)
+"""The gradient, with redirected rectifiers. torch runs ReLU6 as hardtanh."""
