@@ -3,6 +3,7 @@
     pip install torchlens==2.36.0
     python benchmarks/receptive_fields.py                    # 30 networks, some ten minutes
     python benchmarks/receptive_fields.py resnet18 vgg11     # some of them
+    python benchmarks/receptive_fields.py resnet18 --update  # and replace their rows of the table
 
 Both trace the network from torchvision with random weights, on one image. torchlens is the only other tool that says
 where its windows are bounds.
@@ -112,13 +113,20 @@ def row(name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help="of torchvision; none: 30 of them")
+    parser.add_argument("--update", action="store_true", help="replace the rows of the networks that were named")
     parser.add_argument("--out", type=Path, default=Path("docs/receptive-fields.md"))
     options = parser.parse_args()
     rows = []
     for name in options.networks or NETWORKS:
         rows.append(row(name))
         print(rows[-1], flush=True)
-    if not options.networks:
+    if options.update:
+        fresh = dict(zip(options.networks, rows, strict=True))
+        kept = options.out.read_text(encoding="utf-8").splitlines()
+        lines = [fresh.get(line.partition("|")[2].partition("|")[0].strip(), line) for line in kept]
+        with replacing(options.out, any_file) as new:
+            new.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    elif not options.networks:
         from importlib.metadata import version
 
         with replacing(options.out, any_file) as new:
