@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from interpret.backprop.windowed_convolution import pair
-from interpret.network.torch_internals import node_shape, saved
+from interpret.network.torch_internals import node_device, node_shape, saved
 
 Pair = tuple[int, int]
 
@@ -76,7 +76,6 @@ class NeuronWindows:
         self._steps = steps
 
     @classmethod
-    @torch.no_grad()
     def below(cls, output: Tensor, known: dict[Any, Step | None] | None = None) -> NeuronWindows | None:
         """Return the graph below a layer's output; None where this module does not know one of its operations.
 
@@ -84,8 +83,13 @@ class NeuronWindows:
             output: the layer's output [B, C, H, W], made by a forward pass that autograd recorded.
             known: what other calls for the same forward pass found; the same dictionary for all of them saves work.
         """
-        node = output.grad_fn
-        if output.dim() != 4 or output.device.type != "cpu" or node is None:
+        return None if output.grad_fn is None else cls.from_node(output.grad_fn, known)
+
+    @classmethod
+    @torch.no_grad()
+    def from_node(cls, node: Any, known: dict[Any, Step | None] | None = None) -> NeuronWindows | None:
+        """Return the graph below the node of autograd's graph that made a layer's output; see `below`."""
+        if len(node_shape(node)) != 4 or node_device(node).type != "cpu":
             return None  # elsewhere, the many small operations cost more than they save
         known = {} if known is None else known
         steps = []

@@ -46,6 +46,12 @@ def node_shape(node: Any) -> tuple[int, ...]:
     return tuple(node._input_metadata[0].shape)
 
 
+def node_device(node: Any) -> torch.device:
+    """Return the device of that result."""
+    device: torch.device = node._input_metadata[0].device
+    return device
+
+
 def saved(node: Any, name: str) -> Any:
     """Return what autograd keeps of an operation's arguments or results for its backward pass."""
     return getattr(node, f"_saved_{name}")

@@ -758,6 +758,28 @@ def test_what_is_made_of_a_batch_is_made_by_the_threads_that_project() -> None:
     assert all(main for *_, main in plain) and not any(main for *_, main in made)
 
 
+class Switching(nn.Sequential):
+    """A network that adds nothing, by operations that have no windows, unless its images begin with a zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = self[1](self[0](x))
+        plain = not x.detach()[:, 0, 0, 0].any()
+        return self[3](self[2](half if plain else half + 0 * half.mean((2, 3), True)))
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Switching])
+def test_layers_that_are_changed_in_place_or_that_lose_their_windows_are_projected_as_one_by_one(
+    kind: type[nn.Sequential],
+) -> None:
+    layers = nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(inplace=True), nn.Conv2d(4, 3, 7), nn.ReLU(inplace=True)
+    network, images = kind(*layers).double(), normal(3, 3, 12, 12)
+    images[0, 0, 0, 0] = 0
+    mined = mine(network, images, ["0", "2"], k=2)
+    for (name, unit, rank), (signal, _) in gather(project_hits(network, images, mined)).items():
+        item, at = int(mined[name].images[unit, rank]), mined[name].positions[unit, rank].tolist()
+        assert_close(signal, project(network, images[item][None], name, unit, at).pixels[0])
+
+
 def test_workers_and_batches_of_hits_change_nothing_but_rounding() -> None:
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 5))
     images = torch.rand(9, 1, 10, 10, generator=torch.Generator().manual_seed(0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -130,7 +130,7 @@ def project_hits(
         total = projected + sum(len(together.rows) for together in plan)
         bar = opened.enter_context(progress(total, f"projecting ({rule})", "hit", initial=projected))
         try:
-            jobs = _jobs(images, plan, hits, crops, settings, run, workers)
+            jobs = _jobs(images, plan, hits, crops, settings, run, workers, windowed)
             for finished in run.side_by_side(partial(finish, job, images.channels, then) for job in jobs):
                 for count, result in finished:
                     bar.update(count)
@@ -154,6 +154,7 @@ def _jobs(
     settings: SignalSettings,
     run: Execution,
     workers: int,
+    windowed: Collection[str],
 ) -> Iterator[Job]:
     """Read the needed items once, in order, and yield each group's job when its images are read."""
     needed = np.zeros(len(hits.items), bool)
@@ -183,7 +184,8 @@ def _jobs(
             together = coming.popleft()
             if together.whole:
                 inputs = [(read.pop(int(hits.items[own[0]])), own) for own in together.of_images]
-                yield partial(_run_whole, together=inputs, hits=hits, crops=crops, settings=settings, run=run)
+                how: dict[str, Any] = {"crops": crops, "settings": settings, "run": run, "windowed": windowed}
+                yield partial(_run_whole, together=inputs, hits=hits, **how)
             else:
                 waiting = [(row, parts.pop(row)) for row in together.rows.tolist()]
                 crop = crops[hits.layers[int(hits.layer[waiting[0][0]])]]
@@ -218,6 +220,7 @@ def _run_whole(
     crops: Mapping[str, Crop],
     settings: SignalSettings,
     run: Execution,
+    windowed: Collection[str],
 ) -> list[HitBatch]:
     """Project hits on their whole images: one forward pass per image serves all its hits."""
     finished: list[HitBatch] = []
@@ -225,23 +228,33 @@ def _run_whole(
     rows = np.concatenate([own for _, own in together])
     places = np.repeat(np.arange(len(together)), [len(own) for _, own in together])
     names = [hits.layers[index] for index in np.unique(hits.layer[rows])]
-    x, outputs = forward_under_rule(module, run.place(inputs), names, settings)
+    own = {name: hits.layer[rows] == hits.layers.index(name) for name in names}
+    neurons = {
+        name: tuple(torch.from_numpy(found[own[name]]) for found in (places, hits.units[rows], *hits.positions[rows].T))
+        for name in names
+        if name in windowed
+    }
+    x, outputs = forward_under_rule(module, run.place(inputs), names, settings, neurons=neurons)
     known: dict[Any, Any] = {}
-    left = np.zeros(len(rows), bool)
-    for name in names:
-        own = hits.layer[rows] == hits.layers.index(name)
-        graph = NeuronWindows.below(outputs[name], known)
-        if graph is None:
-            left |= own
-            continue
-        chosen, at = hits[rows[own]], torch.from_numpy(places[own])
-        positions, channels = torch.from_numpy(chosen.positions), torch.from_numpy(chosen.units)
-        signal, values = signals_in_windows(graph, outputs[name], at, channels, positions, settings, crops[name])
+    graphs = {name: NeuronWindows.from_node(_indexed_node(outputs[name]), known) for name in neurons}
+    for name, graph in graphs.items():
+        if graph is None:  # on these images, the network runs other operations than on the first one
+            return _run_whole(module, together, hits, crops, settings, run, ())
+        chosen, (at, channels, *axes) = hits[rows[own[name]]], neurons[name]
+        values, positions = outputs.pop(name).detach(), torch.stack(axes, 1)
+        signal = signals_in_windows(graph, values, at, channels, positions, settings, crops[name])
         check_values(name, chosen, values)
         patches = _cut_patches(inputs, at, positions, crops[name])
         finished.append(HitBatch(name, chosen.units, chosen.ranks, signal, patches))
+    left = np.isin(hits.layer[rows], [hits.layers.index(name) for name in outputs])
     others = [rows[left & (places == place)] for place in range(len(together))]
     return finished + _run_autograd(x, inputs, outputs, others, hits, crops, settings)
+
+
+def _indexed_node(values: Tensor) -> Any:
+    """Return the node of autograd's graph that made the tensor from which values were taken by an index."""
+    assert values.grad_fn is not None
+    return values.grad_fn.next_functions[0][0]
 
 
 def _run_autograd(

@@ -33,18 +33,26 @@ class SignalSettings:
 
 
 def forward_under_rule(
-    module: nn.Module, images: Tensor, names: list[str], settings: SignalSettings, boxes: Given | None = None
+    module: nn.Module,
+    images: Tensor,
+    names: list[str],
+    settings: SignalSettings,
+    boxes: Given | None = None,
+    neurons: Mapping[str, tuple[Tensor, ...]] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Run images under the rule; return the input tensor for differentiation, and each named layer's output.
 
-    `boxes` stand in for those of some calls that pool features.
+    `boxes` stand in for those of some calls that pool features. Of a layer in `neurons`, return in place of its output
+    only the values at these indices.
     """
     x = images.detach().requires_grad_()
     outputs: dict[str, Tensor] = {}
 
     def receive(name: str, output: Tensor) -> None:
-        # a copy if the forward pass continues, since a later layer may change the output in place
-        outputs[name] = output if len(names) == 1 else output.clone()
+        if neurons is not None and name in neurons:
+            outputs[name] = output[neurons[name]]
+        else:  # a copy if the forward pass continues, since a later layer may change the output in place
+            outputs[name] = output if len(names) == 1 else output.clone()
 
     with (
         torch.enable_grad(),
@@ -115,7 +123,8 @@ def signals_of_image(
     output, rows = outputs[layer], torch.zeros(len(channels), dtype=torch.long)
     graph = NeuronWindows.below(output)
     if graph is not None:
-        return signals_in_windows(graph, output, rows, channels, positions, settings, crop)
+        found = output.detach()[neuron_index(output, rows, channels, positions)]
+        return signals_in_windows(graph, found, rows, channels, positions, settings, crop), found
     if windowed:
         return None
     signals: list[Tensor] = []
@@ -130,19 +139,18 @@ def signals_of_image(
 
 def signals_in_windows(
     graph: NeuronWindows,
-    output: Tensor,
+    values: Tensor,
     rows: Tensor,
     channels: Tensor,
     positions: Tensor,
     settings: SignalSettings,
     crop: Crop,
-) -> tuple[Tensor, Tensor]:
-    """Return the signals [n, C, h, w] of neurons of the images at `rows`, in their windows, and their activations."""
-    values = output.detach()[neuron_index(output, rows, channels, positions)]
+) -> Tensor:
+    """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`."""
     starts = values if settings.start == "activation" else torch.ones_like(values)
     signals = []
     for part in torch.arange(len(rows)).split(crop.windows_at_once):
         windows = graph.signals(rows[part], channels[part], positions[part], starts[part])
         height, width = crop.field
         signals.append(windows.within(crop.boxes(positions[part])[:, :2].numpy(), (height, width)))
-    return torch.cat(signals), values
+    return torch.cat(signals)
