@@ -14,14 +14,14 @@ from interpret.network.operations import Backward, Grid, Operation, is_in_place,
 MARK = "interpret"
 """Key in the metadata of nodes of autograd's graph."""
 
-Role = Literal["seen", "weights", "gate", "bounded", "activation", "context"]
-"""The value there. "weights": the tensor came out of a softmax, "gate": of a sigmoid, "bounded": of tanh or a clamp,
-"activation": of a rectifier, "context": of a product of matrices with one of these held; "seen": of any other operation
-that a rule has overridden."""
+Role = Literal["seen", "weights", "gate", "bounded", "activation", "clamped", "context"]
+"""The value there. "weights": the tensor came out of a softmax, "gate": of a sigmoid, "bounded": of tanh,
+"activation": of a rectifier, "clamped": of a clamp, "context": of a product of matrices with one of these held; "seen":
+of any other operation that a rule has overridden."""
 
-_HELD: tuple[tuple[Role, ...], ...] = (("weights", "gate"), ("bounded",), ("activation",))
+_HELD: tuple[tuple[Role, ...], ...] = (("weights", "gate"), ("bounded",), ("activation",), ("clamped",))
 """The roles of a factor that is held constant, those that decide first at the beginning: in tanh(a)·sigmoid(b) the
-sigmoid, which is between 0 and 1, is the gate."""
+sigmoid, which is between 0 and 1, is the gate. A clamp decides last: it often only keeps numbers from overflowing."""
 
 
 def squashed_role(func: Callable[..., Any]) -> Role:
@@ -31,7 +31,11 @@ def squashed_role(func: Callable[..., Any]) -> Role:
     ('weights', 'gate', 'bounded')
     """
     name = operation_name(func)
-    return "weights" if name == "softmax" else "gate" if name in ("sigmoid", "hardsigmoid") else "bounded"
+    if name in ("sigmoid", "hardsigmoid"):
+        return "gate"
+    if name in ("clamp", "clip", "clamp_min", "clamp_max"):
+        return "clamped"
+    return "weights" if name == "softmax" else "bounded"
 
 
 def marks(value: Tensor) -> dict[str, Role]:

@@ -67,7 +67,7 @@ class AugmentTable:
     scale: float = 0.0
     """Relative to the size: 0.1 is from 0.9 to 1.1."""
     flip: bool = False
-    """Whether every other image is mirrored, left to right."""
+    """Whether an image is mirrored, left to right, with probability ½."""
     fill: int = 0
     """Grey level of uncovered pixels, 0 (black) to 255 (white)."""
 

@@ -243,6 +243,10 @@ GATED: dict[str, tuple[Product, Product]] = {
     "1 + tanh(a)": (lambda a, b: (1 + a.tanh()) * b, lambda a, b: held(1 + a.tanh()) * b),
     "tanh(a)·sigmoid(b) (WaveNet)": (lambda a, b: a.tanh() * b.sigmoid(), lambda a, b: a.tanh() * held(b.sigmoid())),
     "sigmoid and a clamp": (lambda a, b: b.clamp(-1, 1) * a.sigmoid(), lambda a, b: b.clamp(-1, 1) * held(a.sigmoid())),
+    "gelu and a clamp (Gemma)": (
+        lambda a, b: F.gelu(a) * b.clamp(-9, 9),
+        lambda a, b: held(F.gelu(a)) * b.clamp(-9, 9),
+    ),
     "half a sigmoid": (lambda a, b: (a.sigmoid() / 2) * b, lambda a, b: held(a.sigmoid() / 2) * b),
     "a kernel computed from the image": (
         lambda a, b: F.conv2d(b[:1], a[0, :, None, :3, :3], groups=4),

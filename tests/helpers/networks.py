@@ -26,7 +26,7 @@ class Written:
     logits: Callable[[Any], Tensor] = lambda outputs: outputs
     """Which of what it returns are the scores."""
     left_out: tuple[str, ...] = ()
-    """Convolutions and linear layers that do not run, or whose first dimension is not the image."""
+    """Convolutions and linear layers that do not run, or whose first dimension holds neither images nor their parts."""
     dtype: torch.dtype = torch.float32
     rectifies: bool = field(default=True)
     """Whether whatever rectifies in it is a ReLU, so that a reference that patches every ReLU gives its deconvnet."""
@@ -439,16 +439,16 @@ class decoder(nn.Module):  # noqa: N801
 
 @style("conv1", left_out=("rows",))
 class parts_in_the_batch(nn.Module):  # noqa: N801
-    """Each row of the map is an item of a linear layer's batch."""
+    """Each row of the map is an item of a linear layer's batch: the first rows of all images, then the second ones."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.rows, self.head = nn.Conv2d(3, 5, 3), nn.Linear(50, 6), nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x).relu().transpose(1, 2)  # [B, 10, 5, 10]
+        x = self.conv1(x).relu().movedim(2, 0)  # [10, B, 5, 10]
         rows = self.rows(x.flatten(0, 1).flatten(1)).relu()
-        return self.head(rows.unflatten(0, (-1, 10)).mean(1))
+        return self.head(rows.unflatten(0, (10, -1)).mean(0))
 
 
 @style("conv1", rectifies=False)

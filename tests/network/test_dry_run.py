@@ -197,7 +197,7 @@ def test_a_network_that_cannot_be_copied_is_checked_all_the_same() -> None:
 
 
 class Frames(nn.Module):
-    """Reads an image as four strips, each of which a linear layer sees for itself."""
+    """Reads an image as four strips, which a linear layer sees one by one: the first strips of all images first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,8 +205,8 @@ class Frames(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.c(x).relu()
-        strips = x.unflatten(2, (4, 2)).movedim(2, 1).flatten(0, 1)  # [B·4, 4, 2, 8]
-        return self.head(self.f(strips.flatten(1)).unflatten(0, (-1, 4)).mean(1))
+        strips = x.unflatten(2, (4, 2)).movedim(2, 0).flatten(0, 1)  # [4·B, 4, 2, 8]
+        return self.head(self.f(strips.flatten(1)).unflatten(0, (4, -1)).mean(0))
 
 
 class TimeFirst(nn.Module):
