@@ -400,7 +400,7 @@ def parts(command: list[str], made: Path | None, before: list[Path] | None) -> s
             [sys.executable, "-m", "interpret", "gallery", *map(str, what), "--out", folder / "g"], check=True
         )
         study = made or folder / "study"
-        times = [*([seconds(before[0])] if before else []), *([] if made else [seconds(study)])]
+        times = [*([seconds(before[0])] if before else []), seconds(study)]
         sizes = [*([bytes_of(before[1])] if before else []), bytes_of(folder / "g")]
         opened = Study.open(study)
         units = sum(len(opened.mined(name).values) for name in opened.mined_layers)
@@ -461,7 +461,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder to keep the study and the gallery in")
     parser.add_argument("--sizes", action="store_true", help="only compare formats and sizes of sprites")
     parser.add_argument("--parts", type=Path, help="write which part of a gallery takes how long to this file")
-    parser.add_argument("--study", type=Path, help="of --parts: a finished study, whose gallery is written")
+    parser.add_argument(
+        "--study", type=Path, help="of --parts: a finished study, whose times are told, and whose gallery is written"
+    )
     parser.add_argument(
         "--before", type=Path, nargs=2, help="of --parts: the study and the gallery of an earlier version"
     )
