@@ -109,7 +109,8 @@ class OnDevice:
         top = TopK(units, self.k, self._sizes.shape[1])
         positions = positions_of(self.places.cpu(), self._sizes[:, None])
         hits = {"values": self.values.double().cpu(), "images": self.images.cpu(), "sources": self.sources.cpu()}
-        top.load_state_dict(hits | {"positions": positions})
+        no_boxes = torch.from_numpy(top.boxes)  # hits with boxes are collected on the host
+        top.load_state_dict(hits | {"positions": positions, "boxes": no_boxes})
         statistics = Statistics(units, len(self.sampled))
         statistics.histogram.load_state_dict({name: value.cpu() for name, value in self.histogram.state_dict().items()})
         statistics.sample_maxima, statistics.sampled = self.sample_maxima.cpu(), self.sampled
