@@ -5,12 +5,15 @@
 
 The detector is a Tiny YOLOv2: each unit of its last layer that gives a score looks for faces of one size at each place.
 The projection of a face's own score shows which pixels of the photograph carried it. The weights and the six
-photographs are those of the npm package; set INTERPRET_FACE_API if it is in another folder than node_modules.
+photographs are those of the npm package; set INTERPRET_FACE_API if it is in another folder than node_modules. With
+--photographs, the figure shows the first three of your own; in the documentation, NASA's portrait of Eileen Collins
+from scikit-image at three sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +35,11 @@ SHOWN = (5, 6, 2)
 """The photographs that the figure shows."""
 
 
-def photographs() -> list[Image.Image]:
-    """Return the six photographs of the package."""
+def photographs(folder: Path | None = None) -> list[Image.Image]:
+    """Return the photographs in a folder, in the order of their names; without one, the six of the package."""
+    if folder is not None:
+        known = Image.registered_extensions()
+        return [Image.open(path).convert("RGB") for path in sorted(folder.iterdir()) if path.suffix.lower() in known]
     paths = [face_api_folder() / f"demo/sample{number}.jpg" for number in range(1, 7)]
     if missing := [path.name for path in paths if not path.is_file()]:
         raise InterpretError(
@@ -89,11 +95,16 @@ def crop_around(box: Tensor, shape: tuple[int, int], margin: float = 0.4) -> tup
 
 @in_style
 def draw(
-    model: interpret.Model, pictures: list[Image.Image], found: list[dict[str, Any]], maps: list[Tensor], strong: Any
+    model: interpret.Model,
+    pictures: list[Image.Image],
+    found: list[dict[str, Any]],
+    maps: list[Tensor],
+    strong: Any,
+    shown: Sequence[int],
 ) -> Figure:
     figure, axes = figure_grid(3, 6, (WIDTH, 4.5), height_ratios=(1.45, 1, 1))
     display = model.preprocess.display  # type: ignore[union-attr]
-    for column, number in enumerate(SHOWN):
+    for column, number in enumerate(shown):
         grid = axes[0, 0].get_gridspec()
         for one in axes[0, 2 * column : 2 * column + 2]:
             one.remove()
@@ -157,11 +168,21 @@ def strongest(model: interpret.Model, pictures: list[Image.Image], anchors: Tens
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(), help="the folder for object_detection.png")
-    out = parser.parse_args(arguments).out / "object_detection.png"
+    parser.add_argument("--photographs", type=Path, help="a folder of at least three photographs with faces")
+    chosen = parser.parse_args(arguments)
+    out = chosen.out / "object_detection.png"
 
     model = interpret.load("tiny_face_detector")
-    pictures = photographs()
+    pictures = photographs(chosen.photographs)
     found = [detect(model, picture) for picture in pictures]
+    with_faces = [number for number, faces in enumerate(found) if len(faces["boxes"])]
+    pictures, found = [pictures[number] for number in with_faces], [found[number] for number in with_faces]
+    if len(found) < 3:
+        raise InterpretError(
+            f"--photographs {str(chosen.photographs)!r} holds {len(found)} photographs in which the detector finds a "
+            "face, and the figure needs three: add photographs of faces"
+        )
+    shown = SHOWN if chosen.photographs is None else (1, 2, 3)
     maps = [carried_by(model, faces, 0) for faces in found]
     inside = []
     for number, (faces, signal) in enumerate(zip(found, maps, strict=True), 1):
@@ -175,7 +196,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         )
     anchors = model.module.anchors * model.module.stride
     strong = strongest(model, enlarged(pictures, found, anchors), anchors)
-    write_figure(draw(model, pictures, found, maps, strong), out)
+    write_figure(draw(model, pictures, found, maps, strong, shown), out)
     print(f"Open {out}")
     return {"found": found, "inside": inside, "maps": maps, "strong": strong}
 
