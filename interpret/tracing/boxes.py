@@ -72,7 +72,7 @@ class Boxes:
         axes = len(sides)
         begins = [end.clamp(min=0) for end in self.ends[:axes]]
         lasts = [(-end).clamp(max=side) for end, side in zip(self.ends[axes:], sides, strict=True)]
-        return all(bool((one == one.flatten()[0]).all()) for one in (*begins, *lasts))
+        return all(bool((one == one.flatten()[:1]).all()) for one in (*begins, *lasts))  # of no elements, too
 
 
 def evenly_spaced(shape: Sequence[int], axes: Sequence[int], columns: int | None, field: Any) -> Boxes:

@@ -367,10 +367,12 @@ def _in_boxes(call: Call, count: int) -> list[Sees]:
         given.append(sees if isinstance(sees, Boxes) else None)
     found: list[Sees] = []
     for boxes in boxes_after(call, given):
-        if boxes is None or boxes.are_alike(call.sides):
+        if boxes is not None and boxes.is_unseen():  # as of a slice without elements
+            found.append(NOTHING)
+        elif boxes is None or boxes.are_alike(call.sides):
             found.append(EVERYTHING)
         else:
-            found.append(NOTHING if boxes.is_unseen() else _as_windows(boxes) or boxes)
+            found.append(_as_windows(boxes) or boxes)
     return found
 
 

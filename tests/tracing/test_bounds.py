@@ -203,6 +203,7 @@ def test_the_values_of_a_grid_are_read_before_mining() -> None:
         lambda x: in_windows(x, lambda tokens: tokens.relu()),
         lambda x: in_windows(x, lambda tokens: tokens, shift=2),
         lambda x: torch.cat([x.new_zeros(1, 1, 4), x.flatten(2).mT], 1).mul(2)[:, 1:].mT.unflatten(2, (12, 20)),
+        lambda x: torch.cat([x.flatten(2).mT[:, :0], x.flatten(2).mT.relu()], 1).mT.unflatten(2, (12, 20)),
         lambda x: x.flip(-1),
         lambda x: x.roll(1, -1),
         lambda x: x.roll(3, 2).roll(-3, 2),
