@@ -95,10 +95,10 @@ def find_boxes(module: nn.Module, images: Tensor) -> list[list[_Box]] | None:
     bottom) in pixels, `scores` [n] and, if it has classes, `labels` [n]. Of each image at most 20 boxes with scores of
     at least 0.5 are returned, the surest first, each with its score and label.
     """
-    detect = getattr(module, "detect", None)
+    detect = getattr(type(module), "detect", None)  # not a layer of this name
     with torch.inference_mode():
         try:
-            answers = detect(images) if callable(detect) else call_network(module, images)
+            answers = detect(module, images) if callable(detect) else call_network(module, images)
         except Exception:  # a method of this name that takes something else
             return None
     if not isinstance(answers, list | tuple) or len(answers) != len(images):

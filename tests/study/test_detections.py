@@ -65,3 +65,15 @@ def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("network", [nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(48, 2))])
 def test_other_networks_are_no_detectors(network: nn.Module) -> None:
     assert find_boxes(network, torch.zeros(2, 3, 4, 4)) is None
+
+
+def test_a_layer_named_detect_is_not_called_for_boxes() -> None:
+    class WithLayer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.detect = nn.Conv2d(3, 1, 1)
+
+        def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+            return [{"boxes": torch.tensor([[0.0, 1, 2, 3]]), "scores": torch.tensor([1.0])} for _ in images]
+
+    assert find_boxes(WithLayer(), torch.zeros(1, 3, 4, 4)) == [[([0.0, 1.0, 2.0, 3.0], 1.0, None)]]
