@@ -320,12 +320,6 @@ class BackwardRule(TorchFunctionMode):
         """Run one operation alone, and return its result and whether the rule covers it."""
         if not signals:  # a mask, for example
             return func(*args, **kwargs), True
-        rule = self._rule_of(func)
-        if callable(rule):
-            inputs = {id(signal): signal for signal in signals}.values()
-            return PassByOwnRule.apply(rule, func, args, kwargs, None, *inputs), True
-        if rule == "gradient":
-            return self._run(func, args, kwargs), True
         operation, operands = operation_of(func), _operands(args, kwargs)
         backward = operation.backward
         # whether the input alone carries the signal, and not a weight or a bound too
@@ -335,6 +329,12 @@ class BackwardRule(TorchFunctionMode):
             or (plain and backward is Backward.CLAMP and _lower_bound(func, args, kwargs) >= 0)
             or (backward is Backward.MAXIMUM and _is_rectifying_maximum(operands))
         )
+        rule = self._rule_of(func, Backward.RECTIFIER if rectifies else None)
+        if callable(rule):
+            inputs = {id(signal): signal for signal in signals}.values()
+            return PassByOwnRule.apply(rule, func, args, kwargs, None, *inputs), True
+        if rule == "gradient":
+            return self._run(func, args, kwargs), True
         if rectifies:
             result = _Rectify.apply(signals[0], rule, func, args, kwargs)
             mark(result, "activation")

@@ -114,6 +114,8 @@ def _optimised(result: Any, layer: str, unit: int, rows: Any, with_natural: bool
     picture, size = side_by_side(np.stack(tiles)[None], TILE, GAP)
     row, name = int(rows[0]), f"{result.target}{'-negative' * result.negative}"
     made = f"made from noise in {result.settings.get('steps')} steps"
+    if result.redirected[row]:
+        made += f", {int(result.redirected[row])} of them through flat rectifiers, as the unit was silent at first"
     strongest = "image" if result.target == "class" else "patch"
     return Optimised(
         path=f"{_folder(layer)}/{name}-{unit}.png",

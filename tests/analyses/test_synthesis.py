@@ -23,6 +23,7 @@ from interpret.analyses.synthesis.parametrisation import (
     parametrise,
     unstretched,
 )
+from interpret.analyses.synthesis.redirect import redirecting
 from interpret.analyses.synthesis.truth import damaged
 
 # ---- planted truth ---------------------------------------------------------------------------------------------------
@@ -400,17 +401,71 @@ def test_the_network_and_the_random_state_are_as_before() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("rectifier", [nn.ReLU(), nn.ReLU6(inplace=True)])
-def test_a_unit_that_is_silent_at_the_start_is_reached(rectifier: nn.Module) -> None:
-    network = nn.Sequential(nn.Conv2d(1, 1, 5), rectifier, nn.Conv2d(1, 1, 1))
-    with torch.no_grad():
-        network[0].weight.fill_(1.0)
-        network[0].bias.fill_(-15.0)  # above zero from a mean of 0.6
-        network[2].weight.fill_(1.0)
-        network[2].bias.fill_(0.0)
-    found = synthesise(network, "2", 0, size=(1, 12, 12), steps=60)
-    assert found.redirected[0] > 0 and found.values[0] > 2
+RECTIFIERS: dict[str, Any] = {
+    "nn.ReLU": nn.ReLU(),
+    "nn.ReLU6": nn.ReLU6(inplace=True),
+    "F.relu_": F.relu_,
+    "F.relu6": F.relu6,
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_": lambda x: x.clamp_(0, 6),
+    "clamp_min": lambda x: torch.clamp_min(x, 0),
+    "clip": lambda x: x.clip(0),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+    "max": lambda x: torch.max(x, torch.zeros(())),
+    "hardtanh": lambda x: F.hardtanh(x, 0.5, 6),  # flat at positive values, too
+    "nn.Hardtanh": nn.Hardtanh(-1, 6),
+    "nn.Hardswish": nn.Hardswish(),
+    "nn.Threshold": nn.Threshold(0, 0),
+    "product": lambda x: x * (x > 0),
+    "choice": lambda x: torch.where(x > 0, x, 0.0),
+}
+
+
+class Silent(nn.Module):
+    """It is silent below a mean of 0.6, or of 0.75."""
+
+    def __init__(self, rectifier: Any) -> None:
+        super().__init__()
+        self.conv, self.rectifier, self.last = nn.Conv2d(1, 1, 5), rectifier, nn.Conv2d(1, 1, 1)
+        with torch.no_grad():
+            self.conv.weight.fill_(1.0)
+            self.conv.bias.fill_(-17.0 if isinstance(rectifier, nn.Hardswish) else -15.0)
+            self.last.weight.fill_(1.0)
+            self.last.bias.fill_(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.last(self.rectifier(self.conv(x)))
+        return found
+
+
+@pytest.mark.parametrize("spelling", RECTIFIERS)
+def test_flat_rectifiers_pass_a_gradient_however_they_are_spelt(spelling: str) -> None:
+    network, x = Silent(RECTIFIERS[spelling]), torch.full((2, 1, 5, 5), 0.5)
+    x[1] = 0.7 if network.conv.bias > -16 else 0.9
+    x.requires_grad_()
+    with redirecting(network):
+        output = network(x)
+    (found,) = torch.autograd.grad(output.sum(), x)
+    (plain,) = torch.autograd.grad(network(x).sum(), x)
+    assert not plain[0].any() and (found[0] == 1).all()
+    assert plain[1].any() and torch.equal(found[1], plain[1])  # not silent
+    # nothing below makes it smaller
+    with redirecting(network):
+        output = network(x)
+    assert not torch.autograd.grad(-output[0].sum(), x)[0].any()
+
+
+@pytest.mark.parametrize("spelling", ["nn.ReLU", "clamp_min"])
+def test_a_unit_that_is_silent_at_the_start_is_reached(spelling: str) -> None:
+    found = synthesise(Silent(RECTIFIERS[spelling]), "last", 0, size=(1, 12, 12), steps=20)
+    assert 0 < found.redirected[0] < 8 and found.values[0] > 2
+    assert "1 image began where the gradient is zero" in found.reading
+
+
+def test_only_redirected_rectifiers_that_help_are_counted() -> None:
     assert synthesise(small(), "3", 0, size=SIZE, steps=5).redirected[0] == 0
+    # at the upper end, nothing makes it larger
+    assert synthesise(Silent(nn.Hardtanh()), "last", 0, size=(1, 12, 12), steps=20).redirected[0] < 8
 
 
 class Fragile(nn.Module):

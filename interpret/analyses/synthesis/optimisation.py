@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from interpret.analyses.synthesis.objectives import OUTPUT, Objective, Position
 from interpret.analyses.synthesis.parametrisation import Parametrisation
-from interpret.analyses.synthesis.redirect import REDIRECTED
+from interpret.analyses.synthesis.redirect import redirecting
 from interpret.analyses.synthesis.robustness import Robustness
-from interpret.backprop.rules import BackwardRule
 from interpret.network.answers import scores_of
 from interpret.network.forward import call_network
 from interpret.network.layers import Layout, first_outputs
@@ -100,12 +100,12 @@ def climb(
         if bool(silent.any()):
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
-            with BackwardRule(module, REDIRECTED) as rule:
-                _, others = _gradients(module, images, objectives, groups, generators, settings, autocast, progress)
-                rule.forget()
+            inside = partial(_redirected, module, autocast)
+            _, others = _gradients(module, images, objectives, groups, generators, settings, inside, progress)
             for gradient, other in zip(gradients, others, strict=True):
                 gradient[silent] = other[silent].nan_to_num(0, 0, 0)
-            redirected += silent.cpu().numpy() & (stopped < 0)
+            helped = torch.stack([(one != 0).flatten(1).any(1) for one in gradients]).any(0)
+            redirected += (silent & helped).cpu().numpy() & (stopped < 0)
         newly = broken.cpu().numpy() & (stopped < 0)
         if step == 0 and newly.any():
             raise InterpretError(
@@ -159,6 +159,13 @@ def _gradients(
             "an earlier layer"
         )
     return values.detach(), list(gradients)
+
+
+@contextmanager
+def _redirected(module: nn.Module, autocast: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Run the network as otherwise, with redirected rectifiers."""
+    with autocast(), redirecting(module):
+        yield
 
 
 def run_layers(

@@ -71,7 +71,7 @@ class Synthesised(Result):
     curves: Numbers = field(default_factory=lambda: np.zeros((0, 0)))
     """[n, p] the objective's values on transformed images during the optimisation."""
     redirected: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """[n] in how many steps the gradient was zero, and passed through redirected rectifiers."""
+    """[n] in how many steps the unit was silent, and the gradient passed through redirected rectifiers."""
     stopped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """[n] the step at which an activation was NaN or infinite, and the image of the step before was kept; −1: none."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -179,6 +179,12 @@ class Synthesised(Result):
             text += (
                 f" Distance is that to the nearest natural patch, in features of {' and '.join(self.distance_layers)} "
                 "of the network itself; 1 is usual between natural patches."
+            )
+        silent = int((self.redirected > 0).sum())
+        if silent:
+            text += (
+                f" {count(silent, 'image')} began where the gradient is zero, as rectifiers were flat: it passed "
+                f"through them in up to {count(int(self.redirected.max()), 'step')}."
             )
         return f"{text} {self.shown}".rstrip()
 
