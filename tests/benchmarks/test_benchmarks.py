@@ -10,6 +10,7 @@ from runpy import run_path
 import pytest
 import torch
 
+import interpret
 from helpers.scripts import ROOT
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -82,3 +83,15 @@ def test_scaling_measures_all_its_costs(tmp_path: Path) -> None:
     assert "| network | squeezenet1_1, random weights, 3,944 units of convolutions and linear layers |" in lines
     assert any(line.startswith("| the same, for each image read | 0 bytes") for line in lines)
     assert sum(line.startswith("| 10") for line in lines) == 2 * 12
+
+
+def test_activations_are_read_before_later_layers_write_over_them() -> None:
+    """All ways to optimise are measured by one function on maps as the layer returns them, here −1 before a ReLU."""
+    measured = run_path(str(ROOT / "benchmarks" / "synthesis.py"))["objective_of"]
+    conv = torch.nn.Conv2d(3, 2, 1)
+    torch.nn.init.zeros_(conv.weight)
+    torch.nn.init.constant_(conv.bias, -1.0)
+    network = torch.nn.Sequential(conv, torch.nn.ReLU(inplace=True))
+    model = interpret.load(network, preprocess=interpret.Preprocess((4, 4)))
+    with torch.no_grad():
+        assert float(measured(model, "0", 1)(torch.rand(1, 3, 4, 4))) == -1.0
