@@ -29,20 +29,29 @@ def synthesise(
         ),
     ] = "neuron",
     parametrisation: Annotated[
-        str, choice("fourier", "pixels", "maco", help="fourier, pixels, or maco: magnitudes of the study's images.")
-    ] = "fourier",
-    steps: Annotated[int, counted(help="Steps of the optimisation.")] = 160,
-    seed: Annotated[int, counted(least=0, most=LARGEST_SEED, help="Seed of the noise from which images begin.")] = 0,
+        str | None,
+        choice("fourier", "pixels", "maco", help="fourier (default), pixels, or maco: magnitudes of natural images."),
+    ] = None,
+    steps: Annotated[int | None, counted(help="Steps of the optimisation (default 160).")] = None,
+    seed: Annotated[
+        int | None, counted(least=0, most=LARGEST_SEED, help="Seed of the noise from which images begin (default 0).")
+    ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make units again that have their image, as with other defaults.")
+    ] = False,
     device: Device = None,
     batch_size: OwnBatchSize = None,
 ) -> None:
     """Optimise images that units respond to most, and keep them in a study beside the mined ones.
 
-    Units that have their image are skipped. interpret plot and interpret report show them.
+    Units that have their image are skipped, and others made as they were, unless an option says otherwise. interpret
+    plot and interpret report show them.
     """
     count = read_units(units, "--units", least=1)
     opened = reopen(study, device, batch_size=batch_size)
-    opened.synthesise(layers, count, kind, parametrisation=parametrisation, steps=steps, seed=seed)  # type: ignore[arg-type]
+    opened.synthesise(
+        layers, count, kind, parametrisation=parametrisation, steps=steps, seed=seed, again=again,  # type: ignore[arg-type]
+    )  # fmt: skip
     kept = [name for one, name in opened.results if one == "synthesised"]
     say(f"Optimised images of {', '.join(kept)} are in {study}")
     say(f"Next: interpret report {study}, or interpret plot {study} synthesised {kept[-1]!r}")

@@ -113,9 +113,11 @@ def _optimised(result: Any, layer: str, unit: int, rows: Any, with_natural: bool
         tiles.append(natural[rows[0]])
     picture, size = side_by_side(np.stack(tiles)[None], TILE, GAP)
     row, name = int(rows[0]), f"{result.target}{'-negative' * result.negative}"
-    made = f"made from noise in {result.settings.get('steps')} steps"
+    made = f"made from noise in {result.settings_of(row).get('steps')} steps"
     if result.redirected[row]:
         made += f", {int(result.redirected[row])} of them through flat rectifiers, as the unit was silent at first"
+    if own := result.own_settings_in_words(row):
+        made += f"; not all units of the layer have its {own}"
     strongest = "image" if result.target == "class" else "patch"
     return Optimised(
         path=f"{_folder(layer)}/{name}-{unit}.png",

@@ -221,14 +221,15 @@ class Study(StudyReader):
         units: int | Sequence[int] | Literal["auto"] | None = 16,
         kind: Literal["neuron", "unit", "class"] = "neuron",
         *,
-        parametrisation: Literal["fourier", "pixels", "maco"] = "fourier",
-        steps: int = 160,
-        seed: int = 0,
+        parametrisation: Literal["fourier", "pixels", "maco"] | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        again: bool = False,
     ) -> None:
         """Optimise images of units of the mined layers, or of classes, beside the strongest natural ones.
 
         Units that have their image are skipped, and interrupted work continues where it stopped. `synthesised` returns
-        the images of a layer.
+        the images of a layer. Images of other units stay, whatever their settings, which pages and figures then tell.
 
         Args:
             layers: names or globs of mined layers; None: all, or no layer for classes.
@@ -237,11 +238,16 @@ class Study(StudyReader):
                 layer that cannot be differentiated is then left out with a warning, and one whose images were made
                 with other settings stays as it is.
             kind: "neuron" (an image of the receptive field's size), "unit" (the mean of its map), or "class".
-            parametrisation, steps, seed: as in `interpret.synthesise`.
+            parametrisation, steps, seed: as in `interpret.synthesise`. Units whose image has others are made again.
+                None: those of the images that the layer has, or the defaults of `interpret.synthesise`.
+            again: make units again that have their image, as by an older version with other defaults.
+
+        Warns:
+            UserWarning: other units of the layer keep images that were made with other settings.
         """
         with self.working("synthesis"):
             _computing().synthesise_layers(
-                self, layers, units, kind, parametrisation=parametrisation, steps=steps, seed=seed
+                self, layers, units, kind, again, parametrisation=parametrisation, steps=steps, seed=seed
             )
 
     # for what computes

@@ -548,8 +548,12 @@ def test_results_are_cut_and_joined() -> None:
     assert joined.names == found.names and np.array_equal(joined.pictures, found.pictures)
     assert all(np.array_equal(joined.columns()[name], column) for name, column in found.columns().items())
     other = synthesise(network, "3", 3, natural=NATURAL, steps=4)
-    with pytest.raises(InterpretError, match="whose settings differ"):
-        found.with_others(other)
+    mixed = found.with_others(other)
+    assert [mixed.settings_of(row)["steps"] for row in range(4)] == [3, 3, 3, 4] and "steps" not in mixed.settings
+    assert mixed.steps.tolist() == [0, 1, 2, 3] and np.isnan(mixed.curves[:3, 3]).all()
+    assert np.array_equal(mixed.curves[3], other.curves[0]) and mixed.only([3]).settings == other.settings
+    with pytest.raises(InterpretError, match="whose layer differ"):
+        found.with_others(synthesise(network, "0", 3, natural=NATURAL, steps=3))
 
 
 def test_a_result_comes_back_from_its_file(tmp_path: Any) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 import interpret.study.synthesis as synthesis
 from helpers.commands import command, refused
-from interpret import InterpretError, Study
+from interpret import InterpretError, Study, write_gallery
 
 IMAGES = torch.rand(12, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -48,8 +48,35 @@ def test_units_that_are_done_are_skipped_and_others_added(study: Study, monkeypa
     found = Study.open(study.path).synthesised("2")
     assert found.units.tolist() == liveliest and np.array_equal(found.pictures[:2], first.pictures)
     assert found.natural_values.tolist() == study.mined("2").values[liveliest, 0].tolist()
-    study.synthesise("2", [liveliest[0]], steps=4)
-    assert made[-1] == liveliest[:1] and study.synthesised("2").settings["steps"] == 4
+    with pytest.warns(UserWarning, match="layer '2' keeps 3 images made with other steps"):
+        study.synthesise("2", [liveliest[0]], steps=4)
+    found = study.synthesised("2")
+    assert made[-1] == liveliest[:1] and found.units.tolist() == liveliest[1:] + liveliest[:1]
+    assert [found.settings_of(row)["steps"] for row in range(4)] == [3, 3, 3, 4]
+
+
+def test_units_are_added_to_those_made_with_other_defaults(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an older version made them: they stay, are said to differ, and are made again when asked."""
+    liveliest, run = study.mined("2").most_active.tolist(), synthesis.synthesise
+    monkeypatch.setattr(synthesis, "synthesise", lambda *given, **settings: run(*given, **settings, rate=0.05))
+    study.synthesise("2", 2, steps=3)
+    old = study.synthesised("2")
+    monkeypatch.setattr(synthesis, "synthesise", run)
+    with pytest.warns(UserWarning, match="keeps 2 images made with other rate, .* again=True"):
+        study.synthesise("2", 3, steps=3)
+    found = study.synthesised("2")
+    assert found.units.tolist() == liveliest[:3] and np.array_equal(found.pictures[:2], old.pictures)
+    assert [found.settings_of(row)["rate"] for row in range(3)] == [0.05, 0.05, 0.2]
+    assert found.columns()["rate"].tolist() == [0.05, 0.05, 0.2] and "rate" not in found.settings
+    assert "not made with the same rate" in found.reading.replace("Not all images were", "not")
+    write_gallery(study, tmp_path / "pages", every_image=False)
+    pages = tmp_path / "pages" / "layers" / "2"
+    assert "not all units of the layer have its rate 0.05" in (pages / f"{liveliest[0]}.html").read_text()
+    study.synthesise("2", 3, steps=3, again=True)
+    found = study.synthesised("2")
+    assert sorted(found.units.tolist()) == sorted(liveliest[:3]) and found.settings["rate"] == 0.2
 
 
 def test_an_interrupt_keeps_the_units_that_are_done(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +155,9 @@ def test_the_command_makes_and_keeps_them(
     assert "Optimised images of conv1 neuron are in" in capsys.readouterr().out
     assert len(Study.open(folder).synthesised("conv1").names) == 3
     command(monkeypatch, "gallery", folder, "--out", tmp_path / "pages", "--synthesise", "1")
-    assert len(list((tmp_path / "pages" / "optimised" / "conv1").glob("neuron-*.png"))) == 1
+    assert len(list((tmp_path / "pages" / "optimised" / "conv1").glob("neuron-*.png"))) == 3
+    command(monkeypatch, "synthesise", folder, "--units", "4")
+    assert Study.open(folder).synthesised("conv1").settings["steps"] == 2  # also of the one that was added
     assert "Optimised" in (tmp_path / "pages" / "layers" / "conv1" / "index.html").read_text()
     capsys.readouterr()
     said = refused(capsys, monkeypatch, "synthesise", folder, "--units", "none")

@@ -65,6 +65,8 @@ def _caption(result: Synthesised, row: int) -> list[str]:
         lines.append(f"kept {' / '.join(f'{share[row]:.0%}' for share in result.kept.values())}")
     if result.distances is not None:
         lines.append(f"distance {result.distances[row]:.2g}")
+    if own := result.own_settings_in_words(row):
+        lines.append(own)
     if result.stopped[row] >= 0:
         lines.append(f"stopped at step {int(result.stopped[row])}")
     return lines

@@ -69,13 +69,15 @@ class Synthesised(Result):
     steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """[p] the steps at which `curves` were noted."""
     curves: Numbers = field(default_factory=lambda: np.zeros((0, 0)))
-    """[n, p] the objective's values on transformed images during the optimisation."""
+    """[n, p] the objective's values on transformed images during the optimisation; NaN where they were not noted."""
     redirected: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """[n] in how many steps the unit was silent, and the gradient passed through redirected rectifiers."""
     stopped: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     """[n] the step at which an activation was NaN or infinite, and the image of the step before was kept; −1: none."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Parametrisation, colours, steps, robustness and the other settings."""
+    """Parametrisation, colours, steps, robustness and the other settings, as far as all images have them."""
+    own_settings: list[dict[str, Any]] = field(default_factory=list)
+    """[n] of each image the settings that not all of them have; see `settings_of`."""
     data: str = ""
     """The name of the natural images."""
     shown: str = ""
@@ -90,6 +92,20 @@ class Synthesised(Result):
                 setattr(self, name, np.full(rows, empty, np.int64))
         if len(self.curves) != rows:
             self.curves = np.zeros((rows, len(self.steps)))
+        if len(self.own_settings) != rows:
+            self.own_settings = [{} for _ in range(rows)]
+
+    def settings_of(self, row: int) -> dict[str, Any]:
+        """Return the settings of one image."""
+        return self.settings | self.own_settings[row]
+
+    def own_settings_in_words(self, row: int) -> str:
+        """Return the settings of an image that not all have: "rate 0.05, contrast 1.4"; "" where there are none."""
+        return ", ".join(
+            f"{name} {'none' if value is None else value}"
+            for own, value in self.own_settings[row].items()
+            for name, value in (value.items() if isinstance(value, dict) else [(own, value)])
+        )
 
     @property
     def shares(self) -> Numbers | None:
@@ -118,15 +134,16 @@ class Synthesised(Result):
             elif isinstance(value, dict):
                 own[name] = {key: one[chosen] for key, one in value.items()}
         own["names"] = [self.names[row] for row in chosen.tolist()]
+        own["settings"], own["own_settings"] = _shared([self.settings_of(row) for row in chosen.tolist()])
         return Synthesised(**own)
 
     def with_others(self, others: Synthesised) -> Synthesised:
-        """Return these images and others of the same layer, size and settings.
+        """Return these images and others of the same layer and size; each keeps its settings.
 
         Raises:
-            InterpretError: the others were made with other settings.
+            InterpretError: the others are of another layer, model or kind, or compared with other images.
         """
-        for name in ("model", "layer", "target", "negative", "settings", "data", "distance_layers"):
+        for name in ("model", "layer", "target", "negative", "data", "distance_layers"):
             if getattr(self, name) != getattr(others, name):
                 raise InterpretError(
                     f"images whose {name} differ ({getattr(self, name)} and {getattr(others, name)}) cannot be joined: "
@@ -135,13 +152,18 @@ class Synthesised(Result):
         own = dict(vars(self))
         for name, value in own.items():
             other = getattr(others, name)
-            if name in ("steps", "settings", "distance_layers"):
+            if name in ("steps", "curves", "settings", "distance_layers"):
                 continue
             if isinstance(value, np.ndarray):
                 own[name] = None if other is None else np.concatenate([value, other])
             elif isinstance(value, dict):
                 own[name] = {key: np.concatenate([one, other[key]]) for key, one in value.items() if key in other}
         own["names"], own["inputs"] = [*self.names, *others.names], None
+        own["steps"] = np.union1d(self.steps, others.steps)
+        own["curves"] = np.concatenate([_at_steps(one, own["steps"]) for one in (self, others)])
+        own["settings"], own["own_settings"] = _shared(
+            [one.settings_of(row) for one in (self, others) for row in range(len(one.names))]
+        )
         return Synthesised(**own)
 
     @property
@@ -170,6 +192,8 @@ class Synthesised(Result):
                 f" and its share of the largest value on {self.data or 'natural images'}, whose patch stands beside it"
             )
         text += "."
+        if differing := sorted(set().union(*self.own_settings)):
+            text += f" Not all images were made with the same {' and '.join(differing)}."
         if self.kept:
             text += (
                 " Kept is the share of the value after JPEG compression, a shift and a blur: an adversarial pattern "
@@ -203,4 +227,26 @@ class Synthesised(Result):
         found |= {f"natural_kept_{name}": shares for name, shares in self.natural_kept.items()}
         if self.distances is not None:
             found["distance"] = self.distances
+        found |= {
+            name: np.array([self.settings_of(row).get(name) for row in range(len(self.names))], object)
+            for name in sorted(set().union(*self.own_settings))
+        }
         return found | {"redirected": self.redirected, "stopped": self.stopped}
+
+
+def _shared(settings: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the settings that all images have, and of each image the others.
+
+    >>> _shared([{"steps": 160, "rate": 0.1}, {"steps": 160, "rate": 0.2}])
+    ({'steps': 160}, [{'rate': 0.1}, {'rate': 0.2}])
+    """
+    first = settings[0] if settings else {}
+    shared = {key: value for key, value in first.items() if all(key in one and one[key] == value for one in settings)}
+    return shared, [{key: value for key, value in one.items() if key not in shared} for one in settings]
+
+
+def _at_steps(result: Synthesised, steps: NDArray[np.int64]) -> Numbers:
+    """Return the curves [n, p] at these steps."""
+    found = np.full((len(result.names), len(steps)), np.nan)
+    found[:, np.isin(steps, result.steps)] = result.curves
+    return found
