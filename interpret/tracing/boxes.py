@@ -47,7 +47,7 @@ class Boxes:
 
     def mapped(self, change: Callable[[Tensor], Tensor], exact: bool = True) -> Boxes:
         """Return boxes whose ends have gone through a function."""
-        return Boxes(tuple(_compressed(change(end)) for end in self.ends), self.exact and exact)
+        return Boxes(tuple(compressed(change(end)) for end in self.ends), self.exact and exact)
 
     def over(self, dims: Sequence[int]) -> Boxes:
         """Return the boxes that hold those along dimensions, which keep size 1."""
@@ -151,7 +151,7 @@ def windows_of_grid(boxes: Boxes, shape: Sequence[int], arranged: Any) -> list[t
     return found
 
 
-def _compressed(end: Tensor) -> Tensor:
+def compressed(end: Tensor) -> Tensor:
     """Return a tensor without the dimensions along which it does not change."""
     for dim, size in enumerate(end.shape):
         if size > 1:
@@ -212,6 +212,19 @@ def _along(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
     return [held] * len(call.results)
 
 
+def _softmax(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
+    """Along a dimension, but for places that a mask hides: their weights are zero."""
+    if call.zeros is None:
+        return _along(call, given)
+    seen = [one and _without(one, call.zeros) for one in given]
+    return [one and _without(one, call.zeros) for one in _along(call, seen)]
+
+
+def _without(boxes: Boxes, zeros: Tensor) -> Boxes:
+    """Return boxes that hold no pixel where an element is zero, or as good as zero."""
+    return boxes.mapped(lambda end: torch.where(zeros, UNSEEN, end), exact=False)
+
+
 def _cumulative(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
     """Each position sees those before it."""
     dim = call.argument(1, "dim")
@@ -241,7 +254,7 @@ def _concatenated(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
         )
 
     exact = all(one is None or one.exact for one in given)
-    return _alone(Boxes(tuple(_compressed(joined(place)) for place in range(len(known.ends))), exact))
+    return _alone(Boxes(tuple(compressed(joined(place)) for place in range(len(known.ends))), exact))
 
 
 def _moved(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
@@ -253,8 +266,19 @@ def _moved(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
         others = []
     if any(one is not None for one in others):
         return [None] * len(call.results)
-    moved = [[_chosen(end, places) for places in _places_after(call, tuple(end.shape))] for end in first.ends]
-    return [Boxes(tuple(ends), first.exact) for ends in zip(*moved, strict=True)]
+    ends_of_each = [moved(call, end, UNSEEN) for end in first.ends]
+    return [Boxes(tuple(ends), first.exact) for ends in zip(*ends_of_each, strict=True)]
+
+
+def moved(call: Any, values: Tensor, beyond: float) -> list[Tensor]:
+    """Return where an operation that only moves elements puts these values of its first operand's elements.
+
+    Values have the operand's dimensions, of size 1 where all elements have the same; `beyond` is for what it pads with.
+    """
+    return [
+        compressed(torch.cat([values.new_full((1,), beyond), values.flatten()])[places])
+        for places in _places_after(call, tuple(values.shape))
+    ]
 
 
 def _places_after(call: Any, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -268,18 +292,14 @@ def _places_after(call: Any, sizes: tuple[int, ...]) -> list[Tensor]:
     if found is None:
         dtype = torch.float64 if operation_name(call.func) == "unfold" else torch.int32
         numbers = torch.arange(1, math.prod(sizes) + 1, dtype=dtype).reshape(sizes).expand(shape).contiguous()
-        moved = tensors_in(call.func(numbers, *call.args[1:], **call.kwargs))
-        found = [_compressed(places).long() for places in moved]
+        results = tensors_in(call.func(numbers, *call.args[1:], **call.kwargs))
+        found = [compressed(places).long() for places in results]
         if key is not None and len(_KNOWN_PLACES) < 1000:
             _KNOWN_PLACES[key] = found
     return found
 
 
 _KNOWN_PLACES: dict[Any, list[Tensor]] = {}
-
-
-def _chosen(end: Tensor, places: Tensor) -> Tensor:
-    return _compressed(torch.cat([end.new_full((1,), UNSEEN), end.flatten()])[places])
 
 
 def _padded(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
@@ -317,9 +337,16 @@ def _matrices(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
         one, other = other, one
     if any(len(operand.shape) < 2 for operand in call.operands[-2:]):
         return [None]
-    held = _held([*added, one and one.over([-1]), other and other.over([-2])])
+    held = _held([*added, one and one.over([-1]), other and _weighted(other, call.zeros)])
     rank = call.results[0].ndim
     return [held and held.mapped(lambda end: end.reshape((1,) * (rank - end.ndim) + tuple(end.shape)))]
+
+
+def _weighted(values: Boxes, zeros: Tensor | None) -> Boxes:
+    """Return what rows of weights see of values [..., places, channels], but for weights that are zero."""
+    if zeros is None:
+        return values.over([-2])
+    return _without(values.over([-1]).mapped(lambda end: end.mT), zeros).over([-1])
 
 
 def _einsum(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
@@ -360,8 +387,8 @@ def _attention(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
         _held(
             [
                 query and query.over([-1]),
-                key and key.over([-2, -1]),
-                value and value.over([-2]),
+                key and _weighted(key.over([-1]), call.zeros),
+                value and _weighted(value, call.zeros),
                 mask and mask.over([-1]),
             ]
         )
@@ -566,6 +593,7 @@ def _folded(call: Any, given: list[Boxes | None]) -> list[Boxes | None]:
 
 _BY_NAME: dict[str, Callable[[Any, list[Boxes | None]], list[Boxes | None]]] = {
     "linear": _linear,
+    "softmax": _softmax,
     **dict.fromkeys("matmul rmatmul mm bmm addmm baddbmm".split(), _matrices),
     "einsum": _einsum,
     "scaled_dot_product_attention": _attention,

@@ -18,6 +18,7 @@ from interpret.network.operations import PROPERTY, Backward, Grid, Operation, op
 from interpret.network.torch_internals import is_view, storage_id
 from interpret.support.errors import InterpretError
 from interpret.tracing.boxes import Boxes, boxes_after, evenly_spaced, taken_by_resampling
+from interpret.tracing.masks import Mask, mask_after, needs_values, zeros_in
 from interpret.tracing.positions import (
     Positions,
     axes_of,
@@ -188,7 +189,8 @@ class FieldTracker(TorchFunctionMode):
 
     def _operand(self, tensor: Tensor) -> Operand:
         sight = self._sight(tensor)  # looked up once, since every operation asks
-        return Operand(tensor, tuple(tensor.shape), sight.full, self._local(sight, tensor), sight.positions)
+        local = self._local(sight, tensor)
+        return Operand(tensor, tuple(tensor.shape), sight.full, local, sight.positions, sight.mask)
 
     def positions(self, tensor: Tensor) -> Positions | None:
         """Return which dimensions of `tensor` count positions; None if that is not known."""
@@ -218,6 +220,8 @@ class FieldTracker(TorchFunctionMode):
             self.needs_values = self.needs_values or any(operand.tensor.is_meta for operand in operands)
         result = func(*args, **kwargs)
         call = Call(operation, func, args, kwargs, operands, list(tensors_in(result)), self._sides)
+        if self._sides is not None and needs_values(call):
+            self.needs_values = True
         if operation.grid is Grid.WRITE:
             self._write(operands[0].tensor, self._after(call)[0])
         if not call.results:
@@ -231,10 +235,12 @@ class FieldTracker(TorchFunctionMode):
 
     def _after(self, call: Call) -> list[Sight]:
         """Return what each of the results sees, and where its signal goes."""
+        mask = mask_after(call) if call.sides is not None else None
+        call = call._replace(zeros=zeros_in(call, mask) if call.sides is not None else None)
         full = _after(call)
         local = _after_locally(call, full) if self._has_signal else full
         positions = positions_after(call) or [call.operands[0].positions if call.operands else None]
-        return [Sight(*one) for one in zip(full, local, positions, strict=True)]
+        return [Sight(*one, mask) for one in zip(full, local, positions, strict=True)]
 
     def _write(self, tensor: Tensor, sight: Sight) -> None:
         """Note what `tensor` sees after an in-place operation; tensors that share its memory may see everything."""
@@ -279,6 +285,8 @@ class Sight(NamedTuple):
     local: Sees
     positions: Positions | None
     """Which of its dimensions count positions."""
+    mask: Mask | None = None
+    """What constants have added to it, or which of its elements they have made zero."""
 
 
 def _constant(tensor: Tensor) -> Sight:
@@ -293,6 +301,16 @@ class Operand(NamedTuple):
     sees: Sees
     local: Sees
     positions: Positions | None
+    mask: Mask | None
+
+    @property
+    def sees_pixels(self) -> bool:
+        return self.sees is not NOTHING
+
+    @property
+    def sees_part(self) -> bool:
+        """Whether it sees something of the image, and not possibly everything."""
+        return not isinstance(self.sees, Reach)
 
 
 class Call(NamedTuple):
@@ -306,6 +324,8 @@ class Call(NamedTuple):
     results: list[Tensor]
     sides: Sizes | None
     """Those of the image; None if boxes are not followed."""
+    zeros: Tensor | None = None
+    """Which weights of attention are zero for every image, because a mask hides places."""
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return one argument, given by position or by name."""

@@ -266,7 +266,8 @@ def trace(
         Every named module that ran and returned one tensor. Windows are exact for convolutions, pools, paddings, sums,
         concatenations and operations that treat all positions alike. Behind resampling, transposed convolutions
         with a stride and attention in windows, they are bounds (`receptive_field.exact` is False): the smallest evenly
-        spaced windows that are sure to hold what neurons see. After any other operation there is none.
+        spaced windows that are sure to hold what neurons see; what a mask of −80 or less hides from an attention, as in
+        shifted windows, is not seen. After any other operation there is none.
 
     Raises:
         InterpretError: an input shape that is missing, malformed, too small for the network, or of the wrong channel

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import SwinTransformer
 from torchvision.ops import deform_conv2d
 
 from helpers.fields import CONVOLVED, Calls, Linearised, outputs_of, positive, sees, support
@@ -79,12 +80,48 @@ def outlook(x: Tensor) -> Tensor:
     return F.fold((x.new_ones(9, 9) @ values).flatten(1, 2), x.shape[2:], 3, padding=1)
 
 
+def shifted(x: Tensor, mix: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Apply a function to the tokens of shifted windows, and to which of them come from opposite borders [P, N, N]."""
+    rows, columns = x.shape[2:]
+    wrapped = 2 * (torch.arange(rows) == rows - 1)[:, None] + 1 * (torch.arange(columns) == columns - 1)
+    parts = wrapped.unflatten(0, (-1, 3)).unflatten(2, (-1, 5)).transpose(1, 2).reshape(-1, 15)
+    return in_windows(x, lambda tokens: mix(tokens, parts[:, None] != parts[:, :, None]), shift=1)
+
+
+def masked(x: Tensor, hide: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Attention in shifted windows, of two heads, in which a function hides tokens of logits from each other."""
+
+    def mix(tokens: Tensor, apart: Tensor) -> Tensor:
+        tokens = tokens.unflatten(2, (2, 2)).transpose(1, 2)  # [B·P, heads, N, channels]
+        logits = (tokens @ tokens.mT).unflatten(0, (-1, len(apart)))
+        weights = F.dropout(hide(logits, apart[:, None]).flatten(0, 1).softmax(-1), training=False)
+        return (weights @ tokens).transpose(1, 2).flatten(2)
+
+    return shifted(x, mix)
+
+
+def masked_attention(x: Tensor, mask_of: Callable[[Tensor], Tensor | None], **settings: Any) -> Tensor:
+    def mix(tokens: Tensor, apart: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(tokens, tokens, tokens, attn_mask=mask_of(apart), **settings)
+
+    return shifted(x, mix)
+
+
 WINDOWS: dict[str, Callable[[Tensor], Tensor]] = {
     "attention": lambda x: in_windows(x, attention),
     "attention of heads": lambda x: in_windows(x, attention_of_heads),
     "attention in rows": lambda x: in_windows(x, attention, 1, 5),
     "attention with a halo": attention_with_halo,
     "outlook": outlook,
+    "shifted windows": lambda x: masked(x, lambda logits, apart: logits + torch.where(apart, -torch.inf, 0.0)),
+    "shifted, a bias added": lambda x: masked(
+        x, lambda logits, apart: logits + torch.linspace(0, 9, 15) - torch.where(apart, torch.inf, 0.0)
+    ),
+    "shifted, filled": lambda x: masked(x, lambda logits, apart: logits.masked_fill(apart, -torch.inf)),
+    "shifted, chosen": lambda x: masked(x, lambda logits, apart: torch.where(~apart, logits.mul(2), -torch.inf)),
+    "shifted, attention": lambda x: masked_attention(x, lambda apart: ~apart),
+    "shifted, attention plus": lambda x: masked_attention(x, lambda apart: torch.where(apart, -torch.inf, 0.0).to(x)),
+    "causal": lambda x: in_windows(x, lambda t: F.scaled_dot_product_attention(t, t, t, is_causal=True)),
     "half a map": lambda x: sampled(x, [[0.5, 0, 0.1], [0, 0.5, -0.2]]),
     "a turned map": lambda x: sampled(x, [[0.9, 0.3, 0], [-0.3, 0.9, 0]], padding_mode="border"),
     "the nearest": lambda x: sampled(x, [[0.7, 0, 0], [0, 0.8, 0]], mode="nearest"),
@@ -178,6 +215,70 @@ def test_boxes_hold_the_support_of_the_gradient_of_every_neuron(name: str) -> No
         # what is seen ends at the border, where the convolution's window begins one pixel outside
         spare = 4 if "map" in name or "nearest" in name else 2  # a sample may be where one of two pixels has no weight
         assert size <= smallest([(min(one)[0], max(end for _, end in one)) for one in along]) + spare
+
+
+def test_a_mask_of_minus_100_hides_as_one_of_infinity() -> None:
+    def shifts(added: float) -> nn.Module:
+        return positive(Calls(lambda x: masked(x, lambda logits, apart: logits + torch.where(apart, added, 0.0))))
+
+    network, shape = shifts(-100), (3, 12, 20)
+    field = trace(network, shape)["end"].receptive_field
+    assert field is not None and field == trace(shifts(-torch.inf), shape)["end"].receptive_field
+    assert trace(shifts(-50), shape)["end"].receptive_field is None  # a shifted window in a corner sees all borders
+    image = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)
+    output = network(image)
+    for y, x in [(0, 0), (11, 19), (2, 5)]:
+        (gradient,) = torch.autograd.grad(output[0, :, y, x].sum(), image, retain_graph=True)
+        top, left, bottom, right = (max(0, edge) for edge in field.window((y, x)))
+        outside = gradient.clone()
+        outside[..., top:bottom, left:right] = 0
+        assert 0 < outside.abs().max() < 1e-35 * gradient.abs().max() or not outside.any()
+
+
+@pytest.mark.slow
+def test_bounds_hold_what_neurons_of_a_swin_transformer_see() -> None:
+    torch.manual_seed(0)
+    swin = SwinTransformer([4, 4], 8, depths=[2, 2], num_heads=[1, 2], window_size=[3, 3], stochastic_depth_prob=0)
+    network, shape = swin.double().eval(), (3, 96, 96)
+    names = [f"features.{stage}.{block}.mlp.3" for stage in (1, 3) for block in (0, 1)]
+    traced = trace(network, shape)
+    image = torch.rand(1, *shape, dtype=torch.float64, requires_grad=True)
+    outputs = outputs_of(network, image, names)
+    sizes = []
+    for name, output in outputs.items():
+        field = traced[name].receptive_field
+        assert field is not None
+        sizes.append(field.size[0])
+        for y in range(0, output.shape[1], 3):
+            (gradient,) = torch.autograd.grad(output[0, y, -1 - y].sum(), image, retain_graph=True)
+            strength = gradient.abs().sum((0, 1))
+            seen = (strength > 1e-35 * strength.max()).nonzero()
+            window = field.window((y, output.shape[2] - 1 - y))
+            assert bool((seen >= torch.tensor(window[:2])).all() and (seen < torch.tensor(window[2:])).all())
+    assert sizes == [20, 32, 64, 80]
+
+
+class Masked(nn.Module):
+    """Attention in shifted windows, whose mask is a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.end = nn.Conv2d(3, 4, 3, padding=1), nn.Identity()
+        self.register_buffer("added", torch.empty(16, 1, 15, 15))
+        shifted(torch.ones(1, 4, 12, 20), self.keep)
+
+    def keep(self, tokens: Tensor, apart: Tensor) -> Tensor:
+        self.added = torch.where(apart, -100.0, 0.0)[:, None]
+        return tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(masked(self.conv(x), lambda logits, _: logits + self.added))
+
+
+def test_masks_are_read_before_mining() -> None:
+    network = Masked()
+    field = trace_on_meta(network, (3, 12, 20))["end"].receptive_field
+    assert field is not None and field == trace(network, (3, 12, 20))["end"].receptive_field
 
 
 @pytest.mark.parametrize(
