@@ -7,8 +7,9 @@ the same layer, of one image or of several, with the window of each neuron cut f
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ from interpret.backprop.windowed_convolution import pair
 from interpret.network.torch_internals import node_device, node_shape, saved
 
 Pair = tuple[int, int]
+
+MOST_VALUES = 2**20
+"""Values of a map of all signals that pass back at once; more of them would not stay in the processor's cache."""
 
 FEW_CHANNELS = 4
 """Up to this many channels of the input, a transposed convolution runs as a matrix product."""
@@ -66,7 +70,7 @@ class NeuronWindows:
     >>> x = torch.rand(5, 1, 12, 12, requires_grad=True)
     >>> graph = NeuronWindows.below(network(x))
     >>> rows, channels, ones = torch.tensor([0, 4, 4]), torch.tensor([3, 0, 2]), torch.ones(3)
-    >>> found = graph.signals(rows, channels, torch.tensor([[0, 0], [4, 5], [9, 9]]), ones)
+    >>> (found,) = graph.signals(rows, channels, torch.tensor([[0, 0], [4, 5], [9, 9]]), ones)
     >>> found.values.shape, found.corners.tolist()
     (torch.Size([3, 1, 5, 5]), [[0, 0], [3, 4], [7, 7]])
     """
@@ -74,6 +78,7 @@ class NeuronWindows:
     def __init__(self, node: Any, steps: Sequence[tuple[Any, Step]]) -> None:
         self._shape = node_shape(node)
         self._steps = steps
+        self._growth = _growth([one for one, _ in steps])
 
     @classmethod
     def below(cls, output: Tensor, known: dict[Any, Step | None] | None = None) -> NeuronWindows | None:
@@ -107,8 +112,8 @@ class NeuronWindows:
         return cls(node, steps)
 
     @torch.no_grad()
-    def signals(self, rows: Tensor, channels: Tensor, positions: Tensor, start: Tensor) -> Windows:
-        """Return the signals of n neurons at the input.
+    def signals(self, rows: Tensor, channels: Tensor, positions: Tensor, start: Tensor) -> Iterator[Windows]:
+        """Yield the signals of n neurons at the input, in their order, those of some neurons at a time.
 
         Args:
             rows: [n] their images in the batch.
@@ -117,14 +122,46 @@ class NeuronWindows:
         """
         values = start.new_zeros(len(rows), self._shape[1], 1, 1)
         values[torch.arange(len(rows)), channels, 0, 0] = start
-        waiting: dict[Any, list[Windows]] = defaultdict(list)
-        waiting[self._steps[0][0]] = [Windows(values, positions.numpy())]
-        for node, step in self._steps:
+        yield from self._pass_back(0, Windows(values, positions.numpy()), rows)
+
+    def _pass_back(self, place: int, windows: Windows, rows: Tensor) -> Iterator[Windows]:
+        """Pass signals back from the step at a place, through which all of them go.
+
+        Where the maps grow, fewer signals pass back at once, so that their windows stay in the processor's cache.
+        """
+        waiting = defaultdict(list, {self._steps[place][0]: [windows]})
+        for here, (node, step) in enumerate(self._steps[place:], place):
             windows = _sum(waiting.pop(node), _size(node))
+            if not waiting:  # no other branch is open
+                at_once = max(1, int(MOST_VALUES / (math.prod(windows.size) * self._growth[here])))
+                if at_once < len(rows):
+                    for first in range(0, len(rows), at_once):
+                        some = slice(first, first + at_once)
+                        part = Windows(windows.values[some], windows.corners[some], windows.shared)
+                        yield from self._pass_back(here, part, rows[some])
+                    return
             for (below, _), part in zip(_operands(node), step(windows, rows), strict=True):
                 waiting[below].append(part)
         (leaf,) = waiting
-        return _sum(waiting[leaf], _size(leaf))
+        yield _sum(waiting[leaf], _size(leaf))
+
+
+def _growth(nodes: Sequence[Any]) -> dict[int, float]:
+    """Return the places in a graph through which every signal passes, and how many values one position grows to.
+
+    These are the values of the largest map between the place and the next one, for each position of the place's map.
+    """
+    growth: dict[int, float] = {}
+    waiting = {nodes[0]}
+    last = 0
+    for place, node in enumerate(nodes):
+        waiting.discard(node)
+        if not waiting:
+            last, growth[place] = place, 0.0
+        for below, _ in _operands(node):
+            growth[last] = max(growth[last], math.prod(node_shape(below)[1:]) / math.prod(_size(nodes[last])))
+            waiting.add(below)
+    return growth
 
 
 def _in_order(node: Any) -> list[Any]:
@@ -166,6 +203,10 @@ def _cut(
     """Return the windows of a size in the maps [B, C, H, W] of images, less a number for each, [n, C, h, w]."""
     by_position = maps.permute(0, 2, 3, 1)
     height, width = size
+    if size == tuple(maps.shape[2:]) and minus is None:
+        if len(rows) == 1:
+            return maps[int(rows)][None]
+        return by_position[rows].permute(0, 3, 1, 2)
     found = by_position.new_empty(len(rows), height, width, maps.shape[1])
     places = zip(found, rows.tolist(), corners.tolist(), strict=True)
     for n, (own, row, (y, x)) in enumerate(places):
@@ -419,13 +460,16 @@ def _max_pool(node: Any) -> Step | None:
     def step(windows: Windows, rows: Tensor) -> list[Windows]:
         size = _limited([(n - 1) * s + r for n, s, r in zip(windows.size, stride, reach, strict=True)], whole)
         corners = np.clip(windows.corners * stride - padding, 0, np.subtract(whole, size))
-        if size[1] not in switches:
-            # the index y·W + x of the map, as y·w + x in a window of the width w
-            lines = switches.get(0)
-            lines = indices.div(whole[1], rounding_mode="floor") if lines is None else lines
-            switches.clear()  # other widths are those of other layers
-            switches.update({0: lines, size[1]: torch.add(indices, lines, alpha=size[1] - whole[1])})
-        local = _cut(switches[size[1]], rows, windows.corners, windows.size, minus=corners @ [size[1], 1])
+        if size == whole:
+            local = _cut(indices, rows, windows.corners, windows.size)
+        else:
+            if size[1] not in switches:
+                # the index y·W + x of the map, as y·w + x in a window of the width w
+                lines = switches.get(0)
+                lines = indices.div(whole[1], rounding_mode="floor") if lines is None else lines
+                switches.clear()  # other widths are those of other layers
+                switches.update({0: lines, size[1]: torch.add(indices, lines, alpha=size[1] - whole[1])})
+            local = _cut(switches[size[1]], rows, windows.corners, windows.size, minus=corners @ [size[1], 1])
         below = windows.values.new_empty(len(rows), *size, windows.values.shape[1]).permute(0, 3, 1, 2)  # its shape
         values = torch.ops.aten.max_pool2d_with_indices_backward(
             windows.values.contiguous(memory_format=torch.channels_last),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import hypothesis.strategies as st
 import pytest
@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from interpret.analyses.projection.signals import SignalSettings, forward_under_rule
+from interpret.backprop import neuron_windows
 from interpret.backprop.composite import RULES, Rule
-from interpret.backprop.neuron_windows import NeuronWindows
+from interpret.backprop.neuron_windows import NeuronWindows, Windows
 
 
 class Net(nn.Module):
@@ -98,9 +99,9 @@ def signals_of(
     for row, channel, (y, z), start in zip(rows, channels, positions.tolist(), starts, strict=True):
         (signal,) = torch.autograd.grad(output[row, channel, y, z], x, start, retain_graph=True)
         expected.append(signal[row])
-    found = graph.signals(rows, channels, positions, starts)
-    whole = found.within(0 * found.corners, sides)
-    return torch.stack(expected), whole, torch.tensor(found.size)
+    found = list(graph.signals(rows, channels, positions, starts))
+    whole = torch.cat([part.within(0 * part.corners, sides) for part in found])
+    return torch.stack(expected), whole, torch.tensor([part.size for part in found]).amax(0)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -112,6 +113,23 @@ def test_signals_in_windows_are_those_of_whole_maps(name: str, rule: Rule, sides
         return  # through the gate, the signal reaches everything
     expected, found, _ = signals_of(NETWORKS[name], rule, sides, seed)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_signals_of_few_neurons_at_a_time_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, together, _ = signals_of(NETWORKS[name], "deconvnet", (29, 31), 1)
+    counts: list[int] = []
+    add = neuron_windows._sum
+
+    def counting(parts: Sequence[Windows], whole: tuple[int, int]) -> Windows:
+        counts.append(len(parts[0].corners))
+        return add(parts, whole)
+
+    monkeypatch.setattr(neuron_windows, "_sum", counting)
+    monkeypatch.setattr(neuron_windows, "MOST_VALUES", 2**8)
+    _, apart, _ = signals_of(NETWORKS[name], "deconvnet", (29, 31), 1)
+    assert counts[0] == 12 and min(counts) == 1
+    torch.testing.assert_close(apart, together, rtol=1e-12, atol=1e-12 * float(together.abs().max()))
 
 
 def test_a_window_is_as_small_as_the_receptive_field() -> None:

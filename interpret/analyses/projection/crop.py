@@ -14,9 +14,6 @@ from interpret.execution.parallel import images_at_once
 from interpret.tracing.receptive_field import Sizes
 from interpret.tracing.tracing import Layer
 
-MOST_WINDOWS = 64
-"""Largest number of neurons whose signals propagate at once."""
-
 
 @dataclass(frozen=True)
 class Crop:
@@ -72,11 +69,6 @@ class Crop:
     @property
     def batch_size(self) -> int:
         return min(1024, images_at_once(math.prod(self.size)))
-
-    @property
-    def windows_at_once(self) -> int:
-        """The number of neurons whose signals propagate at once, each in its windows of the maps of whole images."""
-        return min(MOST_WINDOWS, images_at_once(math.prod(self.field)))
 
     def corners(self, positions: Tensor) -> Tensor:
         """Return the top left corners of the parts for neurons at positions [B, axes], [B, axes]."""

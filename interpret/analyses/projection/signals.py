@@ -148,9 +148,9 @@ def signals_in_windows(
 ) -> Tensor:
     """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`."""
     starts = values if settings.start == "activation" else torch.ones_like(values)
-    signals = []
-    for part in torch.arange(len(rows)).split(crop.windows_at_once):
-        windows = graph.signals(rows[part], channels[part], positions[part], starts[part])
-        height, width = crop.field
-        signals.append(windows.within(crop.boxes(positions[part])[:, :2].numpy(), (height, width)))
+    corners, (height, width) = crop.boxes(positions)[:, :2].numpy(), crop.field
+    signals: list[Tensor] = []
+    for windows in graph.signals(rows, channels, positions, starts):
+        done = sum(map(len, signals))
+        signals.append(windows.within(corners[done : done + len(windows.corners)], (height, width)))
     return torch.cat(signals)
