@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -756,6 +757,29 @@ def test_what_is_made_of_a_batch_is_made_by_the_threads_that_project() -> None:
         torch.set_num_threads(threads)
     assert [one[:3] for one in made] == [one[:3] for one in plain]
     assert all(main for *_, main in plain) and not any(main for *_, main in made)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_image_with_many_hits_needs_the_memory_of_few(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    network, images = small(), normal(3, 3, 20, 16)
+    mined = mine(network, images, k=3)
+    whole = gather(project_hits(network, images, mined))
+    held: list[weakref.ref[Tensor]] = []
+
+    def count(batch: HitBatch) -> tuple[int, int]:
+        held.append(weakref.ref(batch.projections))
+        return len(batch.units), sum(one() is not None for one in held)
+
+    counted = list(project_hits(network, images, mined, then=count))
+    # what is drawn of a batch is drawn before the next one is made
+    assert len(counted) > 10 and max(alive for _, alive in counted) <= 2 * threads
+    monkeypatch.setattr(hit_groups, "MOST_HITS", 4)
+    parted = gather(project_hits(network, images, mined))
+    assert parted.keys() == whole.keys()
+    for hit, (signal, patch) in parted.items():
+        assert_close(signal, whole[hit][0])
+        assert torch.equal(patch, whole[hit][1])
 
 
 class Switching(nn.Sequential):

@@ -184,7 +184,7 @@ def _jobs(images: Images, plan: list[_Group], hits: Hits, settings: SignalSettin
 
 def _run(
     module: nn.Module, inputs: Tensor, group: _Group, hits: Hits, settings: SignalSettings, run: Execution
-) -> list[HitBatch]:
+) -> Iterator[HitBatch]:
     """Project hits by backward passes through all images of a group, each for one hit an image."""
     names = [hits.layers[index] for index in np.unique(hits.layer[np.concatenate(group)])]
     found = [np.unique(hits.rois[rows], axis=0, return_inverse=True) for rows in group]
@@ -192,7 +192,6 @@ def _run(
     call = settings.layouts[names[0]].boxes
     x, outputs = forward_under_rule(module, run.place(inputs), names, settings, {str(call): boxes})
     most = max(map(len, boxes))
-    finished: list[HitBatch] = []
     for step in range(max(map(len, group))):
         members = [(place, rows[step]) for place, rows in enumerate(group) if step < len(rows)]
         places = torch.tensor([place for place, _ in members])
@@ -215,5 +214,4 @@ def _run(
                 torch.stack([warp_box(whole[int(places[row])], roi) for row, roi in zip(rows, one.rois, strict=True)])
                 for whole in (signal, inputs)
             )
-            finished.append(HitBatch(name, one.units, one.ranks, *windows))
-    return finished
+            yield HitBatch(name, one.units, one.ranks, *windows)

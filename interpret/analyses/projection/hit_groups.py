@@ -20,6 +20,8 @@ SIMILAR_HITS_SHARE = 0.75
 """Images run together if each has at least this share of the largest number of hits of an image."""
 IMAGES_TO_SORT = 128
 """Number of whole images to sort by their number of hits at once."""
+MOST_HITS = 256
+"""Most hits of a whole image that are projected before what is done can be kept; others run the image again."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int, windowed: Collec
             if len(waiting[index]) == crops[hits.layers[index]].batch_size:
                 yield HitGroup(item, False, list(np.array(waiting.pop(index))[:, None]))
         if large.any():
-            pool.append(rows[large])
-        if len(pool) == IMAGES_TO_SORT:
+            own = rows[large]
+            pool += [own[start : start + MOST_HITS] for start in range(0, len(own), MOST_HITS)]
+        if len(pool) >= IMAGES_TO_SORT:
             yield from (HitGroup(item, True, images) for images in _batches(pool, size, hits, windowed))
             pool = []
     for parts in waiting.values():

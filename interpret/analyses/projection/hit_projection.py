@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -168,6 +168,7 @@ def _jobs(
     )
     parts: dict[int, Tensor] = {}
     read: dict[int, Tensor] = {}
+    groups_of = Counter(int(hits.items[own[0]]) for together in plan if together.whole for own in together.of_images)
     coming = deque(plan)
     for item, rows in hits.by_item():
         rows = rows[needed[rows]]
@@ -183,7 +184,11 @@ def _jobs(
         while coming and coming[0].after <= item:
             together = coming.popleft()
             if together.whole:
-                inputs = [(read.pop(int(hits.items[own[0]])), own) for own in together.of_images]
+                inputs = [(read[int(hits.items[own[0]])], own) for own in together.of_images]
+                for own in together.of_images:
+                    groups_of[int(hits.items[own[0]])] -= 1
+                    if not groups_of[int(hits.items[own[0]])]:  # after its last group
+                        del read[int(hits.items[own[0]])]
                 how: dict[str, Any] = {"crops": crops, "settings": settings, "run": run, "windowed": windowed}
                 yield partial(_run_whole, together=inputs, hits=hits, **how)
             else:
@@ -199,7 +204,7 @@ def _run_parts(
     crop: Crop,
     settings: SignalSettings,
     run: Execution,
-) -> list[HitBatch]:
+) -> Iterator[HitBatch]:
     """Project hits of one layer on parts of their images."""
     chosen = hits[np.array([row for row, _ in waiting])]
     name = chosen.layers[int(chosen.layer[0])]
@@ -210,7 +215,7 @@ def _run_parts(
     signal, values = signals_of_batch(module, run.place(parts), name, channels, at - crop.neurons(corners), settings)
     check_values(name, chosen, values)
     windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
-    return [HitBatch(name, chosen.units, chosen.ranks, *windows)]
+    yield HitBatch(name, chosen.units, chosen.ranks, *windows)
 
 
 def _run_whole(
@@ -221,9 +226,8 @@ def _run_whole(
     settings: SignalSettings,
     run: Execution,
     windowed: Collection[str],
-) -> list[HitBatch]:
+) -> Iterator[HitBatch]:
     """Project hits on their whole images: one forward pass per image serves all its hits."""
-    finished: list[HitBatch] = []
     inputs = torch.stack([image for image, _ in together])
     rows = np.concatenate([own for _, own in together])
     places = np.repeat(np.arange(len(together)), [len(own) for _, own in together])
@@ -237,18 +241,22 @@ def _run_whole(
     x, outputs = forward_under_rule(module, run.place(inputs), names, settings, neurons=neurons)
     known: dict[Any, Any] = {}
     graphs = {name: NeuronWindows.from_node(_indexed_node(outputs[name]), known) for name in neurons}
+    if None in graphs.values():  # on these images, the network runs other operations than on the first one
+        yield from _run_whole(module, together, hits, crops, settings, run, ())
+        return
     for name, graph in graphs.items():
-        if graph is None:  # on these images, the network runs other operations than on the first one
-            return _run_whole(module, together, hits, crops, settings, run, ())
+        assert graph is not None
         chosen, (at, channels, *axes) = hits[rows[own[name]]], neurons[name]
         values, positions = outputs.pop(name).detach(), torch.stack(axes, 1)
-        signal = signals_in_windows(graph, values, at, channels, positions, settings, crops[name])
         check_values(name, chosen, values)
-        patches = _cut_patches(inputs, at, positions, crops[name])
-        finished.append(HitBatch(name, chosen.units, chosen.ranks, signal, patches))
+        for part in torch.arange(len(values)).split(crops[name].windows_at_once):
+            where = (at[part], channels[part], positions[part])
+            signal = signals_in_windows(graph, values[part], *where, settings, crops[name])
+            patches = _cut_patches(inputs, at[part], positions[part], crops[name])
+            yield HitBatch(name, chosen.units[part.numpy()], chosen.ranks[part.numpy()], signal, patches)
     left = np.isin(hits.layer[rows], [hits.layers.index(name) for name in outputs])
     others = [rows[left & (places == place)] for place in range(len(together))]
-    return finished + _run_autograd(x, inputs, outputs, others, hits, crops, settings)
+    yield from _run_autograd(x, inputs, outputs, others, hits, crops, settings)
 
 
 def _indexed_node(values: Tensor) -> Any:
@@ -265,9 +273,8 @@ def _run_autograd(
     hits: Hits,
     crops: Mapping[str, Crop],
     settings: SignalSettings,
-) -> list[HitBatch]:
+) -> Iterator[HitBatch]:
     """Project hits by backward passes through all images of a batch, each for one hit per image."""
-    finished: list[HitBatch] = []
     for step in range(max(map(len, of_images))):
         members = [(place, rows[step]) for place, rows in enumerate(of_images) if step < len(rows)]
         places = torch.tensor([place for place, _ in members])
@@ -288,8 +295,7 @@ def _run_autograd(
             check_values(name, one, values_of[name])
             positions, at = torch.from_numpy(one.positions), places[torch.from_numpy(rows_of[name])]
             windows = (_cut_patches(whole, at, positions, crops[name]) for whole in (signal, inputs))
-            finished.append(HitBatch(name, one.units, one.ranks, *windows))
-    return finished
+            yield HitBatch(name, one.units, one.ranks, *windows)
 
 
 def _cut_patches(whole: Tensor, rows: Tensor, positions: Tensor, crop: Crop) -> Tensor:

@@ -115,8 +115,8 @@ class HitBatch:
     """[n, C, h, w] the same window of the network's input."""
 
 
-Job = Callable[[nn.Module], list[HitBatch]]
-"""Projects some hits by a network or a copy of it."""
+Job = Callable[[nn.Module], Iterator[HitBatch]]
+"""Projects some hits by a network or a copy of it, in batches, so that each can be drawn before the next is made."""
 
 
 def finish(
