@@ -65,6 +65,15 @@ def gallery(
     dtype: Dtype = "float32",
     max_megapixels: Megapixels = None,
     reduced: Reduced = False,
+    units: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N",
+            help="Units of each layer, the liveliest, that get pictures: a number, 'all', or 'auto': all if that takes "
+            "an hour at most on two cores, else as many as take ten minutes, by their multiply–adds. "
+            "Default: auto; all of --layers.",
+        ),
+    ] = None,
     synthesise: Annotated[
         str,
         typer.Option(
@@ -93,6 +102,7 @@ def gallery(
     out = out or Path("interpret-gallery")
     check_target(out)
     rules, optimised = read_rules(rule), read_units(synthesise, "--synthesise", least=0)
+    pictured = read_units(units or ("auto" if layers is None else "all"), "--units", least=1)
     if is_study(Path(model)):
         opened = Study.open(model)
         if optimised not in ("auto", 0):
@@ -106,7 +116,7 @@ def gallery(
             folder, model, data, weights, crops, dtype, device, workers, batch_size, outputs, **decoding
         )
         _mine(opened, layers, k, seed, every_image)
-        opened.project(layers, rules)
+        opened.project(layers, rules, units=pictured)
         if optimised != 0:
             ranks().once(lambda: opened.synthesise(layers, optimised))
     with timed(opened.path, "gallery") if opened.data is not None else nullcontext():
@@ -207,11 +217,15 @@ def project(
     device: Device = None,
     workers: Workers = None,
     batch_size: OwnBatchSize = None,
+    units: Annotated[
+        str,
+        typer.Option(metavar="N", help="Units of each layer, the liveliest: a number, 'all', or 'auto' as in gallery."),
+    ] = "all",
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
-    rules = read_rules(rule)
+    rules, pictured = read_rules(rule), read_units(units, "--units", least=1)
     opened = reopen(study, device, workers, batch_size)
-    opened.project(layers, rules)
+    opened.project(layers, rules, units=pictured)
     folders = [str(study / "projections" / one) for one in rules]
     say(f"Pictures are in {' and '.join(folders)}")
 

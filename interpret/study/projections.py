@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from interpret.backprop.rules import Overlap
 from interpret.execution.ranks import State, ranks
 from interpret.execution.resume import Unfinished
 from interpret.network.layers import select_layers
+from interpret.study.projection_budget import liveliest_within
 from interpret.study.provenance import version_of
-from interpret.study.tiles import TILE_KINDS, HitTiles, tiles_of, write_sprites
-from interpret.support.errors import InterpretError
+from interpret.study.tiles import TILE_KINDS, HitTiles, sprites_in, tiles_of
+from interpret.support.errors import InterpretError, refuse_below_one, warn
 from interpret.support.files import discard, layer_path
+from interpret.support.wording import count
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -30,10 +32,22 @@ MOST_WAITING_TILES = 2**30
 """Bytes of tiles that may wait on the disk until their units are complete."""
 
 
+Units = int | Literal["auto"] | None
+"""So many of the liveliest units of each layer, as many as a budget pays for, or all."""
+
+
 def project_layers(
-    study: Study, layers: str | Iterable[str] | None, rule: RuleName | Iterable[RuleName], overlap: Overlap
+    study: Study,
+    layers: str | Iterable[str] | None,
+    rule: RuleName | Iterable[RuleName],
+    overlap: Overlap,
+    units: Units = None,
 ) -> None:
     """Project the hits of mined layers by one rule or several, and cut their patches."""
+    if isinstance(units, int):
+        refuse_below_one(units=units)
+    elif units not in (None, "auto"):
+        raise InterpretError(f"units must be a number, 'auto' or None, not {units!r}")
     model, _ = study.to_compute()
     among = ranks().once(lambda: study.mined_layers)
     chosen = among if layers is None else select_layers(model.module, layers, among=among)
@@ -41,14 +55,15 @@ def project_layers(
         raise InterpretError(
             "a study keeps projections by the names of their rules: project(…, rule=composite) instead"
         )
+    asked = ranks().once(lambda: _chosen_units(study, chosen, units))
     rules: Iterable[RuleName] = [rule] if isinstance(rule, str) else rule
     for one in dict.fromkeys(rules):
         kind = one if overlap == "add" else f"{one}-{overlap}"
-        missing = ranks().once(partial(_missing, study, chosen, kind))
+        missing = ranks().once(partial(_missing, study, asked, kind))
         # a process that was killed at the end leaves a state of which nothing is missing
         left = ranks().once(_state_file(study, kind).exists)
         if missing or left:
-            _project_by_rule(study, missing, one, overlap, kind)
+            _project_by_rule(study, missing, asked, one, overlap, kind)
 
 
 def _state_file(study: Study, kind: str) -> Path:
@@ -56,15 +71,46 @@ def _state_file(study: Study, kind: str) -> Path:
     return study.path / "unfinished" / "projections" / kind / "done.safetensors"
 
 
-def _missing(study: Study, chosen: Iterable[str], kind: str) -> dict[str, MinedLayer]:
-    """Return the layers that have not been projected by a rule."""
-    return {name: study.mined(name) for name in chosen if kind not in study.rules(name)}
+def _chosen_units(study: Study, chosen: Iterable[str], units: Units) -> dict[str, NDArray[np.int64]]:
+    """Return the units of each layer to project; say so where they are not all because all would take hours."""
+    mined = {name: study.mined(name) for name in chosen}
+    every = {name: np.arange(len(layer.values)) for name, layer in mined.items()}
+    if units is None or not mined:
+        return every
+    if isinstance(units, int):
+        return {name: layer.most_active[:units] for name, layer in mined.items()}
+    found = liveliest_within(study.traced, mined, tuple(study.info["model"]["input_shape"][1:]))
+    if found is None:
+        return every
+    some, total = (sum(map(len, of_layers.values())) for of_layers in (found, every))
+    warn(
+        f"to project all {total:,} units of {count(len(mined), 'layer')} would take hours: {some:,} of them, the "
+        "liveliest of each layer, get pictures; to add others, choose layers or units"
+    )
+    return found
+
+
+def _missing(study: Study, asked: Mapping[str, NDArray[np.int64]], kind: str) -> dict[str, MinedLayer]:
+    """Return the layers with units that have not been projected by a rule, with the hits of these units alone."""
+    found = {}
+    for name, units in asked.items():
+        folders = (study.patch_sprite(name, 0).parent, study.projection_sprite(kind, name, 0).parent)
+        layer, (patches, projections) = study.mined(name), map(sprites_in, folders)
+        units = np.setdiff1d(units, list(patches.keys() & projections.keys()))
+        if kind not in study.rules(name) or (layer.images[units] >= 0).any():
+            found[name] = layer.only(units)
+    return found
 
 
 def _project_by_rule(
-    study: Study, mined: Mapping[str, MinedLayer], rule: RuleName, overlap: Overlap, kind: str
+    study: Study,
+    mined: Mapping[str, MinedLayer],
+    asked: Mapping[str, NDArray[np.int64]],
+    rule: RuleName,
+    overlap: Overlap,
+    kind: str,
 ) -> None:
-    """Project the hits of layers by one rule; `kind` is the folder of its projections.
+    """Project hits of layers by one rule, and write pictures of the units; `kind` is the folder of its projections.
 
     Of several ranks, each projects a share of the hits and sends the tiles to rank 0, which writes them.
     """
@@ -119,10 +165,11 @@ def _project_by_rule(
             own = tiles.pop(name)
             if not ranks().first:
                 continue
-            if not study.patch_sprite(name, 0).parent.exists():
-                write_sprites(study.patch_sprite(name, 0).parent, own.read("patches"), study.tile(name))
-            sprites = study.projection_sprite(kind, name, 0).parent
-            write_sprites(sprites, own.read("projections"), study.tile(name))
+            sprites = (study.patch_sprite(name, 0).parent, study.projection_sprite(kind, name, 0).parent)
+            for what, place in zip(TILE_KINDS, sprites, strict=True):
+                missing = [unit for unit in asked[name].tolist() if unit not in sprites_in(place)]
+                if missing or not place.exists():
+                    own.write_sprites(place, what, missing)
             discard(folder, [file.name for file in own.files.values()])
 
     publish([name for name, found in tiles.items() if found.complete])

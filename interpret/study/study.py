@@ -169,15 +169,24 @@ class Study(StudyReader):
         layers: str | Iterable[str] | None = None,
         rule: RuleName | Iterable[RuleName] = "deconvnet",
         *,
+        units: int | Literal["auto"] | None = None,
         overlap: Overlap = "add",
     ) -> None:
         """Project all hits of the mined layers, by one rule or by several, and cut their patches.
 
-        Layers that have both are skipped, and an interrupted projection continues where it stopped. Projections with
+        Units that have both are skipped, and an interrupted projection continues where it stopped. Projections with
         `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
+
+        Args:
+            layers: names or globs of mined layers; None: all.
+            rule: as in `interpret.project`.
+            units: a number of the liveliest units of each layer; None: all; "auto": all if their multiply–adds take an
+                hour at most on two cores, otherwise as many of the liveliest as take ten minutes, at least one of each
+                layer, and a warning says so.
+            overlap: as in `interpret.project`.
         """
         with self.working("projection"):
-            _computing().project_layers(self, layers, rule, overlap)
+            _computing().project_layers(self, layers, rule, overlap, units)
 
     def draw_filters(self, every: bool = False) -> None:
         """Draw the filters of the first convolution, or of every mined one whose kernels are larger than 1 × 1."""

@@ -40,14 +40,18 @@ def units_within(budget: float, costs: Mapping[str, float], available: Mapping[s
 
 def costs_of(traced: Trace, names: Sequence[str], image: tuple[int, ...]) -> dict[str, float]:
     """Return the multiply–adds of one neuron's image for each layer: of the part of an image (H, W) that it sees."""
-    below, costs = 0.0, {}
-    own = _own_macs(traced)
+    below = macs_below(traced)
+    shares = {name: Crop.of(traced[name], image, rule="gradient").share for name in traced if name in names}
+    return {name: STEPS * (PASSES * below[name] * share + STEP) for name, share in shares.items()}
+
+
+def macs_below(traced: Trace) -> dict[str, float]:
+    """Return the multiply–adds from the image to each layer, with those that reading and writing takes as long as."""
+    found, below, own = {}, 0.0, _own_macs(traced)
     for name, layer in traced.items():
         below += own[name] + ELEMENT * math.prod(layer.output_shape) * layer.leaf
-        if name in names:
-            share = Crop.of(layer, image, rule="gradient").share
-            costs[name] = STEPS * (PASSES * below * share + STEP)
-    return costs
+        found[name] = below
+    return found
 
 
 def _own_macs(traced: Trace) -> dict[str, int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zlib import crc32
@@ -15,8 +17,7 @@ from interpret.analyses.projection.hit_projection import HitBatch
 from interpret.images.display import contrast, inputs_to_bytes, sheet, shrink, to_bytes, webp
 from interpret.network.model import Model
 from interpret.network.pixel_scale import PixelScale
-from interpret.support.files import replacing
-from interpret.support.manifest import listing, write_manifest
+from interpret.support.manifest import updating
 
 TILE_KINDS = ("patches", "projections")
 
@@ -86,22 +87,32 @@ class HitTiles:
                     self.checksums[number, unit, rank] = crc32(content)
         self.done[units, ranks] = True
 
-    def read(self, what: str) -> NDArray[np.uint8]:
-        """Return the tiles [C, k, h, w, 3], grey where there is no hit; an empty array without any hit."""
-        if not self.done.any():
-            return np.zeros(0, np.uint8)
-        tiles: NDArray[np.uint8] = np.load(self.files[what])
-        tiles[~self.done] = 128
-        return tiles
+    def write_sprites(self, folder: Path, what: str, units: Collection[int]) -> None:
+        """Write the tiles of each of these units as one picture, grey where there is no hit, and keep those of others.
+
+        Without any hit, there is no picture.
+        """
+        with updating(folder) as new, ThreadPoolExecutor(os.cpu_count()) as pool:
+            new.mkdir(exist_ok=True)
+            for kept in sprites_in(folder).values():
+                shutil.copy2(kept, new)
+            if not self.done.any():
+                return
+            tiles: NDArray[np.uint8] = np.load(self.files[what], mmap_mode="r")
+
+            def write(unit: int) -> None:
+                own = np.array(tiles[unit])
+                own[~self.done[unit]] = 128
+                (new / sprite_name(unit)).write_bytes(webp(sheet(own), self.side))
+
+            list(pool.map(write, units))
 
 
-def write_sprites(folder: Path, tiles: NDArray[np.uint8], side: int) -> None:
-    """Write each unit's tiles [C, k, h, w, 3] as one picture."""
-    with replacing(folder) as new, ThreadPoolExecutor(os.cpu_count()) as pool:
-        new.mkdir()
+def sprite_name(unit: int) -> str:
+    """Return the name of the file of a unit's sprite."""
+    return f"{unit:04d}.webp"
 
-        def write(unit: int) -> None:
-            (new / f"{unit:04d}.webp").write_bytes(webp(sheet(tiles[unit]), side))
 
-        list(pool.map(write, range(len(tiles))))
-        write_manifest(new, listing(new))
+def sprites_in(folder: Path) -> dict[int, Path]:
+    """Return the sprites in a folder, which need not exist, by their units."""
+    return {int(file.stem): file for file in folder.glob("*.webp") if file.stem.isdecimal()}

@@ -34,6 +34,7 @@ from interpret.images.display import contrast, to_bytes
 from interpret.images.opening import open_images
 from interpret.network.model import Model
 from interpret.network.preprocess import Preprocess
+from interpret.study import projection_budget, synthesis_budget
 from interpret.study import projections as study_projections
 from interpret.study.study import Study
 from interpret.support.checksums import read_json
@@ -391,6 +392,45 @@ def test_more_layers_and_rules_are_added(tmp_path: Path, done: Study, photograph
         study.project(rule=rule)  # type: ignore[arg-type]
     assert all(stamps(study.path).get(file) == stamp for file, stamp in first.items() if file.endswith(("s", "p")))
     assert contents(study.path) == contents(done.path)
+
+
+def test_units_are_added_to_those_that_have_pictures(tmp_path: Path, done: Study, photographs: Path) -> None:
+    study = begin(tmp_path / "study", photographs)
+    study.mine(k=5)
+    study.project(units=1)
+    liveliest = {name: int(study.mined(name).most_active[0]) for name in study.mined_layers}
+    for name, unit in liveliest.items():
+        for sprite in (study.patch_sprite(name, 0), study.projection_sprite("deconvnet", name, 0)):
+            assert [file.name for file in sprite.parent.glob("*.webp")] == [f"{unit:04d}.webp"]
+    first = contents(study.path)
+    begin(study.path, photographs).project(units=1)
+    assert contents(study.path) == first
+    study.project(units="auto")
+    study.project(rule="guided", units=2)
+    study.project(rule="guided")
+    study.draw_filters()
+    assert contents(study.path) == contents(done.path)
+    for wrong in (0, "some"):
+        with pytest.raises(InterpretError, match="units must be"):
+            study.project(units=wrong)  # type: ignore[arg-type]
+
+
+def test_where_all_units_would_take_hours_the_liveliest_get_pictures_and_it_is_said(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = begin(tmp_path / "study", photographs)
+    study.mine(k=5)
+    of_layers = {name: study.mined(name) for name in study.mined_layers}
+    costs = projection_budget.costs_of_units(study.traced, of_layers, (SIDE, SIDE))
+    # what a unit's signals pass through: 12 · 12 · 6 · 75 products below the first layer, in 5 · 5 of 24 · 24 pixels
+    first = 12 * 12 * 6 * 75 + synthesis_budget.ELEMENT * 6 * 12 * 12
+    assert costs["0"] == pytest.approx(5 * (first * 25 / 576 + projection_budget.HIT))
+    monkeypatch.setattr(projection_budget, "MOST", sum(costs.values()))
+    monkeypatch.setattr(projection_budget, "BUDGET", 4.5 * costs["0"])
+    with pytest.warns(UserWarning, match="to project all 13 units of 3 layers would take hours: 4 of them, the livel"):
+        study.project(units="auto")
+    pictured = {name: len(list(study.patch_sprite(name, 0).parent.glob("*.webp"))) for name in of_layers}
+    assert pictured == {"0": 2, "3": 1, "6": 1}
 
 
 def test_projections_of_both_overlaps_are_kept(tmp_path: Path) -> None:
