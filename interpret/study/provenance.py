@@ -87,6 +87,8 @@ def _layer_record(layer: Layer, module: nn.Module) -> dict[str, Any]:
         "macs": layer.macs,
         "receptive_field": _field_record(layer.receptive_field),
         "local_field": _field_record(layer.local_field),
+        "global_from": layer.global_from,
+        "local_global_from": layer.local_global_from,
     }
 
 

@@ -161,6 +161,8 @@ class FieldTracker(TorchFunctionMode):
         """
         super().__init__()
         self._has_signal = image.requires_grad
+        self.place = ""
+        """The layer that runs, which is named where an operation sees the whole image."""
         self.needs_values = False
         """Whether windows depend on values of constants, which tensors on the meta device have not."""
         self._sights = WeakTensorKeyDictionary()
@@ -190,7 +192,20 @@ class FieldTracker(TorchFunctionMode):
     def _operand(self, tensor: Tensor) -> Operand:
         sight = self._sight(tensor)  # looked up once, since every operation asks
         local = self._local(sight, tensor)
-        return Operand(tensor, tuple(tensor.shape), sight.full, local, sight.positions, sight.mask)
+        causes = (sight.cause, sight.local_cause if self._has_signal else sight.cause)
+        return Operand(tensor, tuple(tensor.shape), sight.full, local, sight.positions, sight.mask, *causes)
+
+    def causes(self, tensor: Tensor) -> tuple[str | None, str | None]:
+        """Return from which operation on `tensor` may see every pixel, and its signal reach it; None if it does not.
+
+        >>> image = torch.zeros(1, 3, 8, 8)
+        >>> with FieldTracker(nn.Identity(), image) as tracker:
+        ...     gate = image.mean((2, 3), keepdim=True).sigmoid()
+        >>> tracker.causes(gate)[0]
+        "'mean' in the network itself"
+        """
+        sight = self._sight(tensor)
+        return sight.cause, sight.local_cause if self._has_signal else sight.cause
 
     def positions(self, tensor: Tensor) -> Positions | None:
         """Return which dimensions of `tensor` count positions; None if that is not known."""
@@ -240,7 +255,20 @@ class FieldTracker(TorchFunctionMode):
         full = _after(call)
         local = _after_locally(call, full) if self._has_signal else full
         positions = positions_after(call) or [call.operands[0].positions if call.operands else None]
-        return [Sight(*one, mask) for one in zip(full, local, positions, strict=True)]
+        operands = call.operands
+        cause = self._cause(call, (operand.cause for operand in operands if operand.sees is EVERYTHING))
+        local_cause = self._cause(call, (operand.local_cause for operand in operands if operand.local is EVERYTHING))
+        return [
+            Sight(
+                sees, near, at, mask, cause if sees is EVERYTHING else None, local_cause if near is EVERYTHING else None
+            )
+            for sees, near, at in zip(full, local, positions, strict=True)
+        ]
+
+    def _cause(self, call: Call, before: Iterable[str | None]) -> str:
+        """Return what made a result see every pixel: an operation before, or this one."""
+        known = next((cause for cause in before if cause), None)
+        return known or f"{operation_name(call.func)!r} in {self.place or 'the network itself'}"
 
     def _write(self, tensor: Tensor, sight: Sight) -> None:
         """Note what `tensor` sees after an in-place operation; tensors that share its memory may see everything."""
@@ -254,6 +282,8 @@ class FieldTracker(TorchFunctionMode):
                     seen.full if before.full == sight.full else _filled(tensor, other, sight.full, seen.full),
                     seen.local if before.local == sight.local else _filled(tensor, other, sight.local, seen.local),
                     seen.positions if before.positions == sight.positions else None,
+                    cause=seen.cause or sight.cause,
+                    local_cause=seen.local_cause or sight.local_cause,
                 )
         self._sights[tensor] = sight
 
@@ -287,6 +317,10 @@ class Sight(NamedTuple):
     """Which of its dimensions count positions."""
     mask: Mask | None = None
     """What constants have added to it, or which of its elements they have made zero."""
+    cause: str | None = None
+    """The operation from which on it may see every pixel, and its layer."""
+    local_cause: str | None = None
+    """The same of its signal."""
 
 
 def _constant(tensor: Tensor) -> Sight:
@@ -302,6 +336,8 @@ class Operand(NamedTuple):
     local: Sees
     positions: Positions | None
     mask: Mask | None
+    cause: str | None
+    local_cause: str | None
 
     @property
     def sees_pixels(self) -> bool:

@@ -13,13 +13,13 @@ from torch import nn
 from interpret.network.model import Model, as_model
 from interpret.support.errors import unknown
 from interpret.tracing.conv_arithmetic import is_convolution, size_formula
-from interpret.tracing.tracing import Layer, Trace, trace
+from interpret.tracing.tracing import GLOBAL_FROM, Layer, Trace, global_from, trace
 
 Format = Literal["text", "markdown", "json"]
 
 HEADINGS = (
     "layer", "kind", "input", "kernel", "output", "parameters", "if dense", "MACs", "receptive field", "stride",
-    "output size",
+    "output size", GLOBAL_FROM,
 )  # fmt: skip
 RIGHT = {"parameters", "if dense", "MACs", "receptive field", "stride"}
 """The columns of numbers."""
@@ -50,6 +50,10 @@ class LayerSummary:
     """(height, width) of the window that its signal reaches in the backward pass, gates constant; None: whole image."""
     exact: bool
     """Whether the fields are what neurons see; otherwise they are bounds: a neuron sees no more."""
+    global_from: str | None
+    """From what on neurons may see the whole image: an operation and its layer; None if the field is a window."""
+    local_global_from: str | None
+    """The same of the local field."""
     stride: tuple[int, ...] | None
     """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
@@ -75,6 +79,8 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     - **receptive field**, **stride**: in pixels of the input; "whole image" if a neuron may see all of it. If it does
       so only through gates, as in squeeze-and-excitation, the local field is given too: the window that the signal
       reaches in the backward pass with the gates held constant. "≤" marks a bound: a neuron sees no more than that.
+    - **whole image from**: the operation, and its layer, from which on neurons see the whole image; no column where
+      none do.
 
     Args:
         model: the network.
@@ -100,7 +106,8 @@ def summarise(model: Model | nn.Module, input_shape: Sequence[int] | None = None
     whole = "whole image" if len(layers.input_shape) == 3 else "whole input"
     rows = [_row(summary, whole) for summary in summaries]
     rows.append(tuple(total.get(heading, "") for heading in HEADINGS))
-    table = _as_markdown(rows) if format == "markdown" else _as_text(rows)
+    headings = HEADINGS if any(row[-1] for row in rows) else HEADINGS[:-1]
+    table = (_as_markdown if format == "markdown" else _as_text)(headings, [row[: len(headings)] for row in rows])
     return table + (f"\n\nNot counted in MACs: {', '.join(layers.uncounted)}" if layers.uncounted else "")
 
 
@@ -132,6 +139,8 @@ def summarise_layer(module: nn.Module, layer: Layer) -> LayerSummary:
         receptive_field=None if field is None else field.size,
         local_field=None if local is None else local.size,
         exact=all(one is None or one.exact for one in (field, local)),
+        global_from=layer.global_from,
+        local_global_from=layer.local_global_from,
         stride=None if local is None else local.stride,
     )
 
@@ -149,6 +158,7 @@ def _row(summary: LayerSummary, whole: str) -> tuple[str, ...]:
         _fields(summary, whole),
         _times(summary.stride),
         summary.size_formula or "",
+        global_from(summary),
     )
 
 
@@ -160,22 +170,22 @@ def _fields(summary: LayerSummary, whole: str) -> str:
     return f"{full}, local {most}{_times(summary.local_field)}"
 
 
-def _as_text(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in (HEADINGS, *rows))
+def _as_text(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.rjust(width) if heading in RIGHT else cell.ljust(width)
+            for heading, cell, width in zip(headings, row, widths, strict=True)
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join(map(line, (headings, *rows)))
 
 
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if heading in RIGHT else cell.ljust(width)
-        for heading, cell, width in zip(HEADINGS, row, widths, strict=True)
-    ]
-    return "  ".join(cells).rstrip()
-
-
-def _as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---:" if heading in RIGHT else "---" for heading in HEADINGS]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (HEADINGS, rule, *rows))
+def _as_markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---:" if heading in RIGHT else "---" for heading in headings]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, rule, *rows))
 
 
 def _as_json(model: Model, layers: Trace, summaries: Sequence[LayerSummary]) -> str:

@@ -90,6 +90,11 @@ class Layer:
     """Whether it contains no other module."""
     batched: bool = True
     """Whether the output's first dimension counts images; otherwise boxes, time steps or parts of an image."""
+    global_from: str | None = None
+    """From what on neurons may see the whole image: an operation and its layer, such as "'adaptive_avg_pool2d' in
+    blocks.1.se", or words; None if the receptive field is a window, or no pixel is seen."""
+    local_global_from: str | None = None
+    """The same of the local field."""
     boxes: str | None = None
     """The call that pools features in boxes, such as "roi_heads.box_roi_pool 0", if the first dimension counts these
     boxes; its units are mined by image and box. None for a layer that runs once an image."""
@@ -116,10 +121,10 @@ class Trace(Result, dict[str, Layer]):
     (74, 176)
     >>> layers
     <Trace: Layers of a network, 3 layers, 74 parameters, 176 multiply-accumulates>
-    layer  kind        output  parameters  MACs  receptive field  stride
-    0      Conv2d   4 × 2 × 2          40   144            3 × 3   1 × 1
+    layer     kind     output  parameters  MACs  receptive field  stride  whole image from
+    0       Conv2d  4 × 2 × 2          40   144            3 × 3   1 × 1
     1      Flatten         16           0     0
-    2      Linear           2          34    32
+    2       Linear          2          34    32                             'linear' in 2
     """
 
     kind = "trace"
@@ -160,6 +165,7 @@ class Trace(Result, dict[str, Layer]):
             name: [getattr(layer, name) for layer in layers]
             for name in ("name", "kind", "leaf", "input_shape", "output_shape", "params", "macs", "croppable")
         }
+        found |= {name: [getattr(layer, name) for layer in layers] for name in ("global_from", "local_global_from")}
         for kind in ("receptive_field", "local_field"):
             fields = [getattr(layer, kind) for layer in layers]
             for name in ("size", "stride", "exact"):
@@ -167,13 +173,13 @@ class Trace(Result, dict[str, Layer]):
         return found
 
     def __repr__(self) -> str:
-        return "\n".join([super().__repr__(), as_text(_HEADINGS, [_line(layer) for layer in self.values()])])
+        return "\n".join([super().__repr__(), as_text(*_table(self.values()))])
 
     def _repr_png_(self) -> None:
         return None
 
     def _repr_html_(self) -> str:
-        return as_html(self.title, _HEADINGS, [_line(layer) for layer in self.values()], f"{self.extent}.", words=2)
+        return as_html(self.title, *_table(self.values()), f"{self.extent}.", words=2)
 
     def _stored_fields(self) -> dict[str, Any]:
         return vars(self) | {"layers": [asdict(layer) for layer in self.values()]}
@@ -190,6 +196,14 @@ class Trace(Result, dict[str, Layer]):
 _HEADINGS = ["layer", "kind", "output", "parameters", "MACs", "receptive field", "stride"]
 
 
+def _table(layers: Iterable[Layer]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a table of layers; where some see the whole image, with what made it so."""
+    rows = [[*_line(layer), global_from(layer)] for layer in layers]
+    if any(row[-1] for row in rows):
+        return [*_HEADINGS, GLOBAL_FROM], rows
+    return _HEADINGS, [row[:-1] for row in rows]
+
+
 def _line(layer: Layer) -> list[str]:
     field = layer.receptive_field or layer.local_field
     window = ["", ""] if field is None else [" × ".join(map(str, sizes)) for sizes in (field.size, field.stride)]
@@ -199,6 +213,12 @@ def _line(layer: Layer) -> list[str]:
         window[0] = f"local {window[0]}"
     output = " × ".join(map(str, layer.output_shape))
     return [layer.name, layer.kind, output, f"{layer.params:,}", f"{layer.macs:,}", *window]
+
+
+def global_from(layer: Any) -> str:
+    """Return in words what made a layer's fields the whole image: of the local field, if that is something else."""
+    full, local = layer.global_from, layer.local_global_from
+    return ", local ".join(one for one in dict.fromkeys((full, local)) if one)
 
 
 def _layer_from(kept: Mapping[str, Any]) -> Layer:
@@ -374,8 +394,8 @@ class _Run:
         self.positions: dict[str, Positions | None] = {}
         """What the dimensions of the layers' outputs count."""
         self.failure: InterpretError | None = None
-        self._seen: dict[str, tuple[Sees, Sees, _OfGrid]] = {}
-        """What each layer's output sees, and where its signal goes."""
+        self._seen: dict[str, tuple[Sees, Sees, tuple[str | None, str | None], _OfGrid]] = {}
+        """What each layer's output sees, where its signal goes, and from what on either may be the whole image."""
         self._running: list[tuple[str, nn.Module, tuple[int, ...] | None, int]] = []
         """Name, module, input shape and MACs before it, for each module that is running, outermost first."""
         self._places: list[str] = []
@@ -430,6 +450,7 @@ class _Run:
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else None
             self._note_places()
             self._running.append((name, module, shape, self._counter.total))
+            self._tracker.place = name
 
         return hook
 
@@ -437,6 +458,7 @@ class _Run:
         def hook(module: nn.Module, _inputs: object, output: object) -> None:
             self._note_places()
             _, _, input_shape, before = self._running.pop()
+            self._tracker.place = self._running[-1][0] if self._running else ""
             self._macs[name] = self._macs.get(name, 0) + self._counter.total - before
             if not name or name in self.layers or not isinstance(output, Tensor):
                 return
@@ -445,7 +467,9 @@ class _Run:
             positions = self.positions[name] = self._tracker.positions(output)
             arranged = arrangement(output.shape, positions, isinstance(module, nn.Linear), len(self.shape) - 1)
             of_grid = (tuple(output.shape), positions, arranged, self.shape[1:])
-            self._seen[name] = sees, sees if local is NOTHING else local, of_grid
+            cause, local_cause = self._tracker.causes(output)
+            causes = cause, cause if local is NOTHING else local_cause
+            self._seen[name] = sees, sees if local is NOTHING else local, causes, of_grid
             self.layers[name] = Layer(
                 name=name,
                 kind=kind_of(module),
@@ -482,20 +506,38 @@ def _signalling(module: nn.Module) -> Iterator[None]:
             rule.forget()  # a projection warns of it
 
 
+GLOBAL_FROM = "whole image from"
+"""The heading over what made a layer's receptive field the whole image."""
+
 _OfGrid = tuple[tuple[int, ...], Positions | None, Arrangement | None, tuple[int, ...]]
 """An output's shape, the positions of its dimensions, how they are arranged, and the sides of the image."""
 
 
-def _with_fields(layer: Layer, sees: Sees, local: Sees, of_grid: _OfGrid) -> Layer:
+def _with_fields(
+    layer: Layer, sees: Sees, local: Sees, causes: tuple[str | None, str | None], of_grid: _OfGrid
+) -> Layer:
     view = _window(sees, *of_grid)
     near = view if local == sees else _window(local, *of_grid)
+    arranged = of_grid[2]
     return replace(
         layer,
         receptive_field=view.field if view else None,
         local_field=near.field if near else None,
         axes=(near.axes or None) if near else None,
         croppable=view.crops and view.columns is None if view else False,
+        global_from=None if view else causes[0] or _why_none(sees, layer, arranged),
+        local_global_from=None if near else causes[1] or _why_none(local, layer, arranged),
     )
+
+
+def _why_none(sees: Sees, layer: Layer, arranged: Arrangement | None) -> str | None:
+    """Return why a layer that sees part of an image has no window, in words; None if it has no positions."""
+    if sees is NOTHING or len(layer.output_shape) < 2:
+        return None
+    if isinstance(sees, View) and any(sees.mirrored):
+        return "borders that a padding reflects"
+    known = arranged is not None and arranged.grid is not None
+    return "windows that have grown to it" if known else "positions that are no known grid"
 
 
 def _window(

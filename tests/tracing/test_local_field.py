@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from html import escape
 from runpy import run_path
 
 import pytest
@@ -18,6 +19,7 @@ from interpret import project, trace
 from interpret.backprop.rules import BackwardRule, Rule
 from interpret.network.layers import first_outputs
 from interpret.tracing.receptive_field import ReceptiveField
+from interpret.tracing.summary import summarise
 
 # ---- single operations -----------------------------------------------------------------------------------------------
 
@@ -90,6 +92,49 @@ def test_a_gate_alone_is_global() -> None:
     layers = trace(nn.Sequential(nn.Conv2d(3, 4, 3), SqueezeExcitation(4, 2)), (3, 12, 12))
     assert layers["1"].local_field == ReceptiveField((3, 3), (1, 1), (0, 0))
     assert layers["1.fc1"].local_field is None and layers["1.scale_activation"].local_field is None
+
+
+CAUSES: dict[str, tuple[Callable[[Tensor], Tensor], str | None, str | None]] = {
+    "a window": (lambda x: x.relu(), None, None),
+    "a mean": (lambda x: x + x.mean((2, 3), keepdim=True), *["'mean' in the network itself"] * 2),
+    "a gate": (lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), "'mean' in the network itself", None),
+    "two, the first counts": (lambda x: x.amax((2, 3)).cumsum(1), *["'amax' in the network itself"] * 2),
+    "in place": (lambda x: x.clone().add_(x.amax()), *["'amax' in the network itself"] * 2),
+    "unknown": (lambda x: x.logcumsumexp(2), *["'logcumsumexp' in the network itself"] * 2),
+    "attention": (
+        lambda x: (x.flatten(2) @ x.flatten(2).mT).softmax(1) @ x.flatten(2),
+        "'matmul' in the network itself",
+        None,
+    ),
+    "reflected": (lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"), *["borders that a padding reflects"] * 2),
+    "a class token": (
+        lambda x: torch.cat([x.new_zeros(1, 1, 4), x.flatten(2).mT], 1), *["positions that are no known grid"] * 2
+    ),
+    "no positions": (lambda x: x.flatten(1), None, None),
+    "grown": (lambda x: x + x.flip(2, 3), *["windows that have grown to it"] * 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_what_made_a_field_global_is_named(name: str) -> None:
+    function, full, local = CAUSES[name]
+    layer = sees(function)
+    assert (layer.global_from, layer.local_global_from) == (full, local)
+
+
+def test_what_made_a_field_global_is_named_with_its_layer_wherever_layers_are_listed() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 5), SqueezeExcitation(8, 2), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(72, 2)
+    )
+    traced = trace(network, (3, 9, 9))
+    gate = "'adaptive_avg_pool2d' in 1.avgpool"
+    assert [(traced[name].global_from, traced[name].local_global_from) for name in ("0", "1.fc1", "2")] == [
+        (None, None), (gate, gate), (gate, None)
+    ]  # fmt: skip
+    assert traced["4"].global_from == gate and traced["4"].local_global_from == "'linear' in 4"
+    assert gate in repr(traced) and escape(gate) in traced._repr_html_()
+    assert gate in summarise(network, (3, 9, 9)) and "whole image from" in summarise(network, (3, 9, 9), "markdown")
+    assert "whole image from" not in summarise(network[:1], (3, 9, 9))
 
 
 def test_a_layer_that_gets_no_signal_keeps_its_receptive_field() -> None:

@@ -52,6 +52,10 @@ class LayerView:
         self.receptive_field: dict[str, Any] | None = record["receptive_field"]
         self.field = local_field(record)
         """The window of its patches and projections; None for the whole input."""
+        self.global_from: str | None = record.get("global_from")
+        """The operation, and its layer, from which on its units see the whole input; None if they do not."""
+        self.local_global_from: str | None = record.get("local_global_from")
+        """The same of the local field."""
         self.by_box: bool = record.get("boxes") is not None
         """Whether it runs once a box that the network finds; its patches and projections are those of boxes."""
         self.gated = self.receptive_field != self.field
