@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from interpret.backprop.windowed_convolution import pair
-from interpret.network.torch_internals import node_device, node_shape, saved
+from interpret.network.torch_internals import node_device, node_shape, node_type, saved
 
 Pair = tuple[int, int]
 
@@ -281,6 +281,14 @@ def _pass(_node: Any) -> Step:
     return lambda windows, _rows: [windows]
 
 
+def _cast(node: Any) -> Step | None:
+    ((below, _),) = _operands(node)
+    dtype = node_type(below)
+    if node_device(below).type != "cpu":
+        return None
+    return lambda windows, _rows: [Windows(windows.values.to(dtype), windows.corners, windows.shared)]
+
+
 def _add_up(node: Any) -> Step | None:
     shapes = [node_shape(below) for below, _ in _operands(node)]
     if saved(node, "alpha") != 1 or any(shape != node_shape(node) for shape in shapes):
@@ -497,6 +505,7 @@ def _limited(size: Sequence[int], whole: Pair) -> Pair:
 
 _STEPS: dict[str, Callable[[Any], Step | None]] = {
     "CloneBackward0": _pass,
+    "ToCopyBackward0": _cast,
     "AddBackward0": _add_up,
     "CatBackward0": _cat,
     "_RectifyBackward": _rectify,

@@ -221,12 +221,22 @@ def project(
         str,
         typer.Option(metavar="N", help="Units of each layer, the liveliest: a number, 'all', or 'auto' as in gallery."),
     ] = "all",
+    dtype: Annotated[
+        str,
+        choice(
+            "float32",
+            "bfloat16",
+            help="float32, or bfloat16, kept beside it: VGG-16 1.4 times as fast on processors that compute in it, "
+            "signals 5 to 15 % off; SqueezeNet not faster.",
+        ),
+    ] = "float32",
 ) -> None:
     """Project each mined hit back to the pixels, and keep the pictures in the study."""
     rules, pictured = read_rules(rule), read_units(units, "--units", least=1)
     opened = reopen(study, device, workers, batch_size)
-    opened.project(layers, rules, units=pictured)
-    folders = [str(study / "projections" / one) for one in rules]
+    opened.project(layers, rules, units=pictured, dtype=dtype)
+    suffix = "" if dtype == "float32" else f"-{dtype}"
+    folders = [str(study / "projections" / f"{one}{suffix}") for one in rules]
     say(f"Pictures are in {' and '.join(folders)}")
 
 

@@ -62,7 +62,7 @@ class Execution:
 
     def autocast(self, dtype: torch.dtype | None) -> AbstractContextManager[object]:
         """Return an autocast context for a type of lower precision; for None or float32, one without effect."""
-        return nullcontext() if dtype in (None, torch.float32) else torch.autocast(self.device.type, dtype)
+        return autocast(self.device, dtype)
 
     def side_by_side(self, jobs: Iterable[Callable[[nn.Module], Result]]) -> Iterator[Result]:
         """Run jobs on the network, several at once on a CPU, and yield their results in the jobs' order.
@@ -80,6 +80,11 @@ class Execution:
     def beside_workers(self) -> AbstractContextManager[None]:
         """Return a context in which this thread uses one worker's share of the cores while workers run."""
         return torch_threads(threads_each(self._workers))
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Return an autocast context for a type of lower precision; for None or float32, one without effect."""
+    return nullcontext() if dtype in (None, torch.float32) else torch.autocast(device.type, dtype)
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

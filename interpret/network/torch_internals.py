@@ -52,6 +52,12 @@ def node_device(node: Any) -> torch.device:
     return device
 
 
+def node_type(node: Any) -> torch.dtype:
+    """Return the type of that result."""
+    dtype: torch.dtype = node._input_metadata[0].dtype
+    return dtype
+
+
 def saved(node: Any, name: str) -> Any:
     """Return what autograd keeps of an operation's arguments or results for its backward pass."""
     return getattr(node, f"_saved_{name}")

@@ -19,7 +19,7 @@ from interpret.execution.ranks import State, ranks
 from interpret.execution.resume import Unfinished
 from interpret.network.layers import select_layers
 from interpret.study.projection_budget import liveliest_within
-from interpret.study.provenance import version_of
+from interpret.study.provenance import autocast_type, version_of
 from interpret.study.tiles import TILE_KINDS, HitTiles, sprites_in, tiles_of
 from interpret.support.errors import InterpretError, refuse_below_one, warn
 from interpret.support.files import discard, layer_path
@@ -42,6 +42,7 @@ def project_layers(
     rule: RuleName | Iterable[RuleName],
     overlap: Overlap,
     units: Units = None,
+    dtype: str = "float32",
 ) -> None:
     """Project the hits of mined layers by one rule or several, and cut their patches."""
     if isinstance(units, int):
@@ -59,11 +60,13 @@ def project_layers(
     rules: Iterable[RuleName] = [rule] if isinstance(rule, str) else rule
     for one in dict.fromkeys(rules):
         kind = one if overlap == "add" else f"{one}-{overlap}"
+        precision = autocast_type(dtype)
+        kind = kind if precision is None else f"{kind}-{dtype}"
         missing = ranks().once(partial(_missing, study, asked, kind))
         # a process that was killed at the end leaves a state of which nothing is missing
         left = ranks().once(_state_file(study, kind).exists)
         if missing or left:
-            _project_by_rule(study, missing, asked, one, overlap, kind)
+            _project_by_rule(study, missing, asked, one, overlap, precision, kind)
 
 
 def _state_file(study: Study, kind: str) -> Path:
@@ -108,6 +111,7 @@ def _project_by_rule(
     asked: Mapping[str, NDArray[np.int64]],
     rule: RuleName,
     overlap: Overlap,
+    dtype: torch.dtype | None,
     kind: str,
 ) -> None:
     """Project hits of layers by one rule, and write pictures of the units; `kind` is the folder of its projections.
@@ -176,7 +180,8 @@ def _project_by_rule(
     for group in _groups(study, {name: mined[name] for name in tiles}):
         hits, done = {name: mined[name] for name in group}, {name: tiles[name].done for name in group}
         how: dict[str, Any] = {"batch_size": study.batch_size, "workers": study.workers, "device": study.device}
-        batches = project_hits(model, data, hits, rule=rule, overlap=overlap, done=done, then=draw, **how)
+        how |= {"rule": rule, "overlap": overlap, "dtype": dtype}
+        batches = project_hits(model, data, hits, done=done, then=draw, **how)
         unfinished.process(batches, update, state)
         publish(group)
     if not ranks().first:

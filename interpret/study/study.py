@@ -171,11 +171,13 @@ class Study(StudyReader):
         *,
         units: int | Literal["auto"] | None = None,
         overlap: Overlap = "add",
+        dtype: str = "float32",
     ) -> None:
         """Project all hits of the mined layers, by one rule or by several, and cut their patches.
 
         Units that have both are skipped, and an interrupted projection continues where it stopped. Projections with
-        `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite".
+        `overlap="overwrite"` are kept beside the others, as "deconvnet-overwrite", and those with `dtype="bfloat16"`,
+        however the study was mined, as "deconvnet-bfloat16".
 
         Args:
             layers: names or globs of mined layers; None: all.
@@ -184,9 +186,10 @@ class Study(StudyReader):
                 hour at most on two cores, otherwise as many of the liveliest as take ten minutes, at least one of each
                 layer, and a warning says so.
             overlap: as in `interpret.project`.
+            dtype: "float32" or "bfloat16"; see `interpret.project` for what they differ by.
         """
         with self.working("projection"):
-            _computing().project_layers(self, layers, rule, overlap, units)
+            _computing().project_layers(self, layers, rule, overlap, units, dtype)
 
     def draw_filters(self, every: bool = False) -> None:
         """Draw the filters of the first convolution, or of every mined one whose kernels are larger than 1 × 1."""

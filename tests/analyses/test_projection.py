@@ -346,6 +346,17 @@ def test_the_type_of_the_images_stays(dtype: torch.dtype) -> None:
     assert found.pixels.dtype == found.values.dtype == found.full((20, 16)).dtype == dtype
 
 
+def test_bfloat16_comes_close() -> None:
+    network, images, places = small().float(), normal(2, 3, 20, 16).float(), [(3, 4), (0, 0)]
+    exact = project(network, images, "3", 1, places)
+    for found in (
+        project(network, images, "3", 1, places, dtype=torch.bfloat16),
+        project(network, images[:1], "3", [1, 1], places, dtype=torch.bfloat16),
+    ):
+        difference = (found.pixels[0] - exact.pixels[0]).norm() / exact.pixels[0].norm()
+        assert found.pixels.dtype == torch.float32 and 0 < difference < 0.02
+
+
 def test_one_channel_for_all_is_that_channel_for_each() -> None:
     network, images = small(), normal(4, 3, 20, 16)
     together = project(network, images, "3", 2, (1, 4))
@@ -616,6 +627,7 @@ def test_mistakes_are_refused() -> None:
             {},
         ),
         (r"start must be 'activation' or 'one', not 'zero'", (images, "3", 0), {"start": "zero"}),
+        (r"dtype must be torch.bfloat16, .* not torch.float16", (images, "3", 0), {"dtype": torch.float16}),
         (r"overlap must be one of add, overwrite, not 'max'", (images, "3", 0), {"overlap": "max"}),
     ]
     for message, args, options in wrong:

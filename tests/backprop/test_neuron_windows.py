@@ -132,6 +132,20 @@ def test_signals_of_few_neurons_at_a_time_are_the_same(name: str, monkeypatch: p
     torch.testing.assert_close(apart, together, rtol=1e-12, atol=1e-12 * float(together.abs().max()))
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_signals_in_bfloat16_are_those_of_autograd(rule: Rule) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, padding=1))
+    x, outputs = forward_under_rule(net, torch.rand(2, 3, 17, 17), ["3"], SignalSettings(rule, dtype=torch.bfloat16))
+    output, graph = outputs["3"], NeuronWindows.below(outputs["3"])
+    assert output.dtype == torch.bfloat16 and graph is not None
+    (windows,) = graph.signals(torch.tensor([1]), torch.tensor([2]), torch.tensor([[3, 4]]), torch.ones(1).bfloat16())
+    (expected,) = torch.autograd.grad(output[1, 2, 3, 4], x)
+    found = windows.within(0 * windows.corners, (17, 17))
+    assert found.dtype == torch.float32 and bool(expected.any())
+    torch.testing.assert_close(found[0], expected[1], rtol=0, atol=2**-6 * float(expected.abs().max()))
+
+
 def test_a_window_is_as_small_as_the_receptive_field() -> None:
     expected, _, size = signals_of(residual, "deconvnet", (60, 50), 0)
     assert bool(expected.any(3).any(2).any(1).all())

@@ -1021,6 +1021,12 @@ def test_reduced_precision_is_mined_and_projected(tmp_path: Path) -> None:
     study.mine(k=2)
     study.project()
     assert study.info["settings"]["dtype"] == "bfloat16" and study.rules("6") == ["deconvnet"]
+    study.project(dtype="bfloat16")
+    assert study.rules("6") == ["deconvnet", "deconvnet-bfloat16"]  # never mixed
+    pictures = [np.asarray(Image.open(study.projection_sprite(rule, "6", 0)), float) for rule in study.rules("6")]
+    assert 0 < np.abs(pictures[0] - pictures[1]).mean() < 10
+    with pytest.raises(InterpretError, match="dtype must be float32 or bfloat16, not 'float16'"):
+        study.project(dtype="float16")
     exact = mine(network(), images, k=2)
     assert 0 < np.abs(study.mined("0").values - exact["0"].values).max() < 0.05
 

@@ -71,6 +71,7 @@ def project_in_boxes(
     strict: bool = False,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     done: Mapping[str, NDArray[np.bool_]] | None = None,
     then: Callable[[HitBatch], Any] | None = None,
 ) -> Iterator[Any]:
@@ -86,7 +87,7 @@ def project_in_boxes(
     hits, _, layouts = locate_hits(model, images, mined, names, overlap)
     if not len(hits.items):
         return
-    settings = SignalSettings(rule, "activation", overlap, strict, layouts)
+    settings = SignalSettings(rule, "activation", overlap, strict, layouts, dtype)
     first = first_images(images)
     remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
     plan = [group for group in _groups(hits, layouts, size) if remaining[np.concatenate(group)].any()]

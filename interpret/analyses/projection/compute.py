@@ -54,6 +54,7 @@ def project(
     to: str | int | None = None,
     batch_size: int | None = None,
     device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Projections:
     """Project one neuron of each image, or several neurons of one image, back to the pixels.
 
@@ -97,6 +98,10 @@ def project(
             None: the first float tensor [B, C, H, W].
         batch_size, device: see `interpret`. A batch holds only the parts of images that neurons see, if the network
             allows it, and can therefore be large.
+        dtype: `torch.bfloat16`: run under autocast; None or float32: run without. On a CPU with AVX-512 BF16, VGG-16
+            (random weights) is 1.1 to 1.5 times as fast, and signals differ from those in float32 by 5 % (conv2_2) to
+            15 % (conv5_3) of their norm; SqueezeNet is not faster, and differs by 7 to 28 %, since
+            rounded activations tie and pools switch.
 
     Returns:
         `Projections` with `pixels` [B, C, h, w], as large as the window that a neuron sees, and `boxes` [B, 4],
@@ -116,7 +121,7 @@ def project(
         model, packed, packing = as_one(model, images, to)
         images = SeveralImages(model, packed, packing)
     task = _check(
-        model, open_inputs(images, model, items), layer, channels, positions, boxes, rule, start, overlap, strict
+        model, open_inputs(images, model, items), layer, channels, positions, boxes, rule, start, overlap, strict, dtype
     )
     signals, values, at, rois = _run(model, task, batch_size, device)
     return Projections(
@@ -172,6 +177,7 @@ def _check(
     start: Start,
     overlap: Overlap,
     strict: bool,
+    dtype: torch.dtype | None,
 ) -> _Task:
     """Validate the arguments before the network runs on the images."""
     if start not in ("activation", "one"):
@@ -188,7 +194,7 @@ def _check(
         _channels(channels, traced, count),
         None if positions is None else _positions(positions, traced, count, images.dim() - 2),
         Crop.of(traced, tuple(images.shape[2:]), overlap, rule),
-        SignalSettings(rule, start, overlap, strict, layouts_of(layers, [layer])),
+        SignalSettings(rule, start, overlap, strict, layouts_of(layers, [layer]), dtype),
         None if boxes is None else _boxes(boxes, traced, count),
     )
 

@@ -64,6 +64,7 @@ def project_hits(
     batch_size: int | None = None,
     workers: int = 0,
     device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
     done: Mapping[str, NDArray[np.bool_]] | None = None,
     then: Callable[[HitBatch], Any] | None = None,
 ) -> Iterator[Any]:
@@ -92,6 +93,7 @@ def project_hits(
         batch_size: number of whole images per forward pass; None: what suits a CPU's cache.
         workers: number of processes that decode images; 0: decode in the main process.
         device: the device that the network runs on; see `interpret`.
+        dtype: as in `project`.
         done: layer to [C, k], which hits are already projected. A batch is left out if all its hits are done; other
             batches do not change.
         then: a function of a batch, whose result is yielded in place of it. It runs in the threads that project, so
@@ -115,6 +117,7 @@ def project_hits(
             strict=strict,
             batch_size=batch_size,
             device=device,
+            dtype=dtype,
             done=done,
             then=then,
         )
@@ -122,7 +125,7 @@ def project_hits(
     hits, crops, layouts = locate_hits(model, images, mined, names, overlap)
     if not len(hits.items):
         return
-    settings = SignalSettings(rule, "activation", overlap, strict, layouts)
+    settings = SignalSettings(rule, "activation", overlap, strict, layouts, dtype)
     first = first_images(images)
     remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
     with prepared(model, first, device, hits.layers) as run, ExitStack() as opened:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from interpret.analyses.projection.crop import Crop
 from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import BackwardRule, Overlap, Rule
+from interpret.execution.execution import autocast
 from interpret.network.boxes import Given
 from interpret.network.forward import call_network
 from interpret.network.layers import Layout, first_outputs
@@ -30,6 +31,12 @@ class SignalSettings:
     strict: bool = False
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """How outputs of layers are arranged that are no map [B, C, H, W]."""
+    dtype: torch.dtype | None = None
+    """The type for autocast; None or float32: no autocast."""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, torch.float32, torch.bfloat16):  # float16 overflows at a signal of 65,504
+            raise InterpretError(f"dtype must be torch.bfloat16, torch.float32 or None, not {self.dtype}")
 
 
 def forward_under_rule(
@@ -56,6 +63,7 @@ def forward_under_rule(
 
     with (
         torch.enable_grad(),
+        autocast(images.device, settings.dtype),
         BackwardRule(module, settings.rule, overlap=settings.overlap, strict=settings.strict) as rule,
     ):
         hooks = first_outputs(
