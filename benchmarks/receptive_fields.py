@@ -12,12 +12,14 @@ where its windows are bounds.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torchvision.models import get_model
 
 import interpret
@@ -44,23 +46,53 @@ one image.
 """
 
 
+RESIZING: dict[str, dict[str, Any]] = {
+    "twice, bilinear": {"scale_factor": 2, "mode": "bilinear"},
+    "1.5 times, nearest": {"scale_factor": 1.5},
+    "1.5 times, bilinear": {"scale_factor": 1.5, "mode": "bilinear"},
+    "0.75 times, bilinear": {"scale_factor": 0.75, "mode": "bilinear"},
+    "2.5 times, bicubic": {"scale_factor": 2.5, "mode": "bicubic"},
+}
+RESIZED = """
+## Bounds behind resizing
+
+Two convolutions of stride 2, `interpolate`, and a convolution, whose windows are compared; on images of 64 and of 192
+pixels. *Seen* is the largest extent of a neuron's gradient in the network with positive weights: no bound may be less.
+
+| resized | side | seen | here | stride | there | stride there |
+|---|---:|---:|---:|---:|---:|---:|
+"""
+
+
+class Resized(nn.Module):
+    """A map that is resized between convolutions."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, 2, 1)
+        self.last, self.settings = nn.Conv2d(4, 4, 3, padding=1), settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.interpolate(self.second(self.first(x)), **self.settings))
+
+
 @dataclass(frozen=True)
 class Window:
     """A receptive field in the form in which both are compared."""
 
     size: tuple[int, ...]
-    stride: tuple[int, ...]
+    stride: tuple[float, ...]
     start: tuple[int, ...]
     exact: bool
 
 
-def windows_there(network: nn.Module, image: torch.Tensor) -> dict[str, Window]:
-    """Return torchlens's windows, by module."""
+def axes_there(network: nn.Module, image: Tensor) -> Iterator[tuple[str, list[Any], str]]:
+    """Yield convolutions with what torchlens says of both axes, and whether that is exact."""
     import torchlens
     from torchlens.receptive_field import _engine
 
     traced = torchlens.trace(network, image)
-    found: dict[str, Window] = {}
+    found = set()
     for operation in traced.ops:
         module = str(getattr(operation, "module", "") or "")
         name, _, run = module.rpartition(":")
@@ -68,13 +100,20 @@ def windows_there(network: nn.Module, image: torch.Tensor) -> dict[str, Window]:
             continue
         (field, *others) = _engine.lookup(traced, operation).values()
         axes = [axis for axis in field.axes or () if axis.kind == "windowed"]
-        if others or len(axes) != 2:
-            continue
+        if not others and len(axes) == 2:
+            found.add(name)
+            yield name, axes, str(field.status.value)
+
+
+def windows_there(network: nn.Module, image: torch.Tensor) -> dict[str, Window]:
+    """Return torchlens's windows, by module."""
+    found: dict[str, Window] = {}
+    for name, axes, status in axes_there(network, image):
         sizes, jumps = tuple(axis.size for axis in axes), tuple(axis.jump for axis in axes)
         starts = tuple(axis.center0 - (axis.size - 1) / 2 for axis in axes)
         if any(value is None or value != int(value) for value in (*sizes, *jumps, *starts)):
             continue
-        exact = str(field.status.value) == "exact" and all(axis.exact for axis in axes)
+        exact = status == "exact" and all(axis.exact for axis in axes)
         found[name] = Window(*(tuple(map(int, one)) for one in (sizes, jumps, starts)), exact)
     return found
 
@@ -110,6 +149,29 @@ def row(name: str) -> str:
     return f"| {' | '.join([name, *map(str, numbers)])} |"
 
 
+def resized_rows() -> list[str]:
+    """Compare the bounds of a convolution behind resizing."""
+    rows = []
+    for name, settings in RESIZING.items():
+        for side in (64, 192):
+            network = Resized(settings).double().eval()
+            for weight in network.parameters():
+                nn.init.uniform_(weight, 0.5, 1.5)
+            field = interpret.trace(network, (3, side, side))["last"].receptive_field
+            assert field is not None
+            image = torch.ones(1, 3, side, side, dtype=torch.float64, requires_grad=True)
+            output, extents = network(image), []
+            for place in range(output.shape[2]):
+                (gradient,) = torch.autograd.grad(output[0, :, place, 3].sum(), image, retain_graph=True)
+                lines = gradient.abs().sum((0, 1, 3)).nonzero()
+                extents.append(int(lines.max() - lines.min()) + 1)
+            there = {one: axes[0] for one, axes, _ in axes_there(network.float(), image.detach().float())}.get("last")
+            said = ["none", ""] if there is None else [str(there.size), f"{float(there.jump):.3g}"]
+            cells = [name, str(side), str(max(extents)), str(field.size[0]), f"{field.stride[0]:.3g}", *said]
+            rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help="of torchvision; none: 30 of them")
@@ -123,6 +185,8 @@ def main() -> None:
     if options.update:
         fresh = dict(zip(options.networks, rows, strict=True))
         kept = options.out.read_text(encoding="utf-8").splitlines()
+        kept = kept[: kept.index(RESIZED.split("\n")[1])] if RESIZED.split("\n")[1] in kept else [*kept, ""]
+        kept = [*kept, *RESIZED.strip().split("\n"), *resized_rows()]
         lines = [fresh.get(line.partition("|")[2].partition("|")[0].strip(), line) for line in kept]
         with replacing(options.out, any_file) as new:
             new.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -130,7 +194,8 @@ def main() -> None:
         from importlib.metadata import version
 
         with replacing(options.out, any_file) as new:
-            text = INTRODUCTION.format(version=version("torchlens")) + "\n".join(rows) + "\n"
+            text = "\n".join([INTRODUCTION.format(version=version("torchlens")) + rows[0], *rows[1:]])
+            text += "\n" + RESIZED + "\n".join(resized_rows()) + "\n"
             new.write_text(text, encoding="utf-8")
 
 

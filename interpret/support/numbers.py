@@ -109,23 +109,27 @@ def storage(size: float) -> str:
     return f"{size:.0f}{THIN}B"
 
 
-def product(sides: Iterable[int]) -> str:
+def product(sides: Iterable[float]) -> str:
     """Return the sides of an array or a window.
 
-    >>> product((64, 113, 113))
-    '64 × 113 × 113'
+    >>> product((64, 113, 113)), product((8 / 3, 2 / 3))
+    ('64 × 113 × 113', '2.67 × 0.667')
     """
-    return " × ".join(str(side) for side in sides)
+    return " × ".join(_side(side) for side in sides)
 
 
-def pixels(sides: Iterable[int]) -> str:
+def _side(side: float) -> str:
+    return f"{side:.3g}" if isinstance(side, float) else str(side)
+
+
+def pixels(sides: Iterable[float]) -> str:
     """Return the extent of a window in pixels, short where it is square.
 
     >>> pixels((7, 7)), pixels((1, 5))
     ('7', '1 × 5')
     """
     sides = tuple(sides)
-    return str(sides[0]) if len(set(sides)) == 1 else product(sides)
+    return _side(sides[0]) if len(set(sides)) == 1 else product(sides)
 
 
 def field(full: Mapping[str, Any] | None, local: Mapping[str, Any] | None) -> str:

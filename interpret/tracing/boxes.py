@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -107,12 +108,15 @@ def boxes_after(call: Any, given: Sequence[Boxes | None]) -> list[Boxes | None]:
         return [None] * count
 
 
-def fit(begin: Tensor, end: Tensor, side: int) -> tuple[int, int, int, bool]:
+def fit(begin: Tensor, end: Tensor, side: int) -> tuple[int, float, int, bool]:
     """Return size, stride and start of the smallest evenly spaced windows that hold boxes, and whether they are these.
 
     >>> begin = torch.tensor([0, 0, 0, 12, 12, 12, 24, 24, 24])  # a map of stride 4 in windows of three positions
     >>> fit(begin, begin + 12, 36)
     (20, 4, -8, False)
+    >>> begin = torch.tensor([0, 1, 3, 4, 6, 7])  # resized by a fraction
+    >>> fit(begin, begin + 2, 9)
+    (2, 1.5, 0, False)
     """
     known = (begin < UNSEEN / 2).nonzero()[:, 0]
     spacing = side / len(begin)
@@ -120,13 +124,28 @@ def fit(begin: Tensor, end: Tensor, side: int) -> tuple[int, int, int, bool]:
         return 1, max(1, round(spacing)), 0, False
     begin, end = begin[known].long(), end[known].long()
     found = []
-    for step in range(1, math.ceil(2 * spacing) + 2):
-        places = known * step
+    for step in (*range(1, math.ceil(2 * spacing) + 2), *_fractions(known, begin, end, spacing)):
+        places = (known.double() * step).floor().long()
         first, last = int((begin - places).min()), int((end - places).max())
-        exact = bool((begin - places == first).all() and (end - places == last).all())
-        found.append((last - first, abs(step - spacing), step, first, exact))
-    size, _, step, first, exact = min(found)
+        exact = isinstance(step, int) and bool((begin - places == first).all() and (end - places == last).all())
+        found.append((last - first, isinstance(step, float), abs(step - spacing), step, first, exact))
+    size, _, _, step, first, exact = min(found)
     return size, step, first, exact
+
+
+def _fractions(known: Tensor, begin: Tensor, end: Tensor, spacing: float) -> list[float]:
+    """Return strides that are no whole numbers by which windows may be smaller: that of all positions, and the best."""
+
+    def size(step: float) -> float:
+        places = known * step
+        return float((end - places).max() - (begin - places).min())
+
+    low, high = 0.0, 2 * spacing + 1
+    while high - low > 1e-6:  # the size of windows is convex in their stride
+        third = (high - low) / 3
+        low, high = (low + third, high) if size(low + third) > size(high - third) else (low, high - third)
+    best = {float(Fraction((low + high) / 2).limit_denominator(most)) for most in (2, 4, 8, 16)}
+    return [step for step in sorted({spacing, *best}) if step > 0 and step % 1]
 
 
 def windows_of_grid(boxes: Boxes, shape: Sequence[int], arranged: Any) -> list[tuple[Tensor, Tensor]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -33,6 +34,10 @@ Sizes = tuple[int, ...]
 """One number per axis of the input: (y, x) of an image, (t,) of a signal, (z, y, x) of a volume."""
 
 
+Strides = tuple[float, ...]
+"""The same, of numbers that behind resizing by a fraction are not whole."""
+
+
 @dataclass(frozen=True)
 class ReceptiveField:
     """The windows of the image that the neurons of a layer see, in pixels along (y, x).
@@ -57,8 +62,9 @@ class ReceptiveField:
 
     size: Sizes
     """Height and width of the window; dilated kernels count with their gaps."""
-    stride: Sizes
-    """The distance between the windows of neighbouring neurons: the product of all strides so far."""
+    stride: Strides
+    """The distance between the windows of neighbouring neurons: the product of all strides so far. Behind resizing by a
+    fraction it is a fraction, and windows begin at the pixel in which it ends."""
     start: Sizes
     """Top and left of the first neuron's window; negative where it begins in the padding."""
     exact: bool = field(default=True, repr=False)
@@ -67,6 +73,11 @@ class ReceptiveField:
     def __repr__(self) -> str:
         numbers = f"size={self.size}, stride={self.stride}, start={self.start}"
         return f"ReceptiveField({numbers}{'' if self.exact else ', exact=False'})"
+
+    @property
+    def steps(self) -> Sizes:
+        """The stride where it is whole, as it is of all windows but bounds."""
+        return tuple(map(int, self.stride))
 
     def window(self, position: Sizes) -> Sizes:
         """Return (top, left, bottom, right) of the neuron at `position` (y, x), not clipped to the image.
@@ -86,7 +97,9 @@ class ReceptiveField:
             raise InterpretError(
                 f"position must not be negative, but is {tuple(position)}: positions count from {(0,) * axes}"
             )
-        first = tuple(start + at * stride for start, at, stride in zip(self.start, position, self.stride, strict=True))
+        first = tuple(
+            start + math.floor(at * stride) for start, at, stride in zip(self.start, position, self.stride, strict=True)
+        )
         return (*first, *map(add, first, self.size))
 
 
@@ -303,7 +316,7 @@ def _filled(part: Tensor, whole: Tensor, sees: Sees, before: Sees) -> Sees:
     offsets = [
         int(ahead // step % size) for step, size in zip(whole.stride()[-axes:], whole.shape[-axes:], strict=True)
     ]
-    moved = zip(sees.field.start, offsets, sees.field.stride, strict=True)
+    moved = zip(sees.field.start, offsets, sees.field.steps, strict=True)
     field = replace(sees.field, start=tuple(first - offset * step for first, offset, step in moved))
     return replace(sees, field=field, crops=False)
 
@@ -608,9 +621,9 @@ def _windowed(call: Call, span: Sizes, step: Sizes, before: Sizes) -> Sees:
     for index, axis in enumerate(first.axes):
         if first.mirrored[index] and span[axis] - before[axis] <= first.mirrored[index]:
             return EVERYTHING
-        size.append(first.field.size[index] + (span[axis] - 1) * first.field.stride[index])
-        stride.append(first.field.stride[index] * step[axis])
-        start.append(first.field.start[index] - before[axis] * first.field.stride[index])
+        size.append(first.field.size[index] + (span[axis] - 1) * first.field.steps[index])
+        stride.append(first.field.steps[index] * step[axis])
+        start.append(first.field.start[index] - before[axis] * first.field.steps[index])
     field = ReceptiveField(tuple(size), tuple(stride), tuple(start), first.field.exact)
     return View(field, first.axes, crops=first.crops, mirrored=(0,) * len(size))
 
@@ -726,7 +739,7 @@ def _padded(call: Call) -> Sees:
         before, after = amounts[last : last + 2] if last < len(amounts) else (0, 0)
         if (before or after) and (any(first.mirrored) or first.columns):
             return EVERYTHING
-        start.append(first.field.start[index] - before * first.field.stride[index])
+        start.append(first.field.start[index] - before * first.field.steps[index])
         mirrored.append(first.mirrored[index] + _MIRRORED.get(mode, 0) * max(before, after, 0))
         # a negative padding removes neurons, also those at the edge of a crop
         crops = crops and before >= 0 and after >= 0
@@ -810,7 +823,7 @@ def _evenly(operand: Operand, move: _Move) -> Sees:
         axes, columns = (dim, dim), shape[dim] if lines[0].dim is None else 1
     if axes is None or (len(set(axes)) < len(axes)) != (columns is not None):
         return EVERYTHING
-    size, stride, start = before.field.size, before.field.stride, before.field.start
+    size, stride, start = before.field.size, before.field.steps, before.field.start
     field = ReceptiveField(
         size=_each(add, size, _each(mul, stride, tuple(line.spread for line in lines))),
         stride=_each(mul, stride, tuple(line.step for line in lines)),

@@ -12,6 +12,7 @@ from torch import nn
 
 from interpret.network.model import Model, as_model
 from interpret.support.errors import unknown
+from interpret.support.numbers import product
 from interpret.tracing.conv_arithmetic import is_convolution, size_formula
 from interpret.tracing.tracing import GLOBAL_FROM, Layer, Trace, global_from, trace
 
@@ -54,7 +55,7 @@ class LayerSummary:
     """From what on neurons may see the whole image: an operation and its layer; None if the field is a window."""
     local_global_from: str | None
     """The same of the local field."""
-    stride: tuple[int, ...] | None
+    stride: tuple[float, ...] | None
     """Pixels of the input from one neuron to the next, (y, x); None if neither field is a window."""
 
 
@@ -200,5 +201,5 @@ def _as_json(model: Model, layers: Trace, summaries: Sequence[LayerSummary]) -> 
     return json.dumps(content, ensure_ascii=False, indent=2)
 
 
-def _times(sizes: Sequence[int] | None) -> str:
-    return "" if sizes is None else " × ".join(map(str, sizes))
+def _times(sizes: Sequence[float] | None) -> str:
+    return "" if sizes is None else product(sizes)

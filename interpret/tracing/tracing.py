@@ -33,6 +33,7 @@ from interpret.network.weights import has_layers, kind_of, named_layers
 from interpret.results.result import Result
 from interpret.results.tables import as_html, as_text
 from interpret.support.errors import InterpretError, unknown
+from interpret.support.numbers import product
 from interpret.support.wording import count, elements
 from interpret.tracing.boxes import Boxes, fit, windows_of_grid
 from interpret.tracing.macs import MacCounter
@@ -206,7 +207,7 @@ def _table(layers: Iterable[Layer]) -> tuple[list[str], list[list[str]]]:
 
 def _line(layer: Layer) -> list[str]:
     field = layer.receptive_field or layer.local_field
-    window = ["", ""] if field is None else [" × ".join(map(str, sizes)) for sizes in (field.size, field.stride)]
+    window = ["", ""] if field is None else [product(sizes) for sizes in (field.size, field.stride)]
     if field is not None and not field.exact:
         window[0] = f"≤ {window[0]}"
     if layer.receptive_field is None and field is not None:
@@ -590,13 +591,13 @@ def _find_croppable(module: nn.Module, run: _Run) -> set[str]:
     }
     if not fields:
         return set()
-    grown = [math.lcm(*strides) for strides in zip(*(field.stride for field in fields.values()), strict=True)]
+    grown = [math.lcm(*strides) for strides in zip(*(field.steps for field in fields.values()), strict=True)]
     shape = (run.shape[0], *(side + more for side, more in zip(run.shape[1:], grown, strict=True)))
     larger = _Run(module, shape, until=fields).layers
 
     def expected(name: str) -> tuple[int, ...]:
         shape = list(run.layers[name].output_shape)
-        for axis, more, stride in zip(run.layers[name].axes or (), grown, fields[name].stride, strict=True):
+        for axis, more, stride in zip(run.layers[name].axes or (), grown, fields[name].steps, strict=True):
             shape[axis] += more // stride
         return tuple(shape)
 

@@ -15,7 +15,7 @@ from torchvision.models import SwinTransformer
 from torchvision.ops import deform_conv2d
 
 from helpers.fields import CONVOLVED, Calls, Linearised, outputs_of, positive, sees, support
-from interpret import trace
+from interpret import project, trace
 from interpret.network.layers import tensors_in
 from interpret.network.torch_internals import TorchDispatchMode
 from interpret.tracing.meta_trace import trace_on_meta
@@ -152,6 +152,8 @@ RESAMPLING: dict[str, Callable[[Tensor], Tensor]] = {
     "area": lambda x: F.interpolate(x, size=(4, 5), mode="area"),
     "four times": lambda x: F.interpolate(x, scale_factor=4, mode="bilinear"),
     "eight times": lambda x: F.interpolate(x, scale_factor=8),  # finer than pixels
+    "half as large again": lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"),
+    "half as large again, nearest": lambda x: F.interpolate(x, scale_factor=1.5),
     "transposed": transposed(2, stride=2),
     "transposed, overlapping": transposed(4, stride=2, padding=1),
     "transposed, dilated": transposed(3, stride=2, dilation=3, padding=2, output_padding=1),
@@ -332,6 +334,33 @@ def test_bounds_are_marked_and_stay_so() -> None:
     assert repr(bound) == "ReceptiveField(size=(13, 13), stride=(2, 2), start=(-7, -7), exact=False)"
     assert not traced["up"].croppable
     assert "≤ 13 × 13" in repr(traced)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_behind_resizing_by_a_fraction_windows_are_as_small_in_large_images(mode: str) -> None:
+    """With a whole stride, they would grow with the image, since the windows of its positions drift away."""
+    size = {"nearest": 15, "bilinear": 19}[mode]  # those of the largest neuron, as the support says
+    for side in (96, 192):
+        network = positive(Decoder(lambda x: F.interpolate(x, scale_factor=1.5, mode=mode)))
+        layer = trace(network, (3, side, side))["end"]
+        field = layer.receptive_field
+        assert field is not None and field.size == (size, size) and field.stride == (8 / 3, 8 / 3) and not field.exact
+    image = torch.ones(1, 3, 24, 24, dtype=torch.float64, requires_grad=True)
+    output = outputs_of(network, image, ["end"])["end"]
+    seen = [support(output, image, layer, (place, place)) for place in range(9)]
+    assert size - 1 <= max(one[2] - one[0] for one in seen if one) <= size
+
+
+def test_projections_are_cut_to_windows_with_a_stride_that_is_no_whole_number() -> None:
+    network = positive(Decoder(lambda x: F.interpolate(x, scale_factor=1.5)))
+    image = torch.rand(1, 3, 96, 96, dtype=torch.float64)
+    field = trace(network, (3, 96, 96))["end"].receptive_field
+    for place in ((0, 0), (17, 4), (35, 35)):
+        found = project(network, image, "end", 0, positions=[place], rule="gradient", start="one")
+        x = image.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(network(x)[0, 0, place[0], place[1]], x)
+        assert torch.equal(found.full((96, 96)), expected)
+        assert found.pixels.shape[2:] == field.size  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

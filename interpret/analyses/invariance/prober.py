@@ -52,7 +52,7 @@ class Prober:
         traced = trace(model.module.network if len(shape) != 3 else model, tuple(shape))  # type: ignore[arg-type]
         self.layers = _layers_in_order(model.module, layers, traced)
         self.layouts = layouts_of(traced, self.layers)
-        self.strides: dict[str, tuple[int, int]] = {}
+        self.strides: dict[str, tuple[float, float]] = {}
         if isinstance(change, Translation):
             found = {name: _stride(traced[name], tuple(shape[1:])) for name in self.layers}
             # of a signal the only row does not move, nor do the slices of a volume
@@ -85,7 +85,7 @@ class Prober:
         items = tuple(self.items[row] for row in rows)
         return Scene(canvas, corner, self.size, self.levels.to(canvas), items, self.seed)
 
-    def shift(self, stride: tuple[int, int], column: int) -> Shift:
+    def shift(self, stride: tuple[float, float], column: int) -> Shift:
         """Return a translation, down and to the right, in positions of a layer with a stride."""
         assert isinstance(self.change, Translation)
         down, right = self.change.shift(float(self.values[column]))
@@ -100,7 +100,7 @@ def _layers_in_order(module: nn.Module, layers: str | Iterable[str] | None, trac
     return [name for name in traced if name in selected]
 
 
-def _stride(layer: Layer, size: tuple[int, ...]) -> tuple[int, ...] | None:
+def _stride(layer: Layer, size: tuple[int, ...]) -> tuple[float, ...] | None:
     """Return the stride of a layer's positions in pixels of the input; None if it has no positions."""
     positions = layer.grid
     if positions is None or set(positions) == {1}:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.parallel import images_at_once
-from interpret.tracing.receptive_field import Sizes
+from interpret.tracing.receptive_field import Sizes, Strides
 from interpret.tracing.tracing import Layer
 
 
@@ -34,7 +34,7 @@ class Crop:
     """Top and left of the first neuron's receptive field, at which its part begins."""
     field: Sizes
     """(height, width) of the window of the projection, at most the image's."""
-    stride: Sizes
+    stride: Strides
     start: Sizes
     """Top and left of the first neuron's window."""
 
@@ -53,7 +53,7 @@ class Crop:
             return cls(image, image, zeros, image, ones, zeros)
         size, begin = image, (0,) * len(image)
         if seen is not None and layer.croppable and overlap == "add":
-            sides = zip(seen.size, seen.stride, image, strict=True)
+            sides = zip(seen.size, seen.steps, image, strict=True)
             size, begin = tuple(_crop_side(field, stride, side) for field, stride, side in sides), seen.start
         return cls(image, size, begin, tuple(map(min, window.size, image)), window.stride, window.start)
 
@@ -72,6 +72,8 @@ class Crop:
 
     def corners(self, positions: Tensor) -> Tensor:
         """Return the top left corners of the parts for neurons at positions [B, axes], [B, axes]."""
+        if self.whole:
+            return torch.zeros_like(positions)
         stride, begin = torch.tensor(self.stride), torch.tensor(self.begin)
         aligned = torch.div(begin + positions * stride, stride, rounding_mode="floor") * stride
         last = torch.tensor(self.image) - torch.tensor(self.size)
@@ -79,11 +81,12 @@ class Crop:
 
     def neurons(self, corners: Tensor) -> Tensor:
         """Return the offsets of the parts' feature maps in those of the whole images, in positions, [B, axes]."""
-        return corners // torch.tensor(self.stride)
+        return corners if self.whole else corners // torch.tensor(self.stride)
 
     def boxes(self, positions: Tensor) -> Tensor:
         """Return the windows of the projections, moved into the image at its borders, [B, 2·axes]."""
-        top_left = torch.tensor(self.start) + positions * torch.tensor(self.stride)
+        steps = positions.double() * torch.tensor(self.stride, dtype=torch.float64)
+        top_left = torch.tensor(self.start) + steps.floor().long()
         last = torch.tensor(self.image) - torch.tensor(self.field)
         top_left = torch.minimum(top_left, last).clamp(min=0)
         return torch.cat([top_left, top_left + torch.tensor(self.field)], 1)
