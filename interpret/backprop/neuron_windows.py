@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 from torch.nn.grad import conv2d_input
 
 from interpret.backprop.windowed_convolution import pair
@@ -75,14 +76,18 @@ class NeuronWindows:
     (torch.Size([3, 1, 5, 5]), [[0, 0], [3, 4], [7, 7]])
     """
 
-    def __init__(self, node: Any, steps: Sequence[tuple[Any, Step]]) -> None:
+    def __init__(self, node: Any, steps: Sequence[tuple[Any, Step]], leaf: Any) -> None:
         self._shape = node_shape(node)
         self._steps = steps
         self._growth = _growth([one for one, _ in steps])
+        self._leaf = leaf
 
     @classmethod
     def below(cls, output: Tensor, known: dict[Any, Step | None] | None = None) -> NeuronWindows | None:
         """Return the graph below a layer's output; None where this module does not know one of its operations.
+
+        What a network does to its images before its first convolution may be anything, such as a detector's resizing:
+        autograd passes the signals back through it, one of each image at once.
 
         Args:
             output: the layer's output [B, C, H, W], made by a forward pass that autograd recorded.
@@ -97,9 +102,14 @@ class NeuronWindows:
         if len(node_shape(node)) != 4 or node_device(node).type != "cpu":
             return None  # elsewhere, the many small operations cost more than they save
         known = {} if known is None else known
-        steps = []
+        steps: list[tuple[Any, Step]] = []
+        leaves: set[Any] = set()
+        before: set[Any] = set()
+        """What is done to the images before this module knows every operation."""
         for one in _in_order(node):
             if _is_leaf(one):
+                leaves.add(one)
+            if one in before or _is_leaf(one):
                 continue
             if one not in known:
                 make = _STEPS.get(type(one).__name__)
@@ -107,24 +117,45 @@ class NeuronWindows:
                 known[one] = make(one) if make is not None and plain else None
             step = known[one]
             if step is None:
-                return None
+                below = _in_order(one)
+                if not steps or any(type(part).__name__ in _WEIGHTED for part in below):
+                    return None
+                before.update(below)
+                continue
             steps.append((one, step))
-        return cls(node, steps)
+        entered = [edge for one, _ in steps for edge in _operands(one) if edge[0] in before]
+        if len(leaves) != 1 or any(place or len(node_shape(under)) != 4 for under, place in entered):
+            return None
+        return cls(node, steps, *leaves)
 
     @torch.no_grad()
-    def signals(self, rows: Tensor, channels: Tensor, positions: Tensor, start: Tensor) -> Iterator[Windows]:
+    def signals(
+        self,
+        rows: Tensor,
+        channels: Tensor,
+        positions: Tensor,
+        start: Tensor,
+        corners: NDArray[np.int64] | None = None,
+        size: Pair | None = None,
+    ) -> Iterator[Windows]:
         """Yield the signals of n neurons at the input, in their order, those of some neurons at a time.
 
         Args:
             rows: [n] their images in the batch.
             channels, positions: [n] and [n, 2] where they are in the layer's output.
             start: [n] the signal at each of them.
+            corners, size: [n, 2] the top and left, and the size, of windows that hold all of each signal; None: the
+                whole input. They save memory where autograd passes signals back to it.
         """
         values = start.new_zeros(len(rows), self._shape[1], 1, 1)
         values[torch.arange(len(rows)), channels, 0, 0] = start
-        yield from self._pass_back(0, Windows(values, positions.numpy()), rows)
+        if corners is None or size is None:
+            corners, size = np.zeros((len(rows), 2), np.int64), _size(self._leaf)
+        yield from self._pass_back(0, Windows(values, positions.numpy()), rows, corners, size)
 
-    def _pass_back(self, place: int, windows: Windows, rows: Tensor) -> Iterator[Windows]:
+    def _pass_back(
+        self, place: int, windows: Windows, rows: Tensor, corners: NDArray[np.int64], size: Pair
+    ) -> Iterator[Windows]:
         """Pass signals back from the step at a place, through which all of them go.
 
         Where the maps grow, fewer signals pass back at once, so that their windows stay in the processor's cache.
@@ -138,12 +169,35 @@ class NeuronWindows:
                     for first in range(0, len(rows), at_once):
                         some = slice(first, first + at_once)
                         part = Windows(windows.values[some], windows.corners[some], windows.shared)
-                        yield from self._pass_back(here, part, rows[some])
+                        yield from self._pass_back(here, part, rows[some], corners[some], size)
                     return
             for (below, _), part in zip(_operands(node), step(windows, rows), strict=True):
                 waiting[below].append(part)
-        (leaf,) = waiting
-        yield _sum(waiting[leaf], _size(leaf))
+        found = {below: _sum(parts, _size(below)) for below, parts in waiting.items()}
+        if found.keys() == {self._leaf}:
+            yield found[self._leaf]
+        else:
+            yield self._by_autograd(found, rows, corners, size)
+
+    def _by_autograd(self, found: dict[Any, Windows], rows: Tensor, corners: NDArray[np.int64], size: Pair) -> Windows:
+        """Pass signals back to the input from the operations that this module does not know, in windows of it."""
+        direct = found.pop(self._leaf, None)
+        whole = node_shape(self._leaf)
+        some = next(iter(found.values())).values
+        values = some.new_zeros(len(rows), whole[1], *size) if direct is None else direct.within(corners, size)
+        turns = np.array([int((rows[:n] == row).sum()) for n, row in enumerate(rows)])
+        for turn in range(turns.max(initial=-1) + 1):
+            own = np.flatnonzero(turns == turn)
+            starts = []
+            for below, windows in found.items():
+                starts.append(some.new_zeros(node_shape(below)))
+                for n, row in zip(own.tolist(), rows[own].tolist(), strict=True):
+                    (y, x), (height, width) = windows.corners[n].tolist(), windows.size
+                    starts[-1][row, :, y : y + height, x : x + width] = windows.values[n]
+            edges = [GradientEdge(below, 0) for below in found]
+            (signal,) = torch.autograd.grad(edges, self._leaf.variable, starts, retain_graph=True)
+            values[torch.from_numpy(own)] += _cut(signal, rows[own], corners[own], size)
+        return Windows(values, corners)
 
 
 def _growth(nodes: Sequence[Any]) -> dict[int, float]:
@@ -494,6 +548,31 @@ def _max_pool(node: Any) -> Step | None:
     return step
 
 
+def _repeat(node: Any) -> Step:
+    """Enlarging by the nearest position."""
+    whole, size = _size(_operands(node)[0][0]), _size(node)
+    scales = [saved(node, f"scales_{axis}") for axis in "hw"]
+    nearest = [
+        torch.ops.aten.upsample_nearest1d(torch.arange(float(below))[None, None], [above], scale)[0, 0].long().numpy()
+        for below, above, scale in zip(whole, size, scales, strict=True)
+    ]
+
+    def step(windows: Windows, _rows: Tensor) -> list[Windows]:
+        axes = list(zip(nearest, windows.corners.T, windows.size, strict=True))
+        first = np.stack([places[corner] for places, corner, _ in axes], 1)
+        last = np.stack([places[corner + length - 1] for places, corner, length in axes], 1)
+        height, width = (last - first).max(0).tolist()
+        corners = np.minimum(first, np.subtract(whole, (height + 1, width + 1)))
+        found = windows.values
+        for axis, (places, corner, length) in enumerate(axes):
+            local = places[corner[:, None] + np.arange(length)] - corners[:, axis, None]
+            taps = torch.from_numpy(local[:, None] == np.arange((height + 1, width + 1)[axis])[:, None]).to(found)
+            found = taps[:, None] @ found if axis == 0 else found @ taps[:, None].mT
+        return [Windows(found, corners)]
+
+    return step
+
+
 def _kernel_between(size: Pair, pooled: Pair) -> list[int]:
     """Return a kernel by which a map would be pooled to a size; the operator checks that, and uses the switches."""
     return [size[0] - pooled[0] + 1, size[1] - pooled[1] + 1]
@@ -516,4 +595,8 @@ _STEPS: dict[str, Callable[[Any], Step | None]] = {
     "MulBackward0": _multiply,
     "AvgPool2DBackward0": _average_pool,
     "MaxPool2DWithIndicesBackward0": _max_pool,
+    "UpsampleNearest2DBackward0": _repeat,
 }
+
+_WEIGHTED = {"ConvolutionBackward0", "_ConvolutionBackward", "AddmmBackward0", "MmBackward0", "BmmBackward0"}
+"""Operations that cost much more than what is done to images before them."""

@@ -70,7 +70,7 @@ def gallery(
         typer.Option(
             metavar="N",
             help="Units of each layer, the liveliest, that get pictures: a number, 'all', or 'auto': all if that takes "
-            "an hour at most on two cores, else as many as take ten minutes, by their multiply–adds. "
+            "an hour at most on two cores, else as many as take five minutes, by their multiply–adds. "
             "Default: auto; all of --layers.",
         ),
     ] = None,

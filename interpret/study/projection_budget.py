@@ -15,8 +15,8 @@ from interpret.tracing.tracing import Trace
 
 MOST = 1e14
 """Multiply–adds up to which all units are projected: at most an hour on two cores, which do 30e9 a second."""
-BUDGET = 1.5e13
-"""Multiply–adds that the others take, beside one unit of each layer: at most ten minutes on two cores."""
+BUDGET = 7.5e12
+"""Multiply–adds that the others take, beside one unit of each layer: some five minutes on two cores."""
 HIT = 3e6
 """The multiply–adds that take as long as what a hit costs beside the network."""
 

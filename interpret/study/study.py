@@ -183,8 +183,8 @@ class Study(StudyReader):
             layers: names or globs of mined layers; None: all.
             rule: as in `interpret.project`.
             units: a number of the liveliest units of each layer; None: all; "auto": all if their multiply–adds take an
-                hour at most on two cores, otherwise as many of the liveliest as take ten minutes, at least one of each
-                layer, and a warning says so.
+                hour at most on two cores, otherwise as many of the liveliest as take five minutes, and at least one of
+                each layer, and a warning says so.
             overlap: as in `interpret.project`.
             dtype: "float32" or "bfloat16"; see `interpret.project` for what they differ by.
         """

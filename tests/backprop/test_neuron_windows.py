@@ -77,7 +77,23 @@ def gated(net: Net, x: Tensor) -> Tensor:
     return net.conv("out", x, 4, 3, padding=1)
 
 
-NETWORKS = {body.__name__: body for body in (plain, fire, residual, dense, gated)}
+def pyramid(net: Net, x: Tensor) -> Tensor:
+    high = F.relu(net.conv("a", x, 6, 3, padding=1))
+    low = F.relu(net.conv("b", high, 6, 3, stride=3, padding=1))
+    return net.conv("out", F.interpolate(high + F.interpolate(low, high.shape[2:]), scale_factor=1.7), 4, 3)
+
+
+def resizing(net: Net, x: Tensor) -> Tensor:
+    """Prepares each image by itself, as torchvision's detectors do, beside a branch of the images as they are."""
+    prepared = x.new_zeros(x.shape)
+    height, width = x.shape[2] - 3, x.shape[3] - 2
+    for row, image in enumerate(x):
+        resized = F.interpolate((image[None] - 0.4) / 0.2, (height, width), mode="bilinear")[0]
+        prepared[row, :, :height, :width].copy_(resized)
+    return net.conv("out", F.relu(net.conv("a", prepared, 6, 5, padding=2) + net.conv("b", x, 6, 1)), 4, 3, padding=1)
+
+
+NETWORKS = {body.__name__: body for body in (plain, fire, residual, dense, gated, pyramid, resizing)}
 
 
 def signals_of(
@@ -128,7 +144,7 @@ def test_signals_of_few_neurons_at_a_time_are_the_same(name: str, monkeypatch: p
     monkeypatch.setattr(neuron_windows, "_sum", counting)
     monkeypatch.setattr(neuron_windows, "MOST_VALUES", 2**8)
     _, apart, _ = signals_of(NETWORKS[name], "deconvnet", (29, 31), 1)
-    assert counts[0] == 12 and min(counts) == 1
+    assert counts[0] == 12 and min(counts) == (4 if name == "resizing" else 1)  # where no other branch is open
     torch.testing.assert_close(apart, together, rtol=1e-12, atol=1e-12 * float(together.abs().max()))
 
 
@@ -154,7 +170,7 @@ def test_a_window_is_as_small_as_the_receptive_field() -> None:
 
 def test_a_network_with_another_operation_is_left_to_autograd() -> None:
     def other(net: Net, x: Tensor) -> Tensor:
-        return net.conv("out", F.interpolate(net.conv("a", x, 2, 3), scale_factor=2), 4, 3)
+        return net.conv("out", F.interpolate(net.conv("a", x, 2, 3), scale_factor=2, mode="bicubic"), 4, 3)
 
     net, images = Net(other), torch.rand(1, 1, 12, 12, dtype=torch.float64)
     net(images)

@@ -47,8 +47,8 @@ from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError, refuse_below_one
 from interpret.support.progress import progress
 
-WINDOWS_AT_ONCE = 64
-"""Most hits of a layer that are projected in windows of an image before they are drawn."""
+MOST_VALUES = 2**23
+"""Most values of signals in windows of an image that are computed before they are drawn."""
 
 
 @torch.inference_mode(False)
@@ -255,7 +255,8 @@ def _run_whole(
         chosen, (at, channels, *axes) = hits[rows[own[name]]], neurons[name]
         values, positions = outputs.pop(name).detach(), torch.stack(axes, 1)
         check_values(name, chosen, values)
-        for part in torch.arange(len(values)).split(WINDOWS_AT_ONCE):
+        at_once = max(1, MOST_VALUES // math.prod((inputs.shape[1], *crops[name].field)))
+        for part in torch.arange(len(values)).split(at_once):
             where = (at[part], channels[part], positions[part])
             signal = signals_in_windows(graph, values[part], *where, settings, crops[name])
             patches = _cut_patches(inputs, at[part], positions[part], crops[name])

@@ -158,7 +158,7 @@ def signals_in_windows(
     starts = values if settings.start == "activation" else torch.ones_like(values)
     corners, (height, width) = crop.boxes(positions)[:, :2].numpy(), crop.field
     signals: list[Tensor] = []
-    for windows in graph.signals(rows, channels, positions, starts):
+    for windows in graph.signals(rows, channels, positions, starts, corners, (height, width)):
         done = sum(map(len, signals))
         signals.append(windows.within(corners[done : done + len(windows.corners)], (height, width)))
     return torch.cat(signals)
