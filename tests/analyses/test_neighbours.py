@@ -305,6 +305,38 @@ def test_an_interrupted_index_goes_on_to_the_same_bytes(tmp_path: Path, stop: in
     assert {file.name: file.read_bytes() for file in (kept / "0").iterdir()} == whole
 
 
+class Whole(Torn):
+    """Pictures that all decode."""
+
+    def __getitem__(self, item: int) -> Tensor:
+        self.read.append(item)
+        return pictures()[item]
+
+
+@pytest.mark.parametrize("of", [Torn, Whole])
+@pytest.mark.parametrize("step", ["np.save", "sealed_json", "sync", "sync_folder", "discard"])
+def test_an_index_that_is_interrupted_as_it_is_finished_reads_no_image_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type[Torn], step: str
+) -> None:
+    def run(folder: Path) -> list[int]:
+        data = of()
+        images = interpret.open_images(data, build())
+        _ = images.fingerprint  # which reads all of them
+        data.read = []
+        index_features(as_model(build()), images, "0", folder=folder, batch_size=2)
+        return data.read
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    run(tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(f"interpret.analyses.neighbours.feature_index.{step}", interrupted)
+        run(tmp_path / "kept")
+    assert set(run(tmp_path / "kept")) <= {0, 1}  # for the dry run
+    assert contents(tmp_path / "kept") == contents(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("damage", ["features", "state", "weights", "other"])
 def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, damage: str) -> None:
     data = Torn()

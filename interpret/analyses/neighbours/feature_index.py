@@ -25,10 +25,12 @@ from interpret.network.forward import collect_outputs, refuse_other_type
 from interpret.network.model import Model
 from interpret.support.checksums import DamagedFileError, read_json, sealed_json
 from interpret.support.errors import InterpretError, warn
-from interpret.support.files import discard, layer_path, move_to_free
+from interpret.support.files import discard, layer_path, move_to_free, sync, sync_folder
 from interpret.support.manifest import digest
 
-INDEX_FILES = ("unfinished.safetensors", "all.npy", "features.npy", "items.npy", "index.json")
+STATE, ALL = "unfinished.safetensors", "all.npy"
+"""The files that an index no longer has: the state of unfinished work, and the features of all images."""
+INDEX_FILES = (STATE, ALL, "features.npy", "items.npy", "index.json")
 """The files in the folder of an index while it is written."""
 
 
@@ -97,22 +99,21 @@ def index_features(
     checked = ranks().once(lambda: _check(place)) and ranks().first
     if ranks().once(lambda: not place.exists()):
         unfinished_folder = place.with_name(f"{place.name}.unfinished")
-        unfinished = Unfinished(unfinished_folder / INDEX_FILES[0], about | {"format": 3})  # of the state
-        before: dict[str, Tensor] = {}
-        if ranks().first:
-            before = unfinished.load()
-            unfinished.refuse_others(INDEX_FILES)
-        file = unfinished_folder / "all.npy"
-        try:
-            _, items = _index(model, images, layer, average, unfinished, before, file, **how)
-        except InterpretError:
+        if not ranks().once(lambda: _is_finished(unfinished_folder, about)):
+            unfinished = Unfinished(unfinished_folder / STATE, about | {"format": 3})  # of the state
+            before: dict[str, Tensor] = {}
             if ranks().first:
-                discard(unfinished_folder, INDEX_FILES)
-            raise
-        if ranks().first:
-            _finish(unfinished_folder, items, about, images, unfinished)
-            unfinished_folder.rename(place)
-        ranks().all(True)
+                before = unfinished.load()
+                unfinished.refuse_others(INDEX_FILES)
+            file = unfinished_folder / ALL
+            try:
+                _, items = _index(model, images, layer, average, unfinished, before, file, **how)
+            except InterpretError:
+                if ranks().first:
+                    discard(unfinished_folder, INDEX_FILES)
+                raise
+            ranks().once(lambda: _finish(unfinished_folder, items, about, images))
+        ranks().once(lambda: _publish(unfinished_folder, place))
     return _open(place, about, images, checked)
 
 
@@ -132,6 +133,7 @@ def _check(place: Path) -> bool:
         moved = move_to_free(place, place.with_name(f"{place.name}.damaged"))
         warn(f"{error}: it is computed again, and is now {str(moved)!r}")
         return False
+    discard(place, (ALL, STATE))  # of a process that was killed as it removed them
     return True
 
 
@@ -262,25 +264,44 @@ def _merge(first: State, second: State) -> dict[str, Tensor]:
     return merge_read(first, second) | {"items": torch.cat([first["items"], second["items"]]).sort().values}
 
 
-def _finish(
-    folder: Path, items: NDArray[np.int64], about: Mapping[str, Any], images: Images, unfinished: Unfinished
-) -> None:
-    """Make an index of what was written: without rows for images that did not decode."""
-    whole = folder / "all.npy"
-    if len(items) == about["items"]:
-        whole.rename(folder / "features.npy")
-    else:
+def _finish(folder: Path, items: NDArray[np.int64], about: Mapping[str, Any], images: Images) -> None:
+    """Make an index of what was written: without rows for images that did not decode.
+
+    Until the index is whole, all rows and the state stay, from which a killed process goes on.
+    """
+    whole, features = folder / ALL, folder / "features.npy"
+    complete = len(items) == about["items"]
+    if not complete:
         kept = np.load(whole, mmap_mode="r")
-        shorter = np.lib.format.open_memmap(folder / "features.npy", "w+", kept.dtype, (len(items), kept.shape[1]))
+        shorter = np.lib.format.open_memmap(features, "w+", kept.dtype, (len(items), kept.shape[1]))
         for rows in blocks(shorter):
             shorter[rows] = kept[items[rows]]
         shorter.flush()
-        whole.unlink()
     np.save(folder / "items.npy", items)
-    checksums = {name: digest(folder / name) for name in ("features.npy", "items.npy")}
+    checksums = {"features.npy": digest(whole if complete else features), "items.npy": digest(folder / "items.npy")}
     index = {**about, "skipped": images.skipped, "checksums": checksums}
     (folder / "index.json").write_text(sealed_json(index, indent=1), encoding="utf-8")
-    unfinished.forget()
+    if complete:
+        whole.replace(features)
+
+
+def _is_finished(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Return whether an unfinished folder holds a whole index, whose process was killed before it was published."""
+    if not (folder / STATE).is_file() or not (folder / "index.json").is_file():
+        return False
+    try:
+        kept, _, _ = _read(folder)
+    except DamagedFileError:
+        return False
+    return all(kept.get(key) == value for key, value in about.items())
+
+
+def _publish(folder: Path, place: Path) -> None:
+    """Move a whole index to its place, and only then remove the state."""
+    sync(folder)
+    folder.rename(place)
+    sync_folder(place.parent)
+    discard(place, (ALL, STATE))
 
 
 def _batch_features(
