@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DAMAGED = "damaged"
 """The folder in a study to which damaged files are moved."""
+FEATURES = "features"
+"""The folder in a study of the feature indices, which `neighbours` checks when it opens one."""
 NAMED = 3
 """Damaged files that an error names."""
 
@@ -35,6 +37,16 @@ class Damage:
     why: str
     part: Path
     """The file, or the folder that is written as a whole."""
+
+
+def find_all_damage(study: StudyReader) -> Iterator[Damage]:
+    """Yield every file of a study that is not as it was written, or is missing from it."""
+    if is_damaged(study.path):
+        yield Damage(study.path / NAME, "its copy is read instead", study.path / NAME)
+    yield from find_damage(study)
+    yield from _results(study)
+    for index in sorted((study.path / FEATURES).glob("*/index.json")):
+        yield from _features(index)
 
 
 def find_damage(study: StudyReader) -> Iterator[Damage]:
@@ -55,6 +67,8 @@ def find_damage(study: StudyReader) -> Iterator[Damage]:
         needed = one.file.parent != study.path or bool(study.mined_layers)
         yield from _pictures(one.file, ".jpg", needed)
     yield from _pictures(study.path / "samples.json", ".webp", any((study.path / "spread").glob("*.safetensors")))
+    if study.detections_file.exists():
+        yield from _detections(study)
 
 
 def refuse_damage(study: StudyReader) -> None:
@@ -158,6 +172,24 @@ def _pictures(listed: Path, ending: str, needed: bool) -> Iterator[Damage]:
         yield Damage(listed, "it lists no pictures", listed)
     else:
         yield from _differing(files, None)
+
+
+def _detections(study: StudyReader) -> Iterator[Damage]:
+    try:
+        study.detections()
+    except DamagedFileError as error:
+        yield Damage(error.file, error.why, error.file)
+
+
+def _features(index: Path) -> Iterator[Damage]:
+    """Yield files of a feature index that are not as it says; `neighbours` computes a damaged one again."""
+    try:
+        kept = read_json(index)
+    except DamagedFileError as error:
+        yield Damage(index, error.why, index.parent)
+    else:
+        checksums = kept.get("checksums", {}) if isinstance(kept, dict) else {}
+        yield from _differing({index.parent / name: checksum for name, checksum in checksums.items()}, index.parent)
 
 
 def _differing(files: Mapping[Path, str | None], part: Path | None) -> Iterator[Damage]:

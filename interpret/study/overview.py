@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from interpret.study.damage import find_damage
+from interpret.study.damage import find_all_damage
 from interpret.study.reader import UNFINISHED_MINING, UNPREDICTED, StudyReader, is_left_out, units_of
 from interpret.study.timings import read_timings
 from interpret.support.numbers import THIN, duration, storage, value
@@ -49,7 +49,7 @@ def overview(study: StudyReader, check: bool = False) -> dict[str, Any]:
         "runs": timings,
     }
     if check:
-        damage = find_damage(study)
+        damage = find_all_damage(study)
         found["damaged"] = [{"file": str(one.file.relative_to(study.path)), "why": one.why} for one in damage]
     return found
 

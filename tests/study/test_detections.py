@@ -13,6 +13,8 @@ from torchvision.ops import roi_align
 import interpret
 from interpret import Preprocess, Study
 from interpret.study.detections import find_boxes
+from interpret.study.overview import overview
+from interpret.support.errors import InterpretError
 
 
 class Bright(nn.Module):
@@ -60,6 +62,16 @@ def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
     assert 'class="frame"' not in page and "finds no box with a score of 0.5 or more" in page
     page = (tmp_path / "gallery" / "layers" / "head" / "0.html").read_text()
     assert "each box that the network finds" in page
+
+    whole = study.detections_file.read_bytes()
+    study.detections_file.write_bytes(whole[:-9])
+    (damage,) = overview(study, check=True)["damaged"]
+    assert damage["file"] == "detections.json"
+    with pytest.raises(InterpretError, match=r"detections\.json"):
+        interpret.write_gallery(study, tmp_path / "gallery")
+    with pytest.warns(UserWarning, match=r"detections\.json' is damaged .*: it is computed again"):
+        Study(tmp_path / "study", model, folder).predict()
+    assert study.detections_file.read_bytes() == whole
 
 
 @pytest.mark.parametrize("network", [nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(48, 2))])

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,27 @@ def test_damage_is_named(study: Path, tmp_path: Path) -> None:
     (damage,) = overview(StudyReader(tmp_path / "study"), check=True)["damaged"]
     assert damage["file"] == "mined/conv1.safetensors"
     assert "damaged" not in overview(StudyReader(tmp_path / "study"))
+
+
+@pytest.mark.parametrize(
+    "damaged", ["study.json", "features/0/features.npy", "features/0/index.json", "results/neighbours/0.safetensors"]
+)
+def test_check_reads_all_files(tmp_path: Path, damaged: str) -> None:
+    import torch
+    from torch import nn
+
+    from interpret import Study, find_neighbours
+
+    study = Study(tmp_path, nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(36, 2)), torch.rand(6, 1, 5, 5))
+    study.mine(k=2)
+    study.keep(find_neighbours(study.model, [0], study.data, layer="0", k=2, index=study.path / "features"), "0")
+    content = bytearray((tmp_path / damaged).read_bytes())
+    content[-9] ^= 1
+    (tmp_path / damaged).write_bytes(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # study.json is read from its copy
+        found = overview(StudyReader(tmp_path), check=True)["damaged"]
+    assert [one["file"] for one in found] == [damaged]
 
 
 def test_a_study_of_an_earlier_version_has_no_times(study: Path, tmp_path: Path) -> None:
