@@ -11,7 +11,7 @@ import typer
 from interpret.cli import analyses, main_job, publishing, synthesis
 from interpret.cli.answers import INTERRUPTED, Ended, fail, in_one_sentence, say
 from interpret.cli.logs import LogJson, Verbose, error_stream, logged
-from interpret.cli.subjects import held
+from interpret.cli.subjects import releasing
 from interpret.cli.together import alone, together
 
 app = typer.Typer(
@@ -56,7 +56,7 @@ for verb in (
     main_job.train,
 ):
     own = verb if verb in SPLIT else alone(verb)
-    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(logged(own))
+    app.command(short_help=str(inspect.getdoc(verb)).partition("\n\n")[0])(releasing(logged(own)))
 
 
 def _show_version(requested: bool) -> None:
@@ -96,5 +96,3 @@ def main() -> None:
                 error.show()  # type: ignore[attr-defined]
                 raise Ended(2) from None
             raise
-        finally:
-            held.close()

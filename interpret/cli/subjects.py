@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
@@ -18,10 +19,21 @@ if TYPE_CHECKING:
 
 
 held = ExitStack()
-"""The lock of the study that the command computes into, until the command ends."""
+"""The lock of the study that the command computes into, until the subcommand ends."""
 
 MOST_READERS = 16
 """The largest default number of processes that read images."""
+
+
+def releasing(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a subcommand that releases the lock of its study when it ends."""
+
+    @functools.wraps(verb)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with held:
+            return verb(*args, **kwargs)
+
+    return run
 
 
 class Opened(NamedTuple):

@@ -20,6 +20,7 @@ from interpret import InterpretError, Study, attribute, load, occlude, predict, 
 from interpret.cli.app import app
 from interpret.network.answers import NoScores, Reading, find_reading, main_output, scores_of
 from interpret.network.model import as_model
+from interpret.support.locks import LOCK
 
 
 class Answering(nn.Module):
@@ -261,6 +262,7 @@ def test_the_command_takes_a_reading_and_a_study_keeps_it(tmp_path: Path) -> Non
         app, ["occlude", "lenet", "digits", *options, "--outputs", "sigmoid", "--study", str(folder)]
     )
     assert asked.exit_code == 0, asked.output
+    assert not (folder / LOCK).exists()  # the subcommand has released it, without the rest of the command
     (name,) = [name for kind, name in Study.open(folder).results if kind == "occlusion"]
     found = Study.open(folder).result("occlusion", name)
     assert found.outputs == "sigmoid"
