@@ -121,11 +121,13 @@ def prepare() -> None:
     from interpret.gallery import writer
     from interpret.images import datasets
     from interpret.report import writer as _writer
-    from interpret.study import source_pictures
+    from interpret.study import source_pictures, study
     from interpret.training import training
 
     assert all((evolution, invariance, neighbours, occlusion, writer, training, matplotlib, interpret))
     assert all((_evolution, _invariance, _neighbours, _occlusion, _writer))
+    # few steps of an optimisation, each of which is like the others
+    study.Study.synthesise.__kwdefaults__["steps"] = 6  # type: ignore[index]
     # the last minute of the work is the last part of it
     resume.SAVE_EVERY = source_pictures.SAVE_EVERY = 0.0
     random = np.random.default_rng(0)

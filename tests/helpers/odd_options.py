@@ -17,15 +17,23 @@ WORDS = ["", " ", "-", "--", ",", ",,", ":", "::", "*", "[", "{}", "%s", "$x^", 
          "none", "conv", "relu", "fc", "con", "*v*", "a" * 300, "1:2:0", "1:2", "0:1e9:1e-9", "-1,-2", "1,2", "0,1",
          "1,1.5", "3,12,12", "1,999999999,999999999", "0,0,0", "3,12", "softmax", "sigmoid", "center", "tiles",
          "scale", "translation", "guided", "gradient,deconvnet", "cosine", "mean", "json", "bfloat16", "no-head",
-         "m.py:build", "m.py", "m.py:Net", "data", "kept", "./kept/", "digits",
-         "timm:nothing", "https://example.org/x"]  # fmt: skip
+         "m.py:build", "m.py", "m.py:Net", "data", "kept", "./kept/", "digits", "auto", "pixels", "maco", "class",
+         "unit", "invariance", "synthesised", "first", "one", "1/2", "3/2", "0/0", "timm:nothing",
+         "https://example.org/x"]  # fmt: skip
 PATHS = ["afile", "afile/x.png", "/dev/full", "/dev/full/x.png", "/dev/null", "loop", "loop/x.png", "dangling",
          "dangling/x.svg", "pipe", "pipe.png", "pipe.safetensors", "folder.png", "no/such/folder/f.png",
          "no/such/f.svg", ".", "..", "x.png", "x.svg", "x.pdf", "x.html", "x.bmp", "x.png/", ".png", "~nobody/x.png",
          "n" * 300 + ".png", "a/" * 2500 + "x.png", "/proc/x.png", "/proc/self/mem", "/sys/x.png",
          "data/x.png", "out", "out/st", "é.png", "weights.pt", "weights.safetensors",
          "weights.pt:key", "notes.txt"]  # fmt: skip
-GOOD = {"MODEL": "m.py:build", "DATA": "data", "IMAGES": "data", "STUDY": "kept", "MODEL_FOLDER": "folder"}
+GOOD = {
+    "MODEL": "m.py:build",
+    "DATA": "data",
+    "IMAGES": "data",
+    "STUDY": "kept",
+    "MODEL_FOLDER": "folder",
+    "PART...": "one",
+}
 
 
 def verbs() -> dict[str, list[Any]]:

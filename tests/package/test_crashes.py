@@ -70,8 +70,10 @@ epochs = 3
 keep = [1, 3]
 seed = 7
 """
-RUN = "--batch-size 2 --workers 0"
+WORKERS = "--workers 0"
+RUN = f"--batch-size 2 {WORKERS}"
 MINING = f"net.py:build images --study study -k 2 {RUN}"
+PART = f"mine net.py:build images --study {{}} --part {{}} -k 2 {RUN}"
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,10 @@ VERBS = {
     "evolve": Verb(f"evolve study --checkpoints epochs --units 1 {RUN}", "mined"),
     "neighbours": Verb(f"neighbours study --layer second -k 2 --queries 0,1 {RUN}", "mined"),
     "occlude": Verb("occlude study --size 4 --stride 4 --images 1 --layer second --batch-size 2", "mined", 36),
+    "attribute": Verb("attribute study --images 1 --methods gradient,occlusion", "mined", 36),
+    "sanity": Verb("sanity study --images 1 --steps 2 --methods gradient", "mined", 36),
+    "synthesise": Verb("synthesise study --units 2 --batch-size 2", "mined", 36),
+    "merge": Verb(f"merge one two --study study {WORKERS}", "parts"),
     "train": Verb("train tiny", "nothing"),
     "train elsewhere": Verb("train tiny --out copy", "nothing"),
     "report": Verb("report study", "probed"),
@@ -169,6 +175,8 @@ def make_states(server: Server, root: Path) -> dict[str, Path]:
     found = {"nothing": folder}
     steps = {
         "mined": ("nothing", VERBS["mine"].command),
+        "part": ("nothing", PART.format("one", "1/2")),
+        "parts": ("part", PART.format("two", "2/2")),
         "gallery": ("nothing", VERBS["gallery"].command + " --no-context"),
         "probed": ("mined", VERBS["probe"].command),
         "drawn": ("probed", VERBS["neighbours"].command),

@@ -309,6 +309,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         assert _run(["probe", "kept", "--transform", "scale", "--values", "1,1.5", "--images", "2"]) == 0
         assert _run(["neighbours", "kept", "-k", "1", "--workers", "0"]) == 0
+        assert _run(["synthesise", "kept", "--steps", "2", "--units", "2"]) == 0
+        assert _run(["mine", "m.py:build", "data", "--study", "one", "--part", "1/1", "-k", "2", "--workers", "0"]) == 0
     finally:
         os.chdir(before)
     return place
