@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.result import Mined, MinedLayer
+from interpret.analyses.synthesis.cone import Part
 from interpret.analyses.synthesis.natural import Strongest, natural_windows, strongest_natural
 from interpret.analyses.synthesis.objectives import OUTPUT, Kind, Objective, objectives_of
 from interpret.analyses.synthesis.optimisation import Climb, Climbed, climb, run_layers, values_of
@@ -33,11 +34,11 @@ from interpret.analyses.synthesis.parametrisation import Name as Parametrisation
 from interpret.analyses.synthesis.pixels import to_inputs, to_pixels
 from interpret.analyses.synthesis.result import DAMAGES, Synthesised
 from interpret.analyses.synthesis.robustness import Robustness, centre
-from interpret.analyses.synthesis.scene import Scene, set_scene
+from interpret.analyses.synthesis.scene import Scene, in_cone, set_scene
 from interpret.analyses.synthesis.truth import damaged, describe_images, distances_to, early_layers
 from interpret.execution.batch_size import batch_size_for
-from interpret.execution.execution import Execution, prepared
-from interpret.execution.parallel import images_at_once
+from interpret.execution.execution import Execution, on_device, prepared
+from interpret.execution.parallel import images_at_once, torch_threads
 from interpret.images.display import inputs_to_bytes
 from interpret.images.opening import open_images
 from interpret.images.sources import Images
@@ -52,8 +53,8 @@ from interpret.tracing.tracing import trace
 
 STEPS = 160
 RATE = 0.2
-LARGEST_CROPS = 64
-"""The largest default batch of receptive fields."""
+LARGEST_CROPS = 8
+"""The largest default batch of receptive fields on a processor: more take as long each, and leave cores idle."""
 
 
 @torch.inference_mode(False)  # the caller may be in inference mode
@@ -230,7 +231,7 @@ def _check(
     images, mined = _natural_images(natural, model)
     whole, chosen_size = _input_shape(model, images, start, size)
     objectives, own_units, target = _objectives(model, layer, units, kind, directions, whole, chosen_size)
-    scene = set_scene(model.module, objectives, whole, chosen_size)
+    scene = _scene(model, objectives, whole, chosen_size)
     outputs = {OUTPUT: _classes(model, scene.shape)} if any(OUTPUT in one.layers for one in objectives) else {}
     for objective in objectives:
         objective.check(scene.channels | outputs)
@@ -254,7 +255,7 @@ def _check(
     settings = Climb(
         int(steps), float(rate), moves, float(diversity) if versions > 1 else 0.0, -1.0 if negative else 1.0,
         partial(to_inputs, scale=scale, dtype=weights_type(model.module)), positions, layers,
-        scene.layouts,
+        scene.layouts, part=scene.part,
     )  # fmt: skip
     return _Task(
         objectives=[one for one, _, _ in rows],
@@ -275,7 +276,7 @@ def _check(
         seed=int(seed),
         target=target,
         layer=next(iter(layers)) if len(layers) == 1 else "",
-        first=torch.zeros(1, *scene.shape, dtype=weights_type(model.module)),
+        first=_blank(model, scene.crop_shape),
         described={
             "parametrisation": parametrisation,
             "magnitudes": ("natural" if magnitudes is not None else "start" if start is not None else "wavelength")
@@ -363,10 +364,26 @@ def _objectives(
     return found, chosen, kind
 
 
+def _scene(
+    model: Model, objectives: Sequence[Objective], whole: tuple[int, int, int], size: tuple[int, int] | None
+) -> Scene:
+    """Return the scene of objectives, in which only what neurons see runs where the network allows it."""
+    scene = set_scene(model.module, objectives, whole, size)
+    if scene.crop is None:
+        return scene
+    with on_device(model.module) as device:
+        return in_cone(model.module, scene, device)
+
+
+def _blank(model: Model, shape: tuple[int, int, int]) -> Tensor:
+    """Return an input of zeros, [1, C, H, W]."""
+    return torch.zeros(1, *shape, dtype=weights_type(model.module))
+
+
 def _classes(model: Model, shape: tuple[int, int, int]) -> int:
     """Return the number of outputs of a network for an image."""
-    with prepared(model, torch.zeros(1, *shape, dtype=weights_type(model.module))) as run, torch.no_grad():
-        inputs = run.place(torch.zeros(1, *shape, dtype=weights_type(model.module)))
+    with prepared(model, _blank(model, shape)) as run, torch.no_grad():
+        inputs = run.place(_blank(model, shape))
         return scores_of(call_network(model.module, inputs), 1).shape[1]
 
 
@@ -405,7 +422,11 @@ def _start(start: Any, scene: Scene, moves: Robustness, scale: PixelScale, objec
     if tuple(given.shape[2:]) == scene.shown:
         around = (left, scene.shape[2] - right, top, scene.shape[1] - bottom)
     else:
-        corner = [(have - run) // 2 for have, run in zip(given.shape[2:], scene.shape[1:], strict=True)]
+        corner = (
+            scene.part.corner
+            if scene.part is not None and tuple(given.shape[2:]) == scene.part.whole
+            else tuple((have - run) // 2 for have, run in zip(given.shape[2:], scene.shape[1:], strict=True))
+        )
         pixels = pixels[:, :, corner[0] : corner[0] + scene.shape[1], corner[1] : corner[1] + scene.shape[2]]
         around = (0, 0, 0, 0)
     around = tuple(side + moves.padding for side in around)  # type: ignore[assignment]
@@ -436,7 +457,11 @@ def _run(model: Model, task: _Task, run: Execution, batch_size: int | None, dtyp
         jobs = (
             partial(_climb_part, rows=part.tolist(), task=task, run=run, dtype=dtype, on_step=on_step) for part in parts
         )
-        found = list(run.side_by_side(jobs))
+        if len(parts) > 1:
+            found = list(run.side_by_side(jobs))
+        else:  # no copies of the network for workers; for small images, several threads wait more than they run
+            with torch_threads(torch.get_num_threads() if task.scene.shape == task.scene.whole else 1):
+                found = [job(run.module) for job in jobs]
     return Climbed(
         torch.cat([one.canvases for one in found]),
         np.concatenate([one.curves for one in found]),
@@ -472,8 +497,9 @@ def _climb_part(
     groups = torch.tensor([numbers[str(task.objectives[row])] for row in rows])
     generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]
     autocast = nullcontext if dtype is None else partial(run.autocast, dtype)
+    settings = replace(task.settings, layout=run.layout)
     return climb(
-        module, images, [task.objectives[row] for row in rows], groups, generators, task.settings, autocast, on_step
+        module, images, [task.objectives[row] for row in rows], groups, generators, settings, autocast, on_step
     )
 
 
@@ -526,16 +552,18 @@ def _measure(
     padding, scene = task.settings.robustness.padding, task.scene
     positions = [scene.positions] * len(canvases)
 
-    def measure(pixels: Sequence[Tensor], own: Sequence[Objective], at: Sequence[Any]) -> NDArray[np.float64]:
+    def measure(
+        pixels: Sequence[Tensor], own: Sequence[Objective], at: Sequence[Any], part: Part | None = None
+    ) -> NDArray[np.float64]:
         """Return each image's value of its own objective."""
         found = []
         size = batch_size or images_at_once(scene.shape[1] * scene.shape[2])
         for begin in range(0, len(pixels), size):
-            part = slice(begin, begin + size)
-            inputs = run.place(task.settings.to_inputs(torch.stack(list(pixels[part]))))
+            some = slice(begin, begin + size)
+            inputs = run.place(task.settings.to_inputs(torch.stack(list(pixels[some]))))
             with torch.no_grad():
-                outputs = run_layers(model.module, inputs, task.settings.layers, scene.layouts)
-                found.append(values_of(own[part], outputs, at[part]).double().cpu().numpy())
+                outputs = run_layers(model.module, inputs, task.settings.layers, scene.layouts, part=part)
+                found.append(values_of(own[some], outputs, at[some]).double().cpu().numpy())
         return np.concatenate(found)
 
     def kept(
@@ -544,6 +572,7 @@ def _measure(
         own: Sequence[Objective],
         at: Sequence[Any],
         whole: NDArray[np.float64],
+        part: Part | None = None,
     ) -> dict[str, Any]:
         """Return the share of each value that damaged images keep."""
         shares = {}
@@ -551,17 +580,17 @@ def _measure(
             variants = [damaged(image, how, scene.side) for image in images]
             rows = [row for row, many in enumerate(variants) for _ in many]
             flat = [cut(one, row) for row, many in enumerate(variants) for one in many]
-            values = measure(flat, [own[row] for row in rows], [at[row] for row in rows])
+            values = measure(flat, [own[row] for row in rows], [at[row] for row in rows], part)
             means = np.bincount(rows, values, len(images)) / np.bincount(rows, minlength=len(images))
             with np.errstate(divide="ignore", invalid="ignore"):
                 shares[how] = np.where(whole != 0, means / whole, np.nan)
         return shares
 
     middle = list(centre(canvases, padding))
-    result.values = measure(middle, task.objectives, positions)
+    result.values = measure(middle, task.objectives, positions, scene.part)
     if not result.negative:
         result.kept = kept(
-            list(canvases), lambda one, _: centre(one, padding), task.objectives, positions, result.values
+            list(canvases), lambda one, _: centre(one, padding), task.objectives, positions, result.values, scene.part
         )
     if task.natural is None:
         return

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from interpret.analyses.synthesis.cone import ConePass, Part
 from interpret.analyses.synthesis.objectives import OUTPUT, Objective, Position
 from interpret.analyses.synthesis.parametrisation import Parametrisation
 from interpret.analyses.synthesis.redirect import redirecting
@@ -42,6 +43,10 @@ class Climb:
     layers: frozenset[str]
     layouts: Mapping[str, Layout]
     """How outputs of layers are arranged that are no map [B, C, H, W]."""
+    layout: torch.memory_format = torch.contiguous_format
+    """The memory format of inputs."""
+    part: Part | None = None
+    """What images are of whole ones, if the layers run where neurons see alone; None: whole images, or crops."""
 
     @property
     def noted(self) -> NDArray[np.int64]:
@@ -87,10 +92,11 @@ def climb(
         InterpretError: an objective that does not depend on the image, or is NaN or infinite at the first step.
     """
     count, noted = len(objectives), settings.noted
-    optimiser = torch.optim.Adam(images.parameters, lr=settings.rate)
+    fused = images.parameters[0].device.type == "cpu"  # one pass over the parameters
+    optimiser = torch.optim.Adam(images.parameters, lr=settings.rate, fused=fused)
     curves = np.zeros((count, len(noted)))
     redirected, stopped = np.zeros(count, np.int64), np.full(count, -1, np.int64)
-    good = [parameter.detach().clone() for parameter in images.parameters]
+    before = [parameter.detach().clone() for parameter in images.parameters]
     for step in range(settings.steps):
         progress = step / settings.steps
         states = [generator.get_state() for generator in generators]
@@ -114,17 +120,19 @@ def climb(
             )
         stopped[newly] = step
         curves[:, noted == step] = np.where(stopped < 0, values.double().cpu().numpy(), np.nan)[:, None]
-        running = torch.from_numpy(stopped < 0)
-        before = [parameter.detach().clone() for parameter in images.parameters]
+        ended = torch.from_numpy(stopped >= 0)
+        with torch.no_grad():
+            if bool(ended.any()):  # keep what last gave finite activations
+                for parameter, last in zip(images.parameters, before, strict=True):
+                    parameter[ended] = last[ended]
+            before = [parameter.detach().clone() for parameter in images.parameters]
         for parameter, gradient in zip(images.parameters, gradients, strict=True):
             parameter.grad = -gradient.nan_to_num(0, 0, 0)  # Adam minimises
         optimiser.step()
-        with torch.no_grad():
-            for parameter, last, kept in zip(images.parameters, before, good, strict=True):
-                kept[running] = last[running]  # these parameters gave finite activations
-                parameter[~running] = kept[~running]
         on_step()
     with torch.no_grad():
+        for parameter, last in zip(images.parameters, before, strict=True):
+            parameter[torch.from_numpy(stopped >= 0)] = last[torch.from_numpy(stopped >= 0)]
         return Climbed(images.images().detach().float().cpu(), curves, redirected, stopped)
 
 
@@ -141,7 +149,8 @@ def _gradients(
     """Return the objectives' values [n], and the gradients of what is maximised for each parameter."""
     with torch.enable_grad():
         moved = settings.robustness.move(images.images(), generators, settings.robustness.strength(progress))
-        outputs = run_layers(module, settings.to_inputs(moved), settings.layers, settings.layouts, autocast)
+        inputs = settings.to_inputs(moved).contiguous(memory_format=settings.layout)
+        outputs = run_layers(module, inputs, settings.layers, settings.layouts, autocast, settings.part)
         values = values_of(objectives, outputs, [settings.positions] * len(objectives))
         aim = settings.sign * values.sum()
         if settings.diversity:
@@ -174,8 +183,12 @@ def run_layers(
     layers: frozenset[str],
     layouts: Mapping[str, Layout] | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+    part: Part | None = None,
 ) -> dict[str, Tensor]:
-    """Return the outputs of layers for images, those of the network under the name `OUTPUT`."""
+    """Return the outputs of layers for images, those of the network under the name `OUTPUT`.
+
+    With a part, images are that of whole ones, and layers run where it suffices.
+    """
     outputs: dict[str, Tensor] = {}
     named = [layer for layer in layers if layer != OUTPUT]
 
@@ -184,8 +197,9 @@ def run_layers(
         outputs[name] = output if len(layers) == 1 else output.clone()
 
     hooks = first_outputs(module, named, receive, stop=OUTPUT not in layers, count=len(inputs), layouts=layouts)
-    with autocast(), hooks:
-        whole = call_network(module, inputs.clone())
+    given = inputs.clone()
+    with autocast(), nullcontext() if part is None else ConePass(given, part), hooks:
+        whole = call_network(module, given)
         if OUTPUT in layers:
             outputs[OUTPUT] = scores_of(whole, len(inputs))
     return outputs

@@ -9,13 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
+from interpret.analyses.synthesis.cone import ConePass, Part
 from interpret.analyses.synthesis.objectives import OUTPUT, Objective, Position
+from interpret.network.forward import collect_outputs, weights_type
 from interpret.network.layers import Layout
 from interpret.support.errors import InterpretError
 from interpret.tracing.meta_trace import trace_on_meta
 from interpret.tracing.tracing import Layer, layer_with_units, layouts_of
 
 Box = tuple[int, int, int, int]
+
+SMALLEST_CONE = 32
+"""The side in pixels of a receptive field below which a crop is as fast as a cone."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,17 @@ class Scene:
     """How to cut the same part out of a whole image; None if whole images run."""
     whole: tuple[int, int, int] = (0, 0, 0)
     """(C, H, W) of a whole input of the network."""
+    neuron: Position = (0, 0)
+    """The position of the neuron of a crop in the feature map of a whole image."""
+    part: Part | None = None
+    """What the image is of a whole one, if each layer runs where the neuron sees alone (`in_cone`)."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """How outputs of layers are arranged that are no map [B, C, H, W]."""
+
+    @property
+    def crop_shape(self) -> tuple[int, int, int]:
+        """(C, height, width) of what runs where positions run that the neuron does not see, too."""
+        return self.shape if self.crop is None else (self.shape[0], self.crop.size[0], self.crop.size[1])
 
     @property
     def side(self) -> int:
@@ -95,6 +109,42 @@ def set_scene(
     return Scene(shape, (0, 0, shape[1], shape[2]), positions, channels, whole=whole, layouts=layouts)
 
 
+def in_cone(module: nn.Module, scene: Scene, device: torch.device) -> Scene:
+    """Return a scene in which only the receptive field runs, and at each layer what the neuron sees.
+
+    It is tried once: where it gives another value than the crop, as in networks whose padding depends on the size of
+    the image, the scene stays as it is. The network is on the device, in evaluation mode.
+    """
+    if scene.crop is None or scene.layouts or scene.side < SMALLEST_CONE:
+        return scene
+    ((name, local),) = scene.positions.items()
+    at = torch.tensor([scene.neuron])
+    corner, (top, left, bottom, right) = scene.crop.corners(at), scene.crop.boxes(at)[0].tolist()
+    part = Part((top, left), (scene.whole[1], scene.whole[2]))
+    if (bottom - top, right - left) == part.whole:
+        return scene
+    image = torch.rand(2, *scene.whole, generator=torch.Generator().manual_seed(0)).to(device, weights_type(module))
+    seen, cut = image[:, :, top:bottom, left:right].clone(), scene.crop.cut(image, corner.expand(2, -1))
+    with torch.no_grad():
+        try:
+            with ConePass(seen, part) as cone:
+                found = collect_outputs(module, seen, [name])[name]
+        except (InterpretError, RuntimeError):
+            return scene
+        wanted = collect_outputs(module, cut, [name])[name]
+    own = cone.part_of(found)
+    if own is None:
+        return scene
+    y, x = (place - first for place, first in zip(scene.neuron, own.corner, strict=True))
+    if not (0 <= y < found.shape[2] and 0 <= x < found.shape[3]):
+        return scene
+    values, wanted = found[:, :, y, x], wanted[:, :, local[0], local[1]]
+    if not bool(((values - wanted).abs() <= 1e-3 * wanted.abs() + 1e-4 * wanted.abs().max()).all()):
+        return scene
+    size = bottom - top, right - left
+    return replace(scene, shape=(scene.whole[0], *size), window=(0, 0, *size), positions={name: (y, x)}, part=part)
+
+
 def _layers(
     module: nn.Module, names: Sequence[str], shape: tuple[int, int, int]
 ) -> tuple[Mapping[str, Layer], Mapping[str, Layout]]:
@@ -109,14 +159,11 @@ def _cropped(layer: Layer, whole: tuple[int, int, int]) -> Scene:
     crop = Crop.of(layer, whole[1:], rule="gradient")
     position = torch.tensor([_middle(layer)])
     channels = {layer.name: layer.output_shape[0]}
-    if crop.whole:
-        return Scene(whole, (0, 0, *whole[1:]), {layer.name: _middle(layer)}, channels, whole=whole)
     corner, box = crop.corners(position), crop.boxes(position)
     local = (position - crop.neurons(corner))[0].tolist()
     top, left, bottom, right = (box - corner.repeat(1, 2))[0].tolist()
-    height, width = crop.size
-    shape = (whole[0], height, width)
-    return Scene(shape, (top, left, bottom, right), {layer.name: (local[0], local[1])}, channels, crop, whole)
+    shape, at = (whole[0], crop.size[0], crop.size[1]), {layer.name: (local[0], local[1])}
+    return Scene(shape, (top, left, bottom, right), at, channels, crop, whole, neuron=_middle(layer))
 
 
 def _middle(layer: Layer) -> Position:
