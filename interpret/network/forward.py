@@ -21,6 +21,9 @@ _PASSED_ON = (InterpretError, StopForward, Warning, MemoryError, torch.OutOfMemo
 _TOO_SMALL = ("too small", "greater than actual input", "must be greater than zero", "can't be greater than")
 
 
+_TWO_DEVICES = ("on the same device", "Input type (torch.cuda.")
+
+
 def call_network(module: nn.Module, images: Tensor, what: str = "an input of shape") -> Any:
     """Return a network's outputs for images; an exception in its code becomes an error of one sentence.
 
@@ -204,6 +207,11 @@ def _explained(module: nn.Module, images: Tensor, error: BaseException, what: st
         )
     if type(error) is RuntimeError:
         reason = reason.removeprefix("RuntimeError: ")
+    if images.device.type != "cpu" and any(phrase in reason for phrase in _TWO_DEVICES):
+        return InterpretError(
+            f"{where} holds tensors that do not move to {images.device} with the network ({reason}): register them as "
+            "modules, parameters or buffers, or run the network on the CPU (device='cpu', --device cpu)"
+        )
     small = any(phrase in reason for phrase in _TOO_SMALL)
     return InterpretError(
         f"{what} {given} {'is too small for' if small else 'does not fit'} the network: {where} fails on "

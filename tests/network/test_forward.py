@@ -768,3 +768,13 @@ def test_several_inputs_are_refused_in_a_sentence_where_they_are_not_taken() -> 
             run(network, inputs | {"image": torch.rand(9, 4, 11, 11)})
     with pytest.raises(InterpretError, match=r"more than one input.*'kind'.*call=lambda network, images"):
         interpret.mine(network, inputs["image"])
+
+
+def test_a_layer_that_stays_behind_on_another_device() -> None:
+    class HoldsAList(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("Expected all tensors to be on the same device, but found meta and cpu")
+
+    sentence = r"the network \(HoldsAList\) holds tensors that do not move to meta with the network .* --device cpu"
+    with pytest.raises(InterpretError, match=sentence):
+        call_network(HoldsAList(), torch.zeros(1, 3, 8, 8, device="meta"))
