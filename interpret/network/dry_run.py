@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from interpret.network.boxes import watched_boxes
 from interpret.network.forward import call_network
 from interpret.network.layers import StopForward, not_batched, tensors_in
 from interpret.network.model import Model
@@ -71,6 +70,8 @@ def answers_of(module: nn.Module, images: Tensor, until: Container[str] | None =
         undo.enter_context(torch.inference_mode())
         undo.enter_context(suppress(StopForward))
         call_network(module, images.clone())  # which it may change
+    if not images.is_meta:  # only now, since a GPU would be waited for after every layer
+        answers.digests = {name: [digest.cpu() for digest in digests] for name, digests in answers.digests.items()}
     return answers
 
 
@@ -131,10 +132,7 @@ class DryRun:
         self._tolerance = torch.finfo(images.dtype).eps ** 0.5
         if images.device.type != "cpu":
             self._tolerance = max(self._tolerance, GPU_TOLERANCE)
-        with watched_boxes(module) as calls:
-            alone = self._answers(module, 1)
-        self.pools_boxes = bool(calls)
-        """Whether features are pooled in boxes: with one in each image, the layers behind that seem to be batched."""
+        alone = self._answers(module, 1)
         self._together = self._answers(module, 2)
         self.unbatched = frozenset(
             name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))

@@ -94,9 +94,13 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for owner, name, buffer, values in before:
+            for owner, name, buffer, _ in before:
                 own_buffers(owner)[name] = buffer
-                if values is not None and not torch.equal(buffer, values):
+            kept = [(buffer, values) for _, _, buffer, values in before if values is not None]
+            # all compared before the first result is read, since reading waits for a GPU
+            differ = [True if one.shape != other.shape else (one != other).any() for one, other in kept]
+            for (buffer, values), changed in zip(kept, differ, strict=True):
+                if changed:
                     buffer.copy_(values)
 
 

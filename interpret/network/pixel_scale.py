@@ -18,8 +18,10 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 CLIPPED_FRACTION = 0.001
 """The share of values at either end that may be clipped."""
-MAX_VALUES = 2**16
-"""The number of values of one image that are used to find its range."""
+MAX_VALUES_OF_IMAGE = 2**16
+"""The most values of one image that are used to find the range of all."""
+MAX_VALUES = 2**20
+"""The most values of all images that are used for it."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,12 @@ def find_pixel_scale(images: Sequence[Tensor], normalisation: Normalisation | No
 
 
 def _scale_of_images(images: Sequence[Tensor], normalisation: Normalisation | None) -> PixelScale:
-    values = [_values(image) for image in images]
+    each = min(MAX_VALUES_OF_IMAGE, MAX_VALUES // max(1, len(images)))
+    values = [_values(image, each) for image in images]
     sample = np.concatenate(values) if values else np.zeros(0)
     if normalisation is not None:
         mean, std = normalisation
-        undone = [_values(image * _column(std, image) + _column(mean, image)) for image in images]
+        undone = [_values(image * _column(std, image) + _column(mean, image), each) for image in images]
         low, high = _ends(np.concatenate(undone)) if undone else (0.0, 1.0)
         scale = next((scale for scale in (1.0, 255.0) if low >= -0.01 * scale and high <= 1.01 * scale), None)
         if scale is not None:
@@ -132,7 +135,7 @@ def _scale_of_signals(signals: Sequence[Tensor]) -> PixelScale:
     """
     ends = []
     for channel in zip(*signals, strict=True):
-        values = np.concatenate([_values(one) for one in channel])
+        values = np.concatenate([_values(one, MAX_VALUES_OF_IMAGE) for one in channel])
         ends.append((float(values.min()), float(values.max())) if len(values) else (0.0, 1.0))
     std = tuple(1 / ((high - low) or 1.0) for low, high in ends)
     mean = tuple(-low * scale for (low, _), scale in zip(ends, std, strict=True))
@@ -144,10 +147,10 @@ def _scale_of_signals(signals: Sequence[Tensor]) -> PixelScale:
     return PixelScale(mean, std, lines=True, said=f"Signals are drawn over time, {drawn}; a pale line is zero.")
 
 
-def _values(image: Tensor) -> NDArray[Any]:
-    """Return the finite values of an image, or some of them, evenly spread."""
+def _values(image: Tensor, most: int) -> NDArray[Any]:
+    """Return the finite values of an image, or about `most` of them, evenly spread."""
     flat = image.detach().reshape(-1)
-    flat = flat[:: max(1, len(flat) // MAX_VALUES)].float().cpu()
+    flat = flat[:: max(1, len(flat) // most)].float().cpu()
     return flat[flat.isfinite()].numpy()
 
 
