@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def batch_size_for(batch_size: int | None, pixels: int, device: torch.device) ->
     return batch_size
 
 
-def batch_that_fits(per_image: int, memory: int) -> int:
+def batch_that_fits(per_image: int, memory: int, most: int = LARGEST_GPU_BATCH) -> int:
     """Return the largest power of two of images that take this share of a GPU's memory.
 
     It depends on the whole memory and not on what is free now, so that the same call has the same batches.
@@ -47,7 +48,7 @@ def batch_that_fits(per_image: int, memory: int) -> int:
     (256, 16, 1)
     """
     fitting = max(1, int(GPU_SHARE * memory / per_image))
-    return min(LARGEST_GPU_BATCH, 2 ** (fitting.bit_length() - 1))
+    return min(most, 2 ** (fitting.bit_length() - 1))
 
 
 def gpu_batch_size(module: nn.Module, images: Tensor) -> int:
@@ -55,14 +56,24 @@ def gpu_batch_size(module: nn.Module, images: Tensor) -> int:
 
     The memory of an image is measured by a forward pass of a few.
     """
-    device = images.device
     few = images[:1].expand(MEASURED_IMAGES, *images.shape[1:]).contiguous()
+
+    def run() -> None:
+        with torch.inference_mode():
+            call_network(module, few)
+
+    return largest_gpu_batch(images.device, MEASURED_IMAGES, run)
+
+
+def largest_gpu_batch(
+    device: torch.device, count: int, run: Callable[[], object], most: int = LARGEST_GPU_BATCH
+) -> int:
+    """Return how many images fit a GPU's memory at once, after a run of `count` of them, which is measured."""
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    with torch.inference_mode():
-        call_network(module, few)
-    per_image = max(1, (torch.cuda.max_memory_allocated(device) - before) // MEASURED_IMAGES)
+    run()
+    per_image = max(1, (torch.cuda.max_memory_allocated(device) - before) // count)
     memory = torch.cuda.get_device_properties(device).total_memory
-    size = batch_that_fits(per_image, memory)
+    size = batch_that_fits(per_image, memory, most)
     logger.info("an image takes %.0f MB of %.0f GB: batches of %d", per_image / 1e6, memory / 1e9, size)
     return size

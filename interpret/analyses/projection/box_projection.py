@@ -99,7 +99,7 @@ def project_in_boxes(
     ):
         try:
             jobs = _jobs(images, plan[ranks().share(len(plan))], hits, settings, run)
-            for finished in run.side_by_side(partial(finish, job, images.channels, then) for job in jobs):
+            for finished in run.side_by_side(partial(finish, job, run, images.channels, then) for job in jobs):
                 for count, result in finished:
                     bar.update(count)
                     yield result

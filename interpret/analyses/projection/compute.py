@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.projection.box_projection import locate_in_boxes
-from interpret.analyses.projection.crop import Crop
+from interpret.analyses.projection.crop import MOST_PARTS, Crop
 from interpret.analyses.projection.result import Projections
 from interpret.analyses.projection.signals import (
     SignalSettings,
@@ -22,9 +23,8 @@ from interpret.analyses.projection.signals import (
     signals_of_image,
 )
 from interpret.backprop.rules import Overlap, Rule
-from interpret.execution.batch_size import batch_size_for
-from interpret.execution.execution import on_device
-from interpret.execution.parallel import images_at_once
+from interpret.execution.batch_size import batch_size_for, largest_gpu_batch
+from interpret.execution.execution import full_precision, on_device
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.several_inputs import SeveralImages, as_one, is_several
@@ -265,26 +265,30 @@ def _run(
     """Return the signals of n neurons in their windows [n, C, h, w], their activations, positions [n, 2] and boxes."""
     crop, count, home = task.crop, len(task.channels), task.opened.tensor.device
     signals, values = [], []
-    with on_device(model.module, device) as target:
+    with on_device(model.module, device) as target, full_precision(target):
         images = task.opened.tensor.to(target)
-        at_once = crop.batch_size if batch_size is None else batch_size_for(batch_size, 1, target)
+        at_once = crop.batch_size() if batch_size is None else batch_size_for(batch_size, 1, target)
         layout = task.settings.layouts.get(task.layer)
         known = layout is not None and (layout.parts > 1 or layout.boxes is not None)
         check_answers(model, images[(slice(2), slice(None), *map(slice, crop.size))], task.layer, known)
-        at, rois, given = task.positions, task.boxes, None
+        at, rois = task.positions, task.boxes
         if task.call is not None:
             at, rois = locate_in_boxes(
                 model.module, images, task.layer, task.channels, at, rois, task.settings, at_once
             )
         elif at is None:
             at = _strongest_positions(model.module, images, task, batch_size)
-        found = _run_together(model.module, images, task, at) if count > len(images) and rois is None else None
+        on_gpu = target.type == "cuda"
+        together = count > len(images) and rois is None and not on_gpu  # a GPU is faster with a batch of copies
+        found = _run_together(model.module, images, task, at) if together else None
         if found is not None:
             signals, values = [found[0]], [found[1]]
-        for part in () if found is not None else torch.arange(count).split(at_once):
+
+        def run(part: Tensor) -> None:
             corners = crop.corners(at[part])
             local = at[part] - crop.neurons(corners)
             parts = crop.cut(images.expand(count, *images.shape[1:])[part], corners)
+            given = None
             if task.call is not None and rois is not None:
                 given = {task.call: [rois[row][None] for row in part.tolist()]}
             signal, value = signals_of_batch(
@@ -292,6 +296,14 @@ def _run(
             )
             signals.append(crop.window(signal, crop.boxes(at[part]), corners))
             values.append(value)
+
+        left = torch.arange(0 if found is not None else count)
+        while len(left):
+            part, left = left[:at_once], left[at_once:]
+            if on_gpu and batch_size is None and not signals:  # the first batch shows how many fit
+                at_once = largest_gpu_batch(target, len(part), partial(run, part), MOST_PARTS)
+            else:
+                run(part)
     return torch.cat(signals)[:, : task.opened.images.channels].to(home), torch.cat(values).to(home), at, rois
 
 
@@ -309,7 +321,7 @@ def _strongest_positions(module: nn.Module, images: Tensor, task: _Task, batch_s
     """Return the strongest position of each image's channel, [B, 2]; a single image is used for all channels."""
     found: list[Tensor] = []
     layer = task.layer
-    at_once = images_at_once(math.prod(task.crop.image)) if batch_size is None else batch_size
+    at_once = batch_size_for(batch_size, math.prod(task.crop.image), images.device)
     for part in torch.arange(len(images)).split(at_once):
         outputs: dict[str, Tensor] = {}
         hooks = first_outputs(

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from interpret.backprop.rules import Overlap, Rule
-from interpret.execution.parallel import images_at_once
+from interpret.execution.parallel import PIXELS_AT_ONCE
 from interpret.tracing.receptive_field import Sizes, Strides
 from interpret.tracing.tracing import Layer
+
+MOST_PARTS = 1024
+"""Largest number of parts of images that run together."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,9 @@ class Crop:
         """The part's share of the image's area."""
         return math.prod(self.size) / math.prod(self.image)
 
-    @property
-    def batch_size(self) -> int:
-        return min(1024, images_at_once(math.prod(self.size)))
+    def batch_size(self, pixels: int = PIXELS_AT_ONCE) -> int:
+        """Return the number of parts that run together, for a number of pixels of a batch."""
+        return min(MOST_PARTS, max(1, pixels // math.prod(self.size)))
 
     def corners(self, positions: Tensor) -> Tensor:
         """Return the top left corners of the parts for neurons at positions [B, axes], [B, axes]."""

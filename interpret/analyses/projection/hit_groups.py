@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from interpret.analyses.projection.crop import Crop
 from interpret.analyses.projection.hits import Hits
+from interpret.execution.parallel import PIXELS_AT_ONCE
 
 WHOLE_IMAGE_SHARE = 0.6
 """Above this share of the image, parts are not cropped: one forward pass of the whole image serves all its hits."""
@@ -39,7 +40,13 @@ class HitGroup:
         return np.concatenate(self.of_images)
 
 
-def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int, windowed: Collection[str] = ()) -> Iterator[HitGroup]:
+def plan_hits(
+    hits: Hits,
+    crops: Mapping[str, Crop],
+    size: int,
+    windowed: Collection[str] = (),
+    pixels: int = PIXELS_AT_ONCE,
+) -> Iterator[HitGroup]:
     """Yield groups of hits in the order in which their images are read, regardless of which hits are already done.
 
     Args:
@@ -48,6 +55,7 @@ def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int, windowed: Collec
         size: number of whole images per batch.
         windowed: the layers whose signals need only windows of the maps of a whole image. Their hits run on it if
             their parts are together larger than `WHOLE_IMAGE_SHARE` of it.
+        pixels: number of pixels of a batch of parts.
     """
     waiting: dict[int, list[int]] = defaultdict(list)
     pool: list[NDArray[np.int64]] = []
@@ -63,12 +71,12 @@ def plan_hits(hits: Hits, crops: Mapping[str, Crop], size: int, windowed: Collec
         for row in rows[~large].tolist():
             index = int(hits.layer[row])
             waiting[index].append(row)
-            if len(waiting[index]) == crops[hits.layers[index]].batch_size:
+            if len(waiting[index]) == crops[hits.layers[index]].batch_size(pixels):
                 yield HitGroup(item, False, list(np.array(waiting.pop(index))[:, None]))
         if large.any():
             own = rows[large]
             pool += [own[start : start + MOST_HITS] for start in range(0, len(own), MOST_HITS)]
-        if len(pool) >= IMAGES_TO_SORT:
+        if len(pool) >= max(IMAGES_TO_SORT, 2 * size):
             yield from (HitGroup(item, True, images) for images in _batches(pool, size, hits, windowed))
             pool = []
     for parts in waiting.values():

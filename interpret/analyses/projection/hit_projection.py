@@ -38,8 +38,9 @@ from interpret.analyses.projection.signals import (
 )
 from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import Overlap, Rule
+from interpret.execution.batch_size import MEASURED_IMAGES, largest_gpu_batch
 from interpret.execution.execution import Execution, prepared
-from interpret.execution.parallel import images_at_once
+from interpret.execution.parallel import PIXELS_AT_ONCE, images_at_once
 from interpret.execution.ranks import ranks
 from interpret.images.batches import Batch, batches, first_images
 from interpret.images.several_inputs import open_together
@@ -90,7 +91,7 @@ def project_hits(
         mined: the result of `mine`, or any mapping from layers to objects with values, images and positions.
         layers: names of mined layers; None: all.
         rule, overlap, strict: as in `project`.
-        batch_size: number of whole images per forward pass; None: what suits a CPU's cache.
+        batch_size: number of whole images per forward pass; None: what suits a CPU's cache, or fits a GPU's memory.
         workers: number of processes that decode images; 0: decode in the main process.
         device: the device that the network runs on; see `interpret`.
         dtype: as in `project`.
@@ -127,17 +128,18 @@ def project_hits(
         return
     settings = SignalSettings(rule, "activation", overlap, strict, layouts, dtype)
     first = first_images(images)
-    remaining, size = hits.remaining(done or {}), batch_size or images_at_once(math.prod(first.shape[1:]))
+    remaining = hits.remaining(done or {})
     with prepared(model, first, device, hits.layers) as run, ExitStack() as opened:
-        windowed = _windowed(run, first[:1], hits.layers, settings)
-        plan = [together for together in plan_hits(hits, crops, size, windowed) if remaining[together.rows].any()]
+        windowed, size, pixels = _dry_run(run, first[:1], hits.layers, settings)
+        groups = plan_hits(hits, crops, batch_size or size, windowed, pixels)
+        plan = [together for together in groups if remaining[together.rows].any()]
         projected = len(hits.items) - sum(len(together.rows) for together in plan)
         plan = plan[ranks().share(len(plan))]
         total = projected + sum(len(together.rows) for together in plan)
         bar = opened.enter_context(progress(total, f"projecting ({rule})", "hit", initial=projected))
         try:
             jobs = _jobs(images, plan, hits, crops, settings, run, workers, windowed)
-            for finished in run.side_by_side(partial(finish, job, images.channels, then) for job in jobs):
+            for finished in run.side_by_side(partial(finish, job, run, images.channels, then) for job in jobs):
                 for count, result in finished:
                     bar.update(count)
                     yield result
@@ -146,10 +148,23 @@ def project_hits(
             raise InterpretError(f"{error}{doubt and f' ({doubt})'}") from None
 
 
-def _windowed(run: Execution, image: Tensor, names: list[str], settings: SignalSettings) -> set[str]:
-    """Return the layers whose signals need only windows of the maps of a whole image."""
-    _, outputs = forward_under_rule(run.module, run.place(image), names, settings)
-    return {name for name, output in outputs.items() if NeuronWindows.below(output) is not None}
+def _dry_run(run: Execution, image: Tensor, names: list[str], settings: SignalSettings) -> tuple[set[str], int, int]:
+    """Return the layers whose signals need only windows of the maps of a whole image, and what runs at once.
+
+    The numbers of whole images and of pixels of parts that run at once suit a CPU's cache, or fit a GPU's memory.
+    """
+    if run.device.type != "cuda":
+        _, outputs = forward_under_rule(run.module, run.place(image), names, settings)
+        windowed = {name for name, output in outputs.items() if NeuronWindows.below(output) is not None}
+        return windowed, images_at_once(math.prod(image.shape[1:])), PIXELS_AT_ONCE
+
+    def back_and_forth() -> None:
+        few = run.place(image.expand(MEASURED_IMAGES, *image.shape[1:]))
+        x, outputs = forward_under_rule(run.module, few, names, settings)
+        torch.autograd.grad(list(outputs.values()), x, [torch.ones_like(output) for output in outputs.values()])
+
+    size = ranks().agreed(largest_gpu_batch(run.device, MEASURED_IMAGES, back_and_forth))
+    return set(), size, size * math.prod(image.shape[2:])
 
 
 def _jobs(
@@ -218,9 +233,10 @@ def _run_parts(
     at = torch.from_numpy(chosen.positions)
     corners, boxes = crop.corners(at), crop.boxes(at)
     channels = torch.from_numpy(chosen.units)
-    signal, values = signals_of_batch(module, run.place(parts), name, channels, at - crop.neurons(corners), settings)
+    placed = run.place(parts)
+    signal, values = signals_of_batch(module, placed, name, channels, at - crop.neurons(corners), settings)
     check_values(name, chosen, values)
-    windows = (crop.window(whole, boxes, corners) for whole in (signal, parts))
+    windows = (crop.window(whole, boxes, corners) for whole in (signal, _on_gpu(placed, parts)))
     yield HitBatch(name, chosen.units, chosen.ranks, *windows)
 
 
@@ -263,7 +279,12 @@ def _run_whole(
             yield HitBatch(name, chosen.units[part.numpy()], chosen.ranks[part.numpy()], signal, patches)
     left = np.isin(hits.layer[rows], [hits.layers.index(name) for name in outputs])
     others = [rows[left & (places == place)] for place in range(len(together))]
-    yield from _run_autograd(x, inputs, outputs, others, hits, crops, settings)
+    yield from _run_autograd(x, _on_gpu(x.detach(), inputs), outputs, others, hits, crops, settings)
+
+
+def _on_gpu(placed: Tensor, images: Tensor) -> Tensor:
+    """Return inputs where their windows are cut faster: on a GPU, or else in the layout in which they were read."""
+    return placed if placed.device.type == "cuda" else images
 
 
 def _indexed_node(values: Tensor) -> Any:

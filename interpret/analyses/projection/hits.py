@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
 from interpret.backprop.rules import Overlap
+from interpret.execution.execution import Execution, full_precision
 from interpret.images.sources import Images
 from interpret.network.layers import Layout
 from interpret.network.model import Model
@@ -120,13 +121,14 @@ Job = Callable[[nn.Module], Iterator[HitBatch]]
 
 
 def finish(
-    job: Job, channels: int | None, then: Callable[[HitBatch], Any] | None, module: nn.Module
+    job: Job, run: Execution, channels: int | None, then: Callable[[HitBatch], Any] | None, module: nn.Module
 ) -> list[tuple[int, Any]]:
     """Run a job; return of each batch the number of its hits, and what is yielded for it."""
     finished = []
-    for batch in job(module):
-        own = replace(batch, projections=batch.projections[:, :channels], patches=batch.patches[:, :channels])
-        finished.append((len(own.units), own if then is None else then(own)))
+    with full_precision(run.device):
+        for batch in job(module):
+            own = replace(batch, projections=batch.projections[:, :channels], patches=batch.patches[:, :channels])
+            finished.append((len(own.units), own if then is None else then(own)))
     return finished
 
 
