@@ -14,14 +14,29 @@ from interpret.network.operations import Backward, Grid, Operation, is_in_place,
 MARK = "interpret"
 """Key in the metadata of nodes of autograd's graph."""
 
-Role = Literal["seen", "weights", "gate", "bounded", "activation", "clamped", "context"]
-"""The value there. "weights": the tensor came out of a softmax, "gate": of a sigmoid, "bounded": of tanh,
-"activation": of a rectifier, "clamped": of a clamp, "context": of a product of matrices with one of these held; "seen":
-of any other operation that a rule has overridden."""
+_QUERIES = "interpret queries"
+"""Key there for the numbers of a node's results that were held as queries."""
 
-_HELD: tuple[tuple[Role, ...], ...] = (("weights", "gate"), ("bounded",), ("activation",), ("clamped",))
+Role = Literal["seen", "weights", "gate", "pooled", "bounded", "activation", "clamped", "query", "weighted", "context"]
+"""The value there. "weights": the tensor came out of a softmax, "gate": of a sigmoid, "pooled": of a reduction that
+kept its dimensions, "bounded": of tanh, "activation": of a rectifier, "clamped": of a clamp, "query": it was held in a
+product with a context; "weighted": of a product of weights with as large a tensor, "context": of a product of matrices
+with one of these held; "seen": of any other operation that a rule has overridden."""
+
+_HELD: tuple[tuple[Role, ...], ...] = (
+    ("weights", "gate"),
+    ("pooled",),
+    ("bounded",),
+    ("activation",),
+    ("clamped",),
+    ("query",),
+)
 """The roles of a factor that is held constant, those that decide first at the beginning: in tanh(a)·sigmoid(b) the
-sigmoid, which is between 0 and 1, is the gate. A clamp decides last: it often only keeps numbers from overflowing."""
+sigmoid, which is between 0 and 1, is the gate. What was pooled is one also in a map of a single position, over which it
+is not broadcast. A clamp decides late: it often only keeps numbers from overflowing."""
+_HELD_IN_MATRICES: tuple[Role, ...] = ("weighted",)
+"""Those that decide after these in a product of matrices: in a state space model the weights of the input's places,
+softmax(a)·b, are parameters that depend on the image (Jafari et al. 2024, "MambaLRP")."""
 
 
 def squashed_role(func: Callable[..., Any]) -> Role:
@@ -38,7 +53,7 @@ def squashed_role(func: Callable[..., Any]) -> Role:
     return "weights" if name == "softmax" else "bounded"
 
 
-def marks(value: Tensor) -> dict[str, Role]:
+def marks(value: Tensor) -> dict[str, Any]:
     """Return the metadata of the node that made a tensor."""
     node: Any = value.grad_fn
     return {} if node is None else node.metadata
@@ -52,20 +67,46 @@ def mark(value: Any, role: Role) -> None:
 
 def role_of(value: Tensor) -> Role:
     """Return the role of a tensor."""
-    return marks(value).get(MARK, "seen")
+    known = marks(value)
+    role: Role = known.get(MARK, "seen")
+    return "query" if role == "seen" and value.output_nr in known.get(_QUERIES, ()) else role
+
+
+def mark_product(result: Any, gate: Tensor, signals: Sequence[Tensor], of_matrices: bool) -> None:
+    """Note the role of a product in which a gate was held, and that a query was."""
+    roles = [role_of(one) for one in signals if one is not gate]
+    if of_matrices:
+        mark(result, "context")
+        if "context" in roles:
+            held = marks(gate)
+            held[_QUERIES] = {*held.get(_QUERIES, ()), gate.output_nr}
+    elif "context" in roles:
+        mark(result, "context")
+    elif role_of(gate) == "weights" and all(one.shape == gate.shape for one in signals):
+        mark(result, "weighted")
 
 
 def keeps_role(operation: Operation, role: Role) -> bool:
     """Return whether a gate or an activation remains one through an operation on it alone.
 
     It does where values are moved, copied, dropped out, cast, scaled or shifted by constants. Weights of attention
-    remain what they are through a matrix or convolution of constants, too, which mixes heads.
+    remain what they are through a matrix or convolution of constants, too, which mixes heads, and so does what
+    attention has summed up.
     """
     by_element = operation.grid in (Grid.ELEMENTWISE, Grid.BROADCAST, Grid.SPLIT)
-    if role == "weights" and (operation.backward is Backward.BILINEAR or operation.grid is Grid.STATISTICS):
+    by_constants = operation.backward is Backward.BILINEAR or operation.grid is Grid.STATISTICS
+    if role in ("weights", "context") and by_constants:
         return True
     return operation.backward in (Backward.SHAPE, Backward.CAST) or (
         by_element and operation.backward in (Backward.LINEAR, Backward.PRODUCT)
+    )
+
+
+def is_pooled(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an operation reduces dimensions and keeps them, of size 1."""
+    place = operation.dim + 1
+    return operation.grid in (Grid.ALONG, Grid.EXTREMUM) and (
+        kwargs.get("keepdim", args[place] if len(args) > place else False) is True
     )
 
 
@@ -100,9 +141,10 @@ def find_gate(
         gates = [gate for gate, rest in ((one, other), (other, one)) if _is_broadcast(gate, rest)]
     for roles in _HELD:
         gates = gates or [factor for factor in factors if role_of(factor) in roles]
-    if not gates and multiplies_matrices(func):  # of queries and what attention has summed up
-        contexts = [role_of(factor) == "context" for factor in factors]
-        gates = [factor for factor, is_context in zip(factors, contexts, strict=True) if not is_context]
+    if multiplies_matrices(func):
+        gates = gates or [factor for factor in factors if role_of(factor) in _HELD_IN_MATRICES]
+        # of queries and what attention has summed up
+        gates = gates or [factor for factor in factors if role_of(factor) != "context"]
     if len(gates) != 1 or (gates[0] is one and is_in_place(func)):  # a gate that is written into keeps its own graph
         return None
     return gates[0]

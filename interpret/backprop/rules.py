@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,14 +24,17 @@ from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule
 from interpret.backprop.gates import (
     MARK,
     find_gate,
+    is_pooled,
     keeps_role,
     mark,
+    mark_product,
     marks,
     multiplies_matrices,
     role_of,
     squashed_role,
 )
 from interpret.backprop.neuron_windows import HOOKED
+from interpret.backprop.recurrent import PassRecurrent, is_covered
 from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
@@ -101,6 +105,7 @@ class BackwardRule(TorchFunctionMode):
     | quotient of two signals                     | the divisor held constant | the same | the true gradient |
     | attention                                   | along the values | the same       | the true gradient |
     | grid_sample, deformable convolution         | places held constant | the same   | the true gradient |
+    | LSTM, GRU, RNN                              | step by step, gates held constant | the same | the true gradient |
     | max-pool, maximum of several signals        | R to its switches | the same       | the same          |
     | convolution, sum, concatenation, average …  | the transpose    | the transpose   | the transpose     |
 
@@ -119,11 +124,12 @@ class BackwardRule(TorchFunctionMode):
     if it is zero, as `F.max_unpool2d` does.
 
     The gate of any other product, elementwise or of matrices, is one of its two factors: the one that is broadcast over
-    the other; else the one that is the output of softmax or sigmoid; else of tanh or a clamp; else of a rectifier. If
-    none or both are, the product is not covered, but for q·(softmax(k)ᵀ·v), where the queries are held. So attention
-    passes the signal along the values and holds its weights constant (Chefer et al. 2021; Achtibat et al. 2024), also
-    where it is written out as softmax(q·kᵀ)·v, mixes its weights between heads (talking heads), or has rectified
-    queries and keys instead of a softmax. Kernels that the network computes from the
+    the other; else the one that is the output of softmax or sigmoid; else of a mean or norm that kept its dimensions;
+    else of tanh, a rectifier or a clamp. If none or both are, the product is not covered, but for q·(softmax(k)ᵀ·v),
+    where the queries are held, as they are in other products then, and x·(softmax(a)·b)ᵀ, where the weights are
+    (Jafari et al. 2024). So attention passes the signal along the values and holds its weights constant (Chefer et al.
+    2021; Achtibat et al. 2024), also where it is written out as softmax(q·kᵀ)·v, mixes its weights between heads
+    (talking heads), or has rectified queries and keys instead of a softmax. Kernels that the network computes from the
     image are gates too. Inside the block, parameters are constants, as is what the network itself detaches or computes
     under `torch.no_grad`. Checkpointing is disabled.
 
@@ -344,8 +350,8 @@ class BackwardRule(TorchFunctionMode):
         if backward in (Backward.PRODUCT, Backward.BILINEAR) and len(signals) > 1:
             gate = find_gate(func, args, kwargs, signals)
             result = self._hold(func, args, kwargs, lambda _, value: value is gate)
-            if gate is not None and multiplies_matrices(func):
-                mark(result, "context")
+            if gate is not None:
+                mark_product(result, gate, signals, multiplies_matrices(func))
             return result, gate is not None
         if backward is Backward.QUOTIENT:
             return self._hold_divisor(func, args, kwargs, signals)
@@ -354,10 +360,16 @@ class BackwardRule(TorchFunctionMode):
         if backward is Backward.SAMPLING:
             carries = any(one is signals[0] for one in operands[:1])
             return self._hold(func, args, kwargs, lambda place, _: place not in (0, "input")), carries
+        if backward is Backward.RECURRENT and plain and len(signals) == 1 and is_covered(args):
+            return PassRecurrent.apply(signals[0], func, args, kwargs, partial(_rectify, rule)), True
         result = self._run(func, args, kwargs)
         if plain and backward in (Backward.SLOPE, Backward.CLAMP):
             mark(result, squashed_role(func))
             return result, True
+        if is_pooled(operation, args, kwargs):
+            mark(result, "pooled")
+        if backward is Backward.LINEAR and all(role_of(signal) == "context" for signal in signals):
+            mark(result, "context")
         if keeps_role(operation, role_of(signals[0])) and (
             len(signals) == 1 or backward is Backward.SHAPE
         ):  # of `expand_as`, two
@@ -448,6 +460,11 @@ class BackwardRule(TorchFunctionMode):
         """Note an operation that is not covered, with what it made: a tensor, or the node of one."""
         layer = self._running[-1] if self._running else ""
         self.uncovered.setdefault((operation, layer), []).append(_node_of(result))
+
+
+def _rectify(rule: str, x: Tensor) -> Tensor:
+    result: Tensor = _Rectify.apply(x, rule, torch.relu, (x,), {})
+    return result
 
 
 class _Rectify(torch.autograd.Function):

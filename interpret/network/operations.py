@@ -41,6 +41,8 @@ class Backward(StrEnum):
     """Along the values; all else, and with it the attention weights, is held constant."""
     SAMPLING = "sampling"
     """Along the input; where it is sampled, and by what kernels, is held constant."""
+    RECURRENT = "recurrent"
+    """Step by step, with the gates held constant."""
     MAX_POOL = "max_pool"
     """To the switches."""
     MAXIMUM = "maximum"
@@ -264,6 +266,7 @@ _ROWS: dict[str, Operation] = {
     "norm normalize": Operation(None, _G.ALONG, dim=2),
     "batch_norm instance_norm": Operation(None, _G.STATISTICS),
     "layer_norm rms_norm": Operation(None, _G.TRAILING),
+    "lstm gru rnn_tanh rnn_relu": Operation(_B.RECURRENT, mixes_units=True),
     # convolutions and products of matrices
     "conv1d conv2d conv3d": Operation(_B.BILINEAR, _G.CONVOLUTION, mixes_units=True),
     "conv_transpose1d conv_transpose2d conv_transpose3d": Operation(

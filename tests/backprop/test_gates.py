@@ -115,6 +115,29 @@ def talking_heads_literal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return torch.einsum("hg,bhqk->bgqk", MIXING, held(scores.softmax(-1))) @ value
 
 
+def with_relative_positions(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """CoaT: queries are multiplied by what attention has summed up, and by neighbouring values."""
+    query, key, value = torch.stack([query, key, value]).unbind(0)
+    return query @ (key.softmax(2).mT @ value) + query[:, :, :] * value.cumsum(2)
+
+
+def with_relative_positions_literal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return held(query @ key.softmax(2).mT) @ value + held(query) * value.cumsum(2)
+
+
+def state_space(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """EfficientViM: places enter a state by weights that depend on the image, and are read from it by others."""
+    state = value.mT @ (query * key.softmax(2))
+    state, gate = F.linear(state, MIXING[:, :2]).chunk(2, -1)
+    return ((state * F.silu(gate) + 2 * state) @ key.mT).mT
+
+
+def state_space_literal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    state = value.mT @ held(query * key.softmax(2))
+    state, gate = F.linear(state, MIXING[:, :2]).chunk(2, -1)
+    return held(key) @ (state * (held(F.silu(gate)) + 2)).mT
+
+
 FORMS: dict[str, tuple[Attend, Attend]] = {
     "fused": (F.scaled_dot_product_attention, literal),
     "fused, by name": (lambda q, k, v: F.scaled_dot_product_attention(value=v, key=k, query=q), literal),
@@ -152,6 +175,8 @@ FORMS: dict[str, tuple[Attend, Attend]] = {
         lambda q, k, v: (held(0.5 * q) @ held(k.softmax(2).mT)) @ v,
     ),
     "one query": (one_query, one_query_literal),
+    "with relative positions": (with_relative_positions, with_relative_positions_literal),
+    "a state space": (state_space, state_space_literal),
 }  # fmt: skip
 
 
@@ -230,6 +255,13 @@ def test_multi_head_attention_is_the_same_written_out(options: dict[str, Any]) -
 
 Product = Callable[[Tensor, Tensor], Tensor]
 
+
+def response_norm(x: Tensor) -> Tensor:
+    """The factor of a global response normalisation (ConvNeXt V2)."""
+    norms = x.norm(p=2, dim=(2, 3), keepdim=True)
+    return norms / (norms.mean(1, keepdim=True) + 1e-6)
+
+
 GATED: dict[str, tuple[Product, Product]] = {
     "relu6(a)·b (StarNet)": (lambda a, b: F.relu6(a) * b, lambda a, b: held(F.relu6(a)) * b),
     "silu(a)·b (MambaOut)": (lambda a, b: F.silu(a) * b, lambda a, b: held(F.silu(a)) * b),
@@ -264,6 +296,14 @@ GATED: dict[str, tuple[Product, Product]] = {
         lambda a, b: a.relu() * b.mean((2, 3), keepdim=True),
         lambda a, b: a.relu() * held(b.mean((2, 3), keepdim=True)),
     ),
+    "a response norm": (
+        lambda a, b: b.relu() * response_norm(b.relu()),
+        lambda a, b: b.relu() * held(response_norm(b.relu())),
+    ),
+    "a response norm of one position": (
+        lambda a, b: b[..., :1, :1].relu() * response_norm(b[..., :1, :1].relu()),
+        lambda a, b: b[..., :1, :1].relu() * held(response_norm(b[..., :1, :1].relu())),
+    ),
 }
 
 
@@ -288,6 +328,8 @@ def test_one_factor_of_a_product_is_its_gate(form: str, rule: Any) -> None:
         lambda a, b: a.relu() * b.relu(),
         lambda a, b: a @ b.mT,
         lambda a, b: a.softmax(-1) @ b.softmax(-1).mT,
+        lambda a, b: (a.softmax(-1) * b) @ (a.softmax(-1) * b).mT,
+        lambda a, b: a * F.conv2d(b, normal(4, 1, 3, 3), padding=1, groups=4),  # FocalNet: a query and its context
         lambda a, b: a.sigmoid() * b.sigmoid(),
         lambda a, b: a.tanh() * b.tanh(),
         lambda a, b: F.linear(a.sigmoid(), torch.eye(5).double()) * b,  # what a layer makes of a gate is none
