@@ -314,7 +314,7 @@ class Whole(Torn):
 
 
 @pytest.mark.parametrize("of", [Torn, Whole])
-@pytest.mark.parametrize("step", ["np.save", "sealed_json", "sync", "sync_folder", "discard"])
+@pytest.mark.parametrize("step", ["np.save", "sealed_json", "_publish", "sync_folder", "discard"])
 def test_an_index_that_is_interrupted_as_it_is_finished_reads_no_image_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type[Torn], step: str
 ) -> None:
@@ -337,7 +337,7 @@ def test_an_index_that_is_interrupted_as_it_is_finished_reads_no_image_again(
     assert contents(tmp_path / "kept") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("damage", ["features", "state", "weights", "other"])
+@pytest.mark.parametrize("damage", ["features", "cut features", "state", "weights", "other"])
 def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, damage: str) -> None:
     data = Torn()
     images = interpret.open_images(data, build())
@@ -349,6 +349,8 @@ def test_a_damaged_or_other_unfinished_index_is_begun_again(tmp_path: Path, dama
     module = build()
     if damage == "features":
         (begun / "all.npy").unlink()
+    elif damage == "cut features":  # by a full disk
+        (begun / "all.npy").write_bytes((begun / "all.npy").read_bytes()[:40])
     elif damage == "state":
         (begun / "unfinished.safetensors").write_bytes(b"half")
     elif damage == "other":

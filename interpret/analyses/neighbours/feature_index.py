@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,9 @@ def _read(place: Path, checked: bool = False) -> tuple[dict[str, Any], NDArray[A
     """
     try:
         kept = read_json(place / "index.json")
+        for name in ("features.npy", "items.npy"):
+            if not (place / name).is_file():
+                raise DamagedFileError(place / name, "it is no file")
         features, items = np.load(place / "features.npy", mmap_mode="r"), np.load(place / "items.npy")
     except (OSError, ValueError, EOFError) as error:
         raise DamagedFileError(place, str(error)) from None
@@ -182,8 +186,9 @@ class _Rows:
         self.count, self.file = count, file
         self._before_writing = before_writing
         self.values: NDArray[Any] | None = None
-        if file is not None and file.exists():
-            self.values = np.load(file, mmap_mode="r+")
+        if file is not None and file.is_file():
+            with suppress(ValueError, EOFError):  # a full disk, or a kill, left its start alone
+                self.values = np.load(file, mmap_mode="r")
 
     def add(self, items: NDArray[np.int64], features: NDArray[Any]) -> None:
         if self.values is None:
@@ -193,11 +198,19 @@ class _Rows:
             else:
                 self._before_writing()
                 self.values = np.lib.format.open_memmap(self.file, "w+", features.dtype, shape)
-        self.values[items] = features
+        if self.file is None:
+            self.values[items] = features
+            return
+        size = features.shape[1] * features.itemsize
+        with self.file.open("r+b") as opened:  # not the memory map, through which a full disk kills the process
+            begin = opened.seek(0, os.SEEK_END) - self.count * size
+            for item, row in zip(items.tolist(), features, strict=True):
+                opened.seek(begin + item * size)
+                opened.write(row.tobytes())
 
     def flush(self) -> None:
-        if isinstance(self.values, np.memmap):
-            self.values.flush()
+        if self.file is not None and self.file.is_file():
+            sync(self.file)
 
     def of(self, items: NDArray[np.int64]) -> NDArray[Any]:
         """Return the features of some items, ascending."""
@@ -273,10 +286,17 @@ def _finish(folder: Path, items: NDArray[np.int64], about: Mapping[str, Any], im
     complete = len(items) == about["items"]
     if not complete:
         kept = np.load(whole, mmap_mode="r")
-        shorter = np.lib.format.open_memmap(features, "w+", kept.dtype, (len(items), kept.shape[1]))
-        for rows in blocks(shorter):
-            shorter[rows] = kept[items[rows]]
-        shorter.flush()
+        with features.open("wb") as opened:
+            np.lib.format.write_array_header_1_0(
+                opened,
+                {
+                    "descr": np.lib.format.dtype_to_descr(kept.dtype),
+                    "fortran_order": False,
+                    "shape": (len(items), kept.shape[1]),
+                },
+            )
+            for rows in blocks(kept, len(items)):
+                opened.write(kept[items[rows]].tobytes())
     np.save(folder / "items.npy", items)
     checksums = {"features.npy": digest(whole if complete else features), "items.npy": digest(folder / "items.npy")}
     index = {**about, "skipped": images.skipped, "checksums": checksums}
