@@ -86,7 +86,9 @@ def main() -> None:
                 app(standalone_mode=False, prog_name="interpret") == INTERRUPTED
             ):  # typer returns this status, or raises Abort
                 raise KeyboardInterrupt
-        except typer.Abort:
+        except typer.Abort as aborted:
+            if isinstance(aborted.__cause__, EOFError):  # of a file or a model; typer takes it for Ctrl-D
+                raise aborted.__cause__ from None
             raise KeyboardInterrupt from None
         except Exception as error:
             if hasattr(error, "format_message"):  # an invalid command line

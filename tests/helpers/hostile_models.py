@@ -51,6 +51,8 @@ MODELS: dict[str, tuple[str, str]] = {
     # name: the code after HEAD, and what the error says where the command fails
     "exits on import": ("sys.exit(0)", ENDS),
     "exits in build": (_built("sys.exit(0)"), ENDS),
+    "raises EOFError in build": (_built("raise EOFError('mine')"), "mine"),
+    "raises EOFError in forward": (_forward("raise EOFError('mine')"), "mine"),
     "exits in build with a text": (_built("sys.exit('no licence')"), "no licence"),
     "exits in forward": (_forward("sys.exit(0)"), ENDS),
     "exits in a layer": (
