@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interpret.support.checksums import read_json, sealed_json
+from interpret.support.checksums import DamagedFileError, read_json, sealed_json
 from interpret.support.files import any_file, write_text
 
 SOURCES_A_LIST = 1000
@@ -114,10 +114,17 @@ class SourceLists:
 
 
 def read_records(file: Path) -> Records:
-    """Read a JSON object whose keys are numbers, in their order; empty where there is no such file."""
+    """Read a JSON object whose keys are numbers, in their order; empty where there is no such file.
+
+    Raises:
+        DamagedFileError: the file is not as it was written.
+    """
     if not file.exists():
         return {}
-    return {int(key): value for key, value in sorted(read_json(file).items(), key=lambda one: int(one[0]))}
+    found = read_json(file)
+    if not isinstance(found, dict) or not all(key.isdecimal() for key in found):
+        raise DamagedFileError(file, "its keys are no numbers")
+    return {int(key): value for key, value in sorted(found.items(), key=lambda one: int(one[0]))}
 
 
 def _is_picture(name: str) -> bool:

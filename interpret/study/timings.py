@@ -20,6 +20,9 @@ from interpret.support.version import __version__
 TIMINGS = "timings.jsonl"
 """The file in a study's folder. It differs between two runs of the same work: leave it out to compare studies."""
 
+STEP: Mapping[str, type | tuple[type, ...]] = {"name": str, "unit": str, "count": int, "seconds": (int, float)}
+"""What is recorded of each step of a part."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -101,5 +104,9 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     required: Mapping[str, type | tuple[type, ...]] = {
         "part": str, "outcome": str, "began": str, "seconds": (int, float), "steps": list
     }  # fmt: skip
-    whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in required.items())
-    return found if whole else None
+    return found if _has(found, required) and all(_has(step, STEP) for step in found["steps"]) else None
+
+
+def _has(found: Any, required: Mapping[str, type | tuple[type, ...]]) -> bool:
+    """Return whether a value of JSON is an object with these entries of these types."""
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in required.items())

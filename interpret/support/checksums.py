@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,17 @@ class DamagedFileError(InterpretError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.file, self.why)
+
+
+def content_of(file: Path) -> bytes:
+    """Return what a file holds; a pipe would be waited for, and a device may have no end.
+
+    Raises:
+        DamagedFileError: it is a folder, a pipe or a device.
+    """
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise DamagedFileError(file, "it is no file")
+    return file.read_bytes()
 
 
 def sealed(content: bytes) -> bytes:
@@ -86,7 +98,7 @@ def check_seal(file: Path) -> None:
     Raises:
         DamagedFileError: it is not as it was sealed.
     """
-    if is_whole(file.read_bytes()) is False:
+    if is_whole(content_of(file)) is False:
         raise DamagedFileError(file)
 
 
@@ -106,8 +118,8 @@ def read_json(file: Path) -> Any:
         DamagedFileError: it is no JSON, or not as it was sealed.
     """
     try:
-        value = json.loads(file.read_bytes().decode("utf-8"))
-    except ValueError as error:
+        value = json.loads(content_of(file).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(file, str(error)) from None
     if isinstance(value, dict) and KEY in value and value.pop(KEY) != _checksum(value):
         raise DamagedFileError(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from helpers.files import noise
 from interpret.study.overview import overview, overview_text
 from interpret.study.reader import StudyReader
 from interpret.study.timings import TIMINGS
+from interpret.support.errors import InterpretError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,34 @@ def test_damage_is_named(study: Path, tmp_path: Path) -> None:
     (damage,) = overview(StudyReader(tmp_path / "study"), check=True)["damaged"]
     assert damage["file"] == "mined/conv1.safetensors"
     assert "damaged" not in overview(StudyReader(tmp_path / "study"))
+
+
+def test_damaged_records_are_left_out_or_named(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    before = overview(StudyReader(study))
+    timings = tmp_path / "study" / TIMINGS
+    timings.write_bytes(timings.read_bytes().replace(b'"name": "mining"', b'"nome": "mining"'))
+    took = [one["part"] for one in overview(StudyReader(tmp_path / "study"))["took"]]
+    assert took == [one["part"] for one in before["took"] if one["part"] != "mining"]
+    listed = tmp_path / "study" / "sources" / "0.json"
+    listed.write_bytes(listed.read_bytes().replace(b'"sha256": ', b'"sha-56": ', 1))  # not sealed, as it seems
+    with pytest.raises(InterpretError, match=r"0\.json' is damaged \(its keys are no numbers\)"):
+        overview(StudyReader(tmp_path / "study"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_and_devices_are_not_read(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    (mined,) = (tmp_path / "study" / "mined").iterdir()
+    mined.unlink()
+    os.mkfifo(mined)  # who reads it waits for ever
+    with pytest.raises(InterpretError, match=r"is damaged \(it is no file\)"):
+        StudyReader(tmp_path / "study").mined("conv1")
+    study_file = tmp_path / "study" / "study.json"
+    study_file.unlink()
+    study_file.symlink_to("/dev/zero")  # which has no end
+    with pytest.warns(UserWarning, match="its copy"):
+        assert StudyReader(tmp_path / "study").info == StudyReader(study).info
 
 
 @pytest.mark.parametrize(
