@@ -1,6 +1,6 @@
 """Mining and projecting on a GPU: beside a bare forward pass, beside captum, and in memory.
 
-    python benchmarks/gpu.py [--markdown] [--networks resnet50 vgg16 convnext_tiny] [--images 4096]
+    python benchmarks/gpu.py [--markdown] [--networks resnet50 vgg16 convnext_tiny] [--images 32768]
 
 Random weights and synthetic pictures, so that nothing is downloaded. Bare passes and mining alternate, over the same
 batches on the device, all convolutions and linear layers; the time of mining includes bringing hits and statistics to
@@ -99,17 +99,17 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
         # only the number of the images is asked for
         images = open_images(torch.zeros(1, 1).expand(rounds * size, 3, 1, 1), module)
 
-        def bare() -> None:
+        def bare(turns: int = rounds) -> None:
             with torch.inference_mode(), run.autocast(settings.type), peak_memory(device, memory["bare"]):
-                for turn in range(rounds):
+                for turn in range(turns):
                     module(held[turn % HELD])
 
-        def mined() -> None:
+        def mined(turns: int = rounds) -> None:
             miner = Miner(as_model(module), images)
             miner.layers = first.layers
             labels = torch.full((size,), -1)
             with peak_memory(device, memory["mined"]):
-                for turn in range(rounds):
+                for turn in range(turns):
                     items = torch.arange(turn * size, (turn + 1) * size)
                     batch = Batch(held[turn % HELD], items, labels)
                     found = batch_maxima(module, batch, run, miner.layers, miner.density_items, settings.type)
@@ -117,7 +117,7 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
                 miner.state_dict()
 
         for work in (bare, mined):  # warm up
-            work()
+            work(2)
         for taking in memory.values():
             taking.clear()
         for turn in range(settings.rounds):
@@ -126,7 +126,7 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
     done = rounds * size
     speeds = {name: done * settings.rounds / sum(took) for name, took in times.items()}
     ratio = statistics.median(mined / bare for bare, mined in zip(times["bare"], times["mined"], strict=True))
-    pictures = synthetic(min(rounds, 4) * size, settings.side)
+    pictures = synthetic(min(rounds, 16) * size, settings.side)
     whole = seconds(lambda: mine(module, pictures, batch_size=size, device=device, dtype=settings.type), device)
     taken = " / ".join(f"{max(found) / 1e9:.1f}" if found else "–" for found in memory.values())
     return [
@@ -188,11 +188,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", help="default: the first CUDA device")
     parser.add_argument("--networks", nargs="+", default=list(LAYERS), choices=list(LAYERS))
-    parser.add_argument("--images", type=int, default=4096, help="images of each round of mining")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--images", type=int, default=32768, help="images of each round of mining")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--batch-size", type=int, help="default: what fits the memory")
     parser.add_argument("--side", type=int, default=224)
-    parser.add_argument("--neurons", type=int, default=256)
+    parser.add_argument("--neurons", type=int, default=1024)
     parser.add_argument("--peer-neurons", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of mining")
     parser.add_argument("--markdown", type=Path, nargs="?", const=DOCUMENT, help="write the table there")
