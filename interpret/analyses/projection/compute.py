@@ -76,8 +76,8 @@ def project(
     the image that the neuron sees is run; the result equals that of the whole image. Of a layer that runs once a box,
     the signal passes back through the pooling of the features, with the box held constant, to the whole image.
 
-    On a CUDA device, float32 is convolved in float32, also where PyTorch is set to TF32: rounding to it is 2 to 5 % of a
-    projection's size.
+    On a CUDA device, float32 is convolved in float32 even where PyTorch is set to TF32: rounding to it is 2 to 5 % of
+    a projection's size.
 
     Args:
         model: the network; it runs in evaluation mode and is restored afterwards.
