@@ -2,9 +2,9 @@
 
     python docs/check.py docs/_build/html [--all]
 
-Links to other sites are not followed. A page of each kind is opened in a browser, in light, in dark and as wide as a
-phone; with `--all`, every page. This needs playwright and Chromium, and axe-core from npm; without them it is left out,
-and said to be.
+Links to other sites are not followed. A page of each kind is opened in a browser, in light and in dark, wide and as
+narrow as a phone; with `--all`, every page. This needs playwright and Chromium, and axe-core from npm; without them it
+is left out, and said to be.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PAGES = (
     "es/index.html",
 )
 """A page of each kind, for the browser."""
-VIEWS = (("light", 1280), ("dark", 1280), ("light", 390))
+VIEWS = (("light", 1280), ("dark", 1280), ("light", 390), ("dark", 390))
 """Colour scheme and width in pixels."""
 FETCHED = {"link": "href", "use": "href"} | dict.fromkeys(("script", "img", "iframe", "source", "video"), "src")
 """What a browser fetches by itself."""
