@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from interpret.results.study_file import NAME, is_damaged, write_study_file
@@ -121,12 +123,15 @@ def _safetensors(file: Path) -> Iterator[Damage]:
 
 
 def _is_whole_picture(sheet: Path) -> bool:
-    return is_stamped(sheet) or (_starts_like(sheet, b"\x89PNG") and not says_it_is_stamped(sheet))
-
-
-def _starts_like(file: Path, start: bytes) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(len(start)) == start
+    """Return whether a picture is as it was stamped or, as earlier versions had no stamp, is whole and has none."""
+    if is_stamped(sheet) or says_it_is_stamped(sheet):
+        return is_stamped(sheet)
+    try:
+        with Image.open(sheet, formats=("PNG",)) as picture:
+            picture.verify()  # the checksums of its parts
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error):
+        return False
+    return True
 
 
 def _sprites(study: StudyReader, name: str) -> Iterator[Damage]:

@@ -89,6 +89,16 @@ def test_damaged_records_are_left_out_or_named(study: Path, tmp_path: Path) -> N
         overview(StudyReader(tmp_path / "study"))
 
 
+@pytest.mark.parametrize("kept", [0, 40, 0.5, -13, -1])  # the stamp is at the end
+def test_a_cut_filter_sheet_is_named(study: Path, tmp_path: Path, kept: float) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    sheet = tmp_path / "study" / "filters" / "conv1.png"
+    content = sheet.read_bytes()
+    sheet.write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
+    (damage,) = overview(StudyReader(tmp_path / "study"), check=True)["damaged"]
+    assert damage["file"] == "filters/conv1.png"
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 def test_pipes_and_devices_are_not_read(study: Path, tmp_path: Path) -> None:
     shutil.copytree(study, tmp_path / "study")
