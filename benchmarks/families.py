@@ -174,7 +174,13 @@ with random weights.
   the last mined layer's first unit and plain autograd through functions that were replaced by hand (one for each
   rectifier, normalisation, gate and attention), in float64.
 - *Uncovered*: operations on the signal that the deconvnet names in a warning, since it is not decided which factor is
-  held. There the gradient stands in, and the reference by hand may hold another factor, or none.
+  held. There the gradient stands in, and the reference by hand may hold another factor, or none. FocalNet multiplies
+  two linear maps of one input, of which neither is bounded: its paper calls the one with a context the modulator of a
+  query, while other papers (VAN, Conv2Former) call that one the attention, which would be held. A rule that chose one
+  would be wrong for the other; `interpret.Composite` passes the signal through it by a function of your own.
+
+Which factor of a product is held, the reference decides by the same words as the rules. So layers of six networks are
+also patched one by one from the equations of their papers (tests/backprop/test_by_paper.py).
 
 | family | network | side | mined | convs | fields | local | checked | deconvnet | guided | gradient | uncovered |
 |---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|

@@ -17,6 +17,7 @@ PRODUCTS = "mul imul multiply".split()
 QUOTIENTS = "div itruediv truediv".split()
 MATRICES = "matmul bmm einsum baddbmm".split()
 CONVOLUTIONS = "conv1d conv2d conv3d linear".split()
+SUMS = "add iadd cat".split()
 MOVES = """view reshape flatten unflatten transpose permute chunk split unbind getitem squeeze unsqueeze expand
     expand_as contiguous clone to float double type type_as movedim T mT dropout""".split()
 
@@ -53,6 +54,12 @@ class ByHand(TorchFunctionMode):
         """Weights of attention, constant."""
         self.contexts = WeakTensorKeyDictionary()
         """What they have summed up."""
+        self.queries = WeakTensorKeyDictionary()
+        """The tensors by which that was multiplied: constant in other products, too."""
+        self.weighted = WeakTensorKeyDictionary()
+        """Weights of attention times as large a tensor: those of a state space, constant in a product of matrices."""
+        self.pooled = WeakTensorKeyDictionary()
+        """Means and norms that kept their dimensions: gates, also of a single position."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -79,20 +86,56 @@ class ByHand(TorchFunctionMode):
             held = [one.detach() if isinstance(one, Tensor) else one for one in rest]  # a bias may follow the queries
             named = {key: one.detach() if isinstance(one, Tensor) else one for key, one in named.items()}
             return func(q.detach(), k.detach(), v, *held, **named)
+        if name == "lstm" and carries:
+            return self.read(*args)
         factors = [one for one in args if isinstance(one, Tensor)][-2:]
         if len(factors) == 2 and all(one.requires_grad for one in factors) and factors[0] is not factors[1]:
             held = self.held(name, *factors)
             args = tuple(one.detach() if one is held else one for one in args)
         result = func(*args, **named)
         made = {id(self.squashed): SQUASHING, id(self.bounded): ["tanh"]}
-        for marked in (self.rectified, self.squashed, self.bounded, self.softmaxed, self.contexts):
-            moved = name in (*MOVES, *(("linear", "conv2d") if marked is self.softmaxed else ()))
+        for marked in (
+            self.rectified, self.squashed, self.bounded, self.softmaxed,
+            self.contexts, self.queries, self.pooled, self.weighted,
+        ):  # fmt: skip
+            mixed = {id(self.softmaxed): ("linear", "conv2d"), id(self.contexts): ("linear", "conv1d", "conv2d", *SUMS)}
+            mixed[id(self.pooled)] = QUOTIENTS
+            moved = name in (*MOVES, *mixed.get(id(marked), ()))
+            if name in SUMS and not all(one in marked for one in factors):
+                moved = False
             if (carries and name in made.get(id(marked), ())) or (moved and isinstance(x, Tensor) and x in marked):
                 for one in result if isinstance(result, (tuple, list)) else [result]:
                     marked[one] = True
-        if name in MATRICES and any(one in self.softmaxed for one in factors) and isinstance(result, Tensor):
+        if not isinstance(result, Tensor):
+            return result
+        if named.get("keepdim") is True:
+            self.pooled[result] = True
+        if name in MATRICES and any(one in self.softmaxed or one in self.weighted for one in factors):
             self.contexts[result] = True
+        if name in PRODUCTS and any(one in self.contexts for one in factors):
+            self.contexts[result] = True
+        if name in PRODUCTS and len(factors) == 2 and one_is_of(factors, self.softmaxed) and alike(factors):
+            self.weighted[result] = True
         return result
+
+    def read(self, x: Tensor, states: Any, weights: Any, biases: bool, layers: int, *rest: Any) -> tuple[Tensor, ...]:
+        """Run an LSTM of one layer, whose results but the first nobody asks for, with constant gates."""
+        both_ways, first = rest[-2:]
+        assert layers == 1
+        x = x.transpose(0, 1) if first else x
+        ways = []
+        for way in range(1 + both_ways):
+            given, recurrent, *added = weights[way * len(weights) // 2 :][: 2 + 2 * biases]
+            hidden, cell = (state[way] for state in states)
+            steps = []
+            for one in x.flip(0) if way else x:
+                enter, forget, new, leave = (one @ given.T + hidden @ recurrent.T + sum(added)).chunk(4, -1)
+                cell = torch.sigmoid(forget).detach() * cell + torch.sigmoid(enter).detach() * new.tanh()
+                hidden = torch.sigmoid(leave).detach() * cell.tanh()
+                steps.append(hidden)
+            ways.append(torch.stack(steps[::-1] if way else steps))
+        read = torch.cat(ways, -1)
+        return read.transpose(0, 1) if first else read, *states
 
     def held(self, name: str, one: Tensor, other: Tensor) -> Tensor | None:
         """Return the factor that is held constant."""
@@ -100,12 +143,24 @@ class ByHand(TorchFunctionMode):
             return other
         if name in PRODUCTS and one.numel() != other.numel():
             return min(one, other, key=Tensor.numel)
-        for marked in (self.squashed, self.bounded, self.rectified):
+        for marked in (self.squashed, self.pooled, self.bounded, self.rectified, self.queries):
             if name in (*PRODUCTS, *MATRICES) and (one in marked) != (other in marked):
                 return one if one in marked else other
+        if name in MATRICES and (one in self.weighted) != (other in self.weighted):
+            return one if one in self.weighted else other
         if name in MATRICES and (one in self.contexts) != (other in self.contexts):
-            return other if one in self.contexts else one
+            query = other if one in self.contexts else one
+            self.queries[query] = True
+            return query
         return None
+
+
+def one_is_of(factors: list[Tensor], marked: WeakTensorKeyDictionary) -> bool:
+    return any(one in marked for one in factors)
+
+
+def alike(factors: list[Tensor]) -> bool:
+    return factors[0].shape == factors[1].shape
 
 
 def _over(x: Tensor, dims: Any) -> Tensor:
