@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from interpret.backprop.composite import RULES as RULES
 from interpret.backprop.composite import Composite, OwnRule, PassByOwnRule, Rule, RuleName, check_rule
+from interpret.backprop.decisions import Decisions, Named, node_of
 from interpret.backprop.gates import (
     MARK,
     find_gate,
@@ -161,12 +163,15 @@ class BackwardRule(TorchFunctionMode):
         self.rule = rule
         self.overlap = overlap
         self.strict = strict
-        self.uncovered: dict[tuple[str, str], list[int | None]] = {}
+        self.uncovered: dict[Named, list[int | None]] = {}
         """For each operation and layer, the numbers of the nodes of autograd's graph that its results came from; None
-        for a result without one of its own."""
+        for a result that is no tensor."""
         self._running: list[str] = []
         self._history = History()
         self._pending: list[Pending] = []
+        self._decisions = Decisions()
+        self._decided: dict[Named, list[int | None]] = defaultdict(list)
+        """The nodes of what was made of results that carry no signal, as `uncovered`."""
         self._undo = ExitStack()
         self._thread = 0
         self._start = 0
@@ -182,6 +187,7 @@ class BackwardRule(TorchFunctionMode):
         self.uncovered, self._starts = {}, None
         self._running = []
         self._history, self._pending = History(), []
+        self._decisions, self._decided = Decisions(), defaultdict(list)
         self._thread = threading.get_ident()  # modes and node numbers are per thread, hooks are not
         self._start = next_node_number()
         self._undo.enter_context(constant_parameters(self.module))
@@ -199,7 +205,7 @@ class BackwardRule(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         super().__exit__(kind, error, trace)
         self._undo.close()
-        self._history = History()
+        self._history, self._decisions = History(), Decisions()
         if error is not None and not isinstance(error, StopForward):
             return
         for pending in self._pending:
@@ -221,8 +227,11 @@ class BackwardRule(TorchFunctionMode):
         """
         self._starts = [output.grad_fn for output in outputs if output.grad_fn is not None]
 
-    def uncovered_on_path(self) -> list[tuple[str, str]]:
-        """Return the uncovered operations through which the signal passes."""
+    def uncovered_on_path(self) -> list[Named]:
+        """Return the uncovered operations through which the signal passes, or that decide about where it passes.
+
+        A comparison decides about what is multiplied by it or chosen by it, and not about the rest of the network.
+        """
         if self._starts is None or not self.uncovered:
             return list(self.uncovered)
         passed, waiting = set(), list(self._starts)
@@ -232,7 +241,11 @@ class BackwardRule(TorchFunctionMode):
             if number not in passed:
                 passed.add(number)
                 waiting += [parent for parent, _ in node.next_functions if parent is not None]
-        return [one for one, nodes in self.uncovered.items() if any(node is None or node in passed for node in nodes)]
+        return [
+            one
+            for one, nodes in self.uncovered.items()
+            if any(node is None or node in passed for node in (*nodes, *self._decided[one]))
+        ]
 
     def forget(self) -> None:
         """Discard the operations that were not covered, so that the end of the block does not warn of them."""
@@ -262,6 +275,15 @@ class BackwardRule(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
+        decisions = self._decisions.behind((args, kwargs))
+        result = self._call(func, args, kwargs)
+        if decisions:
+            for one, nodes in self._decisions.follow(func, args, kwargs, result, decisions).items():
+                self._decided[one] += nodes
+        return result
+
+    def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function that the network calls."""
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
         if not torch.is_grad_enabled() or (not signals and not self._history.knows((args, kwargs))):
             return func(*args, **kwargs)
@@ -448,18 +470,25 @@ class BackwardRule(TorchFunctionMode):
 
     def _wait(self, operation: str, result: Any) -> Pending:
         """Note an operation that is not covered, to be reported unless it turns out to be a part of a rectifier."""
-        self._pending.append(Pending(operation, self._running[-1] if self._running else "", _node_of(result)))
+        layer = self._running[-1] if self._running else ""
+        self._pending.append(Pending(operation, layer, self._nodes_of((operation, layer), result)))
         return self._pending[-1]
 
     def _report_pending(self, pending: Pending) -> None:
         if not pending.reported:
             pending.reported = True
-            self.uncovered.setdefault((pending.operation, pending.layer), []).append(pending.node)
+            self.uncovered.setdefault((pending.operation, pending.layer), []).extend(pending.nodes)
 
     def _report(self, operation: str, result: Any) -> None:
         """Note an operation that is not covered, with what it made: a tensor, or the node of one."""
         layer = self._running[-1] if self._running else ""
-        self.uncovered.setdefault((operation, layer), []).append(_node_of(result))
+        self.uncovered.setdefault((operation, layer), []).extend(self._nodes_of((operation, layer), result))
+
+    def _nodes_of(self, named: Named, result: Any) -> list[int | None]:
+        """Return the numbers of the nodes that made a result, and follow its parts that carry no signal."""
+        parts = list(tensors_in(result))
+        self._decisions.note((part for part in parts if not part.requires_grad), {named})
+        return [node_of(part) for part in parts if part.requires_grad] if parts else [node_of(result)]
 
 
 def _rectify(rule: str, x: Tensor) -> Tensor:
@@ -550,15 +579,6 @@ def _maker(value: Tensor) -> Any:
     if base is None or marks(value) or isinstance(node, torch.autograd.function.BackwardCFunction):
         return node
     return base.grad_fn
-
-
-def _node_of(result: Any) -> int | None:
-    """Return the number of the node that made a result, of a view that of its base; None where there is none."""
-    if not isinstance(result, Tensor):
-        return node_number(result) if hasattr(result, "next_functions") else None
-    base = base_of(result)
-    node = (result if base is None else base).grad_fn
-    return None if node is None else node_number(node)
 
 
 def _hides_operations(layer: nn.Module) -> bool:

@@ -137,7 +137,7 @@ class _Watch(TorchFunctionMode):
             scales = [sides / torch.tensor(shape) for shape in found["image_shapes"]]
             if call in self._given:
                 found["boxes"] = [
-                    _swapped(own.to(old) / scale.repeat(2).to(old))
+                    _swapped(_like(own, old) / _like(scale.repeat(2), old))
                     for own, old, scale in zip(self._given[call], found["boxes"], scales, strict=True)
                 ]
             boxes = [
@@ -176,7 +176,7 @@ class _Watch(TorchFunctionMode):
         if call in self._given:
             rois = torch.cat(
                 [
-                    nn.functional.pad(_swapped(own.to(rois) / scale.to(rois)), (1, 0), value=image)
+                    nn.functional.pad(_swapped(_like(own, rois) / _like(scale, rois)), (1, 0), value=image)
                     for image, own in enumerate(self._given[call])
                 ]
             )
@@ -189,6 +189,11 @@ class _Watch(TorchFunctionMode):
 
 
 _PACKET = type(torch.ops.aten.relu)
+
+
+def _like(given: Tensor, old: Tensor) -> Tensor:
+    """Return a tensor of another's type and device; nothing else depends on the other one, not even for a rule."""
+    return given.to(device=old.device, dtype=old.dtype)
 
 
 def _swapped(boxes: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from interpret.network.boxes import watched_boxes
 from interpret.network.forward import call_network
 from interpret.network.layers import StopForward, not_batched, tensors_in
 from interpret.network.model import Model
@@ -132,7 +133,10 @@ class DryRun:
         self._tolerance = torch.finfo(images.dtype).eps ** 0.5
         if images.device.type != "cpu":
             self._tolerance = max(self._tolerance, GPU_TOLERANCE)
-        alone = self._answers(module, 1)
+        with watched_boxes(module) as calls:
+            alone = self._answers(module, 1)
+        self.pools_boxes = bool(calls)
+        """Whether features are pooled in boxes: with one in each image, the layers behind that seem to be batched."""
         self._together = self._answers(module, 2)
         self.unbatched = frozenset(
             name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))

@@ -31,8 +31,8 @@ class Pending:
 
     operation: str
     layer: str
-    node: int | None = None
-    """The number of the node of autograd's graph that its result came from; None for one without."""
+    nodes: list[int | None] = field(default_factory=list)
+    """The numbers of the nodes of autograd's graph that its results came from; None for a result that is no tensor."""
     in_rectifier: bool = False
     """Whether it is a part of a rectifier."""
     reported: bool = False

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import MultiScaleRoIAlign, RoIPool, roi_align
+from torchvision.ops import MultiScaleRoIAlign, RoIPool, nms, roi_align
 
 import interpret
 from interpret.analyses.projection.box_projection import BOX_SIDE, warp_box
@@ -226,6 +226,41 @@ def test_the_projection_is_the_literal_adjoint_of_roi_align(
         value, signal = literal_projection(network, image, best[0], layer, 1, at, rule)
         torch.testing.assert_close(float(found.values[row]), value)
         torch.testing.assert_close(found.pixels[row], signal, rtol=1e-12, atol=1e-14)
+
+
+class Choosing(Detector):
+    """Chooses and moves its boxes by scores and offsets that carry a signal, and pools a second time in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask_head = nn.Conv2d(3, 2, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = torch.relu(self.features(images))
+        first = self.find(images.detach(), maps.detach())
+        scores = self.scores(torch.relu(self.head(roi_align(maps, first, POOLED, SCALE, SAMPLES, True))).flatten(1))
+        boxes = []
+        for own, score in zip(first, scores.split([len(one) for one in first]), strict=True):
+            own = own + score[:, 1:].tanh()
+            sure = torch.where(score[:, 0] > score[:, 0].mean())[0]
+            kept = nms(own[sure], score[sure, 0], 0.5)
+            boxes.append(own[sure][kept[score[sure][kept, 0].sort(descending=True)[1]]])
+        found: Tensor = self.mask_head(roi_align(maps, boxes, POOLED, SCALE, SAMPLES, True))
+        return found
+
+
+def test_what_chooses_the_boxes_is_no_part_of_a_signal_that_begins_in_given_ones(images: Tensor) -> None:
+    torch.manual_seed(1)
+    network = Choosing().double().eval()
+    assert interpret.mine(network, images, layers="mask_head", k=2)["mask_head"].rois is not None
+    # warnings are errors; strict refuses what is not covered
+    found = interpret.project(network, images[:2], "mask_head", 1, strict=True)
+    x = images[:2].clone().requires_grad_()
+    maps = torch.relu(network.features(x))
+    given = [box[None, [1, 0, 3, 2]].double() for box in found.rois]  # type: ignore[union-attr]
+    own = network.mask_head(roi_align(maps, given, POOLED, SCALE, SAMPLES, True))
+    at = (torch.arange(2), 1, *found.positions.T)
+    torch.testing.assert_close(own[at], found.values)
 
 
 def test_boxes_of_ones_own_are_projected(network: Detector, images: Tensor) -> None:

@@ -7,7 +7,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import captum.attr
@@ -1406,6 +1406,48 @@ def test_uncovered_operations_are_named(case: str) -> None:
         assert traces(network) == before
     with BackwardRule(network, "gradient", strict=True):  # the gradient needs no reading of anything
         network(image)
+
+
+def written_mask(x: Tensor) -> Tensor:
+    mask = torch.zeros_like(x)
+    mask[x > 0.5] = 1
+    return x * mask
+
+
+DECIDING: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
+    "chosen by a mask": (lambda x: x[x > 0.5], ["gt"]),
+    "chosen by an order": (lambda x: x.flatten()[x.flatten().argsort()[2:]], ["argsort"]),
+    "times a cast mask, shifted": (lambda x: x * (x.roll(1, 0) > 0.5).to(x.dtype), ["gt"]),
+    "times a mask that is cast without gradients": (lambda x: x * cast_without_gradients(x > 0.5), ["gt"]),
+    "written into": (written_mask, ["gt"]),
+    "a number": (lambda x: 2 * x if bool((x > 0.5).any()) else x, ["gt"]),
+    "chosen by boxes": (lambda x: x[nms_of(x)], ["nms"]),
+}
+"""What comparisons and orders decide about the signal itself."""
+
+
+def cast_without_gradients(mask: Tensor) -> Tensor:
+    with torch.no_grad():
+        return mask.double()
+
+
+def nms_of(x: Tensor) -> Tensor:
+    corners = x.flatten(1)[:, :2]
+    return torch.ops.torchvision.nms(torch.cat([corners, corners + 1], 1), x.flatten(1)[:, 2], 0.5)
+
+
+@pytest.mark.parametrize("case", DECIDING)
+def test_what_decides_about_a_signal_is_named_and_what_decides_about_others_is_not(case: str) -> None:
+    function, operations = DECIDING[case]
+    image = normal(4, 1, 3, 3).requires_grad_()
+    for decides in (True, False):
+        rule = BackwardRule(nn.Identity(), strict=True)
+        refused = decides or case == "a number"  # of a number that the network reads, nobody knows what it decides
+        refusal = pytest.raises(InterpretError, match=f"not cover '{operations[0]}'") if refused else nullcontext()
+        with refusal, rule:
+            found, aside = image * 2, function(image * 3)
+            rule.signals_from([aside if decides else found])
+        assert {operation for operation, _ in rule.uncovered_on_path()} == (set(operations) if refused else set())
 
 
 def test_the_plain_gradient_stands_in() -> None:

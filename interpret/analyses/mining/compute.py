@@ -178,8 +178,13 @@ def prepared_to_mine(
     with prepared(miner.model, first, device, miner.layers) as run:
         # convolutions return maps, and rows of features have no positions
         convolutions, unbatched = CONVOLUTIONS[input_axes(module)], run.dry_run.unbatched
-        if unbatched.isdisjoint(miner.layers) and all(
-            isinstance(module.get_submodule(name), convolutions) or run.dry_run.rank(name) == 2 for name in miner.layers
+        if (
+            not run.dry_run.pools_boxes
+            and unbatched.isdisjoint(miner.layers)
+            and all(
+                isinstance(module.get_submodule(name), convolutions) or run.dry_run.rank(name) == 2
+                for name in miner.layers
+            )
         ):
             yield run
             return
