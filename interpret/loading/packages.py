@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from interpret.loading.array_pickles import read_arrays
 from interpret.loading.checkpoints import State, load_state, read_state
 from interpret.loading.converted import converted_once
 from interpret.loading.model_source import ModelSource
+from interpret.loading.mtcnn import CARD as MTCNN_CARD
+from interpret.loading.mtcnn import ORIGIN as MTCNN_ORIGIN
+from interpret.loading.mtcnn import PREPROCESS as MTCNN_PREPROCESS
+from interpret.loading.mtcnn import mtcnn
 from interpret.network.preprocess import Preprocess
 from interpret.support.errors import InterpretError
 
@@ -163,6 +168,15 @@ PACKAGED = {
         preprocess=EFFICIENTNET_PREPROCESS,
         classes=class_names(),
         card=EFFICIENTNET_CARD,
+    ),
+    "mtcnn": ModelSource(
+        "mtcnn",
+        partial(mtcnn, pretrained=False),
+        partial(mtcnn, pretrained=True),
+        MTCNN_ORIGIN,
+        preprocess=MTCNN_PREPROCESS,
+        classes=("face",),
+        card=MTCNN_CARD,
     ),
 }
 """The models that are loaded by name, beside the shipped ones."""

@@ -21,17 +21,6 @@ _CODES = ((1, 3), (2, 3))
 """The rows that are NaN in the one and the other pass of the test: each row has a code of its own."""
 
 
-def pools_boxes(module: nn.Module, images: Tensor) -> bool:
-    """Return whether a network pools features in boxes with one of torchvision's operations.
-
-    >>> pools_boxes(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8))
-    False
-    """
-    with torch.inference_mode(), watched_boxes(module) as calls:
-        call_network(module, images.clone())
-    return bool(calls)
-
-
 def find_box_layers(module: nn.Module, images: Tensor, among: Collection[str]) -> dict[str, str]:
     """Return the layers that run once a box, each with the call that pools the features it is given.
 

@@ -15,7 +15,43 @@ from torch.overrides import TorchFunctionMode
 POOLING = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 """torchvision's operations that pool the features in boxes."""
 _ARGUMENTS = ("x", "boxes", "image_shapes")
-"""What `MultiScaleRoIAlign` takes."""
+"""What `MultiScaleRoIAlign` takes, and `BoxCrops` but for the last."""
+
+
+class BoxCrops(nn.Module):
+    """Cut boxes out of images and shrink each to a square by averaging, for networks that look at crops.
+
+    >>> crops = BoxCrops(1)
+    >>> image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    >>> crops(image, [torch.tensor([[0.0, 0.0, 2.0, 2.0], [1.0, 0.0, 2.0, 1.0]])]).flatten()
+    tensor([2.5000, 2.0000])
+
+    Layers behind it run once a box: they are mined by image and box, and their signals pass back through the crop.
+
+    Args:
+        side: of the squares, in pixels.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Return the crops [N, C, side, side] of images [B, C, H, W]; the edges of boxes are moved outward to pixels.
+
+        Args:
+            x: the images.
+            boxes: those of each image, [n, 4], as (left, top, right, bottom) in pixels.
+        """
+        height, width = x.shape[2:]
+        crops = [x.new_zeros(0, x.shape[1], self.side, self.side)]
+        for image, own in zip(x, boxes, strict=True):
+            corners = torch.cat([own[:, :2].floor(), own[:, 2:].ceil()], 1).long().clamp(min=0).tolist()
+            for left, top, right, bottom in corners:
+                top, left = min(top, height - 1), min(left, width - 1)
+                cut = image[None, :, top : max(bottom, top + 1), left : max(right, left + 1)]
+                crops.append(nn.functional.adaptive_avg_pool2d(cut, self.side))
+        return torch.cat(crops)
 
 
 class BoxCall(NamedTuple):
@@ -74,8 +110,8 @@ def watched_boxes(
     >>> calls["roi_align 0"].boxes
     tensor([[0., 2., 4., 6.]])
 
-    A call is named after its `MultiScaleRoIAlign`, or after its function, and counted from 0. Boxes of
-    `MultiScaleRoIAlign` are those of images of the sizes that it is given; they are scaled to the images that the
+    A call is named after its `MultiScaleRoIAlign` or `BoxCrops`, or after its function, and counted from 0. Boxes of
+    these layers are those of images of the sizes that it is given; they are scaled to the images that the
     network was given, which a detector resizes. Boxes of a function are taken as pixels of these images if
     `spatial_scale` maps their sides to about those of the feature map, up to a factor of two; otherwise they are
     scaled so that the feature map covers the image.
@@ -89,7 +125,7 @@ def watched_boxes(
     handles = [module.register_forward_pre_hook(watch.begin)]
     poolers: Any = sys.modules.get("torchvision.ops.poolers")
     for name, part in module.named_modules():
-        if poolers is not None and isinstance(part, poolers.MultiScaleRoIAlign):
+        if isinstance(part, BoxCrops) or (poolers is not None and isinstance(part, poolers.MultiScaleRoIAlign)):
             handles.append(part.register_forward_pre_hook(watch.enter(name), with_kwargs=True))
             handles.append(part.register_forward_hook(watch.leave(name)))
     try:
@@ -111,7 +147,7 @@ class _Watch(TorchFunctionMode):
         """(B, C, H, W) of the images."""
         self._counts: Counter[str] = Counter()
         self._inside = False
-        """Whether a `MultiScaleRoIAlign` runs, which calls the function once a level."""
+        """Whether such a layer runs, which calls the function once a level."""
 
     def begin(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not self._size and inputs and isinstance(inputs[0], Tensor):
@@ -127,14 +163,17 @@ class _Watch(TorchFunctionMode):
     # ---- MultiScaleRoIAlign ------------------------------------------------------------------------------------------
 
     def enter(self, name: str) -> Callable[..., Any]:
-        def hook(_layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def hook(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             call = self._next(name)
             self._inside = True
             found = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
-            if len(self._size) != 4 or not {"boxes", "image_shapes"} <= found.keys():
+            shapes = found.get("image_shapes")
+            if isinstance(layer, BoxCrops):
+                shapes = [found["x"].shape[2:]] * len(found["x"])
+            if len(self._size) != 4 or "boxes" not in found or shapes is None:
                 return None
             sides = torch.tensor(self._size[2:])
-            scales = [sides / torch.tensor(shape) for shape in found["image_shapes"]]
+            scales = [sides / torch.tensor(shape) for shape in shapes]
             if call in self._given:
                 found["boxes"] = [
                     _swapped(_like(own, old) / _like(scale.repeat(2), old))
@@ -147,7 +186,7 @@ class _Watch(TorchFunctionMode):
             counts = torch.tensor([len(own) for own in boxes])
             if len(boxes) == self._size[0]:
                 images = torch.arange(len(boxes)).repeat_interleave(counts)
-                self.calls[call] = BoxCall(images, torch.cat(boxes).cpu(), len(boxes))
+                self.calls[call] = BoxCall(images, _on_host(torch.cat(boxes)), len(boxes))
             return (), found
 
         return hook
@@ -180,7 +219,7 @@ class _Watch(TorchFunctionMode):
                     for image, own in enumerate(self._given[call])
                 ]
             )
-        found = rois.detach().cpu()
+        found = _on_host(rois)
         self.calls[call] = BoxCall(found[:, 0].long(), _swapped(found[:, 1:]) * scale.to(found), len(features))
         result = func(features, rois, spatial_scale, *rest, **kwargs)
         if isinstance(result, Tensor):
@@ -189,6 +228,11 @@ class _Watch(TorchFunctionMode):
 
 
 _PACKET = type(torch.ops.aten.relu)
+
+
+def _on_host(boxes: Tensor) -> Tensor:
+    """Return boxes on the host; zeros for those on the meta device, which have no values."""
+    return torch.zeros(boxes.shape) if boxes.is_meta else boxes.detach().cpu()
 
 
 def _like(given: Tensor, old: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ def _groups(study: Study, mined: Mapping[str, MinedLayer]) -> Iterator[list[str]
     group: list[str] = []
     held = 0
     for name in mined:
-        size = 2 * 3 * mined[name].values.size * study.tile(name) ** 2
+        size = 2 * 3 * int((mined[name].images >= 0).sum()) * study.tile(name) ** 2
         if group and held + size > MOST_WAITING_TILES:
             yield group
             group, held = [], 0

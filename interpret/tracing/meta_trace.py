@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 
-from interpret.network.box_layers import pools_boxes
 from interpret.network.structure import structure_of
 from interpret.network.weights import copied
 from interpret.tracing.tracing import Layer, Trace, trace
@@ -47,10 +45,6 @@ def _trace(module: nn.Module, shape: tuple[int, ...]) -> tuple[Trace, bool]:
     try:
         network = copied(module, on_meta)
         traced = trace(network, shape)
-        if not all(layer.batched for layer in traced.values()) and pools_boxes(
-            network, torch.zeros(1, *shape, device="meta")
-        ):
-            return trace(module, shape), False  # which layers run once a box depends on values
     except Exception:  # it needs values or cannot be copied, or the input is invalid, which `trace` explains
         return trace(module, shape), False
     # on the meta device, empty feature maps raise no error, and rectifiers may not be recognised without values

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from interpret.backprop.rules import BackwardRule
 from interpret.images.several_inputs import with_examples
 from interpret.network.box_layers import find_box_layers
+from interpret.network.boxes import watched_boxes
 from interpret.network.dry_run import answers_of, is_batched
 from interpret.network.forward import call_network, constants_of, first_weight
 from interpret.network.layers import (
@@ -305,7 +306,8 @@ def trace(
     shape = _checked(model.input_shape if input_shape is None else input_shape, input_axes(model.module))
     run = _run(model.module, shape)
     croppable = _find_croppable(model.module, run)
-    of_two = _shapes_of_two(model.module, shape)
+    with watched_boxes(model.module) as calls:
+        of_two = _shapes_of_two(model.module, shape)
     in_parts = _find_in_parts(model.module, run)
     layers = [
         replace(
@@ -314,10 +316,13 @@ def trace(
         )
         for name, layer in run.layers.items()
     ]
-    traced = Trace((layer.name, layer) for layer in _with_boxes(layers, model.module, shape))
+    if calls:
+        layers = _with_boxes(layers, model.module, shape)
+    traced = Trace((layer.name, layer) for layer in layers)
     traced.input_shape, traced.params, traced.macs = shape, _count(model.module), run.macs
     traced.has_signal, traced.uncounted = run.has_signal, run.uncounted
-    traced.needs_values = run.needs_values
+    # which layers run once a box depends on values
+    traced.needs_values = run.needs_values or bool(calls)
     return traced
 
 
@@ -644,12 +649,12 @@ def _with_batch(layer: Layer, alone: tuple[int, ...], together: tuple[int, ...] 
 
 
 def _with_boxes(layers: Sequence[Layer], module: nn.Module, shape: tuple[int, ...]) -> list[Layer]:
-    """Return layers with `boxes` set, and with their units and positions in the map of one box."""
-    unbatched = {layer.name for layer in layers if not layer.batched}
-    if not unbatched or len(shape) != 3:
-        return list(layers)
+    """Return layers with `boxes` set, and with their units and positions in the map of one box.
+
+    Any layer may be one: where a network finds one box in each image, those behind seem to be batched.
+    """
     with torch.inference_mode(False), evaluating(module):
-        calls = find_box_layers(module, _zeros(module, 2, shape), unbatched)
+        calls = find_box_layers(module, _zeros(module, 2, shape), [layer.name for layer in layers])
 
     def of_box(layer: Layer) -> Layer:
         size = layer.output_shape
@@ -657,6 +662,8 @@ def _with_boxes(layers: Sequence[Layer], module: nn.Module, shape: tuple[int, ..
             return layer
         last = len(size) == 3 and isinstance(module.get_submodule(layer.name), nn.Linear)
         grid = None if len(size) == 1 else size[:2] if last else size[1:]
+        layer = replace(layer, receptive_field=None, local_field=None, axes=None, croppable=False)  # others in each box
+        layer = replace(layer, batched=False, order=None, parts=1)
         return replace(layer, boxes=calls[layer.name], units=-1 if last else -len(size), grid=grid)
 
     return [of_box(layer) for layer in layers]

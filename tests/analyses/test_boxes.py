@@ -16,6 +16,7 @@ from torchvision.ops import MultiScaleRoIAlign, RoIPool, nms, roi_align
 
 import interpret
 from interpret.analyses.projection.box_projection import BOX_SIDE, warp_box
+from interpret.network.boxes import BoxCrops
 from interpret.support.errors import InterpretError
 
 POOLED, SAMPLES, SCALE = 4, 2, 0.5
@@ -319,6 +320,65 @@ class Resizing(Detector):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(F.interpolate(images, (28, 32)))
+
+
+class Cropping(nn.Module):
+    """A cascade: a second network looks at crops of the image, as MTCNN's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.crops, self.second = nn.Conv2d(2, 1, 3), BoxCrops(5), nn.Conv2d(2, 3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.first(images).detach()
+        boxes = []
+        for image, own in zip(images.detach(), maps[:, 0], strict=True):
+            y, x = divmod(int(own.argmax()), own.shape[1])
+            boxes.append(torch.tensor([[x - 2, y - 1, x + 6, y + 9], [0, 2, 4, 9]])[: 1 + int(image.mean() > 0.5)])
+        found: Tensor = self.second(self.crops(images, boxes))
+        return found
+
+
+def test_networks_that_look_at_crops_are_mined_by_image_and_crop(images: Tensor) -> None:
+    torch.manual_seed(0)
+    network = Cropping().double()
+    mined = interpret.mine(network, images, k=4)
+    assert mined["first"].rois is None and mined["second"].rois is not None
+    every: list[dict[tuple[float, ...], Tensor]] = []
+    for image in images:  # crop by crop, as adaptive pooling is defined: the means of whole pixels
+        y, x = divmod(int(network.first(image[None])[0, 0].argmax()), 14)
+        kept = {}
+        for top, left, bottom, right in ((y - 1, x - 2, y + 9, x + 6), (2, 0, 9, 4)):
+            cut = image[:, max(top, 0) : min(bottom, 14), max(left, 0) : min(right, 16)]
+            ends = [
+                [(math.floor(cell * side / 5), math.ceil((cell + 1) * side / 5)) for cell in range(5)]
+                for side in cut.shape[1:]
+            ]
+            means = [[cut[:, a:b, c:d].mean((1, 2)) for c, d in ends[1]] for a, b in ends[0]]
+            crop = torch.stack([torch.stack(row, 1) for row in means], 1)
+            kept[float(top), float(left), float(bottom), float(right)] = network.second(crop[None])[0].detach()
+        if image.mean() <= 0.5:
+            kept.popitem()
+        every.append(kept)
+    assert {len(kept) for kept in every} == {1, 2}
+    layer = mined["second"]
+    for unit in range(3):
+        best = sorted(
+            ((-float(max(one[unit].max() for one in kept.values())), item) for item, kept in enumerate(every))
+        )[:4]
+        assert layer.images[unit].tolist() == [item for _, item in best]
+        np.testing.assert_allclose(layer.values[unit], [-value for value, _ in best], rtol=1e-6)
+        for rank, (value, item) in enumerate(best):
+            at = tuple(layer.positions[unit, rank])
+            assert layer.rois is not None
+            np.testing.assert_allclose(every[item][tuple(layer.rois[unit, rank].tolist())][unit][at], -value)
+
+    x = images[:1].clone().requires_grad_()
+    box = [1.0, 2.0, 8.0, 12.0]  # top, left, bottom, right
+    found = interpret.project(network, images[:1], "second", 1, (2, 0), "gradient", boxes=box, start="one")
+    output = network.second(F.adaptive_avg_pool2d(x[:, :, 1:8, 2:12], 5))[0, 1, 2, 0]
+    torch.testing.assert_close(found.pixels, *torch.autograd.grad(output, x))
+    assert mined["second"].unit(0).projections().shape == (4, 2, BOX_SIDE, BOX_SIDE)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor
 import interpret
 from helpers.packages import needs
 from helpers.scripts import load_script
-from interpret.loading import face_api
+from interpret.loading import face_api, mtcnn
 from interpret.support.errors import InterpretError
 
 needs_face_api = pytest.mark.skipif("INTERPRET_FACE_API" not in os.environ, reason="needs the package face-api")
@@ -257,3 +257,66 @@ def test_the_networks_of_mtcnn_load_mine_and_project(name: str, side: int, field
     strongest = (outputs.amax(2) if field else outputs).topk(2, dim=0).values.T
     torch.testing.assert_close(torch.from_numpy(mined[last].values), strongest, rtol=1e-4, atol=1e-5)
     assert interpret.project(network, images[:1], last, 0).pixels.abs().sum() > 0
+
+
+@needs("facenet_pytorch")
+def test_mtcnns_cascade_finds_the_faces_that_the_package_finds() -> None:
+    from facenet_pytorch import MTCNN
+
+    model, pictures = interpret.load("mtcnn"), [astronaut(), astronaut()[:, ::-1].copy(), np.zeros((512, 512, 3), "u1")]
+    with torch.no_grad():
+        found = model.module(torch.stack([torch.from_numpy(one).permute(2, 0, 1).float() for one in pictures]))
+    for picture, own in zip(pictures, found, strict=True):
+        boxes, scores, points = MTCNN().detect(Image.fromarray(picture), landmarks=True)
+        if boxes is None:
+            assert len(own["boxes"]) == 0
+            continue
+        for name, theirs in (("boxes", boxes), ("scores", scores), ("keypoints", points)):
+            np.testing.assert_allclose(own[name], theirs.astype("f4"), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+@needs("facenet_pytorch")
+def test_the_networks_of_mtcnns_cascade_are_mined_by_image_and_crop() -> None:
+    model = interpret.load("mtcnn")
+    image = model.preprocess(Image.fromarray(astronaut()))  # type: ignore[misc]
+    images = torch.stack([image, torch.zeros_like(image), image.flip(2)])
+    mined = interpret.mine(model, images, k=3)
+    assert {name.partition(".")[0] for name in mined} == {"pnet", "rnet", "onet"}
+    assert all((layer.rois is None) == name.startswith("pnet") for name, layer in mined.items())
+    face = mined["onet.dense6_1"]
+    assert sorted(face.images[1].tolist()) == [-1, 0, 2]  # no face is proposed in the black image
+    assert face.rois is not None
+    for item, value, (top, left, bottom, right) in zip(face.images[1], face.values[1], face.rois[1], strict=True):
+        if item < 0:
+            continue
+        crop = images[item][None, :, int(top) : int(bottom), int(left) : int(right)].clone().requires_grad_()
+        module, kept = model.module, []
+        handle = module.onet.dense6_1.register_forward_hook(lambda *call, kept=kept: kept.append(call[2][0, 1]))
+        module.onet((torch.nn.functional.interpolate(crop, (48, 48), mode="area") - 127.5) / 128)
+        handle.remove()
+        np.testing.assert_allclose(kept[0].item(), value, rtol=1e-4)
+        (expected,) = torch.autograd.grad(kept[0], crop)
+        box = [float(top), float(left), float(bottom), float(right)]
+        found = interpret.project(
+            model, images[item][None], "onet.dense6_1", 1, None, "gradient", boxes=box, start="one"
+        )
+        whole = torch.zeros_like(images[:1])
+        whole[:, :, int(top) : int(bottom), int(left) : int(right)] = expected
+        torch.testing.assert_close(found.pixels, whole, rtol=1e-3, atol=1e-6)
+    deconvnet = interpret.project(model, images[:1], "onet.dense6_1", 1, strict=True)  # every operation is covered
+    assert deconvnet.pixels.abs().sum() > 0
+
+
+def astronaut() -> Any:
+    """A face in the public domain."""
+    from skimage import data
+
+    return data.astronaut()
+
+
+def test_a_package_of_mtcnn_that_is_not_there_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
+    for weights in (None, "random"):
+        with pytest.raises(InterpretError, match="needs facenet-pytorch: install it with pip install --no-deps"):
+            interpret.load("mtcnn", weights)
