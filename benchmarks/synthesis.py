@@ -110,7 +110,9 @@ def activation(model: Model, layer: str, units: Sequence[int], images: Sequence[
     return float(torch.stack(values).mean())
 
 
-def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: int) -> list[str]:
+def measure(
+    model: Model, layer: str, units: Sequence[int], peer_units: Sequence[int], steps: int, rounds: int
+) -> list[str]:
     """Return the cells of a layer's row."""
     size = model.input_shape[1:]
     plain = {"neuron": partial(interpret.synthesise, model, layer, units)}
@@ -122,7 +124,7 @@ def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: 
     ways: dict[str, Callable[[], Any]] = {name: partial(run, steps=steps) for name, run in plain.items()}
     for run in plain.values():
         run(steps=1)  # what the first run of a network costs
-    peer = peer_of(model, layer, units, steps)
+    peer = peer_of(model, layer, peer_units, steps)
     if peer is not None:
         ways["peer"] = peer
     best, made = dict.fromkeys(ways, float("inf")), {}
@@ -130,9 +132,10 @@ def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: 
         for name, run in ways.items():
             began = time.process_time()
             made[name] = run()
-            best[name] = min(best[name], (time.process_time() - began) / len(units))
+            count = len(peer_units if name == "peer" else units)
+            best[name] = min(best[name], (time.process_time() - began) / count)
     reached = [
-        activation(model, layer, units, [torch.from_numpy(one).permute(2, 0, 1).float() / 255 for one in own.pictures])
+        activation(model, layer, peer_units, [pixels_of(one) for one in own.pictures[: len(peer_units)]])
         for own in (made["unit"], made["alike"])
     ]
     cells = [f"`{layer}`", str(made["neuron"].pictures.shape[1])]
@@ -140,14 +143,20 @@ def measure(model: Model, layer: str, units: Sequence[int], steps: int, rounds: 
     cells.append(f"{best['whole'] / best['neuron']:.1f}×")
     cells += [f"{best['peer'] / 2 / best[name]:.1f}×" if peer else "–" for name in ("unit", "neuron")]
     cells += [f"{one:.3g}" for one in reached]
-    return [*cells, f"{activation(model, layer, units, made['peer']):.3g}" if peer else "–"]
+    return [*cells, f"{activation(model, layer, peer_units, made['peer']):.3g}" if peer else "–"]
+
+
+def pixels_of(picture: Any) -> Tensor:
+    """Return a picture [h, w, 3] of bytes as pixels [3, h, w] in 0 … 1."""
+    return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="some of those in NETWORKS")
     parser.add_argument("--layers", help="globs of layers, for one network")
-    parser.add_argument("--units", type=int, default=4)
+    parser.add_argument("--units", type=int, default=8)
+    parser.add_argument("--peer-units", type=int, default=2, help="the first ones, whose activations are compared")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=2, help="the fastest round counts")
     parser.add_argument("--markdown", type=Path)
@@ -156,7 +165,8 @@ def main() -> None:
     text = (
         "# Seconds an optimised image takes\n\n"
         f"CPU seconds of one unit, {options.steps} steps, on {os.cpu_count()} cores, torch {torch.__version__}; "
-        f"{options.units} units a row, the least of {options.rounds} rounds, in which the ways alternate. "
+        f"{options.units} units a row in one call, of Horama {options.peer_units}, the least of {options.rounds} rounds, "
+        "in which the ways alternate. "
         "The default of `interpret.synthesise` is 160 steps.\n\n"
         "Horama 0.3.0 optimises the mean of the map in whole images, with two crops a step, the fewest with which it "
         "runs; the gains beside it compare half its time with ours, in whole images and of what a neuron sees. No way "
@@ -177,7 +187,15 @@ def main() -> None:
         )
         for layer in select_layers(model.module, options.layers or NETWORKS[spec]):
             torch.manual_seed(0)
-            row = "| " + " | ".join(measure(model, layer, range(options.units), options.steps, options.rounds)) + " |"
+            row = (
+                "| "
+                + " | ".join(
+                    measure(
+                        model, layer, range(options.units), range(options.peer_units), options.steps, options.rounds
+                    )
+                )
+                + " |"
+            )
             print(row, flush=True)
             text += row + "\n"
     if options.markdown:

@@ -241,7 +241,7 @@ def _check(
     padded = (scene.shape[1] + 2 * moves.padding, scene.shape[2] + 2 * moves.padding)
     natural_pixels = None if windows is None else to_pixels(windows, scale)
     space, colours_said = colours_of(colours, whole[0], scale.channels, natural_pixels)
-    power = decay_for(scene.side) if decay is None else float(decay)
+    power = decay_for(scene.side, all(OUTPUT in one.layers for one in objectives)) if decay is None else float(decay)
     magnitudes = None
     if parametrisation == "maco" and images is not None and start is None:
         large = natural_windows(images, padded)

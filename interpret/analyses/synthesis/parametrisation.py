@@ -26,6 +26,9 @@ FOURIER_SCALE = 0.25
 LARGEST_DECAY = 4
 DECAYS = ((24, 1.0), (48, 1.5), (96, 1.7))
 LARGE_DECAY = 1.3
+SMALL_CLASSES = 24, 96
+CLASS_DECAY = 2.0
+"""The power for classes of images whose side lies between these: shapes come before texture."""
 """The power of the wavelength for images below these sides, and for larger ones: chosen by looking at sheets of
 SqueezeNet, EfficientNet-Lite0, emoji_alexnet and LeNet. Images below 24 pixels are fine detail alone."""
 CONTRAST = 1.4
@@ -145,12 +148,14 @@ def colours_of(chosen: Any, channels: int, order: str, natural: Tensor | None) -
     return Colours(decorrelating(torch.cov(values))), "data"
 
 
-def decay_for(side: int) -> float:
+def decay_for(side: int, of_classes: bool = False) -> float:
     """Return the power of the wavelength that suits images of a shorter side in pixels.
 
-    >>> decay_for(15), decay_for(64), decay_for(224)
-    (1.0, 1.7, 1.3)
+    >>> decay_for(15), decay_for(64), decay_for(224), decay_for(64, of_classes=True)
+    (1.0, 1.7, 1.3, 2.0)
     """
+    if of_classes and SMALL_CLASSES[0] <= side < SMALL_CLASSES[1]:
+        return CLASS_DECAY
     return next((power for below, power in DECAYS if side < below), LARGE_DECAY)
 
 

@@ -16,12 +16,18 @@ from interpret.support.errors import InterpretError
 FADING = 0.3
 """The share of the steps, at the end, in which movements become smaller."""
 LARGEST_JITTER = 16
-SMALLEST_TURNED = 24
-"""Smaller images are only moved by whole pixels: turning and scaling would blur them."""
+SMALLEST_TURNED = 12
+"""Smaller images are not turned, which would blur them."""
+SMALL = 24
+"""Images below this side are turned and scaled less. Without it, they are full of checks."""
 LARGE = 96
 """Images of at least this side are shifted by a smaller share of it."""
 LEFT = 0.5
 """The share of the movements that is left in the end, so that no fine pattern comes up in the last steps."""
+SMALL_LEFT = 0.25
+"""The same for small images, which are not shifted in the end: that would keep more of the activation in a shifted image
+(0.98 instead of 0.76 in `features.4.expand3x3` of SqueezeNet), but an image of a known detector would show it less
+exactly (a correlation of 0.7 instead of 0.95 with a ring)."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Robustness:
     """By how much an image is moved at random in each step, before the network sees it.
 
     >>> Robustness.for_size(15)
-    Robustness(jitter=1, scale=0.0, rotation=0.0, padding=1, left=0.0)
+    Robustness(jitter=1, scale=0.15, rotation=8.0, padding=2, left=0.25)
     >>> Robustness.for_size(224)
     Robustness(jitter=14, scale=0.25, rotation=12.0, padding=16, left=0.5)
 
@@ -62,7 +68,9 @@ class Robustness:
     def for_size(cls, side: int) -> Robustness:
         """Return what suits images of a shorter side in pixels."""
         if side < SMALLEST_TURNED:
-            return cls(jitter=side // 12, padding=side // 12)
+            return cls()
+        if side < SMALL:
+            return cls(jitter=side // 12, scale=0.15, rotation=8.0, padding=side // 12 + 1, left=SMALL_LEFT)
         jitter = min(LARGEST_JITTER, side // (12 if side < LARGE else 16))
         return cls(jitter, scale=0.25, rotation=12.0, padding=jitter + max(1, side // 96), left=LEFT)
 
@@ -82,7 +90,7 @@ class Robustness:
         multiplied by `strength`.
         """
         height, width = (side - 2 * self.padding for side in canvases.shape[-2:])
-        shifts = [_shift(round(self.jitter * strength), generator) for generator in generators]
+        shifts = [_shift(int(self.jitter * strength + 0.5), generator) for generator in generators]
         if not self.scale and not self.rotation:
             corners = [(self.padding + y, self.padding + x) for y, x in shifts]
             return torch.stack(
