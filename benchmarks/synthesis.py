@@ -165,8 +165,8 @@ def main() -> None:
     text = (
         "# Seconds an optimised image takes\n\n"
         f"CPU seconds of one unit, {options.steps} steps, on {os.cpu_count()} cores, torch {torch.__version__}; "
-        f"{options.units} units a row in one call, of Horama {options.peer_units}, the least of {options.rounds} rounds, "
-        "in which the ways alternate. "
+        f"{options.units} units a row in one call, of Horama {options.peer_units}, the least of {options.rounds} "
+        "rounds, in which the ways alternate. "
         "The default of `interpret.synthesise` is 160 steps.\n\n"
         "Horama 0.3.0 optimises the mean of the map in whole images, with two crops a step, the fewest with which it "
         "runs; the gains beside it compare half its time with ours, in whole images and of what a neuron sees. No way "

@@ -25,9 +25,9 @@ LARGE = 96
 LEFT = 0.5
 """The share of the movements that is left in the end, so that no fine pattern comes up in the last steps."""
 SMALL_LEFT = 0.25
-"""The same for small images, which are not shifted in the end: that would keep more of the activation in a shifted image
-(0.98 instead of 0.76 in `features.4.expand3x3` of SqueezeNet), but an image of a known detector would show it less
-exactly (a correlation of 0.7 instead of 0.95 with a ring)."""
+"""The same for small images, which are not shifted in the end: they would keep more of the activation when shifted
+(0.98 instead of 0.76 in `features.4.expand3x3` of SqueezeNet), but show a known detector less exactly
+(a correlation of 0.7 instead of 0.95 with a ring)."""
 
 
 @dataclass(frozen=True)
