@@ -11,6 +11,7 @@ from interpret.study.predictions import predict_sources
 from interpret.study.projections import project_layers
 from interpret.study.provenance import autocast_type, check_is_new, check_is_of, describe
 from interpret.study.synthesis import synthesise_layers
+from interpret.tracing.meta_trace import trace_held
 from interpret.tracing.tracing import trace
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "project_layers",
     "synthesise_layers",
     "trace",
+    "trace_held",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -129,8 +129,12 @@ class Study(StudyReader):
                 if not self._checked and self.model is not None and is_study(self.path):
                     set_damage_aside(self)
                     self._checked = True
-            with nullcontext() if part is None else timed(self.path, part):
+            with nullcontext() if part is None else timed(self.path, part), self._trace_held():
                 yield
+
+    def _trace_held(self) -> AbstractContextManager[None]:
+        """Return a context in which the network is not traced again."""
+        return nullcontext() if self.model is None else _computing().trace_held(self.model.module, self.traced)
 
     @property
     def _subject(self) -> Subject:

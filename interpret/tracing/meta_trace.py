@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -15,12 +16,35 @@ _TRACED: WeakKeyDictionary[nn.Module, tuple[Hashable, dict[tuple[int, ...], Trac
 """By network: its structure, and what was traced of it by the shape of the input."""
 
 
+_HELD: WeakKeyDictionary[nn.Module, Trace] = WeakKeyDictionary()
+"""By network: its trace, while it does not change."""
+
+
+@contextmanager
+def trace_held(module: nn.Module, traced: Trace) -> Iterator[None]:
+    """Let `trace_on_meta` return this trace until the block ends, in which the network does not change.
+
+    A detector takes minutes to trace, as it runs twenty times.
+    """
+    before = _HELD.get(module)
+    _HELD[module] = traced
+    try:
+        yield
+    finally:
+        if before is None:
+            del _HELD[module]
+        else:
+            _HELD[module] = before
+
+
 def trace_on_meta(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:
     """Trace a copy of the network on the meta device, which is fast; if that fails, trace the network itself.
 
     A trace on the meta device depends on no values: it is remembered for as long as the network's structure is the
     same.
     """
+    if module in _HELD and _HELD[module].input_shape == shape:
+        return _HELD[module]
     structure = structure_of(module)
     if structure is None:
         return _trace(module, shape)[0]

@@ -18,6 +18,7 @@ import interpret
 from interpret.analyses.projection.box_projection import BOX_SIDE, warp_box
 from interpret.network.boxes import BoxCrops
 from interpret.support.errors import InterpretError
+from interpret.tracing import meta_trace
 
 POOLED, SAMPLES, SCALE = 4, 2, 0.5
 """Side of the map of a box, sampling points along a cell, and the scale of the feature map."""
@@ -297,6 +298,24 @@ def test_patches_and_projections_of_hits_are_those_of_their_boxes(network: Detec
     box = np.array([2.0, 4.0, 5.0, 6.0])
     torch.testing.assert_close(warp_box(images[0], box)[:, 0, 0], images[0, :, 2, 4])
     torch.testing.assert_close(warp_box(images[0], box)[:, -1, -1], images[0, :, 4, 5])
+
+
+def test_a_study_of_a_detector_traces_it_once(
+    network: Detector, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = interpret.Study(tmp_path / "study", network, images)
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("traced again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(meta_trace, "_trace", refuse)
+        study.mine(k=2)
+        study.project()
+        study.find_activation_range_examples()
+    assert study.mined("head").rois is not None and study.rules("scores") == ["deconvnet"]
+    network.head = nn.Conv2d(3, 4, 3, bias=False).double()  # after the block, the network may change
+    assert meta_trace.trace_on_meta(network, (2, 14, 16))["head"].params == 3 * 4 * 9
 
 
 # ---- other ways of pooling -------------------------------------------------------------------------------------------
