@@ -2,12 +2,14 @@
 
     python benchmarks/gallery.py [--units 100000] [--keep FOLDER] [--sizes]
     python benchmarks/gallery.py --parts docs/gallery.md [--study STUDY] [--before STUDY GALLERY] [-- ARGUMENTS]
+    python benchmarks/gallery.py --parts docs/gallery.md --added STUDY
 
 The study is synthetic. Its patches are cut from the 230 demo photographs; its projections are edges of these patches,
 which compress about as well as a deconvnet's. Sprites are hard links to a pool of two thousand, so that the disk
 stores each only once; bytes per unit count each link. Browser times run from the start of a navigation until all
 visible images are decoded. With `--parts`, a real gallery is made instead, by `interpret gallery` with these arguments
 or from a study that is there, and the time and the bytes of its parts are written, beside those of an earlier one.
+With `--added`, the CPU time that optimised images add to a study without them is written below.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -432,6 +435,41 @@ def parts(command: list[str], made: Path | None, before: list[Path] | None) -> s
     )
 
 
+ADDED = "## What optimised images add"
+
+
+def added(study: Path, rounds: int = 2) -> str:
+    """Return the CPU time that `--synthesise auto` adds to the gallery of a finished study without optimised images.
+
+    Both commands find everything else done, and write the pages. They alternate, each on a copy of the study.
+    """
+    opened = Study.open(study)
+    origin, spent = opened.info["made_from"], {"0": list[float](), "auto": list[float]()}
+    for _ in range(rounds):
+        for units, took in spent.items():
+            with tempfile.TemporaryDirectory() as temporary:
+                copy = shutil.copytree(study, Path(temporary) / "study")
+                command = ["gallery", origin["model"], origin["data"], "--study", copy, "--out", Path(temporary) / "g"]
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(
+                    [sys.executable, "-m", "interpret", *map(str, command), "--synthesise", units], check=True
+                )
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+                held = Study.open(copy)
+                made = sum(
+                    len(np.unique(found.units)) for name in held.mined_layers if (found := held.synthesised(name))
+                )
+    more = min(spent["auto"]) - min(spent["0"])
+    return (
+        f"{ADDED}\n\n`--synthesise auto` makes images of {made:,} units of {opened.info['model']['name']}. With them, "
+        f"the command takes {' and '.join(f'{one:.0f}' for one in spent['auto'])} s of CPU time on a study that has "
+        f"everything else, and {' and '.join(f'{one:.0f}' for one in spent['0'])} s with `--synthesise 0`, in "
+        f"{rounds} alternating runs of each. So they add {more:.0f} s of CPU time, which are {more / 2:.0f} s on two "
+        "cores that do nothing else.\n"
+    )
+
+
 def seconds(study: Path) -> dict[str, float]:
     """Return the time of each part of a job, as its study recorded it; of a part that ran again, the first run."""
     took: dict[str, float] = {}
@@ -467,10 +505,17 @@ def main() -> None:
     parser.add_argument(
         "--before", type=Path, nargs=2, help="of --parts: the study and the gallery of an earlier version"
     )
+    parser.add_argument("--added", type=Path, help="of --parts: time what optimised images add to this study")
     parser.add_argument("command", nargs="*", help="of --parts: arguments of interpret gallery")
     arguments = parser.parse_args()
     if arguments.parts:
-        text = parts(arguments.command, arguments.study, arguments.before)
+        known = arguments.parts.read_text("utf-8") if arguments.parts.exists() else ""
+        above, heading, below = known.partition(ADDED)
+        if arguments.added:
+            text = f"{above.rstrip()}\n\n{added(arguments.added)}"
+        else:
+            text = parts(arguments.command, arguments.study, arguments.before)
+            text += f"\n{heading}{below}" if heading else ""
         print(text)
         arguments.parts.write_text(text, "utf-8")
         return

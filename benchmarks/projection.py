@@ -1,6 +1,12 @@
 """Projecting 32 neurons of each VGG-16 layer, compared with captum's NeuronDeconvolution, one call per neuron.
 
     python benchmarks/projection.py [--neurons 32]
+    python benchmarks/projection.py --again
+    python benchmarks/projection.py --study STUDY [--images 80]
+
+With `--again`, one neuron is asked for again and again. With `--study`, those hits of a mined study are projected that
+lie in a sample of its images, in float32 and in bfloat16, which alternate. Both tell CPU time, which differs less than
+other times on a busy machine.
 
 Times are milliseconds per neuron, first for neurons of different images, then for neurons of one image, for which
 captum takes as long. The last column is the largest difference of the values, which should be at the rounding of the
@@ -12,12 +18,18 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from captum.attr import NeuronDeconvolution
 
-from interpret import project
+from interpret import load, project
+from interpret.analyses.projection.hit_projection import project_hits
+from interpret.images.opening import open_images
+from interpret.study.study import Study
 
 LAYERS = {
     "conv1_1": "features.0", "conv1_2": "features.2", "conv2_1": "features.5", "conv2_2": "features.7",
@@ -27,11 +39,72 @@ LAYERS = {
 }  # fmt: skip
 
 
+def ask_again(calls: int = 10) -> None:
+    """Print the time of the first call for a neuron of conv3_3, and that of later ones."""
+    module = torchvision.models.vgg16(weights=None).eval()
+    took = []
+    for seed in range(calls):
+        image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(seed))
+        start = time.process_time()
+        project(module, image, LAYERS["conv3_3"], seed, (20, 20))
+        took.append(1e3 * (time.process_time() - start))
+    print(f"one neuron of conv3_3: {took[0]:.0f} ms of CPU time, later {np.median(took[1:]):.0f} ms (median)")
+
+
+def project_sample(path: Path, count: int, rounds: int = 3) -> None:
+    """Print the CPU time for a hit of the sampled images, and how far signals in bfloat16 differ from those in float32.
+
+    An image is taken with all its hits, since these share its forward pass.
+    """
+    study = Study.open(path)
+    origin = study.info["made_from"]
+    model = load(origin["model"], origin["weights"])
+    images = open_images(origin["data"], model, crops=origin["crops"])
+    mined = {name: study.mined(name) for name in study.mined_layers}
+    items = np.unique(np.concatenate([layer.images[layer.images >= 0] for layer in mined.values()]))
+    chosen = np.random.default_rng(0).choice(items, min(count, len(items)), replace=False)
+    some = {
+        name: replace(layer, images=np.where(np.isin(layer.images, chosen), layer.images, -1))
+        for name, layer in mined.items()
+    }
+    hits = sum(int((layer.images >= 0).sum()) for layer in some.values())
+    spent: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    signals: dict[torch.dtype, dict[tuple[str, int, int], torch.Tensor]] = {dtype: {} for dtype in spent}
+    for _ in range(rounds):
+        for dtype, took in spent.items():
+            start = time.process_time()
+            batches = list(project_hits(model, images, some, dtype=dtype))
+            took.append(1e3 * (time.process_time() - start) / hits)
+            for batch in batches:
+                places = zip(batch.units.tolist(), batch.ranks.tolist(), strict=True)
+                signals[dtype] |= {
+                    (batch.layer, *place): one for place, one in zip(places, batch.projections, strict=True)
+                }
+    exact, rounded = signals.values()
+    errors = [float((rounded[hit] - one).norm() / one.norm()) for hit, one in exact.items() if one.any()]
+    low, middle, high = np.quantile(errors, (0.05, 0.5, 0.95))
+    print(f"{model.name}, {hits:,} hits in {len(chosen)} of {len(items):,} images with hits, {rounds} rounds")
+    for dtype, took in spent.items():
+        print(f"{dtype!s:15} {min(took):.2f} ms of CPU time a hit, at most {max(took):.2f}")
+    print(
+        f"bfloat16 differs from float32 by {middle:.1%} of a signal's norm; 90 % of signals by {low:.1%} to {high:.1%}"
+    )
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--neurons", type=int, default=32)
     parser.add_argument("--peer-neurons", type=int, default=4)
+    parser.add_argument("--again", action="store_true", help="time repeated calls for one neuron")
+    parser.add_argument("--study", type=Path, help="a mined study, whose hits are projected")
+    parser.add_argument("--images", type=int, default=80, help="of --study: number of images in the sample")
     arguments = parser.parse_args()
+    if arguments.again:
+        ask_again()
+        return
+    if arguments.study:
+        project_sample(arguments.study, arguments.images)
+        return
     warnings.simplefilter("ignore")  # captum warns on every call that it sets hooks
     torch.manual_seed(0)
     module = torchvision.models.vgg16(weights=None).eval()

@@ -103,7 +103,7 @@ def project(
             allows it, and can therefore be large.
         dtype: `torch.bfloat16`: run under autocast; None or float32: run without. On a CPU with AVX-512 BF16, VGG-16
             (random weights) is 1.1 to 1.5 times as fast, and signals differ from those in float32 by 5 % (conv2_2) to
-            15 % (conv5_3) of their norm; SqueezeNet is not faster, and differs by 7 to 28 %, since
+            15 % (conv5_3) of their norm; SqueezeNet is not faster, and differs by 5 to 24 %, since
             rounded activations tie and pools switch.
 
     Returns:
