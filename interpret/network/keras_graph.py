@@ -23,7 +23,7 @@ from interpret.network.keras_internals import (
     outputs_of,
     takes_training,
 )
-from interpret.network.keras_layers import KerasOperation, Shared, channels_first, channels_last, mapped, parts_of
+from interpret.network.keras_layers import KerasOperation, MapLayout, Shared, mapped, parts_of
 from interpret.support.errors import InterpretError
 from interpret.support.wording import count
 
@@ -46,7 +46,7 @@ def keras_graph(model: Any) -> KerasGraph | None:
         )
     function = function_of(model)
     if function is not None:
-        return KerasGraph(model, function, _is_channels_last(model))
+        return KerasGraph(model, function, _layout(model, function))
     shapes = built_for(model)
     if not shapes:
         raise InterpretError(
@@ -59,7 +59,7 @@ def keras_graph(model: Any) -> KerasGraph | None:
                 f"model {model.name!r} is a class whose call() cannot be followed as a graph of Keras's layers: use "
                 "only layers and keras.ops in it, or make the model with the functional interface"
             )
-        return KerasGraph(model, function, _is_channels_last(model), renamed=True)
+        return KerasGraph(model, function, _layout(model, function), renamed=True)
 
 
 def other_backend(what: str, backend: str) -> InterpretError:
@@ -76,21 +76,21 @@ class KerasGraph(nn.Module):
     Maps are [B, C, H, W], whatever the layout in Keras. The weights are Keras's own, in the same memory.
     """
 
-    def __init__(self, source: Any, function: Any, last: bool, renamed: bool = False) -> None:
+    def __init__(self, source: Any, function: Any, layout: MapLayout, renamed: bool = False) -> None:
         """Make the graph of a `keras.Function`.
 
         Args:
             source: the model or layer whose function it is.
             function: inputs, outputs and the calls between them.
-            last: whether maps are channels-last in Keras.
+            layout: how maps are arranged in Keras.
             renamed: whether operations that are no layers are numbered here, since Keras numbers them in each process.
         """
         super().__init__()
         self.source = Shared(source)
         self.network_name: str = source.name
-        self.last = last
+        self.layout = layout
         self.input_names = [tensor.name for tensor in function.inputs]
-        self.declared_shape = _declared_shape(function.inputs[0].shape, last)
+        self.declared_shape = _declared_shape(function.inputs[0].shape, layout.last)
         self._steps: list[_Step] = []
         self._renamed = renamed
         self._follow(function)
@@ -121,12 +121,12 @@ class KerasGraph(nn.Module):
             name = re.sub(r"_\d+$", "", name)
         function = function_of(operation)
         if function is not None:
-            return [(name, KerasGraph(operation, function, self.last))]
+            return [(name, KerasGraph(operation, function, self.layout))]
         if _is_composed(operation):
             with _called(operation, node.arguments.args, node.arguments.kwargs) as function:
                 if function is not None:
-                    return [(name, KerasGraph(operation, function, self.last, renamed=True))]
-        return parts_of(operation, name, self.last)
+                    return [(name, KerasGraph(operation, function, self.layout, renamed=True))]
+        return parts_of(operation, name, self.layout)
 
     def _add(self, name: str, module: nn.Module) -> str:
         free, number = name, 1
@@ -158,8 +158,8 @@ class KerasGraph(nn.Module):
         """Run the modules of one operation, each on the result of the one before it."""
         for name in names:
             module: nn.Module = getattr(self, name)
-            if self.last and isinstance(module, nn.Linear):  # it works along the last dimension
-                args = (channels_first(module(channels_last(args[0]))),)
+            if isinstance(module, nn.Linear):  # it works along the last dimension of Keras
+                args = (self.layout.channels_first(module(self.layout.channels_last(args[0]))),)
             elif isinstance(module, KerasOperation):
                 args = (module(*args, **kwargs),)
             else:
@@ -246,9 +246,15 @@ def _is_channels_last(model: Any) -> bool:
     return layouts.count("channels_last") * 2 >= len(layouts)
 
 
-def _declared_shape(shape: Any, last: bool) -> tuple[int, int, int] | None:
-    """Return (channels, height, width) of one image, if the network says so."""
+def _layout(model: Any, function: Any) -> MapLayout:
+    """Return how a network arranges its maps: those of images, unless its input has the axes of signals or volumes."""
+    axes = len(function.inputs[0].shape or ()) - 2
+    return MapLayout(_is_channels_last(model), axes if axes in (1, 3) else 2)
+
+
+def _declared_shape(shape: Any, last: bool) -> tuple[int, ...] | None:
+    """Return (channels, height, width) of one image, or of a signal or volume, if the network says so."""
     sides = tuple(shape or ())[1:]
-    if len(sides) != 3 or None in sides:
+    if len(sides) not in (2, 3, 4) or None in sides:
         return None
-    return (sides[2], sides[0], sides[1]) if last else sides
+    return (sides[-1], *sides[:-1]) if last else sides

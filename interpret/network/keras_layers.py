@@ -1,5 +1,7 @@
 """Keras's layers as modules of torch: maps [B, C, H, W], the layers' own weights, and modules that toolkits know.
 
+Maps of signals are [B, C, T], those of volumes [B, C, D, H, W].
+
 A layer with an activation becomes two modules: `conv1` before the activation, as in PyTorch, and `conv1_relu` after it.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,22 +23,40 @@ Part = tuple[str, nn.Module]
 """The name of a module, and the module."""
 
 
-def parts_of(operation: Any, name: str, last: bool) -> list[Part]:
+@dataclass(frozen=True)
+class MapLayout:
+    """How a network of Keras arranges its maps."""
+
+    last: bool
+    """Whether channels come last."""
+    axes: int = 2
+    """How many axes they have beside channels: 1 for signals, 2 for images, 3 for volumes."""
+
+    def channels_first(self, tensor: Tensor) -> Tensor:
+        """Return maps [B, H, W, C] as [B, C, H, W]; any other tensor as it is."""
+        return tensor.movedim(-1, 1) if self.last and tensor.dim() == self.axes + 2 else tensor
+
+    def channels_last(self, tensor: Tensor) -> Tensor:
+        """Return maps [B, C, H, W] as Keras arranges them; any other tensor as it is."""
+        return tensor.movedim(1, -1) if self.last and tensor.dim() == self.axes + 2 else tensor
+
+
+def parts_of(operation: Any, name: str, layout: MapLayout) -> list[Part]:
     """Return the modules that do together, one after the other, what a layer or an operation of Keras does.
 
     Args:
         operation: a `keras.Layer` or another `keras.Operation`.
         name: what the module with the layer's units is called.
-        last: whether the network's maps are channels-last.
+        layout: how the network arranges its maps.
     """
-    translate = _TRANSLATIONS.get(_kind(operation))
-    if translate is None or not _is_plain(operation, last):
-        return [(name, keras_operation(operation, last))]
-    parts = translate(operation, name, last)
+    translate = _TRANSLATIONS.get(_kind(operation).replace(f"{layout.axes}D", "ND"))
+    if translate is None or not _is_plain(operation, layout.last):
+        return [(name, keras_operation(operation, layout))]
+    parts = translate(operation, name, layout)
     activation = getattr(operation, "activation", None)
     called = getattr(activation, "__name__", "") or getattr(activation, "name", "activation")
     if activation is not None and called != "linear":
-        parts.append((f"{name}_{called.strip('<>_')}", keras_operation(activation, last, called)))
+        parts.append((f"{name}_{called.strip('<>_')}", keras_operation(activation, layout, called)))
     return parts
 
 
@@ -53,16 +74,6 @@ def _is_plain(layer: Any, last: bool) -> bool:
         and layer.compute_dtype == layer.variable_dtype
         and getattr(layer, "quantization_mode", None) is None
     )
-
-
-def channels_first(tensor: Tensor) -> Tensor:
-    """Return maps [B, H, W, C] as [B, C, H, W]; any other tensor as it is."""
-    return tensor.permute(0, 3, 1, 2) if tensor.dim() == 4 else tensor
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Return maps [B, C, H, W] as [B, H, W, C]; any other tensor as it is."""
-    return tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor
 
 
 def mapped(function: Callable[[Any], Any], tree: Any) -> Any:
@@ -115,10 +126,10 @@ class DeviceName(str):
 class KerasOperation(nn.Module):
     """An operation that Keras itself runs, with the weights that this module holds."""
 
-    def __init__(self, operation: Any, last: bool) -> None:
+    def __init__(self, operation: Any, layout: MapLayout) -> None:
         super().__init__()
         self.operation = Shared(operation)
-        self.last = last
+        self.layout = layout
         self.constants = [value for value in vars(operation).values() if isinstance(value, Tensor)]
         self.weight_names: list[str] = []
         for variable, learnt in _variables(operation):
@@ -136,8 +147,7 @@ class KerasOperation(nn.Module):
         import keras
 
         operation = self.operation.value
-        if self.last:
-            args, kwargs = _map_tensors(channels_last, args), _map_tensors(channels_last, kwargs)
+        args, kwargs = (_map_tensors(self.layout.channels_last, given) for given in (args, kwargs))
         if takes_training(operation):
             kwargs = {"training": self.training} | kwargs
         with ExitStack() as scopes:
@@ -149,13 +159,13 @@ class KerasOperation(nn.Module):
                 own = [getattr(self, name) for name in self.weight_names]
                 scopes.enter_context(keras.StatelessScope(list(zip(variables, own, strict=True))))
             result = operation(*args, **kwargs)
-        return _map_tensors(channels_first, result) if self.last else result
+        return _map_tensors(self.layout.channels_first, result)
 
 
-def keras_operation(operation: Any, last: bool, kind: str = "") -> KerasOperation:
+def keras_operation(operation: Any, layout: MapLayout, kind: str = "") -> KerasOperation:
     """Return the module of an operation, of a class that is named as Keras's."""
     kind = kind or type(operation).__name__
-    return type(kind, (KerasOperation,), {"__module__": __name__})(operation, last)
+    return type(kind, (KerasOperation,), {"__module__": __name__})(operation, layout)
 
 
 def _variables(operation: Any) -> Iterator[tuple[Any, bool]]:
@@ -174,20 +184,66 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
 # ---- layers with units -----------------------------------------------------------------------------------------------
 
 
-class Conv2D(nn.Conv2d):
-    """A convolution that may pad so that the output has as many positions as strides fit into the input."""
+class Padding:
+    """What a convolution or pool of Keras pads that none of torch does."""
 
-    same = False
+    padded = ""
+    """"same": the output has as many positions as strides fit into the input; "causal": all before the input."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        padding: Any = self.padding
-        if self.same:
-            images, padding = _padded(images, self.kernel_size, self.stride, self.dilation, 0.0), 0
-        return F.conv2d(images, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+    def pad(self, maps: Tensor, dilation: Any, value: float) -> Tensor:
+        """Return maps with a border of a value."""
+        margins: list[int] = []
+        layer: Any = self
+        sizes = zip(maps.shape[:1:-1], layer.kernel_size[::-1], layer.stride[::-1], dilation[::-1], strict=True)
+        for side, kernel, step, gap in sizes:
+            total = (kernel - 1) * gap
+            if self.padded == "same":  # with one more at the end if the total is odd
+                total = max((math.ceil(side / step) - 1) * step + total + 1 - side, 0)
+            before = total if self.padded == "causal" else total // 2
+            margins += (before, total - before)
+        return F.pad(maps, margins, value=value) if any(margins) else maps
+
+
+class Conv1D(Padding, nn.Conv1d):
+    """A convolution of signals."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not self.padded:
+            return super().forward(maps)
+        maps = self.pad(maps, self.dilation, 0.0)
+        return F.conv1d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Conv2D(Padding, nn.Conv2d):
+    """A convolution of images."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not self.padded:
+            return super().forward(maps)
+        maps = self.pad(maps, self.dilation, 0.0)
+        return F.conv2d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class Conv3D(Padding, nn.Conv3d):
+    """A convolution of volumes."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not self.padded:
+            return super().forward(maps)
+        maps = self.pad(maps, self.dilation, 0.0)
+        return F.conv3d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class DepthwiseConv1D(Conv1D):
+    """A convolution with kernels of one channel each."""
 
 
 class DepthwiseConv2D(Conv2D):
     """A convolution with kernels of one channel each."""
+
+
+CONVOLUTIONS: dict[int, Any] = {1: Conv1D, 2: Conv2D, 3: Conv3D}
+DEPTHWISE: dict[int, Any] = {1: DepthwiseConv1D, 2: DepthwiseConv2D}
 
 
 class Conv2DTranspose(nn.ConvTranspose2d):
@@ -220,48 +276,62 @@ class BatchNormalization(nn.BatchNorm2d):
                 nn.init.constant_(parameter, value)
 
 
-class MaxPooling2D(nn.MaxPool2d):
+class _MaxPooling(Padding):
     """Max-pooling that may pad so that the output has as many positions as strides fit into the input."""
 
-    same = False
+    def forward(self, maps: Tensor) -> Tensor:
+        layer: Any = self
+        if self.padded:
+            maps = self.pad(maps, (1,) * len(layer.kernel_size), -math.inf)
+        pool: Any = getattr(F, f"max_pool{len(layer.kernel_size)}d")
+        return pool(maps, layer.kernel_size, layer.stride)
 
-    def forward(self, images: Tensor) -> Tensor:
-        if not self.same:
-            return super().forward(images)
-        images = _padded(images, self.kernel_size, self.stride, (1, 1), -math.inf)
-        return F.max_pool2d(images, self.kernel_size, self.stride)
+
+class MaxPooling1D(_MaxPooling, nn.MaxPool1d):
+    """Max-pooling of signals."""
+
+
+class MaxPooling2D(_MaxPooling, nn.MaxPool2d):
+    """Max-pooling of images."""
+
+
+class MaxPooling3D(_MaxPooling, nn.MaxPool3d):
+    """Max-pooling of volumes."""
+
+
+class AveragePooling1D(nn.AvgPool1d):
+    """Average-pooling of signals without padding."""
 
 
 class AveragePooling2D(nn.AvgPool2d):
-    """Average-pooling without padding."""
+    """Average-pooling of images without padding."""
 
 
-def _padded(images: Tensor, size: Any, stride: Any, dilation: Any, value: float) -> Tensor:
-    """Pad so that there are ⌈side / stride⌉ windows, with one more at the end if the total is odd."""
-    margins: list[int] = []
-    for side, kernel, step, gap in zip(images.shape[:1:-1], size[::-1], stride[::-1], dilation[::-1], strict=True):
-        total = max((math.ceil(side / step) - 1) * step + (kernel - 1) * gap + 1 - side, 0)
-        margins += (total // 2, total - total // 2)
-    return F.pad(images, margins, value=value) if any(margins) else images
+class AveragePooling3D(nn.AvgPool3d):
+    """Average-pooling of volumes without padding."""
 
 
-def _convolution(layer: Any, name: str, last: bool) -> list[Part]:
+def _convolution(layer: Any, name: str, layout: MapLayout) -> list[Part]:
     depth = _inputs(layer)
-    return [(name, _conv(Conv2D, layer, depth, layer.filters, layer.groups, layer.kernel, layer.bias))]
+    return [
+        (name, _conv(CONVOLUTIONS[layout.axes], layer, depth, layer.filters, layer.groups, layer.kernel, layer.bias))
+    ]
 
 
-def _depthwise(layer: Any, name: str, last: bool) -> list[Part]:
+def _depthwise(layer: Any, name: str, layout: MapLayout) -> list[Part]:
     depth = _inputs(layer)
-    module = _conv(DepthwiseConv2D, layer, depth, depth * layer.depth_multiplier, depth, layer.kernel, layer.bias)
+    kind = DEPTHWISE[layout.axes]
+    module = _conv(kind, layer, depth, depth * layer.depth_multiplier, depth, layer.kernel, layer.bias)
     return [(name, module)]
 
 
-def _separable(layer: Any, name: str, last: bool) -> list[Part]:
+def _separable(layer: Any, name: str, layout: MapLayout) -> list[Part]:
     depth = _inputs(layer)
     depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
     inner = depth * layer.depth_multiplier
-    one = _conv(DepthwiseConv2D, layer, depth, inner, depth, depthwise, None)
-    two = _conv(Conv2D, layer, inner, layer.filters, 1, pointwise, layer.bias, pointwise=True)
+    one = _conv(DEPTHWISE[layout.axes], layer, depth, inner, depth, depthwise, None)
+    kind = CONVOLUTIONS[layout.axes]
+    two = _conv(kind, layer, inner, layer.filters, 1, pointwise, layer.bias, pointwise=True)
     return [(f"{name}_depthwise", one), (name, two)]
 
 
@@ -271,7 +341,7 @@ def _inputs(layer: Any) -> int:
 
 
 def _conv(
-    kind: type[Conv2D],
+    kind: Any,
     layer: Any,
     depth: int,
     units: int,
@@ -279,26 +349,34 @@ def _conv(
     kernel: Any,
     bias: Any,
     pointwise: bool = False,
-) -> Conv2D:
-    weight = _value(kernel).permute(3, 2, 0, 1)  # Keras has [height, width, channels, units]
-    if kind is DepthwiseConv2D:  # and [height, width, channels, multiples]
-        weight = _value(kernel).permute(2, 3, 0, 1).flatten(0, 1)[:, None]
+) -> nn.Module:
+    weight = _value(kernel).movedim((-1, -2), (0, 1))  # Keras has [height, width, channels, units]
+    if kind in DEPTHWISE.values():  # and [height, width, channels, multiples]
+        weight = weight.transpose(0, 1).flatten(0, 1)[:, None]
     size: Any = tuple(weight.shape[2:])
-    stride, dilation = ((1, 1), (1, 1)) if pointwise else (tuple(layer.strides), tuple(layer.dilation_rate))
-    same = layer.padding == "same" and not pointwise
+    ones = (1,) * len(size)
+    stride, dilation = (ones, ones) if pointwise else (_each(layer.strides, ones), _each(layer.dilation_rate, ones))
+    padded = "" if pointwise or layer.padding == "valid" else layer.padding
     odd = all(gap * (side - 1) % 2 == 0 for side, gap in zip(size, dilation, strict=True))
     padding: Any = 0
-    if same and stride == (1, 1) and odd:
-        same, padding = False, tuple(gap * (side - 1) // 2 for side, gap in zip(size, dilation, strict=True))
+    if padded == "same" and stride == ones and odd:
+        padded, padding = "", tuple(gap * (side - 1) // 2 for side, gap in zip(size, dilation, strict=True))
     with torch.device("meta"):
         module = kind(depth, units, size, stride, padding, dilation, groups, bias is not None)
-    if same:
-        module.same, module.padding = True, "same"
+    if padded:
+        module.padded, module.padding = padded, padded
     _give(module, weight=(kernel, weight), bias=(bias, _value(bias)))
     return module
 
 
-def _transposed(layer: Any, name: str, last: bool) -> list[Part]:
+def _each(value: Any, ones: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a setting for each axis, where a layer has one for all."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,) * len(ones)
+
+
+def _transposed(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    if layout.axes != 2:
+        return [(name, keras_operation(layer, layout))]
     weight = _value(layer.kernel).permute(3, 2, 0, 1)  # Keras has [height, width, units, channels]
     depth, units, *size = weight.shape
     with torch.device("meta"):
@@ -314,7 +392,7 @@ def _transposed(layer: Any, name: str, last: bool) -> list[Part]:
     return [(name, module)]
 
 
-def _dense(layer: Any, name: str, last: bool) -> list[Part]:
+def _dense(layer: Any, name: str, layout: MapLayout) -> list[Part]:
     weight = _value(layer.kernel).t()
     with torch.device("meta"):
         module = Dense(weight.shape[1], weight.shape[0], layer.bias is not None)
@@ -322,10 +400,10 @@ def _dense(layer: Any, name: str, last: bool) -> list[Part]:
     return [(name, module)]
 
 
-def _normalisation(layer: Any, name: str, last: bool) -> list[Part]:
-    rank = layer.input_spec.ndim
-    if rank not in (2, 4) or layer.axis % rank != (3 if last and rank == 4 else 1):
-        return [(name, keras_operation(layer, last))]
+def _normalisation(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    rank, of_maps = layer.input_spec.ndim, layout.axes + 2
+    if rank not in (2, of_maps) or layer.axis % rank != (of_maps - 1 if layout.last and rank == of_maps else 1):
+        return [(name, keras_operation(layer, layout))]
     mean, variance = _value(layer.moving_mean), _value(layer.moving_variance)
     with torch.device("meta"):
         module = BatchNormalization(len(mean), layer.epsilon, 1 - layer.momentum)
@@ -335,15 +413,18 @@ def _normalisation(layer: Any, name: str, last: bool) -> list[Part]:
     return [(name, module)]
 
 
-def _pool(kind: Any) -> Callable[[Any, str, bool], list[Part]]:
-    def translate(layer: Any, name: str, last: bool) -> list[Part]:
-        if layer.padding == "same" and kind is AveragePooling2D:
-            return [(name, keras_operation(layer, last))]
-        module = kind(tuple(layer.pool_size), tuple(layer.strides))
-        module.same = layer.padding == "same"
-        return [(name, module)]
+def _max_pool(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    kind: Any = {1: MaxPooling1D, 2: MaxPooling2D, 3: MaxPooling3D}[layout.axes]
+    module = kind(tuple(layer.pool_size), tuple(layer.strides))
+    module.padded = "same" if layer.padding == "same" else ""
+    return [(name, module)]
 
-    return translate
+
+def _average_pool(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    if layer.padding == "same":
+        return [(name, keras_operation(layer, layout))]
+    kind: Any = {1: AveragePooling1D, 2: AveragePooling2D, 3: AveragePooling3D}[layout.axes]
+    return [(name, kind(tuple(layer.pool_size), tuple(layer.strides)))]
 
 
 def _value(variable: Any) -> Any:
@@ -358,13 +439,14 @@ def _give(module: nn.Module, **weights: tuple[Any, Any]) -> None:
             setattr(module, name, nn.Parameter(values, getattr(variable, "trainable", False)))
 
 
-_TRANSLATIONS: dict[str, Callable[[Any, str, bool], list[Part]]] = {
-    "Conv2D": _convolution,
-    "DepthwiseConv2D": _depthwise,
-    "SeparableConv2D": _separable,
-    "Conv2DTranspose": _transposed,
+_TRANSLATIONS: dict[str, Callable[[Any, str, MapLayout], list[Part]]] = {
+    "ConvND": _convolution,
+    "DepthwiseConvND": _depthwise,
+    "SeparableConvND": _separable,
+    "ConvNDTranspose": _transposed,
     "Dense": _dense,
     "BatchNormalization": _normalisation,
-    "MaxPooling2D": _pool(MaxPooling2D),
-    "AveragePooling2D": _pool(AveragePooling2D),
+    "MaxPoolingND": _max_pool,
+    "AveragePoolingND": _average_pool,
 }
+"""By the class of the layer, with the network's number of axes as N."""

@@ -18,7 +18,7 @@ import interpret
 from helpers.packages import needs
 from interpret.loading import keras_model
 from interpret.loading.keras_model import keras_on_torch
-from interpret.network.keras_layers import channels_last
+from interpret.network.keras_layers import MapLayout
 from interpret.support.errors import InterpretError
 
 needs_keras = needs("keras")
@@ -62,7 +62,7 @@ def test_a_whole_model_is_loaded(built: Any, tmp_path: Path, ending: str) -> Non
     assert (model.name, model.input_shape) == ("net", (1, 12, 12))
     assert model.origin == f"weights from the file net.{ending}" and not model.module.training
     images = torch.rand(2, 1, 12, 12)
-    assert torch.allclose(model(images), built(channels_last(images)), atol=1e-6)
+    assert torch.allclose(model(images), built(MapLayout(True).channels_last(images)), atol=1e-6)
     random, again = (interpret.load(tmp_path / f"net.{ending}", "random") for _ in range(2))
     assert random.weights_hash == again.weights_hash != model.weights_hash
     assert "random weights" in random.origin
@@ -74,7 +74,7 @@ def test_weights_alone_go_into_a_network_that_a_function_builds(built: Any, tmp_
     (built.save_weights if "weights" in name else built.save)(tmp_path / name)
     model = interpret.load(f"{tmp_path}/net.py:build", tmp_path / name)
     images = torch.rand(2, 1, 12, 12)
-    assert torch.allclose(model(images), built(channels_last(images)), atol=1e-6)
+    assert torch.allclose(model(images), built(MapLayout(True).channels_last(images)), atol=1e-6)
     assert model.origin == f"weights from the file {name}"
     fresh = [interpret.load(f"{tmp_path}/net.py:build") for _ in range(2)]
     assert fresh[0].weights_hash == fresh[1].weights_hash != model.weights_hash

@@ -18,7 +18,7 @@ import interpret
 from helpers.packages import needs
 from interpret.loading.keras_model import keras_on_torch
 from interpret.network.keras_graph import KerasGraph
-from interpret.network.keras_layers import channels_first, channels_last
+from interpret.network.keras_layers import MapLayout
 from interpret.network.wrappers import plain_network
 from interpret.support.errors import InterpretError
 
@@ -141,12 +141,71 @@ def test_a_layer_gives_what_keras_gives(keras: Any, name: str) -> None:
     model = keras.Sequential([keras.Input((11, 14, 4)), LAYERS[name](keras), keras.layers.Flatten()])
     draw_statistics(model)
     images = torch.randn(3, 4, 11, 14)
-    expected = model(channels_last(images), training=False)
+    expected = model(MapLayout(True).channels_last(images), training=False)
     network = plain_network(model).eval()
     assert close(network(images).float(), expected.float(), 0.01 if name == "half" else 2e-5)
     assert sum(one.numel() for one in network.parameters()) == sum(math.prod(v.shape) for v in model.trainable_weights)
     tensors = [*network.parameters(), *network.buffers()]
     assert sum(one.numel() for one in tensors) == model.count_params()
+
+
+OTHER_AXES: dict[str, tuple[tuple[int, ...], Callable[[Any], Any]]] = {
+    "signal": ((23,), lambda k: k.layers.Conv1D(6, 5, 2, padding="same", activation="relu")),
+    "signal, causal": ((23,), lambda k: k.layers.Conv1D(6, 3, dilation_rate=2, padding="causal")),
+    "signal, depthwise": ((23,), lambda k: k.layers.DepthwiseConv1D(3, depth_multiplier=2)),
+    "signal, separable": ((23,), lambda k: k.layers.SeparableConv1D(6, 3, padding="same")),
+    "signal, transposed": ((23,), lambda k: k.layers.Conv1DTranspose(6, 3, 2)),
+    "signal, norm": ((23,), lambda k: k.layers.BatchNormalization()),
+    "signal, maxima": ((23,), lambda k: k.layers.MaxPooling1D(3, 2, padding="same")),
+    "signal, means": ((23,), lambda k: k.layers.AveragePooling1D(2)),
+    "signal, dense": ((23,), lambda k: k.layers.Dense(6)),
+    "signal, larger": ((23,), lambda k: k.layers.UpSampling1D(2)),
+    "volume": ((5, 6, 7), lambda k: k.layers.Conv3D(6, 3, (1, 2, 2), padding="same", activation="relu")),
+    "volume, valid": ((5, 6, 7), lambda k: k.layers.Conv3D(6, (1, 2, 3))),
+    "volume, norm": ((5, 6, 7), lambda k: k.layers.BatchNormalization()),
+    "volume, maxima": ((5, 6, 7), lambda k: k.layers.MaxPooling3D(2)),
+    "volume, means": ((5, 6, 7), lambda k: k.layers.AveragePooling3D(2)),
+    "volume, transposed": ((5, 6, 7), lambda k: k.layers.Conv3DTranspose(3, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_AXES)
+def test_a_layer_of_signals_or_volumes_gives_what_keras_gives(keras: Any, name: str) -> None:
+    sides, layer = OTHER_AXES[name]
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((*sides, 4)), layer(keras), keras.layers.Flatten()])
+    draw_statistics(model)
+    inputs = torch.randn(3, 4, *sides)
+    network = plain_network(model).eval()
+    assert network.declared_shape == (4, *sides)
+    assert close(network(inputs), model(inputs.movedim(1, -1), training=False), 2e-5)
+    assert sum(one.numel() for one in (*network.parameters(), *network.buffers())) == model.count_params()
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+def test_networks_of_signals_and_volumes_are_mined_and_projected(keras: Any, axes: int) -> None:
+    side, layers = {1: 32, 3: 8}[axes], keras.layers
+    network = keras.Sequential([
+        keras.Input((side,) * axes + (2,)),
+        getattr(layers, f"Conv{axes}D")(4, 3, padding="same", activation="relu", name="first"),
+        getattr(layers, f"MaxPooling{axes}D")(2),
+        getattr(layers, f"Conv{axes}D")(6, 3, activation="relu", name="second"),
+        getattr(layers, f"GlobalAveragePooling{axes}D")(),
+        layers.Dense(3, name="classes"),
+    ])  # fmt: skip
+    model = interpret.load(network)
+    fields = {name: layer.receptive_field for name, layer in interpret.trace(model).items()}
+    assert fields["first"].size == (3,) * axes and fields["second"].size == (8,) * axes
+    inputs = torch.rand(4, 2, *(side,) * axes)
+    mined = interpret.mine(model, inputs, k=2)
+    assert list(mined) == ["first", "second", "classes"]
+    maps = network.get_layer("second")(network.layers[1](network.layers[0](inputs.movedim(1, -1))))
+    strongest = maps.detach().flatten(1, -2).amax(1)  # [B, units]
+    assert torch.allclose(
+        torch.as_tensor(mined["second"].values)[:, 0].clamp(min=0), strongest.amax(0).cpu(), atol=1e-5
+    )
+    found = interpret.project(model, inputs[:1], "second", 0, rule="gradient")
+    assert found.pixels.shape == (1, 2, *(8,) * axes) and found.pixels.abs().max() > 0
 
 
 def test_the_size_of_a_strided_layer_follows_from_its_padding(keras: Any) -> None:
@@ -175,13 +234,13 @@ def test_layers_have_keras_names_and_outputs_channels_first(keras: Any) -> None:
     model = branches(keras)
     images = torch.randn(2, 6, 16, 16)
     network = plain_network(model).eval()
-    found, expected = network(images), model(channels_last(images), training=False)
+    found, expected = network(images), model(MapLayout(True).channels_last(images), training=False)
     assert close(found["classes"], expected["classes"])
-    assert close(found["maps"], channels_first(expected["maps"]))
+    assert close(found["maps"], MapLayout(True).channels_first(expected["maps"]))
     inner = keras.Model(model.inputs, [model.get_layer(name).output for name in ("both", "means")])
-    both, means = inner(channels_last(images))
+    both, means = inner(MapLayout(True).channels_last(images))
     outputs = interpret.layer_outputs(network, images, ["shared", "shared_relu", "inner.deep", "both", "means"])
-    assert close(outputs["both"], channels_first(both)) and close(outputs["means"], means)
+    assert close(outputs["both"], MapLayout(True).channels_first(both)) and close(outputs["means"], means)
     assert close(outputs["shared"].relu(), outputs["shared_relu"]) and (outputs["shared"] < 0).any()
     assert close(outputs["shared_relu"], outputs["both"][:, :6])
     assert list(interpret.mine(network, images)) == ["shared", "inner.deep", "classes"]
@@ -227,7 +286,7 @@ def test_a_model_that_is_a_class(keras: Any, known: bool) -> None:
     with pytest.raises(InterpretError, match="model 'own' has no weights yet: run it once on an image"):
         interpret.load(model)
     images = torch.randn(2, 3, 9, 9)
-    expected = model(channels_last(images))
+    expected = model(MapLayout(True).channels_last(images))
     nodes = [len(layer._inbound_nodes) for layer in model._flatten_layers()]
     if not known:
         with pytest.raises(InterpretError, match=r"model 'own' is a class whose .* cannot be followed as a graph"):
@@ -258,7 +317,7 @@ def test_several_inputs(keras: Any) -> None:
     model = keras.Model([left, right], keras.layers.Dense(2, name="out")(flat))
     images, numbers = torch.rand(6, 3, 12, 12), torch.rand(6, 4)
     network = plain_network(model)
-    expected = model([channels_last(images), numbers])
+    expected = model([MapLayout(True).channels_last(images), numbers])
     assert close(network(images, numbers), expected) and close(network(left=images, right=numbers), expected)
     assert set(interpret.mine(model, {"left": images, "right": numbers})) == {"conv", "gate", "out"}
     with pytest.raises(InterpretError, match=r"the network takes 2 inputs \(left, right\), not 1"):
@@ -331,7 +390,7 @@ def test_the_networks_of_keras_applications(keras: Any, name: str) -> None:
     network = interpret.load(model)
     images = torch.rand(2, 3, side, side) * 255
     with torch.no_grad():
-        found, expected = network(images), model(channels_last(images), training=False)
+        found, expected = network(images), model(MapLayout(True).channels_last(images), training=False)
     assert close(found, expected, 1e-4)  # in float32, through hundreds of layers
     layers = interpret.trace(network)
     assert layers.params == sum(math.prod(variable.shape) for variable in model.trainable_weights)
@@ -426,5 +485,5 @@ def test_the_same_network_of_torchvision_gives_the_same_hits_and_projections(ker
 
 def test_tensors_are_turned_back() -> None:
     images: Tensor = torch.randn(2, 3, 4, 5)
-    assert torch.equal(channels_first(channels_last(images)), images)
-    assert channels_last(images).shape == (2, 4, 5, 3)
+    assert torch.equal(MapLayout(True).channels_first(MapLayout(True).channels_last(images)), images)
+    assert MapLayout(True).channels_last(images).shape == (2, 4, 5, 3)
