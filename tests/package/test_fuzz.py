@@ -33,6 +33,7 @@ from interpret.loading.array_pickles import read_arrays
 from interpret.loading.checkpoints import read_state
 from interpret.loading.recipes import read_recipe
 from interpret.results.kinds import BUILT_IN
+from interpret.study.overview import overview, overview_text
 from interpret.study.reader import StudyReader
 from interpret.study.study import Study
 from interpret.support.errors import InterpretError
@@ -46,6 +47,7 @@ FEW = settings(
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
+STUDY_FILES = (".json", ".safetensors", ".jsonl", ".npy", ".sha256")
 STRUCTURE = [b"\xff" * 4, b"\x00" * 8, b"\xff" * 8, b"\x7f\xff\xff\xff", b"\x80", b"{", b"}", b'"', b"[", b"null",
              b"-1", b"1e999", b"NaN", b"F32", b"I64", b"\n", b"=", b"]]", b"'''", b"..", b"/", b"\xc3\x28",
              b"\xed\xa0\x80"]  # fmt: skip
@@ -337,6 +339,7 @@ def _read_all(path: Path) -> None:
     parts: list[Callable[[], object]] = [
         lambda: study.results, study.drawable_results, study.flow, study.sources, study.samples, study.predictions,
         study.all_mined, lambda: study.layers, lambda: study.mined_layers, lambda: Study.open(path),
+        lambda: overview_text(overview(study, check=True)),
     ]  # fmt: skip
     for name in ("conv", "fc"):
         parts += [
@@ -355,7 +358,7 @@ def _read_all(path: Path) -> None:
 @FEW
 @given(st.integers(0, 1000), EDITS)
 def test_studies(workplace: Path, which: int, edits: Any) -> None:
-    files = [path for path in sorted((workplace / "kept").rglob("*")) if path.suffix in (".json", ".safetensors")]
+    files = [path for path in sorted((workplace / "kept").rglob("*")) if path.suffix in STUDY_FILES]
     file = files[which % len(files)]
     content = file.read_bytes()
     try:
