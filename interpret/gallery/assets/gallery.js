@@ -83,7 +83,11 @@
       const value = Number(one.dataset[key] ?? NaN);
       return Number.isNaN(value) ? Infinity : ascending ? value : -value;
     };
-    units.sort((a, b) => number(a) - number(b) || Number(a.dataset.index) - Number(b.dataset.index));
+    /** @param {HTMLElement} one */
+    const bare = (one) => Number(!one.querySelector("img")); // those without pictures come last
+    units.sort(
+      (a, b) => bare(a) - bare(b) || number(a) - number(b) || Number(a.dataset.index) - Number(b.dataset.index),
+    );
     sheet.append(...units);
   }
 
