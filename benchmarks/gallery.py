@@ -466,7 +466,7 @@ def added(study: Path, rounds: int = 2) -> str:
         f"the command takes {' and '.join(f'{one:.0f}' for one in spent['auto'])} s of CPU time on a study that has "
         f"everything else, and {' and '.join(f'{one:.0f}' for one in spent['0'])} s with `--synthesise 0`, in "
         f"{rounds} alternating runs of each. So they add {more:.0f} s of CPU time, which are {more / 2:.0f} s on two "
-        "cores that do nothing else.\n"
+        f"cores that do nothing else; on these {os.cpu_count()} cores, {os.getloadavg()[2]:.0f} tasks ran or waited.\n"
     )
 
 
