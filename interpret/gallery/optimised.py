@@ -114,18 +114,19 @@ def _optimised(result: Any, layer: str, unit: int, rows: Any, with_natural: bool
     picture, size = side_by_side(np.stack(tiles)[None], TILE, GAP)
     row, name = int(rows[0]), f"{result.target}{'-negative' * result.negative}"
     made = f"made from noise in {result.settings_of(row).get('steps')} steps"
+    if beside:
+        made += f", beside the strongest {'image' if result.target == 'class' else 'patch'}"
     if result.redirected[row]:
-        made += f", {int(result.redirected[row])} of them through flat rectifiers, as the unit was silent at first"
+        made += f"; silent at first, so that {int(result.redirected[row])} of the steps passed through flat rectifiers"
     if own := result.own_settings_in_words(row):
         made += f"; not all units of the layer have its {own}"
-    strongest = "image" if result.target == "class" else "patch"
     return Optimised(
         path=f"{_folder(layer)}/{name}-{unit}.png",
         picture=picture,
         width=size[0],
         height=size[1],
         title=TITLES[result.target],
-        note=f"{made}, beside the strongest {strongest}" if beside else made,
+        note=made,
         value=float(result.values[row]),
         share=_finite(result.shares, row),
         beats_natural=_beats(result, row),
