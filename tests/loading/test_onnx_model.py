@@ -100,6 +100,40 @@ def test_layers_have_the_names_of_the_nodes_and_give_what_onnxruntime_gives(smal
 
 
 @needs_text
+@needs_onnx
+@pytest.mark.parametrize("axes", [1, 3])
+def test_networks_of_signals_and_volumes_are_mined_and_projected(axes: int, tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng, side = np.random.default_rng(0), {1: 16, 3: 6}[axes]
+    sizes = {"one": (4, 2, *(3,) * axes), "two": (5, 4, *(2,) * axes)}
+    weights = [numpy_helper.from_array(rng.normal(size=size).astype(np.float32), n) for n, size in sizes.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "one"], ["first"], "/first/Conv", pads=[1] * 2 * axes),
+        helper.make_node("Relu", ["first"], ["positive"], "/relu/Relu"),
+        helper.make_node(
+            "MaxPool", ["positive"], ["pooled"], "/pool/MaxPool", kernel_shape=[2] * axes, strides=[2] * axes
+        ),
+        helper.make_node("Conv", ["pooled", "two"], ["maps"], "/second/Conv"),
+        helper.make_node("GlobalAveragePool", ["maps"], ["means"], "/means/GlobalAveragePool"),
+    ]
+    shapes = {"x": [1, 2, *[side] * axes], "means": [1, 5, *[1] * axes]}
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)] for name, shape in shapes.items()]
+    file = helper.make_model(
+        helper.make_graph(nodes, "net", *ends, weights), opset_imports=[helper.make_opsetid("", 13)], ir_version=8
+    )
+    onnx.save(file, tmp_path / "net.onnx")
+    model, inputs = interpret.load(tmp_path / "net.onnx"), torch.randn(3, 2, *[side] * axes)
+    expected = [outputs_of(tmp_path / "net.onnx", one.numpy()) for one in inputs.split(1)]
+    assert torch.allclose(model(inputs), torch.from_numpy(np.concatenate(expected)), atol=1e-5)
+    layers = interpret.trace(model, (2, *[side] * axes))
+    fields = [layers[name].receptive_field for name in ("first.Conv", "second.Conv")]
+    assert [field and field.size for field in fields] == [(3,) * axes, (6,) * axes]
+    assert list(interpret.mine(model, inputs, k=2)) == ["first.Conv", "second.Conv"]
+    assert interpret.project(model, inputs[:1], "second.Conv", 0).pixels.shape == (1, 2, *(6,) * axes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXT)
 def test_text_detector_and_recogniser(name: str) -> None:
