@@ -372,7 +372,14 @@ def _checked(shape: object, axes: int) -> tuple[int, ...]:
     sizes: tuple[Any, ...] = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if len(sizes) != axes + 1 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         wanted = {1: "length), two", 2: "height, width), three", 3: "depth, height, width), four"}[axes]
-        raise InterpretError(f"input_shape must be (channels, {wanted} whole numbers above zero, not {shape}")
+        alone = (
+            "; if the network takes [B, T], load it with call=lambda network, signals: network(signals[:, 0]) and give "
+            "(1, T)"
+        )
+        raise InterpretError(
+            f"input_shape must be (channels, {wanted} whole numbers above zero, not {shape}"
+            f"{alone if axes == 1 and len(sizes) == 1 else ''}"
+        )
     return tuple(map(int, sizes))
 
 

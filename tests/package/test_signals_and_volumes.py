@@ -293,3 +293,26 @@ def test_translation_is_that_of_a_literal_loop(axes: int) -> None:
 def test_other_transforms_are_refused(axes: int) -> None:
     with pytest.raises(InterpretError, match=r"'rotation' changes images, and the network takes .*: probe them by"):
         interpret.probe(classifier(axes), torch.rand(1, *SHAPES[axes]), "rotation")
+
+
+class Waves(nn.Module):
+    """Takes [B, T], without channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(1, 4, 9, stride=4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x[:, None]).relu().mean(2))
+
+
+def test_a_network_of_signals_without_channels_is_loaded_with_a_call() -> None:
+    with pytest.raises(
+        interpret.InterpretError, match=r"not \(64,\); if the network takes \[B, T\], load it with call="
+    ):
+        interpret.trace(Waves().eval(), (64,))
+    model = interpret.load(Waves().eval(), call=lambda network, signals: network(signals[:, 0]))
+    layers = interpret.trace(model, (1, 64))
+    name = next(iter(interpret.mine(model, torch.rand(5, 1, 64), k=2)))
+    assert layers[name].receptive_field == interpret.ReceptiveField((9,), (4,), (0,))
+    assert interpret.project(model, torch.rand(1, 1, 64), name, 0).pixels.shape == (1, 1, 9)
