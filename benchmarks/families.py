@@ -163,7 +163,8 @@ def check_fields(name: str, shape: tuple[int, int, int]) -> str:
 INTRODUCTION = """# Networks of timm
 
 Written by `benchmarks/families.py`: {done} networks, each about the smallest of one of timm's {families} families,
-with random weights.
+with random weights. Rows are measured again where something changes for their network (`--update`), so that not all
+are of one version.
 
 - *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument. The others
   return tokens without a known grid, as with a class token.
