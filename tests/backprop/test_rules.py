@@ -219,7 +219,7 @@ def ours(rule: str, network: nn.Module, image: Tensor) -> Tensor:
     "name, side",
     [
         ("alexnet", 67),
-        ("vgg11", 48),
+        pytest.param("vgg11", 48, marks=pytest.mark.slow),
         ("resnet18", 64),
         ("squeezenet1_1", 67),
         ("shufflenet_v2_x0_5", 64),

@@ -176,6 +176,7 @@ def test_kernels_are_the_first_layers_weights(example: Example) -> None:
     assert 25 <= int(share) <= 75, "both kinds are there"
 
 
+@pytest.mark.slow
 def test_what_lenet_sees_in_digits(example: Example) -> None:
     """Krizhevsky et al., Fig. 4, on the digits that LeNet was not trained on."""
     printed = example("krizhevsky_figure4", "--images", 4, "--index", "kept")
@@ -230,6 +231,7 @@ def test_feature_maps_of_a_digit(example: Example) -> None:
             assert told[name][2] == pytest.approx(100 * float((x > 0).double().mean()), abs=0.51), name
 
 
+@pytest.mark.slow
 def test_what_layers_know_of_a_digit(example: Example) -> None:
     printed = example("mahendran_vedaldi", "--items", 1234)
     pixels = [float(one) for one in re.findall(r"pixels by ([0-9.]+)", printed)]

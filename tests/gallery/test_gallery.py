@@ -124,6 +124,7 @@ def test_units_with_few_hits_or_none(gallery: Path) -> None:
     assert "dead" in dead.text and "It is above zero on no image of this data set" in dead.text
 
 
+@pytest.mark.slow
 def test_other_numbers_of_hits(tmp_path: Path, browser: Any) -> None:
     for k, tiles in ((1, 1), (5, 5), (16, 12)):  # there are but twelve pictures
         study = make_study(tmp_path / f"study{k}", k=min(k, len(NAMES)))

@@ -159,6 +159,7 @@ def test_enet_unpools_to_where_each_maximum_was(enet: Any) -> None:
 LAYERS = {"alexnet2012": "conv3", "zfnet": "conv3", "nin": "mlpconv2.cccp4", "enet": "bottleneck2_1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_neuron_sees_its_receptive_field_and_its_projection_is_that_of_the_whole_image(name: str) -> None:
     model = load(name, weights="random")
