@@ -126,7 +126,7 @@ def check_boxes(network: nn.Module, images: Tensor, name: str) -> None:
 def test_all_layers_of_torchvisions_detectors_and_segmenters_are_mined(name: str) -> None:
     torch.manual_seed(0)
     sizes: dict[str, float] = (
-        {} if name in ("fasterrcnn", "ssdlite", "deeplab", "lraspp", "fcn") else {"min_size": 96, "max_size": 96}
+        {} if name in ("ssdlite", "deeplab", "lraspp", "fcn") else {"min_size": 96, "max_size": 96}
     )
     if name in PER_BOX:
         sizes |= {"rpn_pre_nms_top_n_test": 40, "rpn_post_nms_top_n_test": 20, "box_score_thresh": 0.0}
