@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -204,34 +204,34 @@ class Padding:
         return F.pad(maps, margins, value=value) if any(margins) else maps
 
 
-class Conv1D(Padding, nn.Conv1d):
+class Convolving(Padding):
+    """Convolves maps with a border of zeros by the function of PyTorch for their number of axes."""
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        layer: Any = self
+        maps = self.pad(maps, layer.dilation, 0.0) if self.padded else maps
+        padding = 0 if self.padded else layer.padding
+        return self.function(maps, layer.weight, layer.bias, layer.stride, padding, layer.dilation, layer.groups)
+
+
+class Conv1D(Convolving, nn.Conv1d):
     """A convolution of signals."""
 
-    def forward(self, maps: Tensor) -> Tensor:
-        if not self.padded:
-            return super().forward(maps)
-        maps = self.pad(maps, self.dilation, 0.0)
-        return F.conv1d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    function = staticmethod(F.conv1d)
 
 
-class Conv2D(Padding, nn.Conv2d):
+class Conv2D(Convolving, nn.Conv2d):
     """A convolution of images."""
 
-    def forward(self, maps: Tensor) -> Tensor:
-        if not self.padded:
-            return super().forward(maps)
-        maps = self.pad(maps, self.dilation, 0.0)
-        return F.conv2d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    function = staticmethod(F.conv2d)
 
 
-class Conv3D(Padding, nn.Conv3d):
+class Conv3D(Convolving, nn.Conv3d):
     """A convolution of volumes."""
 
-    def forward(self, maps: Tensor) -> Tensor:
-        if not self.padded:
-            return super().forward(maps)
-        maps = self.pad(maps, self.dilation, 0.0)
-        return F.conv3d(maps, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+    function = staticmethod(F.conv3d)
 
 
 class DepthwiseConv1D(Conv1D):
