@@ -247,7 +247,5 @@ def _fill_of_average(given: Mapping[str, Any]) -> float | None:
 WINDOWS = {
     "conv2d": Window(_conv2d, lambda _: 0.0),
     "max_pool2d": Window(_max_pool2d, lambda _: -torch.inf),
-    "avg_pool2d": Window(
-        _avg_pool2d, lambda given: 0.0 if given["count_include_pad"] and not given["ceil_mode"] else None
-    ),
+    "avg_pool2d": Window(_avg_pool2d, _fill_of_average),
 }
