@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from typing import Any, NamedTuple
@@ -115,6 +117,7 @@ def read_ahead(
         num_workers=workers,
         collate_fn=collate,
         generator=torch.Generator(),  # draws the workers' seed, so that the global generator is unchanged
+        worker_init_fn=_exit_at_once,
     )
     with interrupts_ignored() if workers else nullcontext():
         arriving = iter(loader)
@@ -128,6 +131,15 @@ def read_ahead(
             yield part
     finally:
         del arriving  # ends the workers, even if a traceback still refers to this frame
+
+
+def _exit_at_once(worker: int) -> None:
+    """Let a worker that was spawned end before Python finalizes, as one that was forked does.
+
+    Its thread that sends a part may still be in torch's code then: finalizing stops that thread there, and C++ aborts
+    the worker.
+    """
+    atexit.register(os._exit, 0)
 
 
 def most_readers(images: Images, workers: int) -> int:
