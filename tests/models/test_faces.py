@@ -220,21 +220,52 @@ def test_the_lectures_faces_are_detected(tmp_path: Path, capsys: pytest.CaptureF
         assert score > 0.6 and float(box[3] - box[1]) == pytest.approx(float(size[1]), rel=0.45)
 
 
+MEASURED = Path(__file__).parents[2] / "examples" / "lecture" / "face_recognition.json"
+
+
+def check_recognised(script: Any, found: dict[str, Any]) -> None:
+    """Check that copies are nearer to their own face than to others, and that a turned face moves away from itself."""
+    for own, other in found["copies"].values():
+        assert np.less(own, other).all() and max(own) < script.THRESHOLD
+    distances = np.array(found["distances"])
+    assert distances.shape == (22, 22) and np.median(distances[~np.eye(22, dtype=bool)]) > script.THRESHOLD
+    turned = found["curves"]["rotation"][1]
+    assert turned[6] == 0 and turned[5] < script.THRESHOLD < turned[0]
+
+
+def test_recognition_is_drawn_from_measured_numbers_without_the_package(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, figures = load_script("lecture/face_recognition"), []
+    monkeypatch.setattr(script, "write_figure", lambda figure, _: figures.append(figure))
+    found = script.main(["--measured", str(MEASURED)])
+    check_recognised(script, found)
+    printed = capsys.readouterr().out
+    assert f"Measured on {found['date']} with @vladmandic/face-api@1.7.15, on 22 faces" in printed
+    assert "darker: 22 of 22 faces recognised, at a distance of 0.10" in printed
+    drawn = {axis.get_title(): axis for axis in figures[0].axes}
+    assert set(drawn) == {"distances of copies", "distances of 22 faces", "rotation", "scale", "translation", ""}
+    assert drawn["scale"].lines[0].get_ydata().tolist() == found["curves"]["scale"][1]
+    assert list(drawn["distances of copies"].lines[0].get_xdata()) == found["copies"]["mirrored"][0]
+    for text in ("", "{", "[]", json.dumps(found | {"distances": [[0]]})):
+        (tmp_path / "torn.json").write_text(text)
+        with pytest.raises(InterpretError, match="is no file that --keep has written"):
+            script.main(["--measured", str(tmp_path / "torn.json")])
+
+
 @needs_face_api
 @pytest.mark.slow
 def test_the_lectures_faces_are_recognised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = load_script("lecture/face_recognition")
-    found = script.main(["--out", str(tmp_path)])
+    found = script.main(["--out", str(tmp_path), "--keep", str(tmp_path / "found.json")])
     assert "mirrored: 22 of 22 faces recognised" in capsys.readouterr().out
-    described = found["described"].double()
-    for copies in found["copied"].values():
-        distances = torch.cdist(copies.double(), described)
-        assert (distances.argmin(1) == torch.arange(22)).all()
-        assert distances.diagonal().max() < script.THRESHOLD
-    others = torch.cdist(described, described)[~torch.eye(22, dtype=torch.bool)]
-    assert others.median() > script.THRESHOLD
-    curve = np.median(found["curves"]["rotation"].distances["fc"], axis=0)
-    assert curve[6] == 0 and curve[5] < script.THRESHOLD < curve[0]
+    check_recognised(script, found)
+    # what is committed is what is measured
+    again, kept = script.read_measured(tmp_path / "found.json"), script.read_measured(MEASURED)
+    for table in ("copies", "curves"):
+        for name in kept[table]:
+            np.testing.assert_allclose(again[table][name], kept[table][name], atol=0.003)
+    np.testing.assert_allclose(again["distances"], kept["distances"], atol=0.003)
     # landmarks: eyes above the mouth, left of right
     for points in (one for of in found["points"] for one in of):
         left, right, mouth = points[36:42].mean(0), points[42:48].mean(0), points[48:].mean(0)
