@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from interpret.analyses.predictions.compute import (
     MOST_PICTURES,
@@ -20,20 +20,18 @@ from interpret.analyses.predictions.compute import (
 )
 from interpret.execution.execution import prepared
 from interpret.execution.ranks import LostRank, State, ranks
-from interpret.execution.reading import Reading as ItemsToRead
-from interpret.execution.reading import Spans, remaining_batches
 from interpret.execution.resume import UnfinishedParts
-from interpret.images.batches import first_images, of_one_shape
+from interpret.images.batches import first_images
 from interpret.images.selected_images import SelectedImages
 from interpret.images.sources import Images
 from interpret.network.answers import Reading
 from interpret.network.forward import refuse_other_type
 from interpret.results.result import stacked
+from interpret.study.answering import ReadingFailed, answers_to_images, forget, to_answer
 from interpret.study.detections import detect_in_sources
 from interpret.study.reader import IMAGE_PREDICTIONS, UNPREDICTED
 from interpret.study.source_pictures import keep_source_pictures
 from interpret.support.errors import InterpretError
-from interpret.support.files import discard
 
 if TYPE_CHECKING:
     from interpret.study.study import Study
@@ -61,12 +59,8 @@ def predict_sources(study: Study, every_image: bool = True) -> None:
         raise
     except InterpretError as error:
         study.info["settings"][UNPREDICTED] = str(error)
-        detect_in_sources(study, central, items)
+        detect_in_sources(study, SelectedImages(central, items))
     study.write_info()
-
-
-class ReadingFailed(InterpretError):  # noqa: N818 - as LostRank
-    """The images cannot be read, which says nothing about the network's predictions."""
 
 
 def _items_to_predict(study: Study, central: Images, every_image: bool) -> NDArray[np.int64]:
@@ -80,10 +74,8 @@ def _predict_missing(study: Study, images: SelectedImages, names: list[str]) -> 
     model, _ = study.to_compute()
     folder = study.path / "unfinished" / "predictions"
     known, reading = ranks().once(lambda: _known(study))
-    done = np.isin(images.sources, known)
-    unreadable = _unreadable(study, images)
-    if (done | unreadable).all():
-        ranks().once(lambda: _forget(study, UnfinishedParts(folder, {})))
+    if not to_answer(study, images, known).any():
+        ranks().once(lambda: forget(study, UnfinishedParts(folder, {})))
         return
     first = first_images(images)
     refuse_other_type(model.module, first)
@@ -95,65 +87,15 @@ def _predict_missing(study: Study, images: SelectedImages, names: list[str]) -> 
         unfinished = UnfinishedParts(
             folder, {"outputs": reading.outputs, "part": reading.part, "k": k}, study.write_info
         )
-        found: list[State] = list(unfinished.load_parts()) if ranks().first else []
-        before = ranks().agreed(np.concatenate([known, *(part["sources"].numpy() for part in found)]))
-        size = run.batch_size(study.batch_size)
-        done = _with_unreadable(np.isin(images.sources, before), unreadable, size)
-        to_read = ItemsToRead(images, size, _spans(done))
         truth = right_classes(model, images, range(len(images)), None, reading.classes)
-        new: list[State] = []
-        failures: list[InterpretError] = []
 
-        def predicted() -> Iterator[State]:
-            batches = of_one_shape(_read(to_read, study.workers), run.input_shape)
-            for batch in batches:
-                items = batch.items.numpy()
-                try:
-                    table = most_probable(model, run, reading, batch.images, truth[items], k)
-                except InterpretError as error:  # of this rank, before which the others must not wait
-                    failures.append(error)
-                    return
-                yield {"sources": torch.from_numpy(images.sources[items])} | {
-                    name: torch.from_numpy(column) for name, column in table.items()
-                }
+        def answer(items: NDArray[np.int64], shown: Tensor) -> State:
+            table = most_probable(model, run, reading, shown, truth[items], k)
+            return {name: torch.from_numpy(column) for name, column in table.items()}
 
-        def state() -> State:
-            arrived = list(ranks().arriving(new))
-            together = _joined([*new, *arrived]) if ranks().first else {}
-            new.clear()
-            if together:
-                found.append(together)
-            return together
-
-        with to_read.progress("predicting") as bar:
-
-            def update(part: State) -> None:
-                new.append(part)
-                bar.update(len(part["sources"]))
-
-            unfinished.process(predicted(), update, state)
-        for skipped in ranks().concatenated([dict(images.skipped)]):
-            images.skipped.update(skipped)
-        try:
-            ranks().concatenated(_raised(failures))
-        except InterpretError:
-            ranks().once(lambda: _forget(study, unfinished))
-            raise
+        found = answers_to_images(study, run, images, known, unfinished, "predicting", answer)
     ranks().once(lambda: _keep(study, images.data, found, reading, names))
-    ranks().once(lambda: _forget(study, unfinished))
-
-
-def _read(to_read: ItemsToRead, workers: int) -> Iterator[Any]:
-    try:
-        yield from to_read.batches(workers)
-    except InterpretError as error:
-        raise ReadingFailed(str(error)) from None
-
-
-def _raised(failures: list[InterpretError]) -> Iterator[None]:
-    for error in failures:
-        raise error
-    yield from ()
+    ranks().once(lambda: forget(study, unfinished))
 
 
 def _known(study: Study) -> tuple[NDArray[np.int64], Reading | None]:
@@ -163,42 +105,6 @@ def _known(study: Study) -> tuple[NDArray[np.int64], Reading | None]:
         return np.zeros(0, np.int64), None
     reading = None if kept.class_count is None else Reading(kept.outputs, kept.class_count, kept.part)
     return kept.sources, reading
-
-
-def _unreadable(study: Study, images: Images) -> NDArray[np.bool_]:
-    """Return which images are known not to decode."""
-    skipped = study.info["data"]["skipped"].keys() | images.skipped.keys()
-    if not skipped:
-        return np.zeros(len(images), bool)
-    return images.are_named(images.sources, skipped)
-
-
-def _with_unreadable(done: NDArray[np.bool_], unreadable: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    """Add batches of which nothing can be read to what is done.
-
-    Others are read with what does not decode, so that they are the same batches before and after that is known.
-
-    >>> done, torn = np.array([1, 0, 0, 0, 0, 0], bool), np.array([0, 1, 1, 0, 1, 0], bool)
-    >>> _with_unreadable(done, torn, 3).astype(int)
-    array([1, 1, 1, 0, 0, 0])
-    """
-    done = done.copy()
-    for first, last in remaining_batches(len(done), size, _spans(done)).tolist():
-        done[first:last] |= unreadable[first:last].all()
-    return done
-
-
-def _spans(chosen: NDArray[np.bool_]) -> Spans:
-    """Return where a mask is true, as spans.
-
-    >>> _spans(np.array([True, True, False, True])).tolist()
-    [[0, 2], [3, 4]]
-    """
-    return np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
-
-
-def _joined(parts: list[State]) -> State:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _keep(study: Study, central: Images, found: list[State], reading: Reading, names: list[str]) -> None:
@@ -219,8 +125,3 @@ def _keep(study: Study, central: Images, found: list[State], reading: Reading, n
     table = {name: column[rows] for name, column in table.items()}
     result = predictions_of(model, central, items, table, inputs, reading, truth)
     study.keep(replace(result, classes=names), IMAGE_PREDICTIONS)
-
-
-def _forget(study: Study, unfinished: UnfinishedParts) -> None:
-    unfinished.forget()
-    discard(study.path / "unfinished", [])

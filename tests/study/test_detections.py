@@ -89,3 +89,63 @@ def test_a_layer_named_detect_is_not_called_for_boxes() -> None:
             return [{"boxes": torch.tensor([[0.0, 1, 2, 3]]), "scores": torch.tensor([1.0])} for _ in images]
 
     assert find_boxes(WithLayer(), torch.zeros(1, 3, 4, 4)) == [[([0.0, 1.0, 2.0, 3.0], 1.0, None)]]
+
+
+class Counting(nn.Module):
+    """Finds in each image one box whose right edge says how bright it is, and is interrupted in a later batch."""
+
+    stop: float = float("inf")
+    seen = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        self.features(images)
+        return [
+            {"boxes": boxes, "scores": torch.ones(1)}
+            for boxes in 8 * images.mean((1, 2, 3))[:, None, None].expand(-1, 1, 4)
+        ]
+
+    def detect(self, images: Tensor) -> list[dict[str, Tensor]]:
+        type(self).seen += len(images)
+        if type(self).seen > self.stop:
+            raise KeyboardInterrupt
+        return self(images)
+
+
+def test_an_interrupt_keeps_the_boxes_that_were_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(11, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = interpret.load(Counting())
+    whole = Study(tmp_path / "whole", model, images, batch_size=3)
+    whole.predict()
+    expected = [8 * float(image.mean()) / 8 for image in images]
+    assert [found[0]["box"][3] for found in whole.detections().values()] == pytest.approx(expected, abs=1e-4)
+    monkeypatch.setattr(Counting, "seen", 0)
+    monkeypatch.setattr(Counting, "stop", 8)
+    study = Study(tmp_path / "study", model, images, batch_size=3)
+    with pytest.raises(KeyboardInterrupt):
+        study.predict()
+    assert not study.detections() and list((study.path / "unfinished" / "detections").iterdir())
+    monkeypatch.setattr(Counting, "stop", float("inf"))
+    monkeypatch.setattr(Counting, "seen", 0)
+    Study(study.path, model, images, batch_size=3).predict()
+    assert Counting.seen == 1 + 11 - 6  # the first image shows that it detects
+    assert study.detections_file.read_bytes() == whole.detections_file.read_bytes()
+    assert not (study.path / "unfinished").exists()
+
+
+def test_an_error_at_some_images_leaves_pages_without_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def detect(self: Counting, images: Tensor) -> list[dict[str, Tensor]]:
+        if len(images) > 1:
+            raise RuntimeError("too many")
+        return self(images)
+
+    monkeypatch.setattr(Counting, "detect", detect)
+    study = Study(tmp_path / "study", interpret.load(Counting()), torch.rand(4, 3, 8, 8), batch_size=2)
+    with pytest.warns(
+        UserWarning, match="no boxes for the batch of 2 that begins with 'image 0', .* one image: the pages of"
+    ):
+        study.predict()
+    assert not study.detections() and not (study.path / "unfinished").exists()
