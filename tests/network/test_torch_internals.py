@@ -48,7 +48,7 @@ def _defined(tree: ast.AST) -> set[str]:
 
 def test_no_other_file_uses_a_private_name_of_torch() -> None:
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
-    own = set().union(*map(_defined, trees.values())) | {"_replace", "_asdict", "_getframe"}  # and Python's
+    own = set().union(*map(_defined, trees.values())) | {"_replace", "_asdict", "_getframe", "_exit"}  # and Python's
     found = {}
     for path, tree in trees.items():
         uses = []
