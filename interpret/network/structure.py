@@ -1,4 +1,4 @@
-"""What decides how a network runs, apart from its weights' values, in a form that can be compared."""
+"""What decides how a network runs, without its weights' values or with them, in a form that can be compared."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from interpret.network.operations import REGISTERED
-from interpret.network.torch_internals import own_buffers, own_parameters, own_state
+from interpret.network.torch_internals import own_buffers, own_parameters, own_state, version_of
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.memory_format, type)
 
@@ -39,6 +39,31 @@ def structure_of(module: nn.Module) -> Hashable | None:
     except (_Unclear, TypeError):
         return None
     return found
+
+
+def state_of(module: nn.Module) -> Hashable | None:
+    """Return a network's structure, and what shows that its weights have changed.
+
+    >>> network = nn.Sequential(nn.Conv2d(1, 1, 3))
+    >>> before = state_of(network)
+    >>> _ = network[0].weight.data.mul_(2)
+    >>> state_of(network) == before
+    False
+
+    That is where they lie, how often they were written to, and some of their values: neither of the others shows what
+    is written through `data`.
+    """
+    structure = structure_of(module)
+    tensors = [*module.parameters(), *module.buffers()]
+    if structure is None or any(one.is_inference() or one.is_quantized for one in tensors):
+        return None
+    return structure, tuple((one.data_ptr(), version_of(one), _some_values(one)) for one in tensors)
+
+
+def _some_values(tensor: Tensor) -> bytes:
+    """Return the bytes of up to 31 values along each dimension."""
+    some = tensor.detach()[tuple(slice(None, None, max(1, size // 16)) for size in tensor.shape)]
+    return some.cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _structure_of_layer(layer: nn.Module) -> Hashable:
