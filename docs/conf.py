@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 os.environ["MPLBACKEND"] = "agg"
@@ -23,6 +24,8 @@ import interpret  # noqa: E402
 
 plt.rcdefaults()
 logging.getLogger("interpret").setLevel(logging.ERROR)
+# joblib replaces a process that has grown, and its example runs to the end
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given", UserWarning)
 
 project = "interpret"
 author = "The interpret-cnn authors"
