@@ -16,6 +16,8 @@ POOLING = ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")
 """torchvision's operations that pool the features in boxes."""
 _ARGUMENTS = ("x", "boxes", "image_shapes")
 """What `MultiScaleRoIAlign` takes, and `BoxCrops` but for the last."""
+_FUNCTION_ARGUMENTS = ("input", "rois", "spatial_scale")
+"""The first arguments of torchvision's operations."""
 
 
 class BoxCrops(nn.Module):
@@ -112,9 +114,9 @@ def watched_boxes(
 
     A call is named after its `MultiScaleRoIAlign` or `BoxCrops`, or after its function, and counted from 0. Boxes of
     these layers are those of images of the sizes that it is given; they are scaled to the images that the
-    network was given, which a detector resizes. Boxes of a function are taken as pixels of these images if
-    `spatial_scale` maps their sides to about those of the feature map, up to a factor of two; otherwise they are
-    scaled so that the feature map covers the image.
+    network was given, which a detector resizes. Boxes of a function are taken as pixels of these images, or of those
+    to which the network resizes them, if `spatial_scale` maps their sides to about those of the feature map, up to a
+    factor of two; otherwise they are scaled so that the feature map covers the image.
 
     Args:
         module: the network.
@@ -145,6 +147,8 @@ class _Watch(TorchFunctionMode):
         self._given, self._change = given, change
         self._size: tuple[int, ...] = ()
         """(B, C, H, W) of the images."""
+        self._resized: tuple[int, ...] = ()
+        """(H, W) to which the network has resized them."""
         self._counts: Counter[str] = Counter()
         self._inside = False
         """Whether such a layer runs, which calls the function once a level."""
@@ -152,6 +156,7 @@ class _Watch(TorchFunctionMode):
     def begin(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not self._size and inputs and isinstance(inputs[0], Tensor):
             self._size = tuple(inputs[0].shape)
+            self._resized = self._size[2:]
 
     def _next(self, name: str) -> str:
         self._counts[name] += 1
@@ -204,14 +209,16 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if getattr(func, "__name__", "").startswith(("interpolate", "upsample_")):
+            return self._noting_size(func(*args, **kwargs), *args, *kwargs.values())
         name = "" if self._inside or not isinstance(func, _PACKET) else str(func).removeprefix("torchvision.")
+        args += tuple(kwargs.pop(key) for key in _FUNCTION_ARGUMENTS[len(args) :] if name in POOLING and key in kwargs)
         if name not in POOLING or len(args) < 3 or len(self._size) != 4 or len(args[0]) != self._size[0]:
             return func(*args, **kwargs)
         call = self._next(name)
         features, rois, spatial_scale, *rest = args
-        scale = torch.tensor(
-            [_to_pixels(spatial_scale, *one) for one in zip(self._size[2:], features.shape[2:], strict=True)]
-        ).repeat(2)
+        sides = zip(self._size[2:], self._resized, features.shape[2:], strict=True)
+        scale = torch.tensor([_to_pixels(spatial_scale, *one) for one in sides]).repeat(2)
         if call in self._given:
             rois = torch.cat(
                 [
@@ -225,6 +232,12 @@ class _Watch(TorchFunctionMode):
         if isinstance(result, Tensor):
             return self._changed(call, result)
         return (self._changed(call, result[0]), *result[1:])
+
+    def _noting_size(self, result: Any, images: Any, *_: Any) -> Any:
+        """Note to which size images are resized."""
+        if isinstance(images, Tensor) and images.shape[1:] == (*self._size[1:2], *self._resized):
+            self._resized = tuple(result.shape[2:])
+        return result
 
 
 _PACKET = type(torch.ops.aten.relu)
@@ -245,11 +258,13 @@ def _swapped(boxes: Tensor) -> Tensor:
     return boxes[:, [1, 0, 3, 2]]
 
 
-def _to_pixels(spatial_scale: float, side: int, map_side: int) -> float:
-    """Return what turns a box's coordinate into pixels of the image.
+def _to_pixels(spatial_scale: float, side: int, resized: int, map_side: int) -> float:
+    """Return what turns a box's coordinate into pixels of the image, whose side the network may have resized.
 
-    >>> _to_pixels(1 / 16, 227, 13), _to_pixels(1.0, 224, 7)  # a box in pixels; one on the grid of the feature map
-    (1.0, 32.0)
+    >>> _to_pixels(1 / 16, 227, 227, 13), _to_pixels(1 / 16, 227, 454, 29)  # pixels of the image; of the resized one
+    (1.0, 0.5)
+    >>> _to_pixels(1.0, 224, 224, 7)  # on the grid of the feature map
+    32.0
     """
-    ratio = spatial_scale * side / map_side
-    return 1.0 if 0.5 < ratio < 2 else ratio
+    nearer = min((side, resized), key=lambda one: abs(spatial_scale * one - map_side))
+    return side / nearer if 0.5 < spatial_scale * nearer / map_side < 2 else spatial_scale * side / map_side

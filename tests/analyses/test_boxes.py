@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -421,3 +421,98 @@ def test_boxes_are_in_pixels_of_the_images_given_also_where_the_network_resizes(
     torch.testing.assert_close(found.values, best.detach())
     (expected,) = torch.autograd.grad((best * best.detach()).sum(), x)
     torch.testing.assert_close(found.pixels, expected)
+
+
+class Calling(nn.Module):
+    """Calls RoI-align itself on maps of images that it may resize; each image has the boxes `BOXES`, in some units."""
+
+    BOXES = ((4.0, 3.0, 9.0, 10.0), (1.5, 1.0, 4.5, 4.5))
+    """Top, left, bottom and right, in pixels of the images given."""
+
+    def __init__(self, resized: float, padding: int, units: float, scale: float, call: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(2, 3, 3, stride=2, padding=padding), nn.Linear(3 * POOLED**2, 4)
+        self.resized, self.units, self.scale, self.call = resized, units, scale, call
+
+    def forward(self, images: Tensor, boxes: Sequence[Sequence[float]] = BOXES) -> Tensor:
+        if self.resized != 1:
+            maps = self.features(F.interpolate(images, scale_factor=self.resized, mode="bilinear"))
+        else:
+            maps = self.features(images)
+        own = self.units * torch.tensor(boxes).to(images)[:, [1, 0, 3, 2]]
+        scores: Tensor = self.head(self.call(maps, [own] * len(images), self.scale).flatten(1))
+        return scores
+
+
+def as_list(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
+    pooled: Tensor = roi_align(maps, boxes, POOLED, scale)  # not aligned, as many samples as cells are large
+    return pooled
+
+
+def aligned(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
+    pooled: Tensor = roi_align(maps, boxes, (POOLED, POOLED), spatial_scale=scale, sampling_ratio=2, aligned=True)
+    return pooled
+
+
+def as_mixed_rows(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
+    """Give one tensor whose rows do not come image by image."""
+    images = torch.arange(len(boxes)).repeat(len(boxes[0]))[:, None]
+    rows = torch.cat([images.to(maps), torch.stack(boxes, 1).flatten(0, 1)], 1)
+    pooled: Tensor = roi_align(maps, boxes=rows, output_size=POOLED, spatial_scale=scale)
+    return pooled
+
+
+def as_operation(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
+    images = torch.arange(len(boxes)).repeat_interleave(len(boxes[0]))[:, None]
+    rows = torch.cat([images.to(maps), torch.cat(boxes)], 1)
+    pooled: Tensor = torch.ops.torchvision.roi_align(
+        maps, rois=rows, spatial_scale=scale, pooled_height=POOLED, pooled_width=POOLED, sampling_ratio=1, aligned=False
+    )
+    return pooled
+
+
+@pytest.mark.parametrize(
+    ("resized", "padding", "units", "scale", "call"),
+    [
+        (1, 1, 1, 0.5, aligned),  # pixels of the image
+        (1, 1, 1, 0.5, as_mixed_rows),
+        (1, 1, 1, 0.5, as_operation),
+        (1, 0, 1, 0.5, as_list),  # also where convolutions without padding have lost the border
+        (1, 1, 0.5, 1.0, as_list),  # cells of the feature map
+        (1, 1, 1 / 16, 8.0, as_list),  # fractions of the image's side
+        (1.5, 1, 1.5, 0.5, as_list),  # pixels of the image that the network has resized, to more
+        (0.75, 1, 0.75, 0.5, as_list),  # or fewer
+        (1.5, 1, 1, 0.75, as_list),  # pixels of the image given, where the network has resized it
+    ],
+)
+def test_boxes_are_found_in_pixels_whatever_the_scale_of_a_call(
+    resized: float, padding: int, units: float, scale: float, call: Callable[..., Tensor]
+) -> None:
+    torch.manual_seed(0)
+    network = Calling(resized, padding, units, scale, call).double()
+    images = torch.rand(3, 2, 16, 16, dtype=torch.float64)
+    layer = interpret.mine(network, images, layers="head", k=2)["head"]
+    assert layer.rois is not None
+    outputs = network(images).detach()
+    rows = outputs.unflatten(0, (2, 3)).transpose(0, 1) if call is as_mixed_rows else outputs.unflatten(0, (3, 2))
+    for unit in range(4):
+        best = rows[:, :, unit].max(1)
+        for rank, item in enumerate(best.values.argsort(descending=True)[:2].tolist()):
+            assert layer.images[unit, rank] == item
+            np.testing.assert_allclose(layer.values[unit, rank], best.values[item], rtol=1e-6)
+            np.testing.assert_allclose(layer.rois[unit, rank], Calling.BOXES[int(best.indices[item])], rtol=1e-6)
+    box = (2.0, 1.0, 12.0, 9.5)
+    found = interpret.project(network, images[:1], "head", 2, rule="gradient", start="one", boxes=box)
+    x = images[:1].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(network(x, [box])[0, 2], x)
+    torch.testing.assert_close(found.pixels, expected)
+
+
+def test_a_head_that_is_called_image_by_image_is_refused_by_its_name(images: Tensor) -> None:
+    def one_by_one(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
+        return torch.cat([as_list(one[None], [own], scale) for one, own in zip(maps, boxes, strict=True)])
+
+    network = Calling(1, 1, 1, 0.5, one_by_one).double()
+    assert list(interpret.mine(network, images, k=1)) == ["features"]
+    with pytest.raises(InterpretError, match="layer 'head' does not return one row for each image"):
+        interpret.mine(network, images, layers="head")
