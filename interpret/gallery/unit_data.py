@@ -64,6 +64,7 @@ class UnitData:
             "tiles": [grid.rows, grid.columns, grid.width, grid.height],
             "pixels": layer.unit_pixels,
             "patched": layer.shows_range_patches,
+            "warped": layer.by_box,
             "size": self._size,
             "layers": self._linked,
             "units": self._units,

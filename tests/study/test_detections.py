@@ -62,6 +62,10 @@ def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
     assert 'class="frame"' not in page and "finds no box with a score of 0.5 or more" in page
     page = (tmp_path / "gallery" / "layers" / "head" / "0.html").read_text()
     assert "each box that the network finds" in page
+    for name, warped in (("head", "true"), ("features", "false")):  # boxes are squares in the activation range, too
+        assert f'"warped":{warped}' in (tmp_path / "gallery" / "layers" / name / "units-0.js").read_text()
+    page = (tmp_path / "gallery" / "layers" / "head" / "index.html").read_text()
+    assert "each box that the network finds" in page and "depends on the whole image" not in page
 
     whole = study.detections_file.read_bytes()
     study.detections_file.write_bytes(whole[:-9])

@@ -169,7 +169,7 @@
    *   relations: Record<string, [number, number, string, string | undefined][]>,
    *   histogram: { start: number, width: number, counts: number[] } | null, values: number[],
    *   items: number[], positions: (number[] | null)[] }} Unit
-   * @typedef {{ sentence: string[], code: string[], tiles: number[], pixels: boolean, patched: boolean,
+   * @typedef {{ sentence: string[], code: string[], tiles: number[], pixels: boolean, patched: boolean, warped: boolean,
    *   size: [number, number], layers: [string, string, string][], units: Record<string, Unit> }} Units
    */
   const number = /(\d+)\.html$/.exec(window.location.pathname)?.[1] ?? "";
@@ -280,7 +280,8 @@
     const [width, height] = rest.length % 4 ? rest.slice(-2) : units?.size ?? [1, 1];
     const whole = [rangeInset, rangeInset, width - 2 * rangeInset, height - 2 * rangeInset];
     const view = rest.length < 4 ? whole : rest.slice(0, 4);
-    const shown = draw("svg", { viewBox: view.join(" ") }, image(`samples/${item}.webp`, width, height));
+    const warped = units?.warped && view !== whole ? { preserveAspectRatio: "none" } : {}; // a box, as its patch is
+    const shown = draw("svg", { viewBox: view.join(" "), ...warped }, image(`samples/${item}.webp`, width, height));
     const link = make("a", { href: `${root}images/${source}.html`, "aria-label": `image ${source}` }, shown);
     return make("li", {}, link, said);
   }
