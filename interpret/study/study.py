@@ -85,6 +85,7 @@ class Study(StudyReader):
         self.batch_size, self.workers, self.device = batch_size, workers, device
         self.dtype: torch.dtype | None = computing.autocast_type(dtype)
         shape = tuple(computing.first_images(self.data).shape[1:])
+        logger.info("tracing %s", self.model.name)  # minutes for a large detector
         self.traced: Trace = computing.trace(self.model, shape)
         self._described = computing.describe(self.model, self.data, dtype, self.traced, shape)
         self._described |= {"made_from": dict(made_from or {})}
