@@ -163,14 +163,15 @@ def check_fields(name: str, shape: tuple[int, int, int]) -> str:
 INTRODUCTION = """# Networks of timm
 
 Written by `benchmarks/families.py`: {done} networks, each about the smallest of one of timm's {families} families,
-with random weights. Rows are measured again where something changes for their network (`--update`), so that not all
-are of one version.
+with random weights. All rows are of one run; where something changes for a network later, its row is measured again
+(`--update`).
 
 - *Mined*: how many of the convolutions and linear layers that run `interpret.mine` takes with no argument. The others
   return tokens without a known grid, as with a class token.
 - *Fields*, *local*: how many of the convolutions have a receptive field that is a window, and a local one, with gates
   held constant. *Checked*: for so many of up to three, the local field is the support of the gradient, with gates held
-  constant, up to all of its edges inside the image; one that is a bound holds the support.
+  constant, up to all of its edges inside the image; one that is a bound holds the support. Bounds that hold the whole
+  image count as none: in images of 512 pixels, all 91 convolutions of `hrnet_w18_small` have a field.
 - *Deconvnet*, *guided*, *gradient*: the largest difference, relative to the largest value, between the projection of
   the last mined layer's first unit and plain autograd through functions that were replaced by hand (one for each
   rectifier, normalisation, gate and attention), in float64.
