@@ -25,6 +25,7 @@ from interpret.analyses.synthesis.parametrisation import (
 )
 from interpret.analyses.synthesis.redirect import redirecting
 from interpret.analyses.synthesis.truth import damaged
+from interpret.network.pixel_scale import PixelScale
 
 # ---- planted truth ---------------------------------------------------------------------------------------------------
 
@@ -306,7 +307,7 @@ def test_diverse_images_differ_more() -> None:
 @pytest.mark.parametrize("name", ["fourier", "pixels", "maco"])
 def test_an_image_that_starts_a_parametrisation_comes_back(name: str, channels: int) -> None:
     start = torch.rand(2, channels, 9, 12, generator=torch.Generator().manual_seed(0)).clamp(0.0, 1.0)
-    colours, _ = colours_of("imagenet", channels, "RGB", None)
+    colours, _ = colours_of("imagenet", channels, PixelScale(channels="RGB"), None)
     images = parametrise(name, colours, first_noise([0, 1], (channels, 9, 12)), start)
     assert torch.allclose(images.images(), start, atol=1e-4)
 
@@ -348,7 +349,7 @@ def test_the_contrast_has_a_limit(parametrisation: Any) -> None:
     assert contrast(0.1, start=start, rate=1e-6) == pytest.approx(
         float(unstretched(start).square().mean().sqrt()), rel=1e-2
     )
-    with pytest.raises(InterpretError, match="contrast must be above 0, or None for no limit, not 0"):
+    with pytest.raises(InterpretError, match="contrast must be above 0, 'auto', or None for no limit, not 0"):
         contrast(0)
 
 
@@ -359,11 +360,39 @@ def test_colours_have_the_correlation_of_the_data() -> None:
     matrix = decorrelating(covariance).double()
     made = matrix @ matrix.T
     assert torch.allclose(made / made[0, 0], covariance / covariance[0, 0], atol=1e-3)
-    bgr, _ = colours_of("imagenet", 3, "BGR", None)
-    rgb, _ = colours_of("imagenet", 3, "RGB", None)
+    bgr, _ = colours_of("imagenet", 3, PixelScale(channels="BGR"), None)
+    rgb, _ = colours_of("imagenet", 3, PixelScale(channels="RGB"), None)
     point = torch.randn(1, 3, 2, 2)
     assert torch.equal(bgr.pixels(point), rgb.pixels(point).flip(1))
     assert Colours().pixels(torch.zeros(1, 1, 1, 1)).item() == 0.5
+
+
+def test_an_image_is_drawn_on_what_the_network_takes_for_nothing() -> None:
+    colours, _ = colours_of("imagenet", 3, PixelScale((12.75, 102, 204), (1,), 255, "BGR"), None)
+    assert colours.pixels(torch.zeros(1, 3, 1, 1)).flatten().tolist() == pytest.approx([0.05, 0.4, 0.8], abs=1e-5)
+    image = torch.rand(1, 3, 4, 4) * 0.9 + 0.05
+    assert torch.allclose(colours.pixels(colours.coordinates(image)), image, atol=1e-4)
+    # black paper behind the digits
+    model = interpret.load("lenet")
+    found = synthesise(model, units=[0, 1], kind="class", steps=60)
+    assert found.inputs is not None and model.module(found.inputs).argmax(1).tolist() == [0, 1]
+    assert np.median(found.pictures) < 0.2 * 255 and found.pictures.max() > 0.9 * 255
+    # a grey image is another: from there, black has to be drawn
+    grey = synthesise(model.module, units=[0], kind="class", size=(1, 28, 28), steps=60)
+    assert np.median(grey.pictures) > 0.3 * 255
+
+
+def test_tiny_images_are_as_strong_as_black_and_white_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    natural = (torch.rand(64, 1, 9, 9, generator=generator) > 0.5).float()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 4, 5, bias=False))
+    found, limited = (synthesise(network, "0", natural=natural, contrast=one) for one in ("auto", 1.4))
+    # the largest value of a linear filter: white where its weight is positive
+    best = network[0].weight.detach().clamp(min=0).sum((1, 2, 3)).numpy()
+    assert found.beats_natural is not None and found.beats_natural.all()
+    assert (found.values > 0.9 * best).all() and (limited.values < found.values).all()
+    assert float(np.median(limited.values / best)) < 0.9
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
@@ -483,7 +512,7 @@ class Fragile(nn.Module):
 def test_an_activation_that_becomes_nan_stops() -> None:
     network = nn.Sequential(Fragile(7.0))
     with pytest.warns(UserWarning, match=r"neuron 0 of 0 became NaN or infinite at step \d+"):
-        found = synthesise(network, "0", 0, size=(1, 9, 9), steps=100)
+        found = synthesise(network, "0", 0, size=(1, 9, 9), steps=100, decay=1, contrast=1.4)
     assert 1 <= found.stopped[0] < 100 and 5 < found.values[0] <= 7.0
     with pytest.raises(InterpretError, match="is NaN or infinite at the first step"):
         synthesise(nn.Sequential(Fragile(0.0)), "0", 0, size=(1, 9, 9))

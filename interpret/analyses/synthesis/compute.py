@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from interpret.analyses.synthesis.natural import Strongest, natural_windows, str
 from interpret.analyses.synthesis.objectives import OUTPUT, Kind, Objective, objectives_of
 from interpret.analyses.synthesis.optimisation import Climb, Climbed, climb, run_layers, values_of
 from interpret.analyses.synthesis.parametrisation import (
-    CONTRAST,
     LARGEST_DECAY,
     NAMES,
     Colours,
     colours_of,
+    contrast_for,
     decay_for,
     first_noise,
     natural_magnitudes,
@@ -71,7 +71,7 @@ def synthesise(
     natural: Any = None,
     parametrisation: ParametrisationName = "fourier",
     decay: float | None = None,
-    contrast: float | None = CONTRAST,
+    contrast: float | Literal["auto"] | None = "auto",
     colours: Any = "imagenet",
     start: Any = None,
     size: int | Sequence[int] | None = None,
@@ -115,8 +115,10 @@ def synthesise(
             only phases are optimised. Without either, magnitudes are proportional to the wavelength.
         decay: for "fourier": how much coarse waves come before fine ones, as a power of the wavelength. 1 is that of
             natural images and shows the finest detail, 2 shows shapes. None: what suits the size of the image.
-        contrast: the largest contrast of an image, the root mean square of its pixels' logits (1.4 is an even 0.2 or
-            0.8): it shows what the unit needs, and stays grey elsewhere. None, or with "maco" or `start`: no limit.
+        contrast: the largest contrast of an image, the root mean square of its pixels' logits from the neutral pixel's
+            (1.4 from grey is an even 0.2 or 0.8): it shows what the unit needs, and stays neutral elsewhere. Neutral is
+            what the preprocessing turns into zero. "auto": 1.4, more from a neutral pixel that is not grey, and no
+            limit below 12 pixels. None, or with "maco" or `start`: no limit.
         colours: the correlation of the channels: "imagenet" for three channels, "data" for that of `natural`, a matrix
             [C, C], or None. Other numbers of channels are independent with "imagenet".
         start: an input [C, H, W] or [n, C, H, W] to start from; None: noise. Of whole inputs, the centre is taken for
@@ -209,7 +211,7 @@ def _check(
     natural: Any,
     parametrisation: str,
     decay: float | None,
-    contrast: float | None,
+    contrast: float | str | None,
     colours: Any,
     start: Any,
     size: Any,
@@ -224,8 +226,8 @@ def _check(
         raise InterpretError(f"rate must be above 0 and diversity at least 0, not {rate} and {diversity}")
     if decay is not None and not 0 <= decay <= LARGEST_DECAY:
         raise InterpretError(f"decay must be a power from 0 to {LARGEST_DECAY}, not {decay}")
-    if contrast is not None and not contrast > 0:
-        raise InterpretError(f"contrast must be above 0, or None for no limit, not {contrast}")
+    if contrast not in (None, "auto") and (isinstance(contrast, str) or not contrast > 0):
+        raise InterpretError(f"contrast must be above 0, 'auto', or None for no limit, not {contrast!r}")
     if parametrisation not in NAMES:
         raise unknown("parametrisation", parametrisation, NAMES)
     images, mined = _natural_images(natural, model)
@@ -240,8 +242,9 @@ def _check(
     windows = None if images is None else natural_windows(images, scene.shown)
     padded = (scene.shape[1] + 2 * moves.padding, scene.shape[2] + 2 * moves.padding)
     natural_pixels = None if windows is None else to_pixels(windows, scale)
-    space, colours_said = colours_of(colours, whole[0], scale.channels, natural_pixels)
-    power = decay_for(scene.side, all(OUTPUT in one.layers for one in objectives)) if decay is None else float(decay)
+    space, colours_said = colours_of(colours, whole[0], scale, natural_pixels)
+    limit = contrast_for(scene.side, space) if isinstance(contrast, str) else contrast
+    power = decay_for(scene.side) if decay is None else float(decay)
     magnitudes = None
     if parametrisation == "maco" and images is not None and start is None:
         large = natural_windows(images, padded)
@@ -267,7 +270,7 @@ def _check(
         colours=space,
         parametrisation=parametrisation,
         decay=power,
-        contrast=None if contrast is None else float(contrast),
+        contrast=None if limit is None else float(limit),
         start=None if start is None else _start(start, scene, moves, scale, len(objectives), versions),
         magnitudes=magnitudes,
         natural=images,
@@ -283,7 +286,7 @@ def _check(
             if parametrisation == "maco"
             else "",
             "decay": power if parametrisation == "fourier" else None,
-            "contrast": None if contrast is None or parametrisation == "maco" or start is not None else float(contrast),
+            "contrast": None if limit is None or parametrisation == "maco" or start is not None else float(limit),
             "colours": colours_said,
             "steps": int(steps),
             "rate": float(rate),

@@ -160,7 +160,7 @@ def _invert_part(
             "the image: choose another layer"
         )
     channels = images.shape[1]
-    colours, _ = colours_of("imagenet", channels, settings.scale.channels, None)
+    colours, _ = colours_of("imagenet", channels, settings.scale, None)
     noise = first_noise([settings.seed + row for row in rows], (channels, *images.shape[2:])).to(run.device)
     made = parametrise("fourier", colours, noise, None)
     optimiser = torch.optim.Adam(made.parameters, lr=settings.rate)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, unknown
 
 Name = Literal["fourier", "pixels", "maco"]
@@ -24,24 +25,26 @@ SPREAD = 0.01
 FOURIER_SCALE = 0.25
 """Scale of a Fourier image, so that a step of Adam is as large as in pixels."""
 LARGEST_DECAY = 4
-DECAYS = ((24, 1.0), (48, 1.5), (96, 1.7))
-LARGE_DECAY = 1.3
-"""The power of the wavelength for images below these sides, and for larger ones: chosen by looking at sheets of
-SqueezeNet, EfficientNet-Lite0, emoji_alexnet and LeNet. Images below 24 pixels are fine detail alone."""
-SMALL_CLASSES = 48, 96
-CLASS_DECAY = 2.0
-"""The power for classes of images whose side lies between these: shapes come before texture. Smaller ones have no
-texture, and with this power a 1 of LeNet is read as a 2."""
+TINY = 12
+"""Images below this side show edges and colours alone, and have any contrast."""
+LARGE = 96
+SMALL_DECAY, LARGE_DECAY = 2.0, 1.8
+"""The power of the wavelength for images below this side, and for larger ones: chosen by looking at sheets of
+SqueezeNet, EfficientNet-Lite0, emoji_alexnet and LeNet. Lower powers fill images with checks, coloured pixels
+and meshes, which JPEG compression, shifts and blur destroy."""
 CONTRAST = 1.4
-"""The largest contrast of an image: below it, activations become lower, and above it, colours that add nothing. Chosen
-by looking at sheets, as the decays."""
+"""The largest contrast of an image about mid-grey: below it, activations become lower, and above it, colours that add
+nothing. Chosen by looking at sheets, as the decays."""
+NEUTRAL = 0.05, 0.95
+"""The darkest and the brightest neutral pixel."""
 STRETCH = 1.02
 """The logistic function times this, from its middle, so that pixels reach black and white."""
 
 
 @dataclass(frozen=True)
 class Colours:
-    """How coordinates [n, C, h, w] become pixels [n, C, h, w] in 0 … 1: a linear map and the logistic function.
+    """How coordinates [n, C, h, w] become pixels [n, C, h, w] in 0 … 1: a linear map, and from the neutral pixel on the
+    logistic function.
 
     >>> colours = Colours(torch.tensor([[1.0, 0.5], [1.0, -0.5]]))
     >>> pixels = torch.rand(1, 2, 4, 4)
@@ -51,23 +54,35 @@ class Colours:
 
     matrix: Tensor | None = None
     """[C, C] from independent coordinates to channels, in the network's order; None: the channels themselves."""
+    neutral: tuple[float, ...] | None = None
+    """[C] the pixel in 0 … 1 whose coordinates are zero; None: mid-grey."""
 
     def channels(self, coordinates: Tensor) -> Tensor:
-        """Return the channels of coordinates, before the logistic function."""
+        """Return how far the channels of coordinates are from neutral, before the logistic function."""
         if self.matrix is None:
             return coordinates
         return torch.einsum("ij,njhw->nihw", self.matrix.to(coordinates), coordinates)
 
     def pixels(self, coordinates: Tensor) -> Tensor:
         """Return the pixels of coordinates."""
-        return stretched(self.channels(coordinates))
+        return self.pixels_of(self.channels(coordinates))
+
+    def pixels_of(self, channels: Tensor) -> Tensor:
+        """Return the pixels of channels."""
+        return stretched(channels + self.middle(channels))
 
     def coordinates(self, pixels: Tensor) -> Tensor:
         """Return the coordinates of pixels."""
         found = unstretched(pixels)
+        found = found - self.middle(found)
         if self.matrix is None:
             return found
         return torch.einsum("ij,njhw->nihw", torch.linalg.inv(self.matrix.double()).to(found), found)
+
+    def middle(self, like: Tensor) -> Tensor:
+        """Return the neutral pixel before the logistic function, [C, 1, 1]."""
+        neutral = torch.tensor((0.5,) if self.neutral is None else self.neutral, dtype=torch.float64)
+        return unstretched(neutral).to(like)[:, None, None]
 
 
 def stretched(channels: Tensor) -> Tensor:
@@ -83,7 +98,7 @@ def contrast_of(channels: Tensor) -> Tensor:
     >>> contrast_of(torch.tensor([[[[3.0, -4.0]]]])).item()
     3.535533905029297
 
-    Mid-grey is zero, so that an evenly bright image has contrast, too.
+    The neutral pixel is zero, so that an even image of another brightness has contrast, too.
     """
     return (channels.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
 
@@ -116,48 +131,77 @@ def decorrelating(covariance: Tensor) -> Tensor:
     return (root / root.norm(dim=0).max()).float()
 
 
-def colours_of(chosen: Any, channels: int, order: str, natural: Tensor | None) -> tuple[Colours, str]:
+def colours_of(chosen: Any, channels: int, scale: PixelScale, natural: Tensor | None) -> tuple[Colours, str]:
     """Return the chosen colours, and what they are in a word: "imagenet", "data", "given" or "none".
 
     Args:
         chosen: "imagenet", "data" (the correlation of `natural`), a matrix [C, C], or None; of another number than
             three channels, "imagenet" is none.
         channels: the number of channels.
-        order: "RGB", "BGR" or "L".
+        scale: how inputs are displayed, with the order of the channels and the neutral pixel.
         natural: [n, C, h, w] pixels in 0 … 1 of natural images.
     """
+    neutral = neutral_of(scale, channels)
     if chosen is None:
-        return Colours(), "none"
+        return Colours(None, neutral), "none"
     if not isinstance(chosen, str):
         matrix = torch.as_tensor(chosen).float()
         if matrix.shape != (channels, channels) or float(torch.linalg.det(matrix.double())) == 0:
             raise InterpretError(f"colours must be an invertible matrix [{channels}, {channels}], not {chosen!r}")
-        return Colours(matrix), "given"
+        return Colours(matrix, neutral), "given"
     if chosen == "imagenet":
         if channels != 3:
-            return Colours(), "none"
+            return Colours(None, neutral), "none"
         matrix = torch.tensor(IMAGENET)
         matrix = matrix / matrix.norm(dim=0).max()
-        return Colours(matrix.flip(0) if order == "BGR" else matrix), "imagenet"
+        return Colours(matrix.flip(0) if scale.channels == "BGR" else matrix, neutral), "imagenet"
     if chosen != "data":
         raise unknown("colours", chosen, ("imagenet", "data"))
     if natural is None:
         raise InterpretError("colours='data' needs natural=…: give the images whose colours to take")
     if channels == 1:
-        return Colours(), "none"
+        return Colours(None, neutral), "none"
     values = unstretched(natural).transpose(0, 1).flatten(1).double()
-    return Colours(decorrelating(torch.cov(values))), "data"
+    return Colours(decorrelating(torch.cov(values)), neutral), "data"
 
 
-def decay_for(side: int, of_classes: bool = False) -> float:
+def decay_for(side: int) -> float:
     """Return the power of the wavelength that suits images of a shorter side in pixels.
 
-    >>> decay_for(15), decay_for(64), decay_for(224), decay_for(64, of_classes=True)
-    (1.0, 1.7, 1.3, 2.0)
+    >>> decay_for(15), decay_for(224)
+    (2.0, 1.8)
     """
-    if of_classes and SMALL_CLASSES[0] <= side < SMALL_CLASSES[1]:
-        return CLASS_DECAY
-    return next((power for below, power in DECAYS if side < below), LARGE_DECAY)
+    return SMALL_DECAY if side < LARGE else LARGE_DECAY
+
+
+def neutral_of(scale: PixelScale, channels: int) -> tuple[float, ...] | None:
+    """Return the pixel in 0 … 1 that a network's normalisation turns into zero; None where it subtracts nothing.
+
+    >>> neutral_of(PixelScale((0.1307,), (0.3081,)), 1), neutral_of(PixelScale(), 3)
+    ((0.1307,), None)
+
+    It is the mean of the images that the network was trained on: black behind digits, nearly white behind drawings.
+    Around it, an image shows only what a unit needs. From mid-grey, it would have to draw the background, too.
+    """
+    means = [mean / scale.range for mean in scale.mean]
+    if not all(0 < mean < 1 for mean in means):
+        return None
+    found = tuple(min(max(mean, NEUTRAL[0]), NEUTRAL[1]) for mean in means)
+    return found * channels if len(found) == 1 else found
+
+
+def contrast_for(side: int, colours: Colours) -> float | None:
+    """Return the largest contrast of images of a shorter side in pixels; None for any.
+
+    >>> contrast_for(5, Colours()), contrast_for(28, Colours()), round(contrast_for(28, Colours(neutral=(0.13,))), 1)
+    (None, 1.4, 2.3)
+
+    From a dark or bright neutral pixel, it is farther to the other end.
+    """
+    if side < TINY:
+        return None
+    away = colours.middle(torch.zeros(1, dtype=torch.float64)).square().mean()
+    return float((CONTRAST**2 + away).sqrt())
 
 
 class Parametrisation(ABC):
@@ -178,7 +222,7 @@ class Parametrisation(ABC):
         channels = self.colours.channels(coordinates)
         if self.contrast is not None:
             channels = channels * (self.contrast / contrast_of(channels)).clamp(max=1)
-        return stretched(channels)
+        return self.colours.pixels_of(channels)
 
 
 class Pixels(Parametrisation):
