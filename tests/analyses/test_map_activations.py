@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,24 @@ def test_bad_input_is_refused(arguments: dict[str, Any], said: str) -> None:
 
 def test_it_is_public() -> None:
     assert interpret.map_activations is map_activations
+
+
+def test_labels_are_whole_and_touch_no_other() -> None:
+    from interpret.analyses.synthesis.atlas_figure import labels_that_fit
+    from interpret.figures.lettering import width_of
+
+    random = np.random.default_rng(0)
+    cells = np.argwhere(np.ones((16, 16)))
+    names = ["movable home", "cellular telephone", "dam", "curly-coated retriever", "jay"]
+    labels = [names[number] if number < 5 else f"class {number}" for number in random.integers(0, 200, 256)]
+    atlas = ActivationAtlas("net", "conv", (16, 16), cells, random.integers(3, 9, 256),
+                            np.zeros((256, 4, 4, 3), np.uint8), np.ones(256), labels, random.random(256))  # fmt: skip
+    found = labels_that_fit(atlas, 0.4, 16 * 0.44)
+    written = [atlas.labels[row] for row, _ in found]
+    assert len(set(written)) == len(written) > 30
+    predicted = atlas.counts * atlas.label_shares
+    assert all(predicted[row] == max(p for p, name in zip(predicted, labels, strict=True) if name == labels[row])
+               for row, _ in found)  # fmt: skip
+    ends = sorted((int(cells[row][0]), left, left + width_of(labels[row])) for row, left in found)
+    assert all(one[0] != other[0] or one[2] < other[1] for one, other in pairwise(ends))
+    assert all(left >= 0 and right <= 16 * 0.44 for _, left, right in ends)

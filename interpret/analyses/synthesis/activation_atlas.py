@@ -74,7 +74,10 @@ class ActivationAtlas(Result):
             "larger image stands for more activations; distances on the map mean little beyond the nearest ones."
         )
         if any(self.labels):
-            text += " Below each, the class that the network predicts most often for the images of the cell."
+            text += (
+                " Below a cell, the class that the network predicts most often for its images: each class once, where "
+                "most images are predicted as it, if there is room."
+            )
         return f"{text} {self.shown}".rstrip()
 
     def columns(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from interpret.analyses.synthesis.activation_atlas import ActivationAtlas
-from interpret.figures.lettering import fit, height_of
+from interpret.figures.lettering import height_of, width_of
 from interpret.figures.panels import WHOLE_LINE, Names, Panel, lay_out
 from interpret.figures.sheet import Sheet
 from interpret.figures.style import in_style, look
@@ -16,6 +16,8 @@ from interpret.figures.tiles import Cell, Tiles, choose, in_rows
 
 GAP = 0.04
 """Space in inches between cells."""
+SPACE = 0.08
+"""Least space in inches between labels."""
 SMALLEST = 0.55
 """The side of the image of a single activation, as a share of that of the most."""
 ACROSS = 6
@@ -70,14 +72,36 @@ def _map(result: ActivationAtlas) -> Panel:
         sheet = Sheet(axes, width, height(width))
         side, line = sides(width)
         shares = np.sqrt(result.counts / max(int(result.counts.max(initial=1)), 1))
-        for (y, x), picture, share, label in zip(
-            result.cells.tolist(), result.pictures, shares.tolist(), result.labels, strict=True
-        ):
+        for (y, x), picture, share in zip(result.cells.tolist(), result.pictures, shares.tolist(), strict=True):
             own = side * (SMALLEST + (1 - SMALLEST) * share)
             left, top = x * (side + GAP), y * (side + line + GAP)
             inset = (side - own) / 2
             sheet.picture(left + inset, top + inset, own, own * picture.shape[0] / picture.shape[1], picture)
-            if label and (words := fit(label, side, lines=1)):
-                sheet.write(left + side / 2, top + side, words, ha="center", color=look().quiet)
+        for row, left in labels_that_fit(result, side, width):
+            top = int(result.cells[row][0]) * (side + line + GAP)
+            sheet.write(left, top + side, result.labels[row], color=look().quiet)
 
     return Panel("", draw, WHOLE_LINE, height)
+
+
+def labels_that_fit(result: ActivationAtlas, side: float, width: float) -> list[tuple[int, float]]:
+    """Return the cells that are labelled, and the left end in inches of each label, which is written in full.
+
+    Each class is written once, below the cell with the most images that are predicted as it. Labels are as wide as they
+    need to be, and those of cells with more such images come first; one that would touch another is left out.
+    """
+    found: list[tuple[int, float]] = []
+    taken: dict[int, list[tuple[float, float]]] = {}
+    named: set[str] = set()
+    for row in np.argsort(-result.counts * result.label_shares, kind="stable").tolist():
+        label, (y, x) = result.labels[row], result.cells[row].tolist()
+        if not label or label in named:
+            continue
+        named.add(label)
+        wide = width_of(label)
+        left = min(max(x * (side + GAP) + (side - wide) / 2, 0), width - wide)
+        others = taken.setdefault(y, [])
+        if left >= 0 and all(left + wide + SPACE <= start or end + SPACE <= left for start, end in others):
+            others.append((left, left + wide))
+            found.append((row, left))
+    return found
