@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interpret.analyses.synthesis.compute import synthesise
+from interpret.analyses.synthesis.compute import LARGEST_CROPS, synthesise
 from interpret.analyses.synthesis.result import Synthesised
+from interpret.execution.parallel import most_workers
 from interpret.network.layers import select_layers
 from interpret.study.reader import synthesised_name
 from interpret.study.synthesis_budget import BUDGET, MOST_UNITS, costs_of, units_within
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 KINDS = ("neuron", "unit", "class")
 FOLLOWED = ("parametrisation", "steps", "seed")
 """Settings that new images share with those that a layer has."""
-MOST_AT_ONCE = 32
-"""The largest number of units whose images are made before they are kept."""
-
 
 Units = int | Sequence[int] | Literal["auto"] | None
 """So many of the liveliest units of a layer, these units, as many as a budget pays for, or all."""
@@ -102,8 +100,9 @@ def _make(
     done = set() if again or kept is None else _made_with(kept, settings)
     missing = [unit for unit in units if unit not in done]
     settings = _settings_of_others(kept) | settings
-    for start in range(0, len(missing), MOST_AT_ONCE):
-        part = missing[start : start + MOST_AT_ONCE]
+    together = (study.batch_size or LARGEST_CROPS) * most_workers()  # what runs at once is kept when it is done
+    for start in range(0, len(missing), together):
+        part = missing[start : start + together]
         made = synthesise(
             model, layer or None, part, kind,  # type: ignore[arg-type]
             natural=natural, batch_size=study.batch_size, device=study.device, dtype=study.dtype, **settings,

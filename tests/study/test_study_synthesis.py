@@ -36,7 +36,8 @@ def test_units_that_are_done_are_skipped_and_others_added(study: Study, monkeypa
         return run(model, layer, units, *rest, **settings)
 
     monkeypatch.setattr(synthesis, "synthesise", counting)
-    monkeypatch.setattr(synthesis, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(synthesis, "LARGEST_CROPS", 2)
+    monkeypatch.setattr(synthesis, "most_workers", lambda: 1)
     study.synthesise("2", 2, steps=3)
     liveliest = study.mined("2").most_active.tolist()
     assert made == [liveliest[:2]]
@@ -89,7 +90,8 @@ def test_an_interrupt_keeps_the_units_that_are_done(study: Study, monkeypatch: p
         return run(*arguments, **settings)
 
     monkeypatch.setattr(synthesis, "synthesise", interrupted)
-    monkeypatch.setattr(synthesis, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(synthesis, "LARGEST_CROPS", 2)
+    monkeypatch.setattr(synthesis, "most_workers", lambda: 1)
     with pytest.raises(KeyboardInterrupt):
         study.synthesise("0", steps=3)
     assert study.synthesised("0").units.tolist() == calls[0]
