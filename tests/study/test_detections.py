@@ -48,7 +48,7 @@ def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
     model = interpret.load(Bright(), preprocess=Preprocess((20, 20), rule="pad"), classes=["dark", "bright"])
     study = Study(tmp_path / "study", model, folder)
     study.mine(k=2)
-    study.project()
+    study.project("head", units=1)
     study.predict()
     found = study.detections()
     assert [[one["name"] for one in found[source]] for source in range(3)] == [["bright"], ["bright"], []]
@@ -66,6 +66,7 @@ def test_pages_show_what_a_detector_finds(tmp_path: Path) -> None:
         assert f'"warped":{warped}' in (tmp_path / "gallery" / "layers" / name / "units-0.js").read_text()
     page = (tmp_path / "gallery" / "layers" / "head" / "index.html").read_text()
     assert "each box that the network finds" in page and "depends on the whole image" not in page
+    assert "1 of 3 units has pictures, and comes first" in page
 
     whole = study.detections_file.read_bytes()
     study.detections_file.write_bytes(whole[:-9])
