@@ -36,7 +36,8 @@ Written by `benchmarks/receptive_fields.py` with torchlens {version}: convolutio
 one image.
 
 - *Windows*: convolutions with a receptive field here; *bounds*: of these, those that are marked as bounds; *local*:
-  those with a local field, gates held constant, which torchlens does not have.
+  those with a local field, gates held constant, which torchlens does not have. Bounds that hold the whole image count
+  as none.
 - *There*: windows that torchlens calls exact; *bounds there*: those that it does not.
 - *Both exact*: convolutions for which both give an exact window; *equal*: of these, those of the same size, stride and
   start. *Only here*, *only there*: exact windows that the other does not give.
