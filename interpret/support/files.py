@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from interpret.support.errors import InterpretError
+from interpret.support.interrupts import interrupts_delayed
 from interpret.support.locks import LOCK, lock_file, unlock
 
 WORKSPACE = ".interpret-"
@@ -84,17 +85,17 @@ def workspace(folder: Path) -> Iterator[Path]:
     It is removed in the end. If the process is killed, the next one that writes into `folder` removes it: it knows from
     its lock, which is free then, that nobody needs it.
     """
-    if str(folder) not in _swept:
-        sweep(folder)
+    sweep_once(folder)
     made, lock = _make_workspace(folder)
     try:
         yield made
     finally:
-        remove_made(made / NEW)
-        if lock is not None:
-            unlock(made / LOCK, lock)
-        with suppress(OSError):  # it holds old content, which the next call restores
-            made.rmdir()
+        with interrupts_delayed():
+            remove_made(made / NEW)
+            if lock is not None:
+                unlock(made / LOCK, lock)
+            with suppress(OSError):  # it holds old content, which the next call restores
+                made.rmdir()
 
 
 def _make_workspace(folder: Path) -> tuple[Path, int | None]:
@@ -110,6 +111,12 @@ def _make_workspace(folder: Path) -> tuple[Path, int | None]:
                 return made, None
             made.rmdir()
             raise
+
+
+def sweep_once(folder: Path) -> None:
+    """Sweep a folder that this process has not swept."""
+    if str(folder) not in _swept:
+        sweep(folder)
 
 
 def sweep(folder: Path) -> None:

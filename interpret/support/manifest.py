@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from interpret.support.errors import InterpretError
@@ -22,6 +22,7 @@ from interpret.support.files import (
     left_behind,
     remove_made,
     replacing,
+    sweep_once,
     sync,
     sync_folder,
     workspace,
@@ -66,6 +67,8 @@ def updating(folder: str | os.PathLike[str], among_others: bool = False) -> Iter
             yield new
             write_manifest(new, listing(new))
         return
+    with suppress(OSError):  # of a folder that is not this user's to read
+        sweep_once(folder.parent)  # in which the folder was made, by a process that was killed before it had cleaned up
     check_folder(folder, () if among_others else None)
     with workspace(folder) as made:
         new = made / NEW

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import interpret.support.files as temporary
 from interpret.support.errors import InterpretError
 from interpret.support.files import NEW as MADE
 from interpret.support.files import WORKSPACE
@@ -261,3 +263,29 @@ def test_what_a_killed_process_was_making_is_removed(kind: str, tmp_path: Path) 
         (made / MADE / "page.html").write_text("half")
     check_folder(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_process_left_beside_the_folder_that_it_had_made_is_removed(tmp_path: Path) -> None:
+    made = tmp_path / f"{WORKSPACE}abcd1234"  # killed after it had moved the new folder out of here
+    made.mkdir()
+    (made / LOCK).touch()
+    make(tmp_path, {"pages/index.html": "mine"})
+    with pytest.raises(InterpretError, match="was not written by interpret"):
+        write(tmp_path / "pages", NEW)
+    assert content(tmp_path) == {"pages/index.html": b"mine"}
+
+
+def test_an_interrupt_waits_until_the_temporary_folder_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = temporary.remove_made
+
+    def interrupted(path: Path) -> None:
+        if path.parent.parent == tmp_path:  # after the new folder was moved to its place
+            signal.raise_signal(signal.SIGINT)
+        remove(path)
+
+    monkeypatch.setattr(temporary, "remove_made", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "pages", OLD)
+    assert [path.name for path in tmp_path.iterdir()] == ["pages"]
