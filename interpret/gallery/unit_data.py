@@ -14,7 +14,7 @@ from interpret.gallery import citation
 from interpret.gallery.hits import Hit
 from interpret.gallery.layer_page import LayerPage
 from interpret.gallery.network_page import NetworkPage
-from interpret.gallery.range_examples import Example, range_groups
+from interpret.gallery.range_examples import GROUP_TITLES, Example, range_groups
 from interpret.gallery.related_units import UnitLink, relations_of
 from interpret.support import numbers
 
@@ -41,6 +41,8 @@ class UnitData:
         """Of the first input of the sample; others may have another one."""
         self._layers: dict[str, int] = {}
         """The layers that relations lead to: their place in the file, by name."""
+        self._pictures: dict[tuple[Any, ...], int] = {}
+        """The pictures of hits, "" where one is left out, and their sizes: their place in the file."""
         self._units: dict[int, dict[str, Any]] = {}
         self._linked: list[list[str]] = []
 
@@ -49,8 +51,10 @@ class UnitData:
         groups = range_groups(self._network, self._layer, unit)
         relations = relations_of(self._network, self._layer, unit)
         self._units[unit] = citation.record(self._layer, unit, hits) | {
-            "places": [_place(hit, self._network.context) for hit in hits],
-            "range": [[group.title, [self._example(one) for one in group.examples]] for group in groups],
+            "places": [self._place(hit) for hit in hits],
+            "range": [
+                [GROUP_TITLES.index(group.title), [self._example(one) for one in group.examples]] for group in groups
+            ],
             "relations": {one.kind: [self._link(link, one.signed) for link in one.links] for one in relations},
         }
 
@@ -67,6 +71,8 @@ class UnitData:
             "warped": layer.by_box,
             "size": self._size,
             "layers": self._linked,
+            "pictures": list(self._pictures),
+            "groups": GROUP_TITLES,
             "units": self._units,
         }
         # ASCII, and so safe in a script of any encoding; other bytes of a name are lone surrogates, which JSON can hold
@@ -74,7 +80,7 @@ class UnitData:
 
     def _example(self, one: Example) -> list[Any]:
         """Return an example's item, its image, its value, and the part of its picture; then its size if it differs."""
-        shown = [one.item, one.source.number, numbers.value(one.value), *one.view]
+        shown = [one.item, one.source.number, _number(numbers.value(one.value)), *one.view]
         return shown if one.size == self._size else [*shown, *one.size]
 
     def _link(self, link: UnitLink, signed: bool) -> list[Any]:
@@ -83,12 +89,24 @@ class UnitData:
         place = self._layers.setdefault(layer.name, len(self._layers))
         if place == len(self._linked):
             self._linked.append([layer.name, layer.base, layer.picture_folder(0)])
-        number = numbers.signed(link.value) if signed else f"{link.value:.2f}"
+        number = _number(numbers.signed(link.value) if signed else f"{link.value:.2f}")
         return [place, link.index, number, link.kernel] if link.kernel else [place, link.index, number]
 
+    def _place(self, hit: Hit) -> list[Any] | None:
+        """Return the place of a hit's picture, and the hit's box in it; None where nothing is shown."""
+        if hit.source.picture is None and (self._network.context or hit.box is None):
+            return None
+        picture = (hit.source.picture.href if hit.source.picture else "", *hit.source.size)
+        return [self._pictures.setdefault(picture, len(self._pictures)), *(hit.box or ())]
 
-def _place(hit: Hit, context: bool) -> list[Any] | None:
-    """Return a hit's picture, "" where it is left out, its size and the hit's box; None where nothing is shown."""
-    if hit.source.picture is None and (context or hit.box is None):
+
+def _number(text: str) -> float | None:
+    """Return the number that the script writes as a text; None for a dash.
+
+    >>> _number("1,234"), _number("−0.250"), _number("–")
+    (1234, -0.25, None)
+    """
+    if text == "–":
         return None
-    return [hit.source.picture.href if hit.source.picture else "", *hit.source.size, *(hit.box or ())]
+    found = float(text.replace(",", "").replace("−", "-"))
+    return int(found) if found.is_integer() else found

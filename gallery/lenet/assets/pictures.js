@@ -39,8 +39,9 @@
    */
   const draw = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
-  /** A number in three significant digits, as the pages write it. @param {number} number */
+  /** A number in three significant digits, as the pages write it. @param {number | null} number */
   function value(number) {
+    if (number === null) return "–";
     const size = Math.abs(number);
     let text = "0";
     if (size >= 100) text = Math.round(size).toLocaleString("en");
@@ -164,13 +165,16 @@
   // --- the page of a unit
 
   /**
-   * @typedef {[string, number, number, number, number, number, number]} Box  a picture, its size, a part of it
-   * @typedef {{ places: (Box | null)[], boxes?: number[][], range: [string, [number, number, string, ...number[]][]][],
-   *   relations: Record<string, [number, number, string, string | undefined][]>,
+   * @typedef {[string, number, number]} Picture  its address, and its size
+   * @typedef {[number, number, number, number, number]} Box  the place of a picture, and a part of it
+   * @typedef {[number, number, number | null, ...number[]]} Example
+   * @typedef {{ places: (Box | null)[], boxes?: number[][], range: [number, Example[]][],
+   *   relations: Record<string, [number, number, number | null, string | undefined][]>,
    *   histogram: { start: number, width: number, counts: number[] } | null, values: number[],
    *   items: number[], positions: (number[] | null)[] }} Unit
    * @typedef {{ sentence: string[], code: string[], tiles: number[], pixels: boolean, patched: boolean,
-   *   size: [number, number], layers: [string, string, string][], units: Record<string, Unit> }} Units
+   *   warped: boolean, size: [number, number], layers: [string, string, string][], pictures: Picture[],
+   *   groups: string[], units: Record<string, Unit> }} Units
    */
   const number = /(\d+)\.html$/.exec(window.location.pathname)?.[1] ?? "";
   /** @type {Units | undefined} */
@@ -224,9 +228,10 @@
 
   /**
    * Outline a box on a picture; a small one has a ring around it, and around a large one the picture is darkened.
+   * @param {Picture} picture
    * @param {Box} box
    */
-  function outline([href, width, height, x, y, across, down]) {
+  function outline([href, width, height], [, x, y, across, down]) {
     if (across === undefined) return []; // it is the whole picture
     const [extent, side] = [Math.max(across, down), Math.max(width, height)];
     let frame = `M${x} ${y}h${across}v${down}h-${across}z`;
@@ -248,9 +253,11 @@
     const pictures = make("div", { class: "pictures", role: "img", "aria-label": `Hit ${hit + 1}` });
     const box = unit.places[hit];
     if (box) {
-      const [href, width, height] = box;
+      const picture = units.pictures[box[0]];
+      const [href, width, height] = picture;
       const whole = href ? image(href, width, height) : draw("rect", { class: "outline", width, height });
-      pictures.append(draw("svg", { class: "whole", viewBox: `0 0 ${width} ${height}` }, whole, ...outline(box)));
+      const viewBox = `0 0 ${width} ${height}`;
+      pictures.append(draw("svg", { class: "whole", viewBox }, whole, ...outline(picture, box)));
     }
     const [left, top] = corner(hit).map((edge) => Number((edge + inset).toFixed(2)));
     const size = [wide, high].map((length) => Number((length - 2 * inset).toFixed(2)));
@@ -273,24 +280,27 @@
   const heading = (id, title, note) => make("h2", { id }, `${title} `, make("small", { class: "quiet" }, note));
 
   /**
-   * @param {[number, number, string, ...number[]]} example  an item, its image, its value, a part of its picture unless
-   *   it is shown whole, and the picture's size where that is not the usual one
+   * @param {Example} example  an item, its image, its value, a part of its picture unless it is shown whole, and the
+   *   picture's size where that is not the usual one
    */
-  function showExample([item, source, said, ...rest]) {
+  function showExample([item, source, strongest, ...rest]) {
     const [width, height] = rest.length % 4 ? rest.slice(-2) : units?.size ?? [1, 1];
     const whole = [rangeInset, rangeInset, width - 2 * rangeInset, height - 2 * rangeInset];
     const view = rest.length < 4 ? whole : rest.slice(0, 4);
-    const shown = draw("svg", { viewBox: view.join(" ") }, image(`samples/${item}.webp`, width, height));
+    /** @type {Record<string, string>} */
+    const warped = units?.warped && view !== whole ? { preserveAspectRatio: "none" } : {}; // a box, as its patch is
+    const shown = draw("svg", { viewBox: view.join(" "), ...warped }, image(`samples/${item}.webp`, width, height));
     const link = make("a", { href: `${root}images/${source}.html`, "aria-label": `image ${source}` }, shown);
-    return make("li", {}, link, said);
+    return make("li", {}, link, value(strongest));
   }
 
   /** @returns {Element[]} */
   function showRange() {
     if (!unit?.range.length) return [];
-    const groups = unit.range.map(([called, examples]) =>
-      make("li", {}, make("p", {}, make("b", {}, called)), make("ul", {}, ...examples.map(showExample))),
-    );
+    const groups = unit.range.map(([place, examples]) => {
+      const called = make("p", {}, make("b", {}, units?.groups[place] ?? ""));
+      return make("li", {}, called, make("ul", {}, ...examples.map(showExample)));
+    });
     const note = `${units?.patched ? "patches of " : ""}inputs of the sample, sorted by the unit’s largest value`;
     const list = make("ol", { class: `groups${pixels}` }, ...groups);
     const title = heading("range", "Activation range", note);
@@ -306,15 +316,26 @@
     outside: ["Most correlated units in other layers", CORRELATION],
   };
 
+  /**
+   * The number of a relation, as the pages write it: a weight with its sign, a correlation with two decimals.
+   * @param {string} kind
+   * @param {number | null} strength
+   */
+  function relation(kind, strength) {
+    if (strength === null) return "–";
+    if (kind === "inside" || kind === "outside") return strength.toFixed(2);
+    return strength < 0 ? value(strength) : `+${value(strength)}`;
+  }
+
   /** @returns {Element[]} */
   function showRelations() {
     const ways = Object.entries(unit?.relations ?? {}).map(([kind, links]) => {
-      const entries = links.map(([place, other, said, kernel]) => {
+      const entries = links.map(([place, other, strength, kernel]) => {
         const [name, base, folder] = /** @type {Units} */ (units).layers[place];
         const link = /** @type {HTMLAnchorElement} */ (make("a", { href: `${root}${base}${other}.html` }));
         const called = kind === "inside" ? "unit" : make("bdi", { class: "name" }, ...breakable(name));
         link.append(pictureOf(link, folder), called, " ", make("b", {}, String(other)));
-        return make("li", {}, link, ` ${said}`, ...(kernel ? [drawKernel(kernel)] : []));
+        return make("li", {}, link, ` ${relation(kind, strength)}`, ...(kernel ? [drawKernel(kernel)] : []));
       });
       const [title, note] = RELATIONS[kind];
       const list = make("ul", { class: "others" }, ...entries);
