@@ -280,4 +280,5 @@ def test_interrupted_occlusion_goes_on_where_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
     Impatient.runs = 0
     other = interpret.occlude(network, images, **how | {"fill": "mean"})  # which is other work
-    assert Impatient.runs > needed - 6 and not np.array_equal(other.probabilities, whole.probabilities)
+    # all but the six passes that check a network's answers, which are remembered
+    assert Impatient.runs >= needed - 6 and not np.array_equal(other.probabilities, whole.probabilities)
