@@ -128,10 +128,18 @@ def hash_weights(module: nn.Module) -> str:
     refuse_without_numbers(module)
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        tensor = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        for part in _dense_parts(tensor.detach().cpu()):
+            digest.update(part.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _dense_parts(tensor: Tensor) -> list[Tensor]:
+    """Return a tensor itself, or the indices and values of a sparse one."""
+    if tensor.layout is torch.strided:
+        return [tensor]
+    sparse = tensor.to_sparse_coo().coalesce()
+    return [sparse.indices(), sparse.values()]
 
 
 def as_model(model: Model | nn.Module) -> Model:

@@ -98,7 +98,7 @@ def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
                 own_buffers(owner)[name] = buffer
             kept = [(buffer, values) for _, _, buffer, values in before if values is not None]
             # all compared before the first result is read, since reading waits for a GPU
-            differ = [True if one.shape != other.shape else (one != other).any() for one, other in kept]
+            differ = [_differ(*pair) for pair in kept]
             for (buffer, values), changed in zip(kept, differ, strict=True):
                 if changed:
                     buffer.copy_(values)
@@ -118,6 +118,13 @@ def _unchanged_attributes(module: nn.Module) -> Iterator[None]:
     finally:
         for layer, name, value in before:
             vars(layer)[name] = value
+
+
+def _differ(buffer: Tensor, before: Tensor) -> Tensor | bool:
+    """Return whether a buffer has other values than before; True of a sparse or nested one, which is not compared."""
+    if buffer.layout is not torch.strided or buffer.is_nested or buffer.shape != before.shape:
+        return True
+    return (buffer != before).any()
 
 
 def _has_no_values(buffer: Tensor) -> bool:

@@ -273,7 +273,7 @@ _ROWS: dict[str, Operation] = {
         _B.BILINEAR, _G.TRANSPOSED_CONVOLUTION, mixes_units=True
     ),
     "linear matmul": Operation(_B.BILINEAR, _G.LAST_DIMENSION, mixes_units=True),
-    "convolution bilinear rmatmul mm mv bmm addmm addmv baddbmm einsum tensordot": Operation(
+    "convolution bilinear rmatmul mm sparse_mm mv bmm addmm sparse_addmm addmv baddbmm einsum tensordot": Operation(
         _B.BILINEAR, mixes_units=True
     ),
     "scaled_dot_product_attention multi_head_attention_forward": Operation(_B.ATTENTION, mixes_units=True),

@@ -55,15 +55,20 @@ def state_of(module: nn.Module) -> Hashable | None:
     """
     structure = structure_of(module)
     tensors = [*module.parameters(), *module.buffers()]
-    if structure is None or any(one.is_inference() or one.is_quantized for one in tensors):
+    if structure is None or any(map(_cannot_be_compared, tensors)):
         return None
     return structure, tuple((one.data_ptr(), version_of(one), _some_values(one)) for one in tensors)
+
+
+def _cannot_be_compared(tensor: Tensor) -> bool:
+    return tensor.is_inference() or tensor.is_quantized or tensor.is_nested or tensor.layout is not torch.strided
 
 
 def _some_values(tensor: Tensor) -> bytes:
     """Return the bytes of up to 31 values along each dimension."""
     some = tensor.detach()[tuple(slice(None, None, max(1, size // 16)) for size in tensor.shape)]
-    return some.cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
+    values = some.cpu().reshape(-1).resolve_conj().resolve_neg().contiguous()
+    return values.view(torch.uint8).numpy().tobytes()
 
 
 def _structure_of_layer(layer: nn.Module) -> Hashable:

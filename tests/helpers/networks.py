@@ -259,6 +259,26 @@ class buffers_replaced(nn.Sequential):  # noqa: N801
         return super().forward((x - self.mean) / self.std)
 
 
+@style("conv2")
+class graph_of_pixels(nn.Module):  # noqa: N801
+    """Takes means over neighbours in a graph of pixels, whose sparse matrix is a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3), nn.Linear(5, 4)
+        places = torch.arange(100)
+        graph = torch.zeros(100, 100)
+        for step in (0, 1, 10, 37):
+            graph[places, (places + step) % 100] = 0.25
+        self.register_buffer("graph", graph.to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = F.relu(self.conv1(x))
+        places = maps.flatten(0, 1).flatten(1).t()
+        maps = torch.sparse.mm(self.graph, places).t().reshape(maps.shape)
+        return self.head(F.relu(self.conv2(maps)).mean((2, 3)))
+
+
 # ---- how people wire them --------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import interpret
 import interpret.network.dry_run as dry_run
 import interpret.tracing.meta_trace as meta_trace
 from interpret import InterpretError, project
-from interpret.network.structure import structure_of
+from interpret.network.structure import state_of, structure_of
 
 
 class Small(nn.Module):
@@ -194,3 +194,12 @@ def test_images_that_tell_nothing_do_not_let_others_pass() -> None:
     project(network, torch.ones(1, 1, 24, 24), "1", 1)
     with pytest.raises(InterpretError, match="when a second image is in the batch"):
         project(network, torch.rand(1, 1, 24, 24), "1", 1)
+
+
+def test_tensors_that_cannot_be_compared_leave_a_network_without_a_state() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 3))
+    network.register_buffer("waves", torch.ones(3, dtype=torch.complex64).conj())
+    before = state_of(network)
+    assert before is not None and state_of(network) == before
+    network.register_buffer("graph", torch.eye(3).to_sparse())
+    assert state_of(network) is None
