@@ -255,12 +255,12 @@ def first_outputs(
 
     The output has its units as the second dimension. A layer that runs several times in one pass (a shared rectifier)
     counts with its first output. Each forward pass needs its own `with` block. With `stop`, the forward pass ends as
-    soon as every named layer has returned. `count` is the number of images: if it is 1, a dimension that a `squeeze`
-    has removed is restored. With `raw`, the output is passed as the layer returned it. `layouts` says which layers have
-    their units or positions elsewhere than a map [B, C, H, W] (see `interpret.tracing.tracing.layouts_of`). The output
-    of a layer that runs once a box has the maps of an image's boxes one below the other (see `BoxCall.by_image`); what
-    is yielded says which boxes these are, by the name of the call in the layer's layout. `boxes` stand in for the
-    boxes of some calls.
+    soon as every named layer has returned. `count` is the number of images, for each of which a layer must return a
+    row: if it is 1, a dimension that a `squeeze` has removed is restored. With `raw`, the output is passed as the layer
+    returned it. `layouts` says which layers have their units or positions elsewhere than a map [B, C, H, W] (see
+    `interpret.tracing.tracing.layouts_of`). The output of a layer that runs once a box has the maps of an image's boxes
+    one below the other (see `BoxCall.by_image`); what is yielded says which boxes these are, by the name of the call in
+    the layer's layout. `boxes` stand in for the boxes of some calls.
 
     >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(inplace=True))
     >>> import torch
@@ -269,7 +269,7 @@ def first_outputs(
     1 (2, 3)
 
     Raises:
-        InterpretError: a layer whose output is not one tensor.
+        InterpretError: a layer whose output is not one tensor; with `count`, one that has not a row for each image.
     """
     waiting = set(names)
     dims = (1, input_axes(module) + 1) if count == 1 and not raw else ()
@@ -295,6 +295,11 @@ def first_outputs(
                 if by_box not in calls or len(calls[by_box].images) != len(output):
                     raise not_batched(name)
                 output = calls[by_box].by_image(output)
+            if count is not None and not raw and len(output) != count:
+                raise InterpretError(
+                    f"layer {name!r} returns {len(output)} rows for {count} images, as where a network sends only some "
+                    "of its images through a layer: choose other layers"
+                )
             receive(name, output)
             if stop and not waiting:
                 raise StopForward

@@ -809,3 +809,26 @@ def test_a_generator_is_mined_over_latents() -> None:
         InterpretError, match=r"inputs must be floating point, \[N, C, H, W\] .* not torch.float32 \[12"
     ):
         mine(network, latents.flatten(1))
+
+
+class Routed(nn.Module):
+    """Sends dark images through one convolution and bright ones through another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dark, self.bright, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        bright = images.mean((1, 2, 3)) > 0
+        maps = images.new_empty(len(images), 4, 6, 6)
+        maps[bright], maps[~bright] = self.bright(images[bright]), self.dark(images[~bright])
+        return self.head(maps.mean((2, 3)))
+
+
+def test_a_layer_that_only_some_images_run_through_is_refused() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(6, 3, 8, 8) * torch.tensor([1, 1, 1, 1, -1, 1])[:, None, None, None]
+    network = Routed().eval()
+    with pytest.raises(InterpretError, match=r"'(dark|bright)' returns [15] rows for 6 images, .* choose other layers"):
+        mine(network, images, k=2)
+    assert mine(network, images, "head", k=2)["head"].values.shape == (2, 2)
