@@ -39,8 +39,8 @@ once for each position; both are those of the trace here, unless a cell says oth
 convolutions have a receptive field that is a window, and how many a local field, with gates held constant. NASNet is
 missing: Keras refuses it on its torch backend.
 
-EfficientNetV2-S, -M and -L differ because their gates amplify rounding with such weights, layer by layer: of V2-S, Keras's
-own logits differ by 0.6 of the largest if the input is changed by 1e-7 of itself. All other numbers are rounding.
+EfficientNetV2-S, -M and -L differ because their gates amplify rounding with such weights, layer by layer: of V2-S,
+Keras's own logits differ by 0.6 of the largest if the input is changed by 1e-7 of itself. All other numbers are rounding.
 
 | network | difference | parameters | MACs | receptive fields | local fields | convolutions |
 |---|---:|---:|---:|---:|---:|---:|
