@@ -40,7 +40,8 @@ convolutions have a receptive field that is a window, and how many a local field
 missing: Keras refuses it on its torch backend.
 
 EfficientNetV2-S, -M and -L differ because their gates amplify rounding with such weights, layer by layer: of V2-S,
-Keras's own logits differ by 0.6 of the largest if the input is changed by 1e-7 of itself. All other numbers are rounding.
+Keras's own logits differ by 0.6 of the largest if the input is changed by 1e-7 of itself.
+All other numbers are rounding.
 
 | network | difference | parameters | MACs | receptive fields | local fields | convolutions |
 |---|---:|---:|---:|---:|---:|---:|
