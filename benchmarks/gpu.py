@@ -4,9 +4,10 @@
 
 Random weights and synthetic pictures, so that nothing is downloaded. Bare passes and mining alternate, over the same
 batches on the device, all convolutions and linear layers; the time of mining includes bringing hits and statistics to
-the host at its end, and each time ends when the device is done. "mine()" is the whole call, from images in the host's
-memory. Projections are of neurons of different images, in the layers named; captum's NeuronDeconvolution is called
-once for each neuron. captum's rule covers `nn.ReLU` alone: for ConvNeXt (GELU) it returns the plain gradient.
+the host at its end, which a run does once a minute, and each time ends when the device is done. "mine()" is the whole
+call, from images in the host's memory. Projections are of neurons of different images, in the layers named; captum's
+NeuronDeconvolution is called once for each neuron. captum's rule covers `nn.ReLU` alone: for ConvNeXt (GELU) it returns
+the plain gradient.
 
 `--markdown` writes the table into docs/benchmarks.md, with the name of the card. Without a CUDA device the script says
 so and ends; `--device cpu` runs it all the same, to try it.
@@ -96,8 +97,8 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
         size = run.batch_size(settings.batch_size)
         held = [run.place(synthetic(size, settings.side, seed)) for seed in range(HELD)]
         rounds = max(1, settings.images // size)
-        # only the number of the images is asked for
-        images = open_images(torch.zeros(1, 1).expand(rounds * size, 3, 1, 1), module)
+        # only the number of the images is asked for; of a million, few are in the sample that is looked at more closely
+        images = open_images(torch.zeros(1, 1).expand(max(10**6, rounds * size), 3, 1, 1), module)
 
         def bare(turns: int = rounds) -> None:
             with torch.inference_mode(), run.autocast(settings.type), peak_memory(device, memory["bare"]):

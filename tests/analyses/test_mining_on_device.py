@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -182,3 +183,13 @@ def test_a_gpu_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Miner, "update", without_waiting)
     assert mined(None, 64, device="cuda") == mined(None, 64, device="cuda")
+
+
+def test_more_images_wait_on_a_larger_gpu_but_few_for_many_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    device = torch.device("cuda")
+    assert on_device.images_that_wait(26560, device) == 1579  # of 80 GiB, 1/32 for 64 bytes each
+    card.total_memory = 8 * 2**30
+    assert on_device.images_that_wait(26560, device) == 157
+    assert on_device.images_that_wait(10**9, device) == 0  # the miner then adds FLUSH_SIZE at once

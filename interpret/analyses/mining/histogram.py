@@ -49,7 +49,7 @@ class DyadicHistogram:
     def update(self, values: Tensor, present: Tensor | None = None) -> None:
         """Count values [B, units]; with `present` [B, units], only some of them."""
         if present is None:
-            low, high = torch.aminmax(values.double(), dim=0)
+            low, high = (bound.double() for bound in torch.aminmax(values, dim=0))
         else:
             low = values.double().masked_fill(~present, torch.inf).amin(0)
             high = values.double().masked_fill(~present, -torch.inf).amax(0)

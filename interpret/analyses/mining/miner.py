@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.batch_maxima import BatchMaxima
-from interpret.analyses.mining.on_device import NEVER, OnDevice, stays_on_device, takes_too_much
+from interpret.analyses.mining.on_device import NEVER, OnDevice, images_that_wait, stays_on_device, takes_too_much
 from interpret.analyses.mining.result import Mined, MinedLayer, Subject
 from interpret.analyses.mining.statistics import Statistics
 from interpret.analyses.mining.top_k import TopK
@@ -30,7 +30,7 @@ SAMPLE_SIZE = 256
 DENSITY_SAMPLE_SIZE = 32
 """Number of images of the sample on which positions above zero are counted."""
 FLUSH_SIZE = 64
-"""Number of waiting images from which on their batches are added to the hits and statistics."""
+"""Number of waiting images from which on their batches are added to the hits and statistics on the host."""
 
 STATE_FORMAT = 4
 """The format of the state of unfinished mining; states of another one are not resumed."""
@@ -114,7 +114,7 @@ class Miner:
             self._positive[name] = self._positive.get(name, 0) + positive
         self._waiting.append(found)
         # several batches at once cost little more than one
-        if sum(len(batch.items) for batch in self._waiting) >= FLUSH_SIZE:
+        if sum(len(batch.items) for batch in self._waiting) >= self._enough(found):
             self._flush()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -188,6 +188,13 @@ class Miner:
         self._top = TopK(ends[-1], self.k, axes, by_box)
         self._statistics = Statistics(ends[-1], len(self.sample), classes)
         return self._top, self._statistics
+
+    def _enough(self, found: BatchMaxima) -> int:
+        """Return of how many images maxima are added at once."""
+        device, units = found.values.device, found.values.shape[1]
+        if found.boxes or device.type != "cuda":
+            return FLUSH_SIZE
+        return max(FLUSH_SIZE, images_that_wait(units, device))
 
     def _flush(self) -> None:
         """Add the waiting batches to the hits and the statistics."""

@@ -22,6 +22,10 @@ NEVER = torch.iinfo(torch.int64).max
 """The item of the first value that is not finite, of units that have none."""
 SUMS_SHARE = 8
 """Class sums may take one in this many bytes of the device."""
+WAITING_SHARE = 32
+"""Maxima that wait, and the work of adding them, may take one in this many bytes of the device."""
+BYTES_EACH = 64
+"""What a maximum takes while it is added: value and place, keys of 8 bytes, and bins of histograms."""
 
 
 def stays_on_device(device: torch.device, dtype: torch.dtype) -> bool:
@@ -258,5 +262,17 @@ class _SumsOnDevice:
 
 def takes_too_much(units: int, classes: int, device: torch.device) -> bool:
     """Return whether the class sums would take too much of a device's memory."""
+    return 8 * _SumsOnDevice.PLACES * classes * units > _memory(device) // SUMS_SHARE
+
+
+def images_that_wait(units: int, device: torch.device) -> int:
+    """Return of how many images the maxima wait on a GPU until they are added.
+
+    Most of the time of adding them does not depend on their number.
+    """
+    return _memory(device) // WAITING_SHARE // (BYTES_EACH * units)
+
+
+def _memory(device: torch.device) -> int:
     room: Any = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**62
-    return 8 * _SumsOnDevice.PLACES * classes * units > room // SUMS_SHARE
+    return int(room)
