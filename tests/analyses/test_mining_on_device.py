@@ -189,7 +189,7 @@ def test_more_images_wait_on_a_larger_gpu_but_few_for_many_units(monkeypatch: py
     card = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     device = torch.device("cuda")
-    assert on_device.images_that_wait(26560, device) == 1579  # of 80 GiB, 1/32 for 64 bytes each
+    assert on_device.images_that_wait(26560, device) == 1263  # of 80 GiB, 1/16 for 160 bytes each
     card.total_memory = 8 * 2**30
-    assert on_device.images_that_wait(26560, device) == 157
+    assert on_device.images_that_wait(26560, device) == 126
     assert on_device.images_that_wait(10**9, device) == 0  # the miner then adds FLUSH_SIZE at once

@@ -22,10 +22,10 @@ NEVER = torch.iinfo(torch.int64).max
 """The item of the first value that is not finite, of units that have none."""
 SUMS_SHARE = 8
 """Class sums may take one in this many bytes of the device."""
-WAITING_SHARE = 32
+WAITING_SHARE = 16
 """Maxima that wait, and the work of adding them, may take one in this many bytes of the device."""
-BYTES_EACH = 64
-"""What a maximum takes while it is added: value and place, keys of 8 bytes, and bins of histograms."""
+BYTES_EACH = 160
+"""What a maximum takes while it is added, most of all to class sums: some twenty numbers of 8 bytes."""
 
 
 def stays_on_device(device: torch.device, dtype: torch.dtype) -> bool:
