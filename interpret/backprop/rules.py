@@ -48,6 +48,7 @@ from interpret.network.torch_internals import (
     is_bookkeeping,
     is_compiled,
     is_module_hook,
+    is_view,
     next_node_number,
     node_number,
 )
@@ -542,7 +543,9 @@ class _HoldConstant(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         ctx.save_for_backward(scale)
-        return func(*args, **kwargs)
+        y = func(*args, **kwargs)
+        # autograd would refuse an operation that writes into a view, which instance_norm returns
+        return y.data if is_view(y) else y
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:

@@ -716,6 +716,10 @@ def norms() -> dict[str, tuple[Form, Callable[[Tensor], Tensor]]]:
             lambda x: F.group_norm(x, 3).add_(100).relu_(),
             lambda x: grouped(x),
         ),
+        "instance, in place afterwards": (
+            lambda x: F.instance_norm(x).add_(100).relu_(),
+            lambda x: 1 / deviation(x, (2, 3)),
+        ),
     }
 
 

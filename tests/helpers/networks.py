@@ -407,8 +407,8 @@ class channels_at_the_end(nn.Module):  # noqa: N801
 @style("3", rectifies=False)
 def normalised_by_groups() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.LeakyReLU(0.1), nn.Conv2d(6, 4, 3),
-        nn.InstanceNorm2d(4, affine=True), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.LeakyReLU(0.1, inplace=True), nn.Conv2d(6, 4, 3),
+        nn.InstanceNorm2d(4, affine=True), nn.Hardswish(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     )  # fmt: skip
 
 
