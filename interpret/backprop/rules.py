@@ -543,9 +543,7 @@ class _HoldConstant(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, func: Callable[..., Tensor], args: Any, kwargs: Any) -> Tensor:
         ctx.save_for_backward(scale)
-        y = func(*args, **kwargs)
-        # autograd would refuse an operation that writes into a view, which instance_norm returns
-        return y.data if is_view(y) else y
+        return func(*args, **kwargs)
 
     @staticmethod
     def backward(ctx: Any, *signals: Tensor) -> Any:
@@ -638,7 +636,11 @@ def _normalise_by_constants(x: Tensor, func: Callable[..., Tensor], args: Any, k
     """Normalise as written; the backward pass multiplies by the scale that the statistics give."""
     with torch.no_grad():
         scale = _SCALES[func](*args, **kwargs)
-    return func(*args, **kwargs) if scale is None else _HoldConstant.apply(x, scale, func, args, kwargs)
+    if scale is None:
+        return func(*args, **kwargs)
+    y: Tensor = _HoldConstant.apply(x, scale, func, args, kwargs)
+    # autograd would refuse a later operation that writes into a view, which instance_norm returns
+    return y.clone() if is_view(y) else y
 
 
 def _channelwise(weight: Tensor | None, x: Tensor) -> Tensor | float:
