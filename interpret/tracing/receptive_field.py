@@ -124,6 +124,8 @@ class View:
     mirrored: Sizes = (0, 0)
     """The number of positions, per axis, that the next window must reach inwards from the border to hold the elements
     that a reflecting padding shows there. Until then, border elements see pixels outside their window."""
+    reflected: Boxes | None = None
+    """What each element sees until then."""
     within: Boxes | None = None
     """What each element sees, where those at one position see parts of its window, as in a map cut into windows."""
 
@@ -426,16 +428,11 @@ def _in_boxes(call: Call, count: int) -> list[Sees]:
     """Return what each of the results sees, as boxes."""
     if call.sides is None:
         return [EVERYTHING] * count
-    given = []
-    for operand in call.operands:
-        sees = operand.sees
-        if isinstance(sees, View):
-            if any(sees.mirrored):
-                return [EVERYTHING] * count
-            sees = sees.within or evenly_spaced(operand.shape, sees.axes, sees.columns, sees.field)
-        given.append(sees if isinstance(sees, Boxes) else None)
+    views = [operand.sees for operand in call.operands if isinstance(operand.sees, View)]
+    if any(any(view.mirrored) and view.reflected is None for view in views):
+        return [EVERYTHING] * count
     found: list[Sees] = []
-    for boxes in boxes_after(call, given):
+    for boxes in boxes_after(call, list(map(_boxes_of, call.operands))):
         if boxes is not None and boxes.is_unseen():  # as of a slice without elements
             found.append(NOTHING)
         elif boxes is None or boxes.are_alike(call.sides):
@@ -443,6 +440,14 @@ def _in_boxes(call: Call, count: int) -> list[Sees]:
         else:
             found.append(_as_windows(boxes) or boxes)
     return found
+
+
+def _boxes_of(operand: Operand) -> Boxes | None:
+    """Return what an operand sees as boxes; None if that is nothing."""
+    sees = operand.sees
+    if isinstance(sees, View):
+        return sees.reflected or sees.within or evenly_spaced(operand.shape, sees.axes, sees.columns, sees.field)
+    return sees if isinstance(sees, Boxes) else None
 
 
 def _as_windows(boxes: Boxes) -> View | None:
@@ -540,6 +545,7 @@ def _joined(operands: list[Operand], shape: Sequence[int]) -> Sees:
             columns=sees.columns,
             crops=whole.crops and sees.crops,
             mirrored=_each(max, whole.mirrored, sees.mirrored),
+            reflected=whole.reflected if whole.reflected == sees.reflected else None,
         )
     # a constant that differs between positions, such as a position embedding, fits the whole image only
     constants = [operand.shape for operand in operands if operand.sees is NOTHING]
@@ -746,7 +752,10 @@ def _padded(call: Call) -> Sees:
     if mode not in ("constant", *_MIRRORED):
         return EVERYTHING
     field = replace(first.field, start=tuple(start))
-    return replace(first, field=field, crops=crops, mirrored=tuple(mirrored))
+    reflected = None
+    if any(mirrored) and call.sides is not None:
+        (reflected,) = boxes_after(call, [_boxes_of(call.operands[0])])
+    return replace(first, field=field, crops=crops, mirrored=tuple(mirrored), reflected=reflected)
 
 
 _MIRRORED = {"reflect": 2, "replicate": 1}

@@ -547,8 +547,6 @@ def _why_none(sees: Sees, layer: Layer, arranged: Arrangement | None) -> str | N
     """Return why a layer that sees part of an image has no window, in words; None if it has no positions."""
     if sees is NOTHING or len(layer.output_shape) < 2:
         return None
-    if isinstance(sees, View) and any(sees.mirrored):
-        return "borders that a padding reflects"
     known = arranged is not None and arranged.grid is not None
     return "windows that have grown to it" if known else "positions that are no known grid"
 
@@ -564,11 +562,14 @@ def _window(
 
     Of boxes it has the smallest evenly spaced windows that hold them.
     """
-    if isinstance(sees, View) and any(sees.mirrored):
-        return None  # behind a reflecting padding, border neurons see more
-    if isinstance(sees, View) and (sees.within is None or arranged is None or sees.grid(shape) == arranged.grid):
-        return sees
-    boxes = sees.within if isinstance(sees, View) else sees
+    boxes: Sees | None = sees
+    if isinstance(sees, View):
+        if any(sees.mirrored):  # behind a reflecting padding, border neurons see more
+            boxes = sees.reflected
+        elif sees.within is None or arranged is None or sees.grid(shape) == arranged.grid:
+            return sees
+        else:
+            boxes = sees.within
     if not isinstance(boxes, Boxes) or arranged is None or arranged.grid is None:
         return None
     windows = windows_of_grid(boxes, shape, arranged)

@@ -106,7 +106,7 @@ CAUSES: dict[str, tuple[Callable[[Tensor], Tensor], str | None, str | None]] = {
         "'matmul' in the network itself",
         None,
     ),
-    "reflected": (lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"), *["borders that a padding reflects"] * 2),
+    "reflected": (lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"), None, None),
     "a class token": (
         lambda x: torch.cat([x.new_zeros(1, 1, 4), x.flatten(2).mT], 1), *["positions that are no known grid"] * 2
     ),

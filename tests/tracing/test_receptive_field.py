@@ -406,8 +406,8 @@ def test_channels_last_keeps_its_axes() -> None:
 
 
 def test_reflecting_padding_needs_a_window_that_covers_it() -> None:
-    assert sees(lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect")).receptive_field is None
-    assert sees(lambda x: F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 3, 1)).receptive_field is None
+    bound = sees(lambda x: F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), 3, 1)).receptive_field
+    assert bound is not None and not bound.exact
     covered = sees(lambda x: F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="reflect").relu(), 5, 1))
     assert covered.receptive_field == ReceptiveField((7, 7), (1, 1), (-3, -3))
     replicated = sees(lambda x: F.avg_pool2d(F.pad(x, (2, 2, 2, 2), mode="replicate"), 3, 1))
