@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -94,8 +94,8 @@ def broken_links(site: Path) -> list[str]:
     return wrong
 
 
-def in_a_browser(site: Path, pages: Sequence[str]) -> list[str]:
-    """Return what a browser fetches from elsewhere, fails to find, or says of its accessibility."""
+def in_a_browser(site: Path, pages: Sequence[str]) -> Iterator[str]:
+    """Yield what a browser fetches from elsewhere, fails to find, or says of its accessibility."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright
@@ -103,20 +103,19 @@ def in_a_browser(site: Path, pages: Sequence[str]) -> list[str]:
         chromium = None
     if not chromium or not shutil.which("npm"):
         print("no playwright, Chromium or npm: the pages were not opened")
-        return []
+        return
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, check=True, capture_output=True)
         subprocess.run(["tar", "xf", *(path.name for path in Path(folder).glob("*.tgz"))], cwd=folder, check=True)
         axe = (Path(folder) / "package" / "axe.min.js").read_text(encoding="utf-8")
-    wrong: dict[str, set[str]] = defaultdict(set)
     options = "--no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run".split()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
         for scheme, width in VIEWS:
             context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
             for name in pages:
+                found: set[str] = set()
                 page = context.new_page()
-                found = wrong[name]
                 page.on(
                     "request",
                     lambda request, found=found: (
@@ -128,21 +127,25 @@ def in_a_browser(site: Path, pages: Sequence[str]) -> list[str]:
                 page.goto((site / name).resolve().as_uri())
                 page.wait_for_timeout(100)
                 if (wide := page.evaluate("document.documentElement.scrollWidth")) > width:
-                    found.add(f"{wide} pixels wide on a screen of {width}")
+                    found.add(f"{wide} pixels wide")
                 page.evaluate(axe)
                 for violation in page.evaluate("axe.run(document, {preload: false}).then((run) => run.violations)"):
                     places = ", ".join(" ".join(map(str, node["target"])) for node in violation["nodes"][:3])
-                    found.add(f"{scheme}, {width} pixels: {violation['id']}: {violation['help']}: {places}")
+                    found.add(f"{violation['id']}: {violation['help']}: {places}")
                 page.close()
+                yield from (f"{name}, {scheme}, {width} pixels: {said}" for said in sorted(found))
         browser.close()
-    return [f"{name}: {said}" for name, all_said in wrong.items() for said in sorted(all_said)]
 
 
 def main() -> None:
     site = Path(sys.argv[1])
     pages = [str(path.relative_to(site)) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts]
-    wrong = broken_links(site) + in_a_browser(site, pages if "--all" in sys.argv else PAGES)
-    print("\n".join(wrong) or f"{len(list(site.rglob('*.html')))} pages, nothing wrong")
+    wrong = 0
+    for line in chain(broken_links(site), in_a_browser(site, pages if "--all" in sys.argv else PAGES)):
+        print(line, flush=True)
+        wrong += 1
+    if not wrong:
+        print(f"{len(list(site.rglob('*.html')))} pages, nothing wrong")
     sys.exit(bool(wrong))
 
 
