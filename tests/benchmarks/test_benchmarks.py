@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import interpret
+from helpers.packages import needs
 from helpers.scripts import ROOT
 
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
@@ -95,3 +96,33 @@ def test_activations_are_read_before_later_layers_write_over_them() -> None:
     model = interpret.load(network, preprocess=interpret.Preprocess((4, 4)))
     with torch.no_grad():
         assert float(measured(model, "0", 1)(torch.rand(1, 3, 4, 4))) == -1.0
+
+
+@needs("keras")
+@pytest.mark.slow
+def test_the_table_of_keras_shows_one_layer_that_is_wrong() -> None:
+    """In a process of its own, since all of Keras then computes in float64."""
+    code = f"""
+import sys; sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+import keras_applications as table, torch
+keras, layers = table.keras, table.keras.layers
+image = keras.Input((12, 12, 3))
+conv = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv")
+maps = layers.BatchNormalization(name="norm")(conv(image))
+twice = layers.Conv2D(4, 1, name="twice")
+maps = layers.Dense(4, activation="gelu", name="mixed")(twice(layers.add([twice(maps), maps])))
+model = keras.Model(image, layers.Dense(2, name="end")(layers.GlobalAveragePooling2D()(maps)))
+table.draw_statistics(model)
+graph, images = table.interpret.load(model).module, torch.rand(2, 3, 12, 12, dtype=torch.float64)
+with torch.no_grad():
+    print(table.of_layers(model, graph, images))
+    for name in ("conv", "norm", "twice", "mixed", "end"):
+        module = graph.get_submodule(name)
+        kept = module.weight
+        module.weight = torch.nn.Parameter(kept * (1 + 1e-8))
+        print(table.of_layers(model, graph, images))
+        module.weight = kept
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    right, *wrong = map(float, ended.stdout.split())
+    assert right < 1e-14 and len(wrong) == 5 and all(1e-10 < one < 1e-7 for one in wrong)

@@ -40,11 +40,11 @@ def close(one: Any, other: Any, tolerance: float = 2e-5) -> bool:
 
 
 def draw_statistics(model: Any) -> None:
-    """Give normalisations statistics and offsets that a mistake would show."""
+    """Give normalisations statistics, scales and offsets that a mistake would show."""
     generator = torch.Generator().manual_seed(0)
     for variable in model.variables:
         shape = tuple(variable.shape)
-        if "moving_variance" in variable.path:
+        if variable.path.endswith(("moving_variance", "gamma")):
             variable.assign(torch.rand(shape, generator=generator) + 0.5)
         elif any(name in variable.path for name in ("moving_mean", "beta", "bias")):
             variable.assign(torch.randn(shape, generator=generator) * 0.1)
