@@ -9,7 +9,12 @@ from inspect import getdoc, isfunction
 from pathlib import Path
 from runpy import run_path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 import interpret
+from helpers.packages import needs_squeezenet
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -71,6 +76,20 @@ def test_the_readme_is_one_screen_and_its_code_names_what_exists() -> None:
     named = set(re.findall(r"`(\w+)`", text.partition("| you ask")[2].partition("\n\n")[0]))
     assert {"load", "mine"} <= used and {"project", "probe"} <= named
     assert used | named <= set(interpret.__all__)
+
+
+@needs_squeezenet
+@pytest.mark.slow
+def test_the_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
+    monkeypatch.chdir(tmp_path)
+    Path("path/to/images").mkdir(parents=True)
+    for number in range(2):
+        values = np.random.default_rng(number).integers(0, 256, (300, 300, 3), np.uint8)
+        Image.fromarray(values).save(f"path/to/images/{number}.png")
+    exec(compile(code, "README.md", "exec"), {})
+    assert (tmp_path / "my-gallery" / "index.html").is_file()
 
 
 def test_the_citation_is_of_this_version() -> None:
