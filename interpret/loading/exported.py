@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import torch
@@ -27,6 +28,11 @@ def exported_source(path: Path) -> ModelSource:
 def _read(path: Path) -> nn.Module:
     if not path.is_file():
         raise InterpretError(f"model {str(path)!r} does not exist: give the path of a file of torch.export.save")
+    if not zipfile.is_zipfile(path):  # of which torch would log a traceback
+        raise InterpretError(
+            f"model {str(path)!r} is damaged or no exported program: it is no zip archive, save it again with "
+            "torch.export.save"
+        )
     try:
         with only_tensors_loaded():
             program = torch.export.load(path)

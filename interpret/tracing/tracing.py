@@ -376,8 +376,11 @@ def _checked(shape: object, axes: int) -> tuple[int, ...]:
             "; if the network takes [B, T], load it with call=lambda network, signals: network(signals[:, 0]) and give "
             "(1, T)"
         )
+        given = (
+            f"a tensor of {tuple(shape.shape)}: give tuple(images.shape[1:])" if isinstance(shape, Tensor) else shape
+        )
         raise InterpretError(
-            f"input_shape must be (channels, {wanted} whole numbers above zero, not {shape}"
+            f"input_shape must be (channels, {wanted} whole numbers above zero, not {given}"
             f"{alone if axes == 1 and len(sizes) == 1 else ''}"
         )
     return tuple(map(int, sizes))

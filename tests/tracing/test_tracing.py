@@ -193,6 +193,7 @@ def test_squeeze_and_excitation_sees_everything() -> None:
         (models.alexnet, (4, 224, 224), r"has 4 channels, but layer 'features.0' \(Conv2d\) takes 3"),
         (models.alexnet, (224, 224), r"must be \(channels, height, width\), .* not \(224, 224\)"),
         (models.alexnet, (1, 3, 224, 224), r"must be \(channels, height, width\)"),
+        (models.alexnet, torch.zeros(1, 3, 9, 9), r"not a tensor of \(1, 3, 9, 9\): give tuple\(images.shape\[1:\]\)$"),
         (models.alexnet, (3, 224, 0), r"three whole numbers above zero, not \(3, 224, 0\)"),
         (models.alexnet, (3, 224.0, 224), r"three whole numbers"),
         (models.alexnet, 224, r"three whole numbers above zero, not 224"),
