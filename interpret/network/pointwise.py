@@ -102,7 +102,7 @@ class History:
         tensors = {place: value for place, value in places.items() if isinstance(value, Tensor)}
         if operation.grid is Grid.EXTREMUM and len(tensors) < 2:  # over positions
             return []
-        ways = {place: list(self._derivations_of(tensor)) for place, tensor in tensors.items()}
+        ways = {place: list(self.derivations_of(tensor)) for place, tensor in tensors.items()}
         carriers = {place: found for place, found in ways.items() if found}
         if not carriers or (_is_of_first(operation) and len(carriers) > 1):
             return []
@@ -126,11 +126,7 @@ class History:
             found.append(Derivation(way.source, way.version, function, multiple, steps, of))
         return found
 
-    def _known(self, tensor: Tensor) -> _Made | None:
-        made: _Made | None = self._made.get(tensor)
-        return made if made is not None and made.version == version_of(tensor) else None
-
-    def _derivations_of(self, tensor: Tensor) -> Iterator[Derivation]:
+    def derivations_of(self, tensor: Tensor) -> Iterator[Derivation]:
         """Yield how a tensor was computed from others, and from itself if it carries a signal."""
         if tensor.requires_grad:
             yield Derivation(tensor, version_of(tensor), lambda value: value, True, 0)
@@ -139,6 +135,10 @@ class History:
             yield from (
                 derivation for derivation in made.derivations if version_of(derivation.source) == derivation.version
             )
+
+    def _known(self, tensor: Tensor) -> _Made | None:
+        made: _Made | None = self._made.get(tensor)
+        return made if made is not None and made.version == version_of(tensor) else None
 
 
 def rectifier_slope(func: Callable[..., Any], derivation: Derivation, pending: bool = False) -> Tensor | None:
@@ -177,8 +177,9 @@ def rectifier_slope(func: Callable[..., Any], derivation: Derivation, pending: b
     slope = (far - near) / LARGE_VALUE
     if not bool((grows & ((below - far_below).abs() / LARGE_VALUE < 0.999 * slope)).all()):
         return None
-    # a square has no slope at infinity; a slope of almost 1 converges to 1
-    slope = torch.where((far > 3 * near) | ((slope - 1).abs() < 0.05), 1.0, slope).to(derivation.source.dtype)
+    # a square has no slope at infinity, only a factor; what is almost 1 converges to 1
+    slope = torch.where(far > 3 * near, slope / (3 * LARGE_VALUE), slope)
+    slope = torch.where((slope - 1).abs() < 0.05, 1.0, slope).to(derivation.source.dtype)
     return torch.ones_like(slope[(0,) * slope.dim()]) if bool((slope == 1).all()) else slope
 
 
