@@ -41,7 +41,7 @@ from interpret.backprop.windowed_convolution import convolve
 from interpret.network.checkpointing import plain_checkpoints
 from interpret.network.layers import StopForward, tensors_in
 from interpret.network.modes import constant_parameters
-from interpret.network.operations import Backward, is_in_place, operation_name, operation_of
+from interpret.network.operations import Backward, Operation, is_in_place, operation_name, operation_of
 from interpret.network.pointwise import History, Pending, rectifier_slope, slope_of
 from interpret.network.torch_internals import (
     base_of,
@@ -51,6 +51,7 @@ from interpret.network.torch_internals import (
     is_view,
     next_node_number,
     node_number,
+    result_count,
 )
 from interpret.support.errors import InterpretError, warn
 
@@ -114,10 +115,10 @@ class BackwardRule(TorchFunctionMode):
 
     Rectifiers are ReLU, ReLU6, leaky ReLU, PReLU, RReLU, ELU, SELU, CELU, SiLU, GELU, Mish, softplus, hardswish,
     threshold, a clamp whose lower bound is at least 0, the maximum with a constant of at least 0, and each of these
-    written out: a tensor times an elementwise function of it (x·sigmoid(x), x·(x > 0),
-    x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or divided by one, the maximum of x and c·x, a choice by the sign of x,
-    (x + |x|)/2. A function counts as a rectifier if it keeps growing with x, at most as a square, and is flatter for
-    −x; constant factors, by which it may grow faster than x, multiply the signal as they do elsewhere.
+    written out, also in a `torch.autograd.Function`: a tensor times an elementwise function of it (x·sigmoid(x),
+    x·(x > 0), x·relu6(x + 3)/6, x·(1 + erf(x/√2))/2), or divided by one, the maximum of x and c·x, a choice by the sign
+    of x, (x + |x|)/2. A function counts as a rectifier if it keeps growing with x, at most as a square, and is flatter
+    for −x; constant factors, by which it may grow faster than x, multiply the signal as they do elsewhere.
 
     The deconvnet rectifies the signal as the forward pass rectified the activations (Zeiler & Fergus 2014, section
     2.1), whatever the form of the rectifier. tanh and sigmoid have no rectified half, and the paper does not treat
@@ -169,6 +170,8 @@ class BackwardRule(TorchFunctionMode):
         for a result that is no tensor."""
         self._running: list[str] = []
         self._history = History()
+        self._inside = History()
+        """What runs without gradients, as the forward pass of a custom autograd function does."""
         self._pending: list[Pending] = []
         self._decisions = Decisions()
         self._decided: dict[Named, list[int | None]] = defaultdict(list)
@@ -187,7 +190,7 @@ class BackwardRule(TorchFunctionMode):
                 )
         self.uncovered, self._starts = {}, None
         self._running = []
-        self._history, self._pending = History(), []
+        self._history, self._inside, self._pending = History(), History(), []
         self._decisions, self._decided = Decisions(), defaultdict(list)
         self._thread = threading.get_ident()  # modes and node numbers are per thread, hooks are not
         self._start = next_node_number()
@@ -206,7 +209,7 @@ class BackwardRule(TorchFunctionMode):
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         super().__exit__(kind, error, trace)
         self._undo.close()
-        self._history, self._decisions = History(), Decisions()
+        self._history, self._inside, self._decisions = History(), History(), Decisions()
         if error is not None and not isinstance(error, StopForward):
             return
         for pending in self._pending:
@@ -285,8 +288,10 @@ class BackwardRule(TorchFunctionMode):
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function that the network calls."""
+        if not torch.is_grad_enabled():
+            return self._call_inside(func, args, kwargs)
         signals = [value for value in tensors_in((args, kwargs)) if value.requires_grad]
-        if not torch.is_grad_enabled() or (not signals and not self._history.knows((args, kwargs))):
+        if not signals and not self._history.knows((args, kwargs)):
             return func(*args, **kwargs)
         if func is Tensor.register_hook and args[0].grad_fn is not None:
             args[0].grad_fn.metadata[HOOKED] = True  # autograd alone calls it
@@ -296,6 +301,13 @@ class BackwardRule(TorchFunctionMode):
         result = self._pass(func, args, kwargs, signals)
         for value in tensors_in((args, kwargs, result)):
             mark(value, "seen")
+        return result
+
+    def _call_inside(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a function that a custom autograd function calls, or the network itself under `torch.no_grad`."""
+        derivations = self._inside.derivations(func, args, kwargs) if self.rule != "gradient" else []
+        result = func(*args, **kwargs)
+        self._inside.note(result, derivations)
         return result
 
     def _rule_of(self, func: Callable[..., Any] | None = None, backward: Backward | None = None) -> RuleName | OwnRule:
@@ -465,9 +477,33 @@ class BackwardRule(TorchFunctionMode):
                 node.metadata[MARK] = "seen"
                 if is_bookkeeping(node):
                     continue
-                if not is_module_hook(node) and self._rule_of() != "gradient":
+                if not is_module_hook(node) and self._rule_of() != "gradient" and not self._rectifies(node, value):
                     self._report(type(node).__name__.removesuffix("Backward"), node)
                 waiting += [parent for parent, _ in node.next_functions]
+
+    def _rectifies(self, node: Any, value: Tensor) -> bool:
+        """Return whether a custom autograd function, which made a value, is a rectifier, and let the rule pass it."""
+        rule = self._rule_of()
+        if isinstance(self.rule, Composite):
+            name = type(node).__name__.removesuffix("Backward")
+            rule = self.rule.rule_for(self._running, name, Operation(Backward.RECTIFIER))
+        places = [place for place, (parent, _) in enumerate(node.next_functions) if parent is not None]
+        alone = value.grad_fn is node and len(places) == 1 and result_count(node) == 1
+        if not alone or rule not in ("deconvnet", "guided"):
+            return False
+        slopes = [rectifier_slope(torch.relu, one, pending=True) for one in self._inside.derivations_of(value)]
+        slope = next((one for one in slopes if one is not None), None)
+        if slope is None:
+            return False
+
+        def rectify(found: tuple[Any, ...], signals: tuple[Tensor, ...]) -> tuple[Any, ...]:
+            (signal,), (place,) = signals, places
+            passed = signal.clamp(min=0) * slope if rule == "deconvnet" else found[place].where(signal > 0, 0)
+            return *found[:place], passed, *found[place + 1 :]
+
+        node.register_hook(rectify)
+        node.metadata[MARK] = "activation"
+        return True
 
     def _wait(self, operation: str, result: Any) -> Pending:
         """Note an operation that is not covered, to be reported unless it turns out to be a part of a rectifier."""

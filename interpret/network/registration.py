@@ -69,14 +69,14 @@ def register_operation(
 ) -> Registration:
     """Register a function of your own, so that rules, receptive fields, connectivity and occlusion cover it.
 
-    >>> import torch
+    >>> import numpy as np, torch
     >>> from torch import nn
     >>> from interpret import BackwardRule, register_operation, trace
     >>> class Swish(torch.autograd.Function):
     ...     @staticmethod
     ...     def forward(ctx, x):
     ...         ctx.save_for_backward(x)
-    ...         return x * x.sigmoid()
+    ...         return torch.from_numpy(x.detach().numpy() / (1 + np.exp(-x.detach().numpy())))
     ...     @staticmethod
     ...     def backward(ctx, signal):
     ...         (x,) = ctx.saved_tensors

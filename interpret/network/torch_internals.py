@@ -58,6 +58,11 @@ def node_type(node: Any) -> torch.dtype:
     return dtype
 
 
+def result_count(node: Any) -> int:
+    """Return how many results the operation that a node of autograd's graph is of has."""
+    return len(node._input_metadata)
+
+
 def saved(node: Any, name: str) -> Any:
     """Return what autograd keeps of an operation's arguments or results for its backward pass."""
     return getattr(node, f"_saved_{name}")

@@ -26,6 +26,7 @@ from torchvision.models.regnet import BlockParams
 
 from helpers.deconvnet import forward_with_switches, literal_deconvnet, unpool
 from helpers.tensors import normal, seeded
+from interpret.backprop.composite import Composite
 from interpret.backprop.rules import RULES, BackwardRule, UncoveredOperation
 from interpret.network.layers import StopForward, first_outputs
 from interpret.network.modes import frozen
@@ -1046,6 +1047,53 @@ def test_a_rectifier_by_any_spelling(name: str, form: Form, rule: str) -> None:
         torch.testing.assert_close(found, passed_back(Calls(function), x, rule, signal), rtol=1e-9, atol=1e-11)
 
 
+class Inside(torch.autograd.Function):
+    """A function of one operand that autograd does not look into."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, form: Form) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.form = form
+        return form(x)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        return slope_of(ctx.form, *ctx.saved_tensors) * signals[0], None
+
+
+def inside(form: Form) -> Form:
+    return lambda x: Inside.apply(x, form)
+
+
+def twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+@EVERY_RULE
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_rectifier_inside_a_custom_function(name: str, rule: str) -> None:
+    function, _, forms = SPELLINGS[name]
+    x, signal = 3 * normal(2, 3, 4, 5), normal(2, 3, 4, 5, seed=1)
+    for form in forms if function is None else [function, *forms]:
+        expected, found = (
+            passed_back(nn.Sequential(*(Calls(one) for one in (twice, middle, twice))), x, rule, signal)
+            for middle in (form, inside(form))
+        )
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_custom_function_has_the_rule_of_rectifiers() -> None:
+    """As the memory-efficient Swish of several EfficientNets, in a network whose rules differ between layers."""
+    own, plain = (seeded(Spelled, form).double() for form in (inside(lambda x: x * x.sigmoid()), F.silu))
+    image = normal(2, 3, 9, 10)
+    for rule in (
+        Composite(by_operation={"rectifier": "guided"}),
+        Composite(by_operation={"rectifier": "deconvnet"}, otherwise="guided"),
+    ):
+        expected = passed_back(plain, image, rule)
+        torch.testing.assert_close(passed_back(own, image, rule), expected, rtol=1e-8, atol=1e-10)
+
+
 class Spelled(nn.Module):
     """A small residual network with squeeze-and-excitation, whose activation is written in one way or another."""
 
@@ -1337,6 +1385,42 @@ class Reverse(torch.autograd.Function):
         return -signals[0]
 
 
+class Larger(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(x > y)
+        return torch.maximum(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        (first,) = ctx.saved_tensors
+        return signals[0] * first, signals[0] * ~first
+
+
+class WithMask(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x > 0)
+        return x * (x > 0), x * (x < 0)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        (mask,) = ctx.saved_tensors
+        return signals[0] * mask + signals[1] * ~mask
+
+
+class InPlace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x > 0)
+        return x.mul_(x > 0)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> Any:
+        return signals[0] * ctx.saved_tensors[0]
+
+
 UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "torch.erf": (torch.erf, ["erf"]),
     "method": (lambda x: x.erf(), ["erf"]),
@@ -1384,6 +1468,10 @@ UNCOVERED: dict[str, tuple[Callable[[Tensor], Any], list[str]]] = {
     "two custom": (lambda x: Cube.apply(Reverse.apply(x)).flatten(), ["Cube", "Reverse"]),
     "custom view": (lambda x: Reverse.apply(x).mean(), ["Reverse"]),
     "custom view of a view": (lambda x: Reverse.apply(x[:, 1:]).mT, ["Reverse"]),
+    "custom of two operands": (lambda x: Larger.apply(x, -x), ["Larger"]),
+    "custom with two results": (lambda x: WithMask.apply(x)[0], ["WithMask"]),
+    "custom times what it holds constant": (lambda x: inside(lambda z: z * normal(1, 4, 3, 3))(x), ["Inside"]),
+    "custom in place": (lambda x: InPlace.apply(x * 1), ["InPlace"]),
     "custom in a tuple": (lambda x: (x, {"a": Cube.apply(x)}), ["Cube"]),
     "fractional": (lambda x: F.fractional_max_pool2d(x, 2, output_size=1), ["fractional_max_pool2d"]),
 }
