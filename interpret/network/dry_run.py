@@ -23,7 +23,7 @@ from interpret.network.forward import call_network
 from interpret.network.layers import StopForward, not_batched, tensors_in
 from interpret.network.model import Model
 from interpret.network.structure import state_of
-from interpret.support.errors import InterpretError
+from interpret.support.errors import InterpretError, warn
 
 GPU_TOLERANCE = 0.02
 """The largest relative difference of outputs on a GPU, which rounds products to about ten bits, in any order."""
@@ -144,6 +144,8 @@ class DryRun:
             name for name, shape in alone.shapes.items() if not is_batched(shape, self._together.shapes.get(name, ()))
         )
         """The layers whose first dimension does not count images."""
+        self.not_one_tensor = frozenset(self._together.digests.keys() - self._together.shapes.keys())
+        """The layers that return several tensors, or none."""
         if varying:
             return
         again = answers_of(module, self._pair[:1], until)
@@ -155,11 +157,30 @@ class DryRun:
             )
         batched = [name for name in alone.shapes if name not in self.unbatched]
         name = self._first_difference(alone, self._together, among=batched, rows=1)
-        if name is not None:
+        if name is None:
+            return
+        if not self._is_rounding(module, alone, batched):
             raise InterpretError(
                 f"{_named(name)} gives an image another output when a second image is in the batch (does it use "
                 f"batch statistics?): {REMEDY}"
             )
+        warn(
+            f"{_named(name)} amplifies rounding, as networks with random weights may: its outputs differ between "
+            "batches of other sizes, and so will results"
+        )
+
+    def _is_rounding(self, module: nn.Module, alone: Answers, batched: Sequence[str]) -> bool:
+        """Return whether rounding explains that an image has another output in a batch of two.
+
+        Then the other image does not matter, and an image that differs in its last bits has another output, too.
+        """
+        image = self._pair[:1]
+        twice = answers_of(module, torch.cat([image, image]), self._until)
+        if self._first_difference(self._together, twice, among=batched, rows=1) is not None:
+            return False
+        last_bits = torch.where(torch.arange(image.numel(), device=image.device).view_as(image) % 2 > 0, 1.0, -1.0)
+        nudged = image * (1 + torch.finfo(image.dtype).eps * last_bits.to(image.dtype))
+        return self._first_difference(alone, answers_of(module, nudged, self._until), among=batched) is not None
 
     def _answers(self, module: nn.Module, count: int) -> Answers:
         """Return the outputs for one image or two; an error says so where the other number of images runs."""

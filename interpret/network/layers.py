@@ -160,6 +160,11 @@ def not_batched(name: str) -> InterpretError:
     )
 
 
+def not_one_tensor(name: str) -> InterpretError:
+    """Return the error for a layer that returns something else than a tensor."""
+    return InterpretError(f"layer {name!r} returns several tensors, or none, and not one: choose a layer inside it")
+
+
 def split_patterns(patterns: str | Iterable[str], names: Container[str] = ()) -> list[str]:
     """Return names and globs as a list; in one text, they are separated by commas, unless it is one of `names`.
 
@@ -281,9 +286,7 @@ def first_outputs(
             if name not in waiting:
                 return
             if not isinstance(output, Tensor):
-                raise InterpretError(
-                    f"layer {name!r} returns {type(output).__name__}, not one tensor: choose a layer inside it"
-                )
+                raise not_one_tensor(name)
             waiting.discard(name)
             layout = arranged.get(name)
             by_box = None if layout is None else layout.boxes

@@ -662,8 +662,30 @@ def test_layers_that_do_not_run_are_left_out_unless_named() -> None:
 
 
 def test_layers_that_return_more_than_a_tensor_are_refused() -> None:
-    with pytest.raises(InterpretError, match="'pool' returns tuple, not one tensor"):
+    with pytest.raises(InterpretError, match="'pool' returns several tensors"):
         mine(Odd(), torch.rand(2, 1, 4, 4), "pool")
+
+
+def test_a_convolution_that_returns_several_tensors_is_left_out_unless_named() -> None:
+    class Octave(nn.Conv2d):
+        """A convolution of high and low frequencies (Chen et al. 2019)."""
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return super().forward(x), super().forward(x[..., ::2, ::2])
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.octave, self.end = Octave(1, 2, 1), nn.Conv2d(2, 3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            high, low = self.octave(x)
+            return self.end(high) + low.mean()  # type: ignore[no-any-return]
+
+    images = torch.rand(5, 1, 4, 4)
+    assert list(mine(Network(), images)) == ["end"]
+    with pytest.raises(InterpretError, match="'octave' returns several tensors"):
+        mine(Network(), images, "octave")
 
 
 def test_a_layer_that_begins_to_run_is_left_out_as_from_the_first_images() -> None:

@@ -646,7 +646,9 @@ def test_a_layer_that_the_image_does_not_reach_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.conv(x) + self.aside(torch.ones_like(x))
 
-    with pytest.raises(InterpretError, match="layer 'aside' does not depend on the image"):
+    with pytest.raises(
+        InterpretError, match="no signal leads from layer 'aside' to the image: it does not depend on it"
+    ):
         project(Aside(), torch.rand(1, 1, 6, 6), "aside", 0)
 
 

@@ -386,3 +386,35 @@ def test_answers_are_told_apart_by_their_numbers_and_not_by_rounding() -> None:
     one, other = answers_of(network, pictures(2)), answers_of(network, pictures(2) * (1 + 1e-6))
     assert run._first_difference(one, other) is None
     assert run._first_difference(one, answers_of(network, pictures(2) * 1.01)) == "0"
+
+
+class Amplifying(nn.Module):
+    """Turns a difference in the last bits into another output; its convolution rounds otherwise in larger batches."""
+
+    def __init__(self, mix: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.mix, self.end = nn.Conv2d(3, 4, 3), mix, nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x * (1 + 2.0**-22 * (len(x) - 1)))
+        return self.end(self.mix((x * 1e7).sin()))  # type: ignore[no-any-return]
+
+
+def test_rounding_that_a_network_amplifies_is_named_and_not_taken_for_batch_statistics() -> None:
+    with pytest.warns(UserWarning, match="layer 'end' amplifies rounding"):
+        interpret.mine(seeded(lambda: Amplifying(lambda x: x)), pictures(4), batch_size=2)
+
+
+@pytest.mark.parametrize("mix", [lambda x: x - x.mean(0), lambda x: x + x.flip(0)])
+def test_a_network_that_amplifies_rounding_and_mixes_images_is_refused(mix: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(InterpretError, match="when a second image is in the batch"):
+        interpret.mine(seeded(lambda: Amplifying(mix)), pictures(4))
+
+
+def test_a_network_that_divides_by_the_number_of_images_is_refused() -> None:
+    class Divides(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / len(x)
+
+    with pytest.raises(InterpretError, match="layer '0' gives an image another output when a second image"):
+        interpret.mine(nn.Sequential(seeded(lambda: Divides(3, 4, 3))), pictures(4))

@@ -364,7 +364,9 @@ def test_errors_leave_no_hooks() -> None:
         network(torch.zeros(1, 7, 6, 6))
     assert not network.body[0]._forward_hooks
     pair = nn.Sequential(nn.MaxPool2d(2, return_indices=True))
-    refused = pytest.raises(InterpretError, match="layer '0' returns tuple, not one tensor: choose a layer inside it")
+    refused = pytest.raises(
+        InterpretError, match="layer '0' returns several tensors, or none, and not one: choose a layer inside it"
+    )
     with refused, first_outputs(pair, ["0"], lambda *_: None):
         pair(torch.zeros(1, 1, 4, 4))
     assert not pair[0]._forward_hooks

@@ -24,7 +24,7 @@ from interpret.execution.resume import Unfinished
 from interpret.images.batches import first_images, of_one_shape
 from interpret.images.several_inputs import open_together
 from interpret.network.forward import refuse_other_type
-from interpret.network.layers import CONVOLUTIONS, input_axes, not_batched
+from interpret.network.layers import CONVOLUTIONS, input_axes, not_batched, not_one_tensor
 from interpret.network.model import Model, as_model
 from interpret.support.errors import InterpretError
 from interpret.support.recording import add_facts
@@ -176,6 +176,7 @@ def prepared_to_mine(
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
     with prepared(miner.model, first, device, miner.layers) as run:
+        miner.leave_out(run.dry_run.not_one_tensor, not_one_tensor)
         # convolutions return maps, and rows of features have no positions
         convolutions, unbatched = CONVOLUTIONS[input_axes(module)], run.dry_run.unbatched
         if (

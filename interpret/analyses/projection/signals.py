@@ -73,7 +73,10 @@ def forward_under_rule(
             call_network(module, x.clone())
         for name, output in outputs.items():
             if not output.requires_grad:
-                raise InterpretError(f"layer {name!r} does not depend on the image: choose another")
+                raise InterpretError(
+                    f"no signal leads from layer {name!r} to the image: it does not depend on it, or runs without "
+                    "gradients, as in torch.no_grad() or inside a custom autograd function; choose another"
+                )
             rule.check(output)
         rule.signals_from(outputs.values())
     return x, outputs
