@@ -119,7 +119,8 @@ def table_of(files: int, ready: Path | None) -> str:
         measure(OURS, data, folder / "unused")  # brings the names into the system's cache
         found = {name: measure(code, data, folder / cache) for name, (code, cache) in rows.items()}
     table = [
-        "| | folder opened | first batch | fingerprint | memory of its own, per file | most while opening, per file |",
+        "| listing | folder opened | first batch | fingerprint | memory of its own, per file "
+        "| most while opening, per file |",
         "|---|---|---|---|---|---|",
     ]
     for name, row in found.items():

@@ -69,7 +69,9 @@ def as_html(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], 
     return (
         '<div style="font-variant-numeric:tabular-nums">'
         f'<div style="font-weight:600;margin:.3em 0">{escape(title)}</div>'
-        f'<div style="max-height:36em;overflow:auto;width:fit-content;max-width:100%">'
+        # with a name, and reached by the keyboard, since it scrolls
+        f'<div role="group" aria-label="{escape(title)}" tabindex="0" '
+        f'style="max-height:36em;overflow:auto;width:fit-content;max-width:100%">'
         f'<table style="border-collapse:collapse;margin:0"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         f'</div><div style="opacity:.7;margin:.4em 0">{escape(note)}</div></div>'
     )
