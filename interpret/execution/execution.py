@@ -15,7 +15,7 @@ from torch.backends import cudnn
 from interpret.execution.batch_size import batch_size_for, gpu_batch_size
 from interpret.execution.parallel import copies_of, most_workers, run_side_by_side, threads_each, torch_threads
 from interpret.execution.ranks import ranks
-from interpret.network.dry_run import DryRun
+from interpret.network.dry_run import DryRun, dry_run_of
 from interpret.network.model import Model
 from interpret.network.modes import frozen
 from interpret.network.wrappers import refuse_without_numbers
@@ -127,7 +127,7 @@ def prepared(
     """
     module = model.module
     with on_device(module, device) as target:
-        dry_run = DryRun(module, images.to(target), until, model.varying)
+        dry_run = dry_run_of(model, images.to(target), until)
         tensors = [*module.parameters(), *module.buffers()]
         plain = [tensor.data for tensor in tensors]
         layout: torch.memory_format = torch.contiguous_format

@@ -132,6 +132,8 @@ class DryRun:
         self._pair = pair_of(images)
         self._until = until
         self._varying = varying
+        self._found: dict[object, bool] = {}
+        """Whether outputs are the same, by memory layout, and of copies."""
         self._tolerance = torch.finfo(images.dtype).eps ** 0.5
         if images.device.type != "cpu":
             self._tolerance = max(self._tolerance, GPU_TOLERANCE)
@@ -201,6 +203,16 @@ class DryRun:
             return False
         return True
 
+    def holds_for(self, images: Tensor, until: Container[str] | None, varying: bool) -> bool:
+        """Return whether this is the dry run on these images, and saw all layers that are needed."""
+        pair, own = pair_of(images), self._pair
+        return (
+            (self._until is None or self._until == until)
+            and self._varying == varying
+            and (pair.shape, pair.dtype, pair.device) == (own.shape, own.dtype, own.device)
+            and torch.equal(pair, own)
+        )
+
     def rank(self, name: str) -> int:
         """Return the number of dimensions of a layer's output; 0 if it did not run."""
         return len(self._together.shapes.get(name, ()))
@@ -212,6 +224,11 @@ class DryRun:
 
     def answers_the_same(self, module: nn.Module, layout: torch.memory_format) -> bool:
         """Return whether the network gives the same outputs for another memory layout of its input."""
+        if layout not in self._found:
+            self._found[layout] = self._answers_in(module, layout)
+        return self._found[layout]
+
+    def _answers_in(self, module: nn.Module, layout: torch.memory_format) -> bool:
         if self._varying:  # outputs differ anyway
             return False
         try:
@@ -225,6 +242,11 @@ class DryRun:
 
         They alternate, operation by operation, so that any data that they share shows in the outputs.
         """
+        if "copies" not in self._found:
+            self._found["copies"] = self._copies_answer(copies)
+        return self._found["copies"]
+
+    def _copies_answer(self, copies: Sequence[nn.Module]) -> bool:
         if self._varying:
             return False
         found: list[Answers | None] = [None, None]
@@ -275,6 +297,44 @@ class DryRun:
         scale = float(one[finite].abs().max()) if bool(finite.any()) else 0.0
         near = (one - other).abs() <= self._tolerance * scale
         return bool((near | (one == other) | (one.isnan() & other.isnan())).all())
+
+
+_HELD: WeakKeyDictionary[nn.Module, list[DryRun]] = WeakKeyDictionary()
+"""By network: its dry runs, while it does not change."""
+
+
+@contextmanager
+def dry_runs_held(module: nn.Module, runs: list[DryRun]) -> Iterator[None]:
+    """Let `dry_run_of` return one of these until the block ends, in which the network does not change, and add to them.
+
+    The parts of a gallery begin with the same images, and a detector takes a second for each.
+    """
+    before = _HELD.get(module)
+    _HELD[module] = runs
+    try:
+        yield
+    finally:
+        if before is None:
+            del _HELD[module]
+        else:
+            _HELD[module] = before
+
+
+def dry_run_of(model: Model, images: Tensor, until: Container[str] | None = None) -> DryRun:
+    """Return a network's dry run on the first two images: one that is held for them, or a new one.
+
+    >>> network, images = nn.Conv2d(1, 2, 3), torch.rand(2, 1, 5, 5)
+    >>> with dry_runs_held(network, []):
+    ...     runs = [dry_run_of(Model(network, name="one layer"), images) for _ in range(2)]
+    >>> runs[0] is runs[1]
+    True
+    """
+    held = _HELD.get(model.module, [])
+    run = next((one for one in held if one.holds_for(images, until, model.varying)), None)
+    if run is None:
+        run = DryRun(model.module, images, until, model.varying)
+        held.append(run)
+    return run
 
 
 _PASSED: WeakKeyDictionary[nn.Module, tuple[Hashable, set[Hashable]]] = WeakKeyDictionary()

@@ -2,6 +2,7 @@
 
 from interpret.images.batches import first_images
 from interpret.images.opening import open_images
+from interpret.network.dry_run import dry_runs_held
 from interpret.network.model import as_model
 from interpret.study.activation_range import find_range_examples
 from interpret.study.connections import connect_layers
@@ -22,6 +23,7 @@ __all__ = [
     "connect_layers",
     "describe",
     "draw_filter_sheets",
+    "dry_runs_held",
     "find_range_examples",
     "first_images",
     "mine_layers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,6 +90,7 @@ class Study(StudyReader):
         self._described = computing.describe(self.model, self.data, dtype, self.traced, shape)
         self._described |= {"made_from": dict(made_from or {})}
         self._checked = False
+        self._dry_runs: list[Any] = []
         self._read_info()
 
     @classmethod
@@ -130,12 +131,18 @@ class Study(StudyReader):
                 if not self._checked and self.model is not None and is_study(self.path):
                     set_damage_aside(self)
                     self._checked = True
-            with nullcontext() if part is None else timed(self.path, part), self._trace_held():
+            with nullcontext() if part is None else timed(self.path, part), self._network_held():
                 yield
 
-    def _trace_held(self) -> AbstractContextManager[None]:
-        """Return a context in which the network is not traced again."""
-        return nullcontext() if self.model is None else _computing().trace_held(self.model.module, self.traced)
+    @contextmanager
+    def _network_held(self) -> Iterator[None]:
+        """Return a context in which the network is not traced again, nor runs dry again on the same images."""
+        if self.model is None:
+            yield
+            return
+        computing, module = _computing(), self.model.module
+        with computing.trace_held(module, self.traced), computing.dry_runs_held(module, self._dry_runs):
+            yield
 
     @property
     def _subject(self) -> Subject:

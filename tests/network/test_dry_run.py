@@ -16,7 +16,7 @@ import interpret
 from helpers.tensors import seeded
 from interpret import InterpretError
 from interpret.execution.parallel import copies_of
-from interpret.network.dry_run import DryRun, answers_of
+from interpret.network.dry_run import DryRun, answers_of, dry_run_of, dry_runs_held
 from interpret.network.model import as_model, hash_weights
 
 
@@ -165,6 +165,25 @@ def test_copies_are_told_apart_from_the_network(build: Callable[[], nn.Module], 
     network = seeded(build)
     run = DryRun(network, pictures(2))
     assert run.copies_answer_the_same(copies_of(network, 2)) is alike
+
+
+def test_a_dry_run_that_is_held_serves_the_same_images_alone() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))
+    model, varying = as_model(network), interpret.load(network, varying=True)
+    images, others = pictures(5), pictures(5) + 1
+    with dry_runs_held(network, runs := []):
+        first = dry_run_of(model, images, ["0"])
+        whole = dry_run_of(model, images)
+        assert first is not whole and whole.rank("1") == 4 and first.rank("1") == 0
+        assert dry_run_of(model, images, ["0"]) is first
+        assert dry_run_of(model, images[:2], ["1"]) is whole, "which saw all layers"
+        new = [dry_run_of(model, others), dry_run_of(varying, images), dry_run_of(model, images[:1])]
+        assert len({id(one) for one in (first, whole, *new)}) == 5 == len(runs)
+        assert dry_run_of(model, others) is new[0]
+        with dry_runs_held(network, []):
+            assert dry_run_of(model, images) is not whole
+        assert dry_run_of(model, images) is whole
+    assert dry_run_of(model, images) is not whole
 
 
 @pytest.mark.parametrize("build", [by_closure, by_own_dictionary, uncopyable, by_attribute])

@@ -1042,3 +1042,16 @@ def test_its_layers_are_those_of_the_trace(done: Study) -> None:
             list(layer.input_shape or ()),
             list(layer.output_shape),
         )
+
+
+def test_parts_run_the_network_dry_once(tmp_path: Path) -> None:
+    """Behind the first part that needs all layers, one runs each image, and a pair to find how outputs are read."""
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    model = Model(network, name="three", classes=("a", "b", "c"))
+    study = Study(tmp_path / "study", model, torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
+    study.mine("0", k=2)
+    study.find_activation_range_examples()
+    passes: list[int] = []
+    network.register_forward_hook(lambda _module, inputs, _outputs: passes.append(len(inputs[0])))
+    study.predict()
+    assert passes == [2, 6]
