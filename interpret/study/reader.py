@@ -259,7 +259,9 @@ class StudyReader:
         return in_report_order(self._kept_results())
 
     def result(self, kind: str, name: str = "") -> Result:
-        """Return a result that the study keeps."""
+        """Return a result that the study keeps; kind and name may also be one text, as messages have them."""
+        in_one_text = {" ".join(one): one for one in self._kept_results()}
+        kind, name = in_one_text.get(kind, (kind, name)) if not name else (kind, name)
         if not is_known(kind) and (kind, name) in self._kept_results():
             result_class(kind)  # raises the error that says what is missing
         if (kind, name) not in self.results:
