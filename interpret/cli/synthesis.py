@@ -30,7 +30,14 @@ def synthesise(
     ] = "neuron",
     parametrisation: Annotated[
         str | None,
-        choice("fourier", "pixels", "maco", help="fourier (default), pixels, or maco: magnitudes of natural images."),
+        choice(
+            "auto",
+            "fourier",
+            "components",
+            "pixels",
+            "maco",
+            help="auto (default: components of small images, else fourier), pixels, or maco: natural magnitudes.",
+        ),
     ] = None,
     steps: Annotated[int | None, counted(help="Steps of the optimisation (default 160).")] = None,
     seed: Annotated[

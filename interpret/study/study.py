@@ -245,7 +245,7 @@ class Study(StudyReader):
         units: int | Sequence[int] | Literal["auto"] | None = 16,
         kind: Literal["neuron", "unit", "class"] = "neuron",
         *,
-        parametrisation: Literal["fourier", "pixels", "maco"] | None = None,
+        parametrisation: Literal["auto", "fourier", "components", "pixels", "maco"] | None = None,
         steps: int | None = None,
         seed: int | None = None,
         again: bool = False,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from interpret.analyses.synthesis.compute import LARGEST_CROPS, synthesise
+from interpret.analyses.synthesis.compute import synthesise
 from interpret.analyses.synthesis.result import Synthesised
-from interpret.execution.parallel import most_workers
 from interpret.network.layers import select_layers
 from interpret.study.reader import synthesised_name
 from interpret.study.synthesis_budget import BUDGET, MOST_UNITS, costs_of, units_within
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 KINDS = ("neuron", "unit", "class")
 FOLLOWED = ("parametrisation", "steps", "seed")
 """Settings that new images share with those that a layer has."""
+UNITS_IN_A_CALL = 16
+"""How many units are made and kept at once, on any machine: enough for its cores, and few to make again."""
 
 Units = int | Sequence[int] | Literal["auto"] | None
 """So many of the liveliest units of a layer, these units, as many as a budget pays for, or all."""
@@ -100,7 +101,7 @@ def _make(
     done = set() if again or kept is None else _made_with(kept, settings)
     missing = [unit for unit in units if unit not in done]
     settings = _settings_of_others(kept) | settings
-    together = (study.batch_size or LARGEST_CROPS) * most_workers()  # what runs at once is kept when it is done
+    together = max(UNITS_IN_A_CALL, study.batch_size or 0)
     for start in range(0, len(missing), together):
         part = missing[start : start + together]
         made = synthesise(

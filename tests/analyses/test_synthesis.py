@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import interpret
 from interpret import InterpretError, Objective, Robustness, Synthesised, synthesise
+from interpret.analyses.synthesis.components import components_of
 from interpret.analyses.synthesis.parametrisation import (
     Colours,
     colours_of,
@@ -322,6 +323,81 @@ def test_maco_keeps_the_magnitudes() -> None:
     inside = (slice(None), slice(1, 9), slice(1, 9))  # real coefficients have no phase of their own
     assert torch.allclose(own[inside], natural[inside], rtol=1e-2)
     assert found.curves[0, -1] > found.curves[0, 0] and found.settings["magnitudes"] == "natural"
+
+
+def blobs(count: int, side: int = 16) -> Tensor:
+    """Images of three shapes of random strength in the middle, on black; the border never changes."""
+    y, x = grid(side)
+    inside = ((x.abs() < 0.7) & (y.abs() < 0.7)).float()
+    shapes = torch.stack([torch.exp(-3 * (x**2 + y**2)), torch.cos(3 * x), torch.sin(3 * y)]) * inside
+    strengths = torch.randn(count, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.5, 1.0, 0.5])
+    return (torch.einsum("nk,kyx->nyx", strengths, shapes) - 4 * (1 - inside))[:, None].sigmoid()
+
+
+def test_components_are_those_of_the_covariance() -> None:
+    pixels = torch.rand(300, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    found = components_of(pixels)
+    assert found is not None
+    share = (pixels.double().numpy().reshape(300, -1) - 0.5) / 1.02 + 0.5
+    logits = np.log(share / (1 - share))
+    values, vectors = np.linalg.eigh(np.cov(logits, rowvar=False, bias=True))
+    count = len(found.variances)
+    assert np.cumsum(values[::-1])[count - 1] >= 0.98 * values.sum() > np.cumsum(values[::-1])[count - 2]
+    assert found.variances.numpy() == pytest.approx(values[::-1][:count], rel=1e-5)
+    assert found.mean.flatten().numpy() == pytest.approx(logits.mean(0), abs=1e-5)
+    same = np.abs((found.directions.flatten(1).double().numpy() * vectors.T[::-1][:count]).sum(1))
+    assert same == pytest.approx(np.ones(count), abs=1e-4)
+    assert components_of(torch.full((300, 1, 3, 3), 0.5)) is None
+
+
+def test_components_show_the_pattern_that_a_linear_unit_detects() -> None:
+    """Its weights times the covariance, whereas waves show the weights (Haufe et al. 2014)."""
+    natural, side = blobs(400), 16
+    weights = torch.randn(1, side * side, generator=torch.Generator().manual_seed(3))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 1, bias=False))
+    network[1].weight.data = weights
+    logits = unstretched(natural.double()).flatten(1).numpy()
+    pattern = np.cov(logits, rowvar=False) @ weights[0].double().numpy()
+
+    def likeness(name: Any) -> float:
+        found = synthesise(network, units=0, kind="class", natural=natural, parametrisation=name, robustness=None)
+        assert found.inputs is not None and found.settings["parametrisation"] == name.replace("auto", "components")
+        away = unstretched(found.inputs.double()).flatten().numpy() - logits.mean(0)
+        if name == "auto":  # nothing where nothing varies
+            border = natural.std(0).flatten().numpy() < 1e-6
+            assert border.sum() > 50 and np.abs(away[border]).max() < 0.01
+        return float(np.corrcoef(away, pattern)[0, 1])
+
+    # not 1, as the steps of Adam are equally long and pixels are bounded
+    assert likeness("auto") > 0.8 and likeness("fourier") < 0.7
+
+
+def test_components_are_taken_of_small_whole_inputs_alone() -> None:
+    network, natural = small(), torch.rand(256, *SIZE, generator=torch.Generator().manual_seed(0))
+
+    def chosen(images: Tensor, layer: str | None = None, units: int = 0, **settings: Any) -> Any:
+        kind = "class" if layer is None else "neuron"
+        return synthesise(network, layer, units, kind, natural=images, steps=1, **settings).settings
+
+    made = chosen(natural)
+    assert (made["parametrisation"], made["decay"], made["colours"]) == ("components", None, "data")
+    assert made["robustness"] == Robustness.for_components(18).settings
+    for settings in ({"start": natural[0]}, {"decay": 2}, {"colours": None}, {"layer": "3"}):
+        assert chosen(natural, **settings)["parametrisation"] == "fourier"
+        with pytest.raises(InterpretError, match="'components' needs natural= with 256 images of at most 4,096 pixels"):
+            chosen(natural, parametrisation="components", **settings)
+    assert chosen(natural[:255])["parametrisation"] == "fourier"
+    alike = chosen(natural[:1].expand(256, -1, -1, -1))
+    assert alike["parametrisation"] == "fourier"
+
+
+@pytest.mark.parametrize(("name", "beaten"), [("lenet", 10), ("lenet5", 4)])
+def test_digits_are_drawn_and_recognised(name: str, beaten: int) -> None:
+    model = interpret.load(name)
+    found = synthesise(model, kind="class", natural="digits")
+    assert found.inputs is not None and found.distances is not None and found.beats_natural is not None
+    assert model.module(found.inputs).argmax(1).tolist() == list(range(10))
+    assert found.beats_natural.sum() >= beaten and np.median(found.distances) < 2
 
 
 def test_a_larger_decay_holds_fine_detail_back() -> None:

@@ -36,8 +36,7 @@ def test_units_that_are_done_are_skipped_and_others_added(study: Study, monkeypa
         return run(model, layer, units, *rest, **settings)
 
     monkeypatch.setattr(synthesis, "synthesise", counting)
-    monkeypatch.setattr(synthesis, "LARGEST_CROPS", 2)
-    monkeypatch.setattr(synthesis, "most_workers", lambda: 1)
+    monkeypatch.setattr(synthesis, "UNITS_IN_A_CALL", 2)
     study.synthesise("2", 2, steps=3)
     liveliest = study.mined("2").most_active.tolist()
     assert made == [liveliest[:2]]
@@ -46,6 +45,9 @@ def test_units_that_are_done_are_skipped_and_others_added(study: Study, monkeypa
     first = study.synthesised("2")
     study.synthesise("2", None, steps=3)
     assert made[1:] == [liveliest[2:]]
+    assert study.result("synthesised 2 neuron").units.tolist() == study.result("synthesised", "2 neuron").units.tolist()
+    with pytest.raises(InterpretError, match="unknown result 'synthesised 0 neuron': did you mean 'synthesised 2 n"):
+        study.result("synthesised 0 neuron")
     found = Study.open(study.path).synthesised("2")
     assert found.units.tolist() == liveliest and np.array_equal(found.pictures[:2], first.pictures)
     assert found.natural_values.tolist() == study.mined("2").values[liveliest, 0].tolist()
@@ -61,7 +63,7 @@ def test_units_are_added_to_those_made_with_other_defaults(
 ) -> None:
     """As an older version made them: they stay, are said to differ, and are made again when asked."""
     liveliest, run = study.mined("2").most_active.tolist(), synthesis.synthesise
-    monkeypatch.setattr(synthesis, "synthesise", lambda *given, **settings: run(*given, **settings, rate=0.05))
+    monkeypatch.setattr(synthesis, "synthesise", lambda *given, **settings: run(*given, **settings, rate=0.3))
     study.synthesise("2", 2, steps=3)
     old = study.synthesised("2")
     monkeypatch.setattr(synthesis, "synthesise", run)
@@ -69,15 +71,15 @@ def test_units_are_added_to_those_made_with_other_defaults(
         study.synthesise("2", 3, steps=3)
     found = study.synthesised("2")
     assert found.units.tolist() == liveliest[:3] and np.array_equal(found.pictures[:2], old.pictures)
-    assert [found.settings_of(row)["rate"] for row in range(3)] == [0.05, 0.05, 0.2]
-    assert found.columns()["rate"].tolist() == [0.05, 0.05, 0.2] and "rate" not in found.settings
+    assert [found.settings_of(row)["rate"] for row in range(3)] == [0.3, 0.3, 0.05]
+    assert found.columns()["rate"].tolist() == [0.3, 0.3, 0.05] and "rate" not in found.settings
     assert "not made with the same rate" in found.reading.replace("Not all images were", "not")
     write_gallery(study, tmp_path / "pages", every_image=False)
     pages = tmp_path / "pages" / "layers" / "2"
-    assert "not all units of the layer have its rate 0.05" in (pages / f"{liveliest[0]}.html").read_text()
+    assert "not all units of the layer have its rate 0.3" in (pages / f"{liveliest[0]}.html").read_text()
     study.synthesise("2", 3, steps=3, again=True)
     found = study.synthesised("2")
-    assert sorted(found.units.tolist()) == sorted(liveliest[:3]) and found.settings["rate"] == 0.2
+    assert sorted(found.units.tolist()) == sorted(liveliest[:3]) and found.settings["rate"] == 0.05
 
 
 def test_an_interrupt_keeps_the_units_that_are_done(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +92,7 @@ def test_an_interrupt_keeps_the_units_that_are_done(study: Study, monkeypatch: p
         return run(*arguments, **settings)
 
     monkeypatch.setattr(synthesis, "synthesise", interrupted)
-    monkeypatch.setattr(synthesis, "LARGEST_CROPS", 2)
-    monkeypatch.setattr(synthesis, "most_workers", lambda: 1)
+    monkeypatch.setattr(synthesis, "UNITS_IN_A_CALL", 2)
     with pytest.raises(KeyboardInterrupt):
         study.synthesise("0", steps=3)
     assert study.synthesised("0").units.tolist() == calls[0]

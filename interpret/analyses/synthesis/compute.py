@@ -15,6 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.mining.result import Mined, MinedLayer
+from interpret.analyses.synthesis.components import (
+    FEWEST,
+    LARGEST,
+    Components,
+    PrincipalComponents,
+    natural_components,
+    suit_components,
+)
 from interpret.analyses.synthesis.cone import Part
 from interpret.analyses.synthesis.natural import Strongest, natural_windows, strongest_natural
 from interpret.analyses.synthesis.objectives import OUTPUT, Kind, Objective, objectives_of
@@ -23,12 +31,14 @@ from interpret.analyses.synthesis.parametrisation import (
     LARGEST_DECAY,
     NAMES,
     Colours,
+    Parametrisation,
     colours_of,
     contrast_for,
     decay_for,
     first_noise,
     natural_magnitudes,
     parametrise,
+    rate_for,
 )
 from interpret.analyses.synthesis.parametrisation import Name as ParametrisationName
 from interpret.analyses.synthesis.pixels import to_inputs, to_pixels
@@ -52,9 +62,10 @@ from interpret.support.progress import progress
 from interpret.tracing.tracing import trace
 
 STEPS = 160
-RATE = 0.2
 LARGEST_CROPS = 8
-"""The largest default batch of receptive fields on a processor: more take as long each, and leave cores idle."""
+"""The largest default batch on a processor: more take as long each, and leave cores idle."""
+PIXELS_AT_ONCE = 2 * 128 * 128
+"""The most pixels of a default batch on a processor: larger images take as long each alone, and so run on all cores."""
 
 
 @torch.inference_mode(False)  # the caller may be in inference mode
@@ -69,14 +80,14 @@ def synthesise(
     versions: int = 1,
     diversity: float = 1.0,
     natural: Any = None,
-    parametrisation: ParametrisationName = "fourier",
+    parametrisation: ParametrisationName = "auto",
     decay: float | None = None,
     contrast: float | Literal["auto"] | None = "auto",
     colours: Any = "imagenet",
     start: Any = None,
     size: int | Sequence[int] | None = None,
     steps: int = STEPS,
-    rate: float = RATE,
+    rate: float | None = None,
     robustness: Robustness | str | None = "auto",
     seed: int = 0,
     batch_size: int | None = None,
@@ -111,22 +122,26 @@ def synthesise(
         versions: the number of images for each objective.
         diversity: how strongly versions of one objective are made different, 0 for not at all.
         natural: natural images, or the result of `mine`, to compare with.
-        parametrisation: "fourier", "pixels", or "maco": the magnitudes of the natural images, or of `start`, stay, and
-            only phases are optimised. Without either, magnitudes are proportional to the wavelength.
+        parametrisation: "fourier": the coefficients of waves; "components": those of the principal components of the
+            natural images, so that an image varies where and as they vary, for units that see whole inputs of at most
+            64 × 64 pixels, and 256 natural images at least; "auto": components where they can be taken, and no start,
+            decay or colours are given, else fourier; "pixels"; or "maco": the magnitudes of the natural images, or of
+            `start`, stay, and only phases are optimised. Without either, magnitudes are proportional to the wavelength.
         decay: for "fourier": how much coarse waves come before fine ones, as a power of the wavelength. 1 is that of
             natural images and shows the finest detail, 2 shows shapes. None: what suits the size of the image.
         contrast: the largest contrast of an image, the root mean square of its pixels' logits from the neutral pixel's
             (1.4 from grey is an even 0.2 or 0.8): it shows what the unit needs, and stays neutral elsewhere. Neutral is
             what the preprocessing turns into zero. "auto": 1.4, more from a neutral pixel that is not grey, and no
-            limit below 12 pixels. None, or with "maco" or `start`: no limit.
+            limit below 12 pixels; with "components", from the mean image, what natural images have. None, or with
+            "maco" or `start`: no limit.
         colours: the correlation of the channels: "imagenet" for three channels, "data" for that of `natural`, a matrix
-            [C, C], or None. Other numbers of channels are independent with "imagenet".
+            [C, C], or None. Other numbers of channels are independent with "imagenet". Components have their own.
         start: an input [C, H, W] or [n, C, H, W] to start from; None: noise. Of whole inputs, the centre is taken for
             neurons; a patch must have the size of the receptive field.
         size: height and width of the image, one number for both, or (C, H, W) for a network that does not say how many
             channels it takes. None: the receptive field for neurons of one layer, else the network's input.
         steps: the number of steps of Adam.
-        rate: the step of Adam.
+        rate: the step of Adam; None: 0.2, and 0.05 for images below 12 pixels.
         robustness: the random movements of each step: "auto", None, or a `Robustness`.
         seed: seed of the noise and the movements. An image does not depend on the others that are made with it, but for
             other versions of its objective.
@@ -145,8 +160,8 @@ def synthesise(
         UserWarning: an activation became NaN or infinite: its image is that of the step before.
 
     Source: Erhan et al., "Visualizing higher-layer features of a deep network", 2009; Olah, Mordvintsev & Schubert,
-    "Feature visualization", Distill, 2017; Fel et al. 2023 (MACO). Borowski et al. 2021 find that natural images
-    explain activations better than optimised ones: look at both.
+    "Feature visualization", Distill, 2017; Fel et al. 2023 (MACO); Haufe et al. 2014 (components). Borowski et al. 2021
+    find that natural images explain activations better than optimised ones: look at both.
     """
     model = as_model(model)
     refuse_other_than_images(model.module, "synthesise", "it optimises colours in rows and columns")
@@ -183,6 +198,7 @@ class _Task:
     start: Tensor | None
     """[1 or n, C, h + 2p, w + 2p] pixels."""
     magnitudes: Tensor | None
+    components: PrincipalComponents | None
     natural: Images | None
     windows: Tensor | None
     """[m, C, h, w] natural windows of the size of what is shown."""
@@ -216,13 +232,13 @@ def _check(
     start: Any,
     size: Any,
     steps: int,
-    rate: float,
+    rate: float | None,
     robustness: Robustness | str | None,
     seed: int,
 ) -> _Task:
     """Validate the arguments before the network runs."""
     refuse_below_one(steps=steps, versions=versions)
-    if not rate > 0 or diversity < 0:
+    if (rate is not None and not rate > 0) or diversity < 0:
         raise InterpretError(f"rate must be above 0 and diversity at least 0, not {rate} and {diversity}")
     if decay is not None and not 0 <= decay <= LARGEST_DECAY:
         raise InterpretError(f"decay must be a power from 0 to {LARGEST_DECAY}, not {decay}")
@@ -237,13 +253,21 @@ def _check(
     outputs = {OUTPUT: _classes(model, scene.shape)} if any(OUTPUT in one.layers for one in objectives) else {}
     for objective in objectives:
         objective.check(scene.channels | outputs)
+    rate = rate_for(scene.side) if rate is None else rate
     scale = _scale(model, images)
-    moves = _robustness(robustness, scene.side)
+    plain = start is None and decay is None and isinstance(colours, str) and colours == "imagenet"
+    by_components = _by_components(parametrisation, images, scene, plain)
+    moves = _robustness(robustness, scene.side, by_components)
+    components = natural_components(images, moves.padding) if by_components and images is not None else None
+    if parametrisation == "auto":
+        parametrisation = "fourier" if components is None else "components"
     windows = None if images is None else natural_windows(images, scene.shown)
     padded = (scene.shape[1] + 2 * moves.padding, scene.shape[2] + 2 * moves.padding)
     natural_pixels = None if windows is None else to_pixels(windows, scale)
     space, colours_said = colours_of(colours, whole[0], scale, natural_pixels)
-    limit = contrast_for(scene.side, space) if isinstance(contrast, str) else contrast
+    limit = contrast
+    if isinstance(contrast, str):
+        limit = contrast_for(scene.side, space) if components is None else components.contrast
     power = decay_for(scene.side) if decay is None else float(decay)
     magnitudes = None
     if parametrisation == "maco" and images is not None and start is None:
@@ -273,6 +297,7 @@ def _check(
         contrast=None if limit is None else float(limit),
         start=None if start is None else _start(start, scene, moves, scale, len(objectives), versions),
         magnitudes=magnitudes,
+        components=components,
         natural=images,
         windows=windows,
         mined=mined,
@@ -287,7 +312,7 @@ def _check(
             else "",
             "decay": power if parametrisation == "fourier" else None,
             "contrast": None if limit is None or parametrisation == "maco" or start is not None else float(limit),
-            "colours": colours_said,
+            "colours": colours_said if components is None else "data",
             "steps": int(steps),
             "rate": float(rate),
             "robustness": moves.settings,
@@ -297,6 +322,18 @@ def _check(
             "ran": list(scene.shape),
         },
     )
+
+
+def _by_components(parametrisation: str, images: Images | None, scene: Scene, plain: bool) -> bool:
+    """Return whether principal components of the natural images are optimised."""
+    whole = scene.shown == scene.shape[1:]
+    suited = plain and whole and images is not None and suit_components(images, scene.shape)
+    if parametrisation == "components" and not suited:
+        raise InterpretError(
+            f"parametrisation='components' needs natural= with {FEWEST} images of at most {LARGEST:,} pixels and units "
+            "that see whole ones, without start, decay or colours: take 'fourier'"
+        )
+    return suited and parametrisation in ("auto", "components")
 
 
 def _natural_images(natural: Any, model: Model) -> tuple[Images | None, Mined | MinedLayer | None]:
@@ -398,14 +435,14 @@ def _scale(model: Model, images: Images | None) -> PixelScale:
     return PixelScale(said="Inputs are shown from 0 (black) to 1 (white), the range in which they were optimised.")
 
 
-def _robustness(chosen: Any, side: int) -> Robustness:
+def _robustness(chosen: Any, side: int, by_components: bool) -> Robustness:
     if chosen is None:
         return Robustness()
     if isinstance(chosen, Robustness):
         return chosen
     if chosen != "auto":
         raise InterpretError(f"robustness must be 'auto', None or a Robustness, not {chosen!r}")
-    return Robustness.for_size(side)
+    return Robustness.for_components(side) if by_components else Robustness.for_size(side)
 
 
 def _start(start: Any, scene: Scene, moves: Robustness, scale: PixelScale, objectives: int, versions: int) -> Tensor:
@@ -463,7 +500,8 @@ def _run(model: Model, task: _Task, run: Execution, batch_size: int | None, dtyp
         if len(parts) > 1:
             found = list(run.side_by_side(jobs))
         else:  # no copies of the network for workers; for small images, several threads wait more than they run
-            with torch_threads(torch.get_num_threads() if task.scene.shape == task.scene.whole else 1):
+            large = task.scene.shape[1] * task.scene.shape[2] > PIXELS_AT_ONCE // 2
+            with torch_threads(torch.get_num_threads() if large else 1):
                 found = [job(run.module) for job in jobs]
     return Climbed(
         torch.cat([one.canvases for one in found]),
@@ -476,7 +514,7 @@ def _run(model: Model, task: _Task, run: Execution, batch_size: int | None, dtyp
 def _images_at_once(task: _Task, run: Execution, batch_size: int | None) -> int:
     if batch_size is not None or run.device.type != "cpu":
         return batch_size_for(batch_size, 1, run.device)
-    return min(LARGEST_CROPS, images_at_once(task.scene.shape[1] * task.scene.shape[2]))
+    return min(LARGEST_CROPS, max(1, PIXELS_AT_ONCE // (task.scene.shape[1] * task.scene.shape[2])))
 
 
 def _climb_part(
@@ -491,11 +529,18 @@ def _climb_part(
     seeds = [_seed(task, row) for row in rows]
     padding = task.settings.robustness.padding
     channels, height, width = task.scene.shape
-    noise = first_noise(seeds, (channels, height + 2 * padding, width + 2 * padding)).to(run.device)
     start = None if task.start is None else (task.start[rows] if len(task.start) > 1 else task.start)
     if start is not None:
         start = start.expand(len(rows), -1, -1, -1).to(run.device)
-    images = parametrise(task.parametrisation, task.colours, noise, start, task.magnitudes, task.decay, task.contrast)
+    images: Parametrisation
+    if task.components is not None:
+        noise = first_noise(seeds, (len(task.components.variances),)).to(run.device)
+        images = Components(task.components, noise, task.contrast)
+    else:
+        noise = first_noise(seeds, (channels, height + 2 * padding, width + 2 * padding)).to(run.device)
+        images = parametrise(
+            task.parametrisation, task.colours, noise, start, task.magnitudes, task.decay, task.contrast
+        )
     numbers = {str(one): place for place, one in enumerate(dict.fromkeys(map(str, task.objectives)))}
     groups = torch.tensor([numbers[str(task.objectives[row])] for row in rows])
     generators = [torch.Generator().manual_seed(seed + 1) for seed in seeds]

@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from interpret.analyses.synthesis.pixels import per_channel
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, unknown
 
-Name = Literal["fourier", "pixels", "maco"]
-NAMES: tuple[Name, ...] = ("fourier", "pixels", "maco")
+Name = Literal["auto", "fourier", "components", "pixels", "maco"]
+NAMES: tuple[Name, ...] = ("auto", "fourier", "components", "pixels", "maco")
 
 # the square root of the covariance of ImageNet's red, green and blue, as lucid has it (Olah et al. 2017)
 IMAGENET = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
@@ -32,6 +34,9 @@ SMALL_DECAY, LARGE_DECAY = 2.0, 1.8
 """The power of the wavelength for images below this side, and for larger ones: chosen by looking at sheets of
 SqueezeNet, EfficientNet-Lite0, emoji_alexnet and LeNet. Lower powers fill images with checks, coloured pixels
 and meshes, which JPEG compression, shifts and blur destroy."""
+RATE, TINY_RATE = 0.2, 0.05
+"""The step of Adam, and that for tiny images. As they have any contrast, larger steps turn pixels that hardly matter
+black, white or coloured: in `_blocks.0._project_conv` of EfficientNet-Lite0, bars and spots disappear among them."""
 CONTRAST = 1.4
 """The largest contrast of an image about mid-grey: below it, activations become lower, and above it, colours that add
 nothing. Chosen by looking at sheets, as the decays."""
@@ -63,12 +68,9 @@ class Colours:
             return coordinates
         return torch.einsum("ij,njhw->nihw", self.matrix.to(coordinates), coordinates)
 
-    def pixels(self, coordinates: Tensor) -> Tensor:
-        """Return the pixels of coordinates."""
-        return self.pixels_of(self.channels(coordinates))
-
-    def pixels_of(self, channels: Tensor) -> Tensor:
-        """Return the pixels of channels."""
+    def pixels(self, coordinates: Tensor, contrast: float | None = None) -> Tensor:
+        """Return the pixels of coordinates, with the contrast within a limit."""
+        channels = limited(self.channels(coordinates), contrast)
         return stretched(channels + self.middle(channels))
 
     def coordinates(self, pixels: Tensor) -> Tensor:
@@ -81,8 +83,12 @@ class Colours:
 
     def middle(self, like: Tensor) -> Tensor:
         """Return the neutral pixel before the logistic function, [C, 1, 1]."""
-        neutral = torch.tensor((0.5,) if self.neutral is None else self.neutral, dtype=torch.float64)
-        return unstretched(neutral).to(like)[:, None, None]
+        return per_channel(_logits(self.neutral or (0.5,)), like.dtype, like.device)
+
+
+@lru_cache(maxsize=64)
+def _logits(pixel: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(unstretched(torch.tensor(pixel, dtype=torch.float64)).tolist())
 
 
 def stretched(channels: Tensor) -> Tensor:
@@ -101,6 +107,11 @@ def contrast_of(channels: Tensor) -> Tensor:
     The neutral pixel is zero, so that an even image of another brightness has contrast, too.
     """
     return (channels.square().mean((1, 2, 3), keepdim=True) + 1e-12).sqrt()
+
+
+def limited(channels: Tensor, contrast: float | None) -> Tensor:
+    """Return images [n, C, h, w] before the logistic function, made paler where their contrast is above a limit."""
+    return channels if contrast is None else channels * (contrast / contrast_of(channels)).clamp(max=1)
 
 
 def unstretched(pixels: Tensor) -> Tensor:
@@ -174,6 +185,15 @@ def decay_for(side: int) -> float:
     return SMALL_DECAY if side < LARGE else LARGE_DECAY
 
 
+def rate_for(side: int) -> float:
+    """Return the step of Adam that suits images of a shorter side in pixels.
+
+    >>> rate_for(7), rate_for(28)
+    (0.05, 0.2)
+    """
+    return TINY_RATE if side < TINY else RATE
+
+
 def neutral_of(scale: PixelScale, channels: int) -> tuple[float, ...] | None:
     """Return the pixel in 0 … 1 that a network's normalisation turns into zero; None where it subtracts nothing.
 
@@ -209,20 +229,12 @@ class Parametrisation(ABC):
 
     parameters: list[Tensor]
     """The tensors that are optimised, each [n, …], so that images do not depend on each other."""
-    colours: Colours
     contrast: float | None = None
     """The largest contrast of an image; None: any."""
 
     @abstractmethod
     def images(self) -> Tensor:
         """Return the pixels [n, C, h, w] in 0 … 1."""
-
-    def _pixels(self, coordinates: Tensor) -> Tensor:
-        """Return the pixels of coordinates, with the contrast within its limit."""
-        channels = self.colours.channels(coordinates)
-        if self.contrast is not None:
-            channels = channels * (self.contrast / contrast_of(channels)).clamp(max=1)
-        return self.colours.pixels_of(channels)
 
 
 class Pixels(Parametrisation):
@@ -234,7 +246,7 @@ class Pixels(Parametrisation):
         self.parameters = [first.clone().requires_grad_()]
 
     def images(self) -> Tensor:
-        return self._pixels(self.parameters[0])
+        return self.colours.pixels(self.parameters[0], self.contrast)
 
 
 class Fourier(Parametrisation):
@@ -269,7 +281,7 @@ class Fourier(Parametrisation):
     def images(self) -> Tensor:
         spectrum = torch.view_as_complex(self.parameters[0]) * self.scale
         wide = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
-        return self._pixels(wide[..., : self.shown[0], : self.shown[1]])
+        return self.colours.pixels(wide[..., : self.shown[0], : self.shown[1]], self.contrast)
 
 
 class Maco(Parametrisation):
@@ -336,8 +348,8 @@ def natural_magnitudes(colours: Colours, natural: Tensor) -> Tensor:
     return torch.fft.rfft2(colours.coordinates(natural), norm="ortho").abs().mean(0)
 
 
-def first_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Return noise [n, C, h, w] for the first images, each of its own seed, whatever images are beside it."""
+def first_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Return noise [n, *shape] for the first images, each of its own seed, whatever images are beside it."""
     return torch.stack([SPREAD * torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 

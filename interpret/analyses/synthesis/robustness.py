@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -73,6 +73,12 @@ class Robustness:
             return cls(jitter=side // 12, scale=0.15, rotation=8.0, padding=side // 12 + 1, left=SMALL_LEFT)
         jitter = min(LARGEST_JITTER, side // (12 if side < LARGE else 16))
         return cls(jitter, scale=0.25, rotation=12.0, padding=jitter + max(1, side // 96), left=LEFT)
+
+    @classmethod
+    def for_components(cls, side: int) -> Robustness:
+        """Return what suits sums of natural images' components, which hold no fine patterns: turned half as much."""
+        plain = cls.for_size(side)
+        return replace(plain, scale=plain.scale / 2, rotation=plain.rotation / 2, left=plain.left / 2)
 
     @property
     def settings(self) -> dict[str, Any]:
