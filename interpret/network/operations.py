@@ -328,9 +328,9 @@ _ROWS: dict[str, Operation] = {
     "get.data": Operation(_B.QUERY, _G.ELEMENTWISE),
     """zeros_like ones_like empty_like full_like rand_like randn_like new_zeros new_ones new_empty
     new_full""": Operation(_B.QUERY, _G.NEW),
-    """size dim ndimension numel nelement stride storage_offset element_size is_contiguous is_floating_point is_complex
-    is_signed is_same_size is_inference get_device data_ptr len repr format has_names new_tensor hash register_hook
-    retain_grad backward grad result_type""": Operation(_B.QUERY),
+    """size sym_size sym_stride sym_numel dim ndimension numel nelement stride storage_offset element_size
+    is_contiguous is_floating_point is_complex is_signed is_same_size is_inference get_device data_ptr len repr
+    format has_names new_tensor hash register_hook retain_grad backward grad result_type""": Operation(_B.QUERY),
 }
 
 _BY_NAME: dict[str, Operation] = {name: operation for names, operation in _ROWS.items() for name in names.split()}

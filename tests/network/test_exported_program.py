@@ -19,6 +19,7 @@ from torch.export import Dim, ExportedProgram, export
 from torchvision import models
 
 import interpret
+from interpret.backprop.rules import BackwardRule
 from interpret.network.exported_program import exported_network
 from interpret.support.errors import InterpretError
 
@@ -73,6 +74,13 @@ def test_an_own_network_keeps_its_layers_and_outputs(dynamic: bool) -> None:
         name: tuple(one.shape) for name, one in network.named_parameters()
     }
     assert torch.equal(copy.deepcopy(found)(images)["maps"], expected["maps"])
+    signals = []
+    for one in (network, found):
+        images.requires_grad_()
+        with BackwardRule(one, "deconvnet", strict=True):
+            output = one(images)["classes"]
+        signals += torch.autograd.grad(output[:, 1].sum(), images)
+    assert torch.equal(*signals)
 
 
 @pytest.mark.slow
