@@ -16,6 +16,7 @@ import gc
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 SIDES = (96, 128, 160, 192, 224, 256)
 """The smallest side of images that a network takes is used."""
-WITH_UNITS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d, nn.Conv3d, nn.ConvTranspose3d)
+WITH_UNITS = (*CONVOLUTIONS, nn.Linear)
 RULES = ("deconvnet", "guided", "gradient")
 
 SMALLEST = """
@@ -80,10 +82,8 @@ def input_shape(network: Any) -> tuple[int, int, int]:
     return default
 
 
-def examine(name: str) -> dict[str, Any]:
-    """Examine one network."""
-    network = network_of(name)
-    shape = input_shape(network)
+def examine(name: str, network: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Examine one network, on images of a shape."""
     traced = interpret.trace(network, shape)
     with_units = [layer for layer in traced.values() if isinstance(network.get_submodule(layer.name), WITH_UNITS)]
     found: dict[str, Any] = {
@@ -91,7 +91,7 @@ def examine(name: str) -> dict[str, Any]:
         "family": type(network).__module__.rpartition(".")[2],
         "shape": list(shape),
         "parameters": traced.params,
-        "convolution_first": bool(with_units) and isinstance(network.get_submodule(with_units[0].name), nn.Conv2d),
+        "convolution_first": bool(with_units) and isinstance(network.get_submodule(with_units[0].name), CONVOLUTIONS),
         "layers": len(with_units),
         "unplaced": [layer.name for layer in with_units if layer.units is None or not layer.batched],
     }
@@ -150,15 +150,32 @@ def by_hand(network: nn.Module, image: Tensor, layer: str, rule: str) -> Tensor:
     return signal
 
 
-def check_fields(name: str, shape: tuple[int, int, int]) -> str:
+def check_fields(network: nn.Module, shape: tuple[int, ...]) -> str:
     """Return whether local fields are the support of the gradient with constant gates."""
     from helpers.fields import check_behind_gates
 
     try:
-        return str(check_behind_gates(network_of(name), shape, most=3, all_convolutions=True))
+        return str(check_behind_gates(network, shape, most=3, all_convolutions=True))
     except AssertionError as error:
         return f"differs: {error}".splitlines()[0]
 
+
+def examined(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Examine a network and check its fields; an error is what is found of it."""
+    try:
+        network = build()
+        shape = shape or input_shape(network)
+        found = examine(name, network, shape)
+        # built anew, since it was examined in float64
+        return found | {"checked": check_fields(build(), shape) if len(shape) == 3 else ""}
+    except Exception as error:  # the table says so, and goes on
+        failed = f"{type(error).__name__}: {error}"
+        return {"network": name, "family": "", "shape": [0, 0, 0], "failed": failed}
+
+
+TITLES = """| mined | convs | fields | local | checked | deconvnet | guided | gradient | uncovered |
+|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"""
+"""The columns that any table of networks has, and the line below their titles."""
 
 INTRODUCTION = """# Networks of timm
 
@@ -184,8 +201,7 @@ with random weights. All rows are of one run; where something changes for a netw
 Which factor of a product is held, the reference decides by the same words as the rules. So layers of six networks are
 also patched one by one from the equations of their papers (tests/backprop/test_by_paper.py).
 
-| family | network | side | mined | convs | fields | local | checked | deconvnet | guided | gradient | uncovered |
-|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|
+| family | network | side {titles}
 """
 
 
@@ -193,7 +209,8 @@ def row(found: dict[str, Any]) -> str:
     """Return a network's row of the table."""
     cells = [found["family"], found["network"], str(found["shape"][1])]
     if "refused" in found or "failed" in found:
-        return f"| {' | '.join([*cells, found.get('refused') or found['failed'], *[''] * 8])} |"
+        said = (found.get("refused") or found["failed"]).replace("|", "\\|").replace("\n", " ")
+        return f"| {' | '.join([*cells, said, *[''] * 8])} |"
     cells += [f"{found['mined']} of {found['layers']}", str(found["convolutions"])]
     cells += [str(found["receptive_fields"]), str(found["local_fields"]), found.get("checked", "")]
     cells += ["no signal" if found[rule]["silent"] else f"{found[rule]['error']:.0e}" for rule in RULES]
@@ -213,16 +230,7 @@ def main() -> None:
     for name in () if options.table else options.networks or SMALLEST:
         if name in done:
             continue
-        try:
-            done[name] = examine(name)
-            done[name]["checked"] = check_fields(name, tuple(done[name]["shape"]))
-        except Exception as error:  # the table says so, and goes on
-            done[name] = {
-                "network": name,
-                "family": "",
-                "shape": [0, 0, 0],
-                "failed": f"{type(error).__name__}: {error}",
-            }
+        done[name] = examined(name, lambda name=name: network_of(name))
         print(row(done[name]), flush=True)
         gc.collect()
         if options.state:
@@ -236,7 +244,7 @@ def main() -> None:
             new.write_text("\n".join(lines) + "\n", encoding="utf-8")
         return
     chosen = [done[name] for name in options.networks or SMALLEST if name in done]
-    text = INTRODUCTION.format(families=len(SMALLEST), done=len(chosen)) + "\n".join(
+    text = INTRODUCTION.format(families=len(SMALLEST), done=len(chosen), titles=TITLES) + "\n".join(
         map(row, sorted(chosen, key=lambda one: one["family"]))
     )
     if not options.networks:

@@ -48,6 +48,8 @@ class ByHand(TorchFunctionMode):
         """The tensors that came out of a rectifier."""
         self.squashed = WeakTensorKeyDictionary()
         """The tensors that came out of a sigmoid: gates, where they are factors."""
+        self.gated = WeakTensorKeyDictionary()
+        """By sigmoid, the tensor that it is of: their product is a rectifier that is written out."""
         self.bounded = WeakTensorKeyDictionary()
         """The tensors that came out of tanh: gates, where the other factor is none."""
         self.softmaxed = WeakTensorKeyDictionary()
@@ -72,6 +74,13 @@ class ByHand(TorchFunctionMode):
             result = _Rectified.apply(x, func, args[1:], {k: v for k, v in named.items() if k != "input"}, self.guided)
             self.rectified[result] = True
             return result
+        if carries and name in PRODUCTS:
+            for one, gate in (args, args[::-1]):
+                if isinstance(gate, Tensor) and self.gated.get(gate, [None])[0] is one:
+                    whole = F.silu if self.gated[gate][1] == "sigmoid" else F.hardswish
+                    result = _Rectified.apply(one, whole, (), {}, self.guided)
+                    self.rectified[result] = True
+                    return result
         if carries and name == "pow" and x in self.rectified:  # the square of a rectifier is one
             return _Rectified.apply(x, func, args[1:], named, self.guided)
         if name == "softmax":
@@ -108,6 +117,8 @@ class ByHand(TorchFunctionMode):
                     marked[one] = True
         if not isinstance(result, Tensor):
             return result
+        if carries and name in SQUASHING:
+            self.gated[result] = x, name
         if named.get("keepdim") is True:
             self.pooled[result] = True
         if name in MATRICES and any(one in self.softmaxed or one in self.weighted for one in factors):
@@ -184,11 +195,23 @@ def _group(x: Tensor, groups: int, weight: Tensor | None = None, bias: Any = Non
     return scale if weight is None else scale * weight.reshape(-1, *[1] * (x.dim() - 2))
 
 
+def _instance(
+    x: Tensor, running_mean: Any = None, running_var: Any = None, weight: Tensor | None = None, bias: Any = None,
+    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5,
+) -> Tensor:  # fmt: skip
+    if use_input_stats:
+        scale = 1 / (_over(x, tuple(range(2, x.dim()))) + eps).sqrt()
+    else:
+        scale = (1 / (running_var + eps).sqrt()).reshape(-1, *[1] * (x.dim() - 2))
+    return scale if weight is None else scale * weight.reshape(-1, *[1] * (x.dim() - 2))
+
+
 def _unit(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
     return 1 / (x**2).sum(dim, keepdim=True).sqrt().clamp(min=eps)
 
 
 SCALES: dict[Any, Callable[..., Tensor]] = {
     F.layer_norm: _layer, F.rms_norm: _rms, F.group_norm: _group, F.normalize: _unit,
+    F.instance_norm: _instance,
 }  # fmt: skip
 """The scale of normalisations, by which the signal is multiplied."""
