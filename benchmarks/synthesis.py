@@ -21,7 +21,6 @@ of trained ones, and their activations compare the optimisers alone.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,6 +34,7 @@ from torch import Tensor
 import interpret
 from interpret import Model, Objective, Robustness
 from interpret.network.layers import select_layers
+from interpret.support.wording import count
 
 NETWORKS = {
     "squeezenet1_1": "features.0,features.4.expand3x3,features.7.expand3x3,features.9.expand3x3,features.12.expand3x3",
@@ -132,8 +132,8 @@ def measure(
         for name, run in ways.items():
             began = time.process_time()
             made[name] = run()
-            count = len(peer_units if name == "peer" else units)
-            best[name] = min(best[name], (time.process_time() - began) / count)
+            many = len(peer_units if name == "peer" else units)
+            best[name] = min(best[name], (time.process_time() - began) / many)
     reached = [
         activation(model, layer, peer_units, [pixels_of(one) for one in own.pictures[: len(peer_units)]])
         for own in (made["unit"], made["alike"])
@@ -162,9 +162,10 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*random.*")
+    threads = count(torch.get_num_threads(), "thread")
     text = (
         "# Seconds an optimised image takes\n\n"
-        f"CPU seconds of one unit, {options.steps} steps, on {os.cpu_count()} cores, torch {torch.__version__}; "
+        f"CPU seconds of one unit, {options.steps} steps, by {threads}, torch {torch.__version__}; "
         f"{options.units} units a row in one call, of Horama {options.peer_units}, the least of {options.rounds} "
         "rounds, in which the ways alternate. "
         "The default of `interpret.synthesise` is 160 steps.\n\n"

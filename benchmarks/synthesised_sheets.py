@@ -53,6 +53,10 @@ or up to 16 classes, with default settings. The numbers are medians over them: t
 strongest natural one; what the image keeps of it after JPEG compression, a shift and a blur, in brackets what the
 strongest natural patch keeps; the distance to natural patches, in units of that between natural ones; and how many
 images do not beat the natural ones.
+
+Of `conv4` and the classes of emoji_alexnet, `fc1` and the classes of lenet, `c5` and the classes of lenet5, which see
+whole images of at most 64 × 64 pixels, images are sums of the natural images' principal components; all others are made
+of waves. How many show what a person recognises is in [Where images are weak](howto/make-images.md).
 """
 HEAD = """| layer | pixels | activation | after JPEG | after a shift | after a blur | distance | not above natural |
 |---|---|---|---|---|---|---|---|"""
