@@ -149,7 +149,7 @@ class KerasOperation(nn.Module):
         operation = self.operation.value
         args, kwargs = (_map_tensors(self.layout.channels_last, given) for given in (args, kwargs))
         if takes_training(operation):
-            kwargs = {"training": self.training} | kwargs
+            kwargs = kwargs | {"training": self.training}  # as Keras, over what the call was recorded with
         with ExitStack() as scopes:
             device = next((tensor.device for tensor in _tensors((args, kwargs))), None)
             if device is not None:

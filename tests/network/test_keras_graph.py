@@ -269,6 +269,20 @@ def test_channels_first_in_keras(keras: Any) -> None:
     assert interpret.trace(network)["conv"].output_shape == (5, 6, 5)
 
 
+def test_augmentation_is_left_out_as_in_keras(keras: Any) -> None:
+    """Such layers are recorded as called with training=True, which Keras overrides when it predicts."""
+    layers = keras.layers
+    image = keras.Input((12, 12, 3))
+    maps = layers.RandomContrast(0.5)(layers.RandomZoom(0.3)(layers.RandomRotation(0.2)(layers.RandomFlip()(image))))
+    inside = [keras.Input((12, 12, 3)), layers.Conv2D(4, 3, name="conv"), layers.Dropout(0.5)]
+    base = keras.Sequential(inside, name="base")
+    model = keras.Model(image, layers.Dense(3)(layers.Flatten()(base(maps, training=False))))
+    images = torch.rand(2, 3, 12, 12)
+    with torch.no_grad():
+        assert close(interpret.load(model)(images), model(MapLayout(True).channels_last(images), training=False))
+    assert interpret.mine(model, images, k=1)["base.conv"].values.shape == (4, 1)
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_model_that_is_a_class(keras: Any, known: bool) -> None:
     class Own(keras.Model):
