@@ -276,6 +276,12 @@ class BatchNormalization(nn.BatchNorm2d):
                 nn.init.constant_(parameter, value)
 
 
+class GroupNormalization(nn.GroupNorm):
+    """Group normalisation over the second axis, with or without a scale and an offset."""
+
+    reset_parameters = BatchNormalization.reset_parameters
+
+
 class _MaxPooling(Padding):
     """Max-pooling that may pad so that the output has as many positions as strides fit into the input."""
 
@@ -400,9 +406,24 @@ def _dense(layer: Any, name: str, layout: MapLayout) -> list[Part]:
     return [(name, module)]
 
 
-def _normalisation(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+def _is_over_channels(layer: Any, layout: MapLayout) -> bool:
+    """Return whether a layer normalises the channels of maps, or of features."""
     rank, of_maps = layer.input_spec.ndim, layout.axes + 2
-    if rank not in (2, of_maps) or layer.axis % rank != (of_maps - 1 if layout.last and rank == of_maps else 1):
+    channels = of_maps - 1 if layout.last and rank == of_maps else 1
+    return rank in (2, of_maps) and layer.axis % rank == channels
+
+
+def _group_normalisation(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    if not _is_over_channels(layer, layout):
+        return [(name, keras_operation(layer, layout))]
+    (depth,) = layer.input_spec.axes.values()
+    module = GroupNormalization(layer.groups, depth, layer.epsilon, affine=False)
+    _give(module, weight=(layer.gamma, _value(layer.gamma)), bias=(layer.beta, _value(layer.beta)))
+    return [(name, module)]
+
+
+def _normalisation(layer: Any, name: str, layout: MapLayout) -> list[Part]:
+    if not _is_over_channels(layer, layout):
         return [(name, keras_operation(layer, layout))]
     mean, variance = _value(layer.moving_mean), _value(layer.moving_variance)
     with torch.device("meta"):
@@ -446,6 +467,7 @@ _TRANSLATIONS: dict[str, Callable[[Any, str, MapLayout], list[Part]]] = {
     "ConvNDTranspose": _transposed,
     "Dense": _dense,
     "BatchNormalization": _normalisation,
+    "GroupNormalization": _group_normalisation,
     "MaxPoolingND": _max_pool,
     "AveragePoolingND": _average_pool,
 }

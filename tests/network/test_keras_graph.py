@@ -116,7 +116,10 @@ LAYERS: dict[str, Callable[[Any], Any]] = {
     "norm without offset": lambda k: k.layers.BatchNormalization(center=False),
     "norm of rows": lambda k: k.layers.BatchNormalization(axis=1),
     "layer norm": lambda k: k.layers.LayerNormalization(),
-    "group norm": lambda k: k.layers.GroupNormalization(2),
+    "group norm": lambda k: k.layers.GroupNormalization(2, epsilon=0.01),
+    "group norm without scale": lambda k: k.layers.GroupNormalization(-1, scale=False),
+    "group norm without offset": lambda k: k.layers.GroupNormalization(1, center=False),
+    "group norm of rows": lambda k: k.layers.GroupNormalization(11, axis=1),
     "maxima, same": lambda k: k.layers.MaxPooling2D(3, 2, padding="same"),
     "maxima": lambda k: k.layers.MaxPooling2D((2, 3)),
     "means, same": lambda k: k.layers.AveragePooling2D(2, 2, padding="same"),
@@ -281,6 +284,24 @@ def test_augmentation_is_left_out_as_in_keras(keras: Any) -> None:
     with torch.no_grad():
         assert close(interpret.load(model)(images), model(MapLayout(True).channels_last(images), training=False))
     assert interpret.mine(model, images, k=1)["base.conv"].values.shape == (4, 1)
+
+
+def test_group_normalisation_is_one_operation_for_the_rules(keras: Any) -> None:
+    layers = keras.layers
+    conv, norm = layers.Conv2D(4, 3, name="conv"), layers.GroupNormalization(2, name="norm")
+    model = keras.Sequential([keras.Input((9, 9, 3)), conv, norm, layers.ReLU()])
+    draw_statistics(model)
+    network = plain_network(model).eval()
+    image = torch.rand(1, 3, 9, 9, requires_grad=True)
+    with interpret.BackwardRule(network, "deconvnet", strict=True):
+        output = network(image)
+    (found,) = torch.autograd.grad(output[0, 1, 3, 3], image)
+    conv, norm = network.get_submodule("conv"), network.get_submodule("norm")
+    deviation = conv(image)[0, :2].std(correction=0)
+    scale = (norm.weight[1] / (deviation**2 + norm.eps).sqrt()).detach()
+    expected = torch.zeros_like(found)
+    expected[0, :, 3:6, 3:6] = scale * conv.weight[1].detach()
+    assert close(found, expected)
 
 
 @pytest.mark.parametrize("known", [True, False])
