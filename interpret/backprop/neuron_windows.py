@@ -26,8 +26,8 @@ from interpret.network.torch_internals import node_device, node_shape, node_type
 
 Pair = tuple[int, int]
 
-MOST_VALUES = 2**20
-"""Values of a map of all signals that pass back at once; more of them would not stay in the processor's cache."""
+MOST_VALUES = 2**21
+"""Values of a map of all signals that pass back at once; of more of them, the maps leave the processor's cache."""
 
 FEW_CHANNELS = 4
 """Up to this many channels of the input, a transposed convolution runs as a matrix product."""
@@ -470,17 +470,11 @@ def _transposed_to_few(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     Kernels for convolutions compute many channels of a position at once, and leave most of a vector idle here.
     """
     count, channels, height, width = values.shape
-    few, *kernel = weight.shape[1:]
-    by_tap = weight.permute(2, 3, 1, 0).reshape(-1, channels)
+    kernel = weight.shape[2:]
+    by_tap = weight.permute(1, 2, 3, 0).reshape(-1, channels)
     products = torch.matmul(by_tap, values.permute(0, 2, 3, 1).reshape(count, -1, channels).transpose(1, 2))
-    products = products.reshape(count, *kernel, few, height, width)
-    size = [(n - 1) * s + k for n, s, k in zip((height, width), stride, kernel, strict=True)]
-    found = values.new_zeros(count, few, *size)
-    for y in range(kernel[0]):
-        for x in range(kernel[1]):
-            rows, columns = slice(y, y + stride[0] * height, stride[0]), slice(x, x + stride[1] * width, stride[1])
-            found[:, :, rows, columns] += products[:, y, x]
-    return found
+    size = tuple((n - 1) * s + k for n, s, k in zip((height, width), stride, kernel, strict=True))
+    return F.fold(products, size, kernel, stride=stride)
 
 
 def _pooling(node: Any) -> tuple[Pair, Pair, Pair]:

@@ -156,7 +156,7 @@ def _dry_run(run: Execution, image: Tensor, names: list[str], settings: SignalSe
     if run.device.type != "cuda":
         _, outputs = forward_under_rule(run.module, run.place(image), names, settings)
         windowed = {name for name, output in outputs.items() if NeuronWindows.below(output) is not None}
-        return windowed, images_at_once(math.prod(image.shape[1:])), PIXELS_AT_ONCE
+        return windowed, images_at_once(math.prod(image.shape[2:])), PIXELS_AT_ONCE
 
     def back_and_forth() -> None:
         few = run.place(image.expand(MEASURED_IMAGES, *image.shape[1:]))
