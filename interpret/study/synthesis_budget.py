@@ -12,7 +12,7 @@ from interpret.tracing.tracing import Trace
 MOST_UNITS = 16
 """The largest number of units of a layer that a budget is spent on."""
 BUDGET = 5e11
-"""Multiply–adds that take about a minute on two cores, with the measures beside the images: see docs/gallery.md."""
+"""Multiply–adds that take less than a minute on a core, with the measures beside the images: see docs/gallery.md."""
 PASSES = 2
 """A step runs the network forwards, and the signal back to the image."""
 ELEMENT = 16
