@@ -157,7 +157,7 @@ def check_fields(network: nn.Module, shape: tuple[int, ...]) -> str:
     try:
         return str(check_behind_gates(network, shape, most=3, all_convolutions=True))
     except AssertionError as error:
-        return f"differs: {error}".splitlines()[0]
+        return str(error).splitlines()[0]
 
 
 def examined(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...] | None = None) -> dict[str, Any]:

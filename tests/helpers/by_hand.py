@@ -18,6 +18,7 @@ QUOTIENTS = "div itruediv truediv".split()
 MATRICES = "matmul bmm einsum baddbmm".split()
 CONVOLUTIONS = "conv1d conv2d conv3d linear".split()
 SUMS = "add iadd cat".split()
+NUMBERS = "add radd sub rsub mul rmul".split()
 MOVES = """view reshape flatten unflatten transpose permute chunk split unbind getitem squeeze unsqueeze expand
     expand_as contiguous clone to float double type type_as movedim T mT dropout""".split()
 
@@ -84,7 +85,7 @@ class ByHand(TorchFunctionMode):
         if carries and name == "pow" and x in self.rectified:  # the square of a rectifier is one
             return _Rectified.apply(x, func, args[1:], named, self.guided)
         if name == "softmax":
-            weights = func(*args, **named).detach()  # of attention, or of branches
+            weights = func(*args, **named)  # of attention, of branches, or a distribution
             self.softmaxed[weights] = True
             return weights
         if carries and func in SCALES:
@@ -110,6 +111,8 @@ class ByHand(TorchFunctionMode):
             mixed = {id(self.softmaxed): ("linear", "conv2d"), id(self.contexts): ("linear", "conv1d", "conv2d", *SUMS)}
             mixed[id(self.pooled)] = QUOTIENTS
             moved = name in (*MOVES, *mixed.get(id(marked), ()))
+            if marked is self.squashed and name in NUMBERS and len(factors) == 1:  # as 1 + sigmoid(x)
+                moved = True
             if name in SUMS and not all(one in marked for one in factors):
                 moved = False
             if (carries and name in made.get(id(marked), ())) or (moved and isinstance(x, Tensor) and x in marked):
@@ -152,9 +155,9 @@ class ByHand(TorchFunctionMode):
         """Return the factor that is held constant."""
         if name in QUOTIENTS or name in CONVOLUTIONS:
             return other
-        if name in PRODUCTS and one.numel() != other.numel():
+        if name in PRODUCTS and one.numel() != other.numel() and not one_is_of([one, other], self.softmaxed):
             return min(one, other, key=Tensor.numel)
-        for marked in (self.squashed, self.pooled, self.bounded, self.rectified, self.queries):
+        for marked in (self.softmaxed, self.squashed, self.pooled, self.bounded, self.rectified, self.queries):
             if name in (*PRODUCTS, *MATRICES) and (one in marked) != (other in marked):
                 return one if one in marked else other
         if name in MATRICES and (one in self.weighted) != (other in self.weighted):
@@ -210,8 +213,16 @@ def _unit(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any 
     return 1 / (x**2).sum(dim, keepdim=True).sqrt().clamp(min=eps)
 
 
+def _local_response(x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    scale = torch.empty_like(x)
+    for channel in range(x.shape[1]):  # of an even number, one more below than above
+        near = x[:, max(0, channel - size // 2) : channel + (size - 1) // 2 + 1]
+        scale[:, channel] = (k + alpha / size * (near**2).sum(1)) ** -beta
+    return scale
+
+
 SCALES: dict[Any, Callable[..., Tensor]] = {
     F.layer_norm: _layer, F.rms_norm: _rms, F.group_norm: _group, F.normalize: _unit,
-    F.instance_norm: _instance,
+    F.instance_norm: _instance, F.local_response_norm: _local_response,
 }  # fmt: skip
 """The scale of normalisations, by which the signal is multiplied."""

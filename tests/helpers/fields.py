@@ -101,10 +101,11 @@ def check(
     if seen is None:
         assert inside != every
         return set()
-    assert all(seen[edge] >= window[edge] and seen[axes + edge] <= window[axes + edge] for edge in range(axes))
+    holds = all(seen[edge] >= window[edge] and seen[axes + edge] <= window[axes + edge] for edge in range(axes))
+    assert holds, "smaller than what is seen"
     certain = {edge for edge in inside if square or every - {edge, (edge + axes) % (2 * axes)} <= inside}
     for edge in certain:
-        assert seen[edge] == window[edge]
+        assert seen[edge] == window[edge], "larger than what is seen"
     return certain
 
 
