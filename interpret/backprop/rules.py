@@ -305,6 +305,8 @@ class BackwardRule(TorchFunctionMode):
 
     def _call_inside(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run a function that a custom autograd function calls, or the network itself under `torch.no_grad`."""
+        if torch.is_inference_mode_enabled():  # no signal passes, and what is written into a tensor is not counted
+            return func(*args, **kwargs)
         derivations = self._inside.derivations(func, args, kwargs) if self.rule != "gradient" else []
         result = func(*args, **kwargs)
         self._inside.note(result, derivations)

@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -650,6 +651,18 @@ def test_a_layer_that_the_image_does_not_reach_is_refused() -> None:
         InterpretError, match="no signal leads from layer 'aside' to the image: it does not depend on it"
     ):
         project(Aside(), torch.rand(1, 1, 6, 6), "aside", 0)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_network_that_runs_without_gradients_is_refused(context: Callable[[], AbstractContextManager[None]]) -> None:
+    class Without(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            with context():
+                return super().forward(x)  # type: ignore[no-any-return]
+
+    network = Without(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3))
+    with pytest.raises(InterpretError, match=r"no signal leads from layer '2' to the image.* runs without gradients"):
+        project(network, torch.rand(1, 1, 8, 8), "2", 0)
 
 
 def test_what_the_rule_does_not_cover_is_said() -> None:
