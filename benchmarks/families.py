@@ -217,6 +217,20 @@ def row(found: dict[str, Any]) -> str:
     return f"| {' | '.join([*cells, ', '.join(found['deconvnet']['uncovered'])])} |"
 
 
+def read_state(state: Path | None) -> list[dict[str, Any]]:
+    """Return what was found of the networks that are done."""
+    return list(map(json.loads, state.read_text().splitlines())) if state and state.exists() else []
+
+
+def finish(found: dict[str, Any], state: Path | None) -> None:
+    """Print a network's row, and keep what was found of it."""
+    print(row(found), flush=True)
+    gc.collect()
+    if state:
+        with state.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", help="of timm; none: the smallest of each family")
@@ -225,17 +239,12 @@ def main() -> None:
     parser.add_argument("--update", action="store_true", help="replace the rows of the networks that were named")
     parser.add_argument("--out", type=Path, default=Path("docs/families.md"))
     options = parser.parse_args()
-    lines = options.state.read_text().splitlines() if options.state and options.state.exists() else []
-    done = {one["network"]: one for one in map(json.loads, lines)}
+    done = {one["network"]: one for one in read_state(options.state)}
     for name in () if options.table else options.networks or SMALLEST:
         if name in done:
             continue
         done[name] = examined(name, lambda name=name: network_of(name))
-        print(row(done[name]), flush=True)
-        gc.collect()
-        if options.state:
-            with options.state.open("a") as file:
-                file.write(json.dumps(done[name]) + "\n")
+        finish(done[name], options.state)
     if options.update:
         fresh = {name: row(done[name]) for name in options.networks}
         kept = options.out.read_text(encoding="utf-8").splitlines()

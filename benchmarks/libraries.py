@@ -11,8 +11,6 @@ Weights are random, so that nothing is downloaded. What is compared with what is
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +23,7 @@ from torch import nn
 from interpret.support.files import any_file, replacing
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from families import TITLES, examined, row
+from families import TITLES, examined, finish, read_state, row
 
 Network = tuple[str, Callable[[], nn.Module], tuple[int, ...]]
 """Its name, what builds it, and the shape of an image."""
@@ -201,8 +199,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="a file of what is done, one JSON object a line")
     parser.add_argument("--out", type=Path, default=Path("docs/libraries.md"))
     options = parser.parse_args()
-    lines = options.state.read_text().splitlines() if options.state and options.state.exists() else []
-    done = {(one["library"], one["network"]): one for one in map(json.loads, lines)}
+    done = {(one["library"], one["network"]): one for one in read_state(options.state)}
     rows = []
     for library in options.libraries or LIBRARIES:
         try:
@@ -215,11 +212,7 @@ def main() -> None:
             if found is None:
                 found = examined(name, lambda build=build: built(build), shape)
                 found |= {"library": library, "network": name, "family": named}
-                print(row(found), flush=True)
-                gc.collect()
-                if options.state:
-                    with options.state.open("a") as file:
-                        file.write(json.dumps(found) + "\n")
+                finish(found, options.state)
             rows.append(found)
     if not options.libraries:
         count = len({one["library"] for one in rows})

@@ -29,17 +29,17 @@ def _read(path: Path) -> nn.Module:
     if not path.is_file():
         raise InterpretError(f"model {str(path)!r} does not exist: give the path of a file of torch.export.save")
     if not zipfile.is_zipfile(path):  # of which torch would log a traceback
-        raise InterpretError(
-            f"model {str(path)!r} is damaged or no exported program: it is no zip archive, save it again with "
-            "torch.export.save"
-        )
+        raise _damaged(path, "it is no zip archive")
     try:
         with only_tensors_loaded():
             program = torch.export.load(path)
     except Exception as error:  # it raises whatever its readers do
         reason = str(error).strip().partition("\n")[0]
-        raise InterpretError(
-            f"model {str(path)!r} is damaged or no exported program ({type(error).__name__}: {reason}): save it again "
-            "with torch.export.save"
-        ) from error
+        raise _damaged(path, f"{type(error).__name__}: {reason}") from error
     return exported_network(program)
+
+
+def _damaged(path: Path, why: str) -> InterpretError:
+    return InterpretError(
+        f"model {str(path)!r} is damaged or no exported program ({why}): save it again with torch.export.save"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,7 +22,7 @@ from interpret.network.boxes import watched_boxes
 from interpret.network.forward import call_network
 from interpret.network.layers import StopForward, not_batched, tensors_in
 from interpret.network.model import Model
-from interpret.network.structure import state_of
+from interpret.network.structure import held_for, state_of
 from interpret.support.errors import InterpretError, warn
 
 GPU_TOLERANCE = 0.02
@@ -303,21 +303,12 @@ _HELD: WeakKeyDictionary[nn.Module, list[DryRun]] = WeakKeyDictionary()
 """By network: its dry runs, while it does not change."""
 
 
-@contextmanager
-def dry_runs_held(module: nn.Module, runs: list[DryRun]) -> Iterator[None]:
+def dry_runs_held(module: nn.Module, runs: list[DryRun]) -> AbstractContextManager[None]:
     """Let `dry_run_of` return one of these until the block ends, in which the network does not change, and add to them.
 
     The parts of a gallery begin with the same images, and a detector takes a second for each.
     """
-    before = _HELD.get(module)
-    _HELD[module] = runs
-    try:
-        yield
-    finally:
-        if before is None:
-            del _HELD[module]
-        else:
-            _HELD[module] = before
+    return held_for(module, _HELD, runs)
 
 
 def dry_run_of(model: Model, images: Tensor, until: Container[str] | None = None) -> DryRun:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, MutableMapping
+from contextlib import contextmanager
 from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from interpret.network.operations import REGISTERED
 from interpret.network.torch_internals import own_buffers, own_parameters, own_state, version_of
+
+Held = TypeVar("Held")
 
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.memory_format, type)
 
@@ -39,6 +42,28 @@ def structure_of(module: nn.Module) -> Hashable | None:
     except (_Unclear, TypeError):
         return None
     return found
+
+
+@contextmanager
+def held_for(module: nn.Module, by_network: MutableMapping[nn.Module, Held], value: Held) -> Iterator[None]:
+    """Keep a network's value in a dictionary until the block ends, in which the network does not change.
+
+    >>> network, numbers = nn.Identity(), {}
+    >>> with held_for(network, numbers, 3):
+    ...     numbers[network]
+    3
+    >>> numbers
+    {}
+    """
+    before = by_network.get(module)
+    by_network[module] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del by_network[module]
+        else:
+            by_network[module] = before
 
 
 def state_of(module: nn.Module) -> Hashable | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping
+from contextlib import AbstractContextManager
 from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from interpret.network.structure import structure_of
+from interpret.network.structure import held_for, structure_of
 from interpret.network.weights import copied
 from interpret.tracing.tracing import Layer, Trace, trace
 
@@ -20,21 +20,12 @@ _HELD: WeakKeyDictionary[nn.Module, Trace] = WeakKeyDictionary()
 """By network: its trace, while it does not change."""
 
 
-@contextmanager
-def trace_held(module: nn.Module, traced: Trace) -> Iterator[None]:
+def trace_held(module: nn.Module, traced: Trace) -> AbstractContextManager[None]:
     """Let `trace_on_meta` return this trace until the block ends, in which the network does not change.
 
     A detector takes minutes to trace, as it runs twenty times.
     """
-    before = _HELD.get(module)
-    _HELD[module] = traced
-    try:
-        yield
-    finally:
-        if before is None:
-            del _HELD[module]
-        else:
-            _HELD[module] = before
+    return held_for(module, _HELD, traced)
 
 
 def trace_on_meta(module: nn.Module, shape: tuple[int, ...]) -> Mapping[str, Layer]:

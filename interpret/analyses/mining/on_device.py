@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -274,5 +273,5 @@ def images_that_wait(units: int, device: torch.device) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    room: Any = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 2**62
-    return int(room)
+    """Return the bytes of a GPU's memory; of another device, more than anything takes."""
+    return int(torch.cuda.get_device_properties(device).total_memory) if device.type == "cuda" else 2**62

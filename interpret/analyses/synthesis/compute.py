@@ -327,6 +327,8 @@ def _check(
 
 def _by_components(parametrisation: str, images: Images | None, scene: Scene, plain: bool) -> bool:
     """Return whether principal components of the natural images are optimised."""
+    if parametrisation not in ("auto", "components"):
+        return False
     whole = scene.shown == scene.shape[1:]
     suited = plain and whole and images is not None and suit_components(images, scene.shape)
     if parametrisation == "components" and not suited:
@@ -334,7 +336,7 @@ def _by_components(parametrisation: str, images: Images | None, scene: Scene, pl
             f"parametrisation='components' needs natural= with {FEWEST} images of at most {LARGEST:,} pixels and units "
             "that see whole ones, without start, decay or colours: take 'fourier'"
         )
-    return suited and parametrisation in ("auto", "components")
+    return suited
 
 
 def _natural_images(natural: Any, model: Model) -> tuple[Images | None, Mined | MinedLayer | None]:
