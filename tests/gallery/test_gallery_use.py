@@ -345,7 +345,7 @@ def test_findings_show_any_result(with_finding: Path, tmp_path: Path) -> None:
 
 def test_gallery_with_findings_needs_no_torch(with_finding: Path, tmp_path: Path) -> None:
     code = (
-        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]; import {__name__};"
+        f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]; import {Path(__file__).stem};"
         "from interpret.gallery import write_gallery;"
         f"write_gallery({str(with_finding)!r}, {str(tmp_path / 'out')!r}); assert 'torch' not in sys.modules"
     )
