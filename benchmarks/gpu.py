@@ -1,13 +1,14 @@
 """Mining and projecting on a GPU: beside a bare forward pass, beside captum, and in memory.
 
-    python benchmarks/gpu.py [--markdown] [--networks resnet50 vgg16 convnext_tiny] [--images 32768]
+    python benchmarks/gpu.py [--markdown] [--networks resnet50 vgg16] [--dtypes float32] [--images 32768]
 
 Random weights and synthetic pictures, so that nothing is downloaded. Bare passes and mining alternate, over the same
 batches on the device, all convolutions and linear layers; the time of mining includes bringing hits and statistics to
 the host at its end, which a run does once a minute, and each time ends when the device is done. "mine()" is the whole
 call, from images in the host's memory. Projections are of neurons of different images, in the layers named; captum's
-NeuronDeconvolution is called once for each neuron. captum's rule covers `nn.ReLU` alone: for ConvNeXt (GELU) it returns
-the plain gradient.
+NeuronDeconvolution is called once for each neuron, in PyTorch's default precision (TF32 on recent cards) and in
+float32, in which projections here are always computed. captum's rule covers `nn.ReLU` alone: for ConvNeXt (GELU) it
+returns the plain gradient.
 
 `--markdown` writes the table into docs/benchmarks.md, with the name of the card. Without a CUDA device the script says
 so and ends; `--device cpu` runs it all the same, to try it.
@@ -33,7 +34,7 @@ from interpret import mine, project
 from interpret.analyses.mining.batch_maxima import batch_maxima
 from interpret.analyses.mining.compute import prepared_to_mine
 from interpret.analyses.mining.miner import Miner
-from interpret.execution.execution import device_name
+from interpret.execution.execution import device_name, full_precision
 from interpret.images.batches import Batch
 from interpret.images.opening import open_images
 from interpret.network.model import as_model
@@ -48,6 +49,7 @@ HELD = 8
 """Batches that lie on the device; mining goes through them again and again."""
 MINING_TITLES = [
     "network",
+    "type",
     "batch",
     "bare pass, images/s",
     "mining, images/s",
@@ -55,6 +57,16 @@ MINING_TITLES = [
     "`mine()`, images/s",
     "memory bare / mining, GB",
 ]
+PROJECTING_TITLES = [
+    "network",
+    "layer",
+    "projections/s",
+    "captum, projections/s",
+    "ratio (aim 20)",
+    "captum in float32, projections/s",
+    "ratio",
+]
+TYPES = {"float32": None, "bfloat16": torch.bfloat16}
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
 
@@ -87,13 +99,14 @@ def peak_memory(device: torch.device, found: list[int]) -> Iterator[None]:
         found.append(torch.cuda.max_memory_allocated(device))
 
 
-def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace) -> list[str]:
-    """Return batch size, images a second of the bare pass and of mining, their ratio, those of mine(), and memory."""
+def mining(module: nn.Module, dtype: str, device: torch.device, settings: argparse.Namespace) -> list[str]:
+    """Return type, batch size, images a second of bare pass and mining, their ratio, those of mine(), and memory."""
+    computed_in = TYPES[dtype]
     pictures = synthetic(2, settings.side)
     memory: dict[str, list[int]] = {"bare": [], "mined": []}
     times: dict[str, list[float]] = {"bare": [], "mined": []}
     first = Miner(as_model(module), open_images(pictures, module))
-    with prepared_to_mine(first, device, settings.type) as run:
+    with prepared_to_mine(first, device, computed_in) as run:
         size = run.batch_size(settings.batch_size)
         held = [run.place(synthetic(size, settings.side, seed)) for seed in range(HELD)]
         rounds = max(1, settings.images // size)
@@ -101,7 +114,7 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
         images = open_images(torch.zeros(1, 1).expand(max(10**6, rounds * size), 3, 1, 1), module)
 
         def bare(turns: int = rounds) -> None:
-            with torch.inference_mode(), run.autocast(settings.type), peak_memory(device, memory["bare"]):
+            with torch.inference_mode(), run.autocast(computed_in), peak_memory(device, memory["bare"]):
                 for turn in range(turns):
                     module(held[turn % HELD])
 
@@ -113,7 +126,7 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
                 for turn in range(turns):
                     items = torch.arange(turn * size, (turn + 1) * size)
                     batch = Batch(held[turn % HELD], items, labels)
-                    found = batch_maxima(module, batch, run, miner.layers, miner.density_items, settings.type)
+                    found = batch_maxima(module, batch, run, miner.layers, miner.density_items, computed_in)
                     miner.update(found)
                 miner.state_dict()
 
@@ -128,9 +141,10 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
     speeds = {name: done * settings.rounds / sum(took) for name, took in times.items()}
     ratio = statistics.median(mined / bare for bare, mined in zip(times["bare"], times["mined"], strict=True))
     pictures = synthetic(min(rounds, 16) * size, settings.side)
-    whole = seconds(lambda: mine(module, pictures, batch_size=size, device=device, dtype=settings.type), device)
+    whole = seconds(lambda: mine(module, pictures, batch_size=size, device=device, dtype=computed_in), device)
     taken = " / ".join(f"{max(found) / 1e9:.1f}" if found else "–" for found in memory.values())
     return [
+        dtype,
         str(size),
         f"{speeds['bare']:,.0f}",
         f"{speeds['mined']:,.0f}",
@@ -141,7 +155,7 @@ def mining(module: nn.Module, device: torch.device, settings: argparse.Namespace
 
 
 def projecting(module: nn.Module, layer: str, device: torch.device, settings: argparse.Namespace) -> list[str]:
-    """Return projections a second, captum's, and how many times as fast this is."""
+    """Return projections a second, captum's, and how many times as fast this is; the latter two in float32 again."""
     count, peers = settings.neurons, settings.peer_neurons
     module.to(device)
     images = synthetic(count, settings.side).to(device)
@@ -162,12 +176,16 @@ def projecting(module: nn.Module, layer: str, device: torch.device, settings: ar
         for one in range(peers):
             peer.attribute(images[one : one + 1], (int(channels[one]), *positions[one].tolist()))
 
-    for work in (ours, theirs):
-        work()
-    own = [seconds(ours, device) / count for _ in range(settings.rounds)]
-    other = [seconds(theirs, device) / peers for _ in range(settings.rounds)]
-    fast, slow = 1 / statistics.median(own), 1 / statistics.median(other)
-    return [f"`{layer}`", f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}"]
+    def theirs_in_float32() -> None:
+        with full_precision(device):
+            theirs()
+
+    def a_second(work: Callable[[], None], done: int) -> float:
+        work()  # warm up
+        return done / statistics.median(seconds(work, device) for _ in range(settings.rounds))
+
+    fast, slow, exact = a_second(ours, count), a_second(theirs, peers), a_second(theirs_in_float32, peers)
+    return [f"`{layer}`", f"{fast:,.0f}", f"{slow:,.0f}", f"{fast / slow:.1f}", f"{exact:,.0f}", f"{fast / exact:.1f}"]
 
 
 def table(titles: list[str], rows: list[list[str]]) -> str:
@@ -195,33 +213,31 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--neurons", type=int, default=1024)
     parser.add_argument("--peer-neurons", type=int, default=32)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of mining")
+    parser.add_argument("--dtypes", nargs="+", default=list(TYPES), choices=list(TYPES), help="of mining")
     parser.add_argument("--markdown", type=Path, nargs="?", const=DOCUMENT, help="write the table there")
     settings = parser.parse_args()
     if settings.device is None and not torch.cuda.is_available():
         print("There is no CUDA device here, so nothing was measured; --device cpu tries the script on the processor.")
         return
-    settings.type = None if settings.dtype == "float32" else torch.bfloat16
     device = torch.device(settings.device or "cuda")
     warnings.simplefilter("ignore")  # captum warns on every call that it sets hooks
     torch.manual_seed(0)
     mined, projected = [], []
     for name in settings.networks:
         module = torchvision.models.get_model(name, weights=None).eval().to(device)
-        mined.append([name, *mining(module, device, settings)])
+        for dtype in settings.dtypes:
+            mined.append([name, *mining(module, dtype, device, settings)])
+            print(*mined[-1], flush=True)
         for layer in LAYERS[name]:
             projected.append([name, *projecting(module, layer, device, settings)])
-        print(*(" ".join(row) for row in (mined[-1], *projected[-len(LAYERS[name]) :])), sep="\n", flush=True)
+            print(*projected[-1], flush=True)
         del module
     said = "\n\n".join(
         [
-            f"Measured on {device_name(device)} with torch {torch.__version__} in {settings.dtype}, "
+            f"Measured on {device_name(device)} with torch {torch.__version__}, "
             f"{settings.side} × {settings.side} pixels, by `python benchmarks/gpu.py`:",
-            table(
-                MINING_TITLES,
-                mined,
-            ),
-            table(["network", "layer", "projections/s", "captum, projections/s", "ratio (aim 20)"], projected),
+            table(MINING_TITLES, mined),
+            table(PROJECTING_TITLES, projected),
         ]
     )
     print(f"\n{said}")
