@@ -207,6 +207,10 @@ def _explained(module: nn.Module, images: Tensor, error: BaseException, what: st
         )
     if type(error) is RuntimeError:
         reason = reason.removeprefix("RuntimeError: ")
+    if layer.training and "training" in reason:  # of torchvision's detectors, and of batch norm on a single value
+        return InterpretError(
+            f"{where} stays in training mode and fails there ({reason}): let its eval() put it into evaluation mode"
+        )
     if images.device.type != "cpu" and any(phrase in reason for phrase in _TWO_DEVICES):
         return InterpretError(
             f"{where} holds tensors that do not move to {images.device} with the network ({reason}): register them as "

@@ -91,6 +91,33 @@ def test_whatever_the_forward_pass_raises_names_the_layer(
         ANALYSES[analysis](Raising(error), images())
 
 
+class _Detector(nn.Module):
+    """As torchvision's detectors, it wants targets in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, targets: Tensor | None = None) -> Tensor:
+        if self.training:
+            torch._assert(targets is not None, "targets should not be none when in training mode")
+        return self.head(x).mean((2, 3))
+
+
+class _StaysTraining(_Detector):
+    def train(self, mode: bool = True) -> nn.Module:
+        return super().train(True)
+
+
+@every_analysis
+def test_a_detector_in_training_mode_runs_in_evaluation_mode_or_is_refused(analysis: str) -> None:
+    detector = _Detector().train()
+    ANALYSES[analysis](detector, images())
+    assert detector.training
+    with pytest.raises(InterpretError, match=r"\(_StaysTraining\) stays in training mode .*targets.*: let its eval\(\)"):
+        ANALYSES[analysis](_StaysTraining().train(), images())
+
+
 @every_analysis
 def test_a_missing_input_is_named(analysis: str) -> None:
     with pytest.raises(InterpretError, match=r"network \(TwoInputs\) takes more than one input.*'mask'"):
