@@ -132,6 +132,7 @@ def _mine(study: Study, layers: str | list[str] | None, k: int, seed: int, every
         study.draw_filters(every=True)
         study.connect()
         study.find_activation_range_examples()
+        study.measure_effective_fields()
 
     ranks().once(find_the_rest)  # which takes a fraction of the time
     study.predict(every_image)

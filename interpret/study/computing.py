@@ -6,6 +6,7 @@ from interpret.network.dry_run import dry_runs_held
 from interpret.network.model import as_model
 from interpret.study.activation_range import find_range_examples
 from interpret.study.connections import connect_layers
+from interpret.study.effective_fields import measure_effective_fields
 from interpret.study.filter_sheets import draw_filter_sheets
 from interpret.study.mining import mine_layers
 from interpret.study.predictions import predict_sources
@@ -26,6 +27,7 @@ __all__ = [
     "dry_runs_held",
     "find_range_examples",
     "first_images",
+    "measure_effective_fields",
     "mine_layers",
     "open_images",
     "predict_sources",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import interpret
 from interpret import InterpretError, effective_receptive_field
 from interpret.analyses.effective_fields.compute import signs_of, smallest
+from interpret.study import effective_fields
 
 
 def network() -> nn.Module:
@@ -156,3 +157,59 @@ def test_mistakes_are_refused(module: nn.Module) -> None:
             effective_receptive_field(module, IMAGES, **options)  # type: ignore[arg-type]
     with pytest.raises(InterpretError, match="are those of images"):
         effective_receptive_field(nn.Sequential(nn.Conv1d(1, 2, 3)), torch.rand(2, 1, 9))
+
+
+def test_a_study_measures_the_fields_of_its_mined_layers(module: nn.Module, tmp_path: Path) -> None:
+    study = interpret.Study(tmp_path / "study", interpret.load(module), IMAGES.clone())
+    study.mine("0,7", k=1)
+    study.measure_effective_fields()
+    found = study.result("effective-fields")
+    same = effective_receptive_field(module, IMAGES, ["0"], count=5, batch_size=4)
+    assert found.layers == ["0"] and found.images == 5  # layer 7 has no positions
+    assert found.sizes.tolist() == same.sizes.tolist() and (found.energy["0"] == same.energy["0"]).all()
+    study.mine("0,3", k=1)
+    study.measure_effective_fields()
+    study.measure_effective_fields()
+    kept = study.readable_results("effective-fields")
+    assert {name: one.layers for name, one in kept.items()} == {"": ["0"], "3": ["3"]}
+
+
+def test_a_study_leaves_out_what_has_no_fields(tmp_path: Path) -> None:
+    class Stops(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                return super().forward(x)
+
+    stops = interpret.Study(tmp_path / "stops", Stops(nn.Conv2d(1, 2, 3)), torch.rand(3, 1, 6, 6))
+    stops.mine()
+    with pytest.warns(
+        UserWarning, match="effective receptive fields were not measured: no signal leads from layer '0'"
+    ):
+        stops.measure_effective_fields()
+    for place, (net, inputs) in enumerate(
+        [
+            (nn.Conv1d(1, 2, 3), torch.rand(3, 1, 9)),
+            (nn.Conv3d(1, 2, 3), torch.rand(3, 1, 4, 5, 6)),
+            (nn.ConvTranspose2d(4, 2, 3), torch.rand(3, 4, 1, 1)),
+        ]
+    ):
+        study = interpret.Study(tmp_path / str(place), nn.Sequential(net), inputs)
+        study.mine()
+        study.measure_effective_fields()
+        assert study.results == []
+
+
+@pytest.mark.parametrize(
+    ("pixels", "images"),
+    [(2**6, 16), (2**9, 5), (2**12, 1), (2**13, 0)],
+)
+def test_fewer_images_are_used_of_large_networks_by_their_operations(
+    pixels: int, images: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once forwards and once back: 2 × 9 products and 2 × 16 for what is written, for each of the pixels."""
+    monkeypatch.setattr(effective_fields, "BUDGET", 5 * 2 * (9 + 16) * 2**9)
+    monkeypatch.setattr(effective_fields, "MOST", 2 * (9 + 16) * 2**12)
+    study = interpret.Study(
+        tmp_path / "study", nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)), torch.rand(2, 1, 2, pixels // 2)
+    )
+    assert effective_fields.images_within(study, ["0"]) == images

@@ -114,7 +114,7 @@ def test_a_detector_in_training_mode_runs_in_evaluation_mode_or_is_refused(analy
     detector = _Detector().train()
     ANALYSES[analysis](detector, images())
     assert detector.training
-    with pytest.raises(InterpretError, match=r"\(_StaysTraining\) stays in training mode .*targets.*: let its eval\(\)"):
+    with pytest.raises(InterpretError, match=r"\(_StaysTraining\) stays in training mode .*targets.*its eval\(\)"):
         ANALYSES[analysis](_StaysTraining().train(), images())
 
 
