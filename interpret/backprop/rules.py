@@ -52,6 +52,7 @@ from interpret.network.torch_internals import (
     next_node_number,
     node_number,
     result_count,
+    without_torch_function,
 )
 from interpret.support.errors import InterpretError, warn
 
@@ -470,18 +471,22 @@ class BackwardRule(TorchFunctionMode):
         """
         if self.rule == "gradient":
             return
-        for value in tensors_in(values):
-            waiting = [_maker(value)]
-            while waiting:
-                node = waiting.pop()
-                if node is None or MARK in node.metadata or node_number(node) < self._start:
-                    continue
-                node.metadata[MARK] = "seen"
-                if is_bookkeeping(node):
-                    continue
-                if not is_module_hook(node) and self._rule_of() != "gradient" and not self._rectifies(node, value):
-                    self._report(type(node).__name__.removesuffix("Backward"), node)
-                waiting += [parent for parent, _ in node.next_functions]
+        with without_torch_function():  # around a layer, the mode would see each look at a tensor
+            for value in tensors_in(values):
+                self._check_makers(value)
+
+    def _check_makers(self, value: Tensor) -> None:
+        waiting = [_maker(value)]
+        while waiting:
+            node = waiting.pop()
+            if node is None or MARK in node.metadata or node_number(node) < self._start:
+                continue
+            node.metadata[MARK] = "seen"
+            if is_bookkeeping(node):
+                continue
+            if not is_module_hook(node) and self._rule_of() != "gradient" and not self._rectifies(node, value):
+                self._report(type(node).__name__.removesuffix("Backward"), node)
+            waiting += [parent for parent, _ in node.next_functions]
 
     def _rectifies(self, node: Any, value: Tensor) -> bool:
         """Return whether a custom autograd function, which made a value, is a rectifier, and let the rule pass it."""

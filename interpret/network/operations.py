@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import torch.nn.functional as F
@@ -157,6 +158,11 @@ def operation_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "") or repr(function)
     if name in ("__get__", "__set__"):
         return f"{name.strip('_')}.{getattr(getattr(function, '__self__', None), '__name__', '')}"
+    return _name_of_all_variants(name)
+
+
+@lru_cache(maxsize=4096)
+def _name_of_all_variants(name: str) -> str:
     name = name.partition(".")[0].strip("_")
     return _SAME_AS.get(name, name)
 

@@ -8,6 +8,7 @@ with the oldest and the newest version that `pyproject.toml` allows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -92,6 +93,12 @@ def version_of(tensor: Tensor) -> int:
 def storage_id(tensor: Tensor) -> int:
     """Return a number that is the same for tensors that share memory, also on the meta device."""
     return tensor.untyped_storage()._cdata  # `data_ptr` is 0 for all tensors on the meta device
+
+
+def without_torch_function() -> AbstractContextManager[None]:
+    """Return a context in which no `TorchFunctionMode` sees what is called."""
+    found: AbstractContextManager[None] = torch._C.DisableTorchFunction()
+    return found
 
 
 NO_TORCH_FUNCTION = torch._C._disabled_torch_function_impl

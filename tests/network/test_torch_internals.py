@@ -126,6 +126,23 @@ def test_asking_for_the_base_is_seen_as_one_property() -> None:
     assert seen == [internals.BASE_PROPERTY]
 
 
+def test_modes_see_nothing_where_that_is_asked_for() -> None:
+    seen: list[Any] = []
+
+    class Sees(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **kwargs or {})
+
+    x = torch.ones(2, requires_grad=True)
+    with Sees():
+        with internals.without_torch_function():
+            assert x.grad_fn is None and (x + 1).grad_fn is not None
+        assert seen == []
+        _ = x + 1
+    assert len(seen) == 1
+
+
 def test_writing_in_place_makes_another_version() -> None:
     x = torch.ones(2)
     before = internals.version_of(x)
