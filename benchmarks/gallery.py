@@ -381,7 +381,7 @@ def compare_sizes(count: int = 40) -> None:
 # ---- the parts of a real gallery ------------------------------------------------------------------------------
 
 PARTS = {"mining": "mining", "projection": "projecting", "synthesis": "optimised images", "gallery": "pages"}
-REST = "filters, connections, activation range, predictions"
+REST = "filters, connections, activation range, effective receptive fields, predictions"
 BLOCK = 4096
 FILES = {
     "patches and projections": ("patches/", "projections/"),

@@ -147,6 +147,11 @@ class NetworkPage(NetworkView[LayerPage]):
         """Return how far each unit of a layer moves as images are transformed; None where that was not measured."""
         return self.unit_results.movement_of(layer.name, layer.unit_count)
 
+    @property
+    def has_effective_fields(self) -> bool:
+        """Whether any layer's effective receptive field is known."""
+        return any(self.effective_field(layer) for layer in self.mined_layers)
+
     def effective_field(self, layer: LayerPage) -> tuple[tuple[int, int], float] | None:
         """Return height and width of a layer's effective receptive field, and the share that it holds."""
         return self.unit_results.effective_field(layer.name)
