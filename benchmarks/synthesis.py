@@ -8,7 +8,8 @@ machine hardly changes it:
 - neuron: `interpret.synthesise` of what a neuron sees, all units in one batch;
 - the same neuron in whole images, which is what others run;
 - unit: the mean of its map, on whole images, all units in one batch;
-- moved alike: the same, moved as Horama moves images: by shifts of a seventh of the side, without turns;
+- set alike: the same, moved as Horama moves images, by shifts of a seventh of the side without turns, of waves as its
+  own, whose size is proportional to their length, and without a limit of contrast;
 - Horama's `fourier` (pip install --no-deps horama einops): the mean of its map on whole images, one after the other,
   as it takes one objective. Six crops a step are its default. Here it has two of nearly the whole image, the fewest
   with which version 0.3.0 runs: beside ours stands half its time, which is that of one.
@@ -52,24 +53,25 @@ class Reached(Exception):  # noqa: N818
 def objective_of(model: Model, layer: str, unit: int) -> Callable[[Tensor], Tensor]:
     """Return the mean of a unit's map, for pixels [n, 3, H, W] in 0 … 1."""
     encode = to_inputs(model)
+    return lambda pixels: mean_of_map(model, layer, unit, encode(pixels))
 
-    def value(pixels: Tensor) -> Tensor:
-        found: list[Tensor] = []
 
-        def receive(_: Any, __: Any, output: Tensor) -> None:
-            found.append(output[:, unit].mean())  # here, as a later layer may write over it
-            raise Reached
+def mean_of_map(model: Model, layer: str, unit: int, inputs: Tensor) -> Tensor:
+    """Return the mean of a unit's map, for inputs [n, 3, H, W] of the network."""
+    found: list[Tensor] = []
 
-        hook = model.module.get_submodule(layer).register_forward_hook(receive)
-        try:
-            model.module(encode(pixels))
-        except Reached:
-            pass
-        finally:
-            hook.remove()
-        return found[0]
+    def receive(_: Any, __: Any, output: Tensor) -> None:
+        found.append(output[:, unit].mean())  # here, as a later layer may write over it
+        raise Reached
 
-    return value
+    hook = model.module.get_submodule(layer).register_forward_hook(receive)
+    try:
+        model.module(inputs)
+    except Reached:
+        pass
+    finally:
+        hook.remove()
+    return found[0]
 
 
 def to_inputs(model: Model) -> Callable[[Tensor], Tensor]:
@@ -103,10 +105,10 @@ def peer_of(model: Model, layer: str, units: Sequence[int], steps: int) -> Calla
     return run
 
 
-def activation(model: Model, layer: str, units: Sequence[int], images: Sequence[Tensor]) -> float:
-    """Return the mean over units of each one's own map's mean, on pixels [3, H, W] in 0 … 1."""
+def activation(model: Model, layer: str, units: Sequence[int], inputs: Sequence[Tensor]) -> float:
+    """Return the mean over units of each one's own map's mean, on inputs [3, H, W] of the network."""
     with torch.no_grad():
-        values = [objective_of(model, layer, unit)(image[None]) for unit, image in zip(units, images, strict=True)]
+        values = [mean_of_map(model, layer, unit, one[None]) for unit, one in zip(units, inputs, strict=True)]
     return float(torch.stack(values).mean())
 
 
@@ -120,7 +122,9 @@ def measure(
     plain["unit"] = partial(interpret.synthesise, model, layer, units, "unit")
     shift = round(SHIFT * min(size))
     alike = Robustness(shift, scale=0.02, padding=shift, left=1.0)
-    plain["alike"] = partial(interpret.synthesise, model, layer, units, "unit", robustness=alike)
+    plain["alike"] = partial(
+        interpret.synthesise, model, layer, units, "unit", robustness=alike, decay=1.0, contrast=None
+    )
     ways: dict[str, Callable[[], Any]] = {name: partial(run, steps=steps) for name, run in plain.items()}
     for run in plain.values():
         run(steps=1)  # what the first run of a network costs
@@ -135,7 +139,7 @@ def measure(
             many = len(peer_units if name == "peer" else units)
             best[name] = min(best[name], (time.process_time() - began) / many)
     reached = [
-        activation(model, layer, peer_units, [pixels_of(one) for one in own.pictures[: len(peer_units)]])
+        activation(model, layer, peer_units, [torch.as_tensor(one) for one in own.inputs[: len(peer_units)]])
         for own in (made["unit"], made["alike"])
     ]
     cells = [f"`{layer}`", str(made["neuron"].pictures.shape[1])]
@@ -143,12 +147,10 @@ def measure(
     cells.append(f"{best['whole'] / best['neuron']:.1f}×")
     cells += [f"{best['peer'] / 2 / best[name]:.1f}×" if peer else "–" for name in ("unit", "neuron")]
     cells += [f"{one:.3g}" for one in reached]
-    return [*cells, f"{activation(model, layer, peer_units, made['peer']):.3g}" if peer else "–"]
-
-
-def pixels_of(picture: Any) -> Tensor:
-    """Return a picture [h, w, 3] of bytes as pixels [3, h, w] in 0 … 1."""
-    return torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    if peer is None:
+        return [*cells, "–"]
+    by_peer = [to_inputs(model)(one[None])[0] for one in made["peer"]]
+    return [*cells, f"{activation(model, layer, peer_units, by_peer):.3g}"]
 
 
 def main() -> None:
@@ -172,8 +174,8 @@ def main() -> None:
         "Horama 0.3.0 optimises the mean of the map in whole images, with two crops a step, the fewest with which it "
         "runs; the gains beside it compare half its time with ours, in whole images and of what a neuron sees. No way "
         "runs what follows the layer. Activations are means of the map at equal steps, on the finished image, which is "
-        "not moved: by default, where images are turned and scaled, and moved as Horama moves them, by shifts alone. "
-        "Written by `benchmarks/synthesis.py`.\n"
+        "not moved: by default, where images are turned and scaled, fine waves come later and contrast is limited, and "
+        "set as Horama is: shifts alone, finer waves, and any contrast. Written by `benchmarks/synthesis.py`.\n"
     )
     for spec in options.networks:
         model = interpret.load(spec, "random" if spec.startswith("torchvision:") else None)
@@ -182,7 +184,7 @@ def main() -> None:
         text += (
             f"\n## {model.name}{weights}\n\n"
             "| layer | px seen | neuron, s | in a whole image, s | unit, whole image, s | Horama, s | crop beside "
-            "whole | unit beside Horama | neuron beside Horama | activation | moved alike | Horama’s |\n|"
+            "whole | unit beside Horama | neuron beside Horama | activation | set alike | Horama’s |\n|"
             + "---|" * 12
             + "\n"
         )

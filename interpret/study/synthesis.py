@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from interpret.analyses.synthesis.compute import synthesise
+from interpret.analyses.synthesis.natural import natural_images_held
 from interpret.analyses.synthesis.result import Synthesised
 from interpret.network.layers import select_layers
 from interpret.study.reader import synthesised_name
@@ -28,6 +29,7 @@ Units = int | Sequence[int] | Literal["auto"] | None
 """So many of the liveliest units of a layer, these units, as many as a budget pays for, or all."""
 
 
+@natural_images_held()
 def synthesise_layers(
     study: Study, layers: str | Iterable[str] | None, units: Units, kind: str, again: bool, **settings: Any
 ) -> None:

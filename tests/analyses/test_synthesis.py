@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import interpret
 from interpret import InterpretError, Objective, Robustness, Synthesised, synthesise
+from interpret.analyses.synthesis import natural
 from interpret.analyses.synthesis.components import components_of
 from interpret.analyses.synthesis.parametrisation import (
     Colours,
@@ -26,6 +27,8 @@ from interpret.analyses.synthesis.parametrisation import (
 )
 from interpret.analyses.synthesis.redirect import redirecting
 from interpret.analyses.synthesis.truth import damaged
+from interpret.images.derived import DerivedImages
+from interpret.images.opening import open_images
 from interpret.network.pixel_scale import PixelScale
 
 # ---- planted truth ---------------------------------------------------------------------------------------------------
@@ -699,3 +702,30 @@ def test_bad_inversions_are_refused() -> None:
         dead[0].bias.fill_(-100.0)
     with pytest.raises(InterpretError, match="features of image 0 in layer '1' are all zero"):
         interpret.invert(dead, NATURAL, "1", steps=2)
+
+
+class _Counted(DerivedImages):
+    """Counts how often an image is read."""
+
+    reads = 0
+
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        self.reads += 1
+        return self.data[item]
+
+
+def test_natural_images_are_read_once_where_they_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = _Counted(open_images(NATURAL, small()))
+    sizes = [(5, 5), (9, 7), (5, 5)]
+    read_again = [natural.natural_windows(images, size) for size in sizes]
+    assert images.reads == 3 * len(NATURAL)
+    for most, reads in ((natural.MOST_HELD, len(NATURAL)), (NATURAL.numel() - 1, 3 * len(NATURAL))):
+        monkeypatch.setattr(natural, "MOST_HELD", most)
+        images.reads = 0
+        with natural.natural_images_held():
+            found = [natural.natural_windows(images, size) for size in sizes]
+        assert images.reads == reads
+        for one, other in zip(found, read_again, strict=True):
+            assert one is not None and other is not None and torch.equal(one, other)
+    natural.natural_windows(images, (5, 5))
+    assert images.reads == 4 * len(NATURAL)  # held no longer

@@ -59,7 +59,7 @@ from interpret.network.model import Model, as_model
 from interpret.network.pixel_scale import PixelScale
 from interpret.support.errors import InterpretError, refuse_below_one, unknown, warn
 from interpret.support.progress import progress
-from interpret.tracing.tracing import trace
+from interpret.tracing.meta_trace import trace_on_meta
 
 STEPS = 160
 LARGEST_CROPS = 8
@@ -690,7 +690,7 @@ def _add_distances(model: Model, task: _Task, run: Execution, result: Synthesise
     assert result.inputs is not None
     if task.windows is None or len(task.windows) < 3:
         return
-    traced = trace(model.module, task.scene.whole)
+    traced = trace_on_meta(model.module, task.scene.whole)
     early = [
         name
         for name in early_layers(model.module, traced, task.scene.side)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +16,7 @@ from interpret.analyses.synthesis.objectives import Objective, Position
 from interpret.analyses.synthesis.optimisation import run_layers
 from interpret.analyses.synthesis.scene import Scene
 from interpret.execution.execution import Execution
-from interpret.images.batches import read_parts
+from interpret.images.batches import Batch, read_parts
 from interpret.images.sampling import sample_by_hash
 from interpret.images.sources import Images
 from interpret.support.errors import InterpretError
@@ -24,6 +26,8 @@ MOST_SEARCHED = 1024
 """The largest number of natural images that are searched for the strongest one."""
 MOST_COMPARED = 128
 """The largest number of natural patches to which distances are measured."""
+MOST_HELD = 2**26
+"""The largest number of values of natural images that are held between calls: 256 MiB in float32."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,8 @@ def _everywhere(
 
 def natural_windows(images: Images, size: tuple[int, int], most: int = MOST_COMPARED) -> Tensor | None:
     """Return windows [n, C, h, w] at random places of natural images; None where the images are smaller."""
-    items = sample_by_hash(len(images), most, seed=1)
     found = []
-    for batch in read_parts(images, np.split(items, range(32, len(items), 32))):
+    for batch in _sampled(images, most):
         for image, item in zip(batch.images, batch.items.tolist(), strict=True):
             room = [side - wanted for side, wanted in zip(image.shape[1:], size, strict=True)]
             if min(room) < 0:
@@ -119,3 +122,38 @@ def natural_windows(images: Images, size: tuple[int, int], most: int = MOST_COMP
             y, x = (int(torch.randint(one + 1, (), generator=generator)) for one in room)
             found.append(image[: images.channels, y : y + size[0], x : x + size[1]])
     return torch.stack(found)
+
+
+@contextmanager
+def natural_images_held() -> Iterator[None]:
+    """Read the images of `natural_windows` once for all calls in the block: those of a study's layers are the same.
+
+    Those of a data set whose sample has more than `MOST_HELD` values are read again.
+    """
+    token = _HELD.set({})
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+
+
+_HELD: ContextVar[dict[tuple[int, int], tuple[Images, list[Batch]]] | None] = ContextVar("natural images", default=None)
+"""By the identity of a data set and the number of images: the data set, so that it lives, and its sample."""
+
+
+def _sampled(images: Images, most: int) -> Iterator[Batch]:
+    """Yield a sample of natural images in batches."""
+    held, key = _HELD.get(), (id(images), most)
+    if held is not None and key in held:
+        yield from held[key][1]
+        return
+    items = sample_by_hash(len(images), most, seed=1)
+    kept: list[Batch] = []
+    values = 0
+    for batch in read_parts(images, np.split(items, range(32, len(items), 32))):
+        values += batch.images.numel()
+        if held is not None and values <= MOST_HELD:
+            kept.append(batch)
+        yield batch
+    if held is not None and values <= MOST_HELD:
+        held[key] = images, kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from interpret.network.forward import collect_outputs
 from interpret.network.layers import has_units
-from interpret.tracing.tracing import Trace
+from interpret.tracing.tracing import Layer
 
 JPEG_QUALITY = 75
 SHIFT = 1 / 32
@@ -65,7 +65,7 @@ def _blurred(pixels: Tensor, deviation: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))[:, 0]
 
 
-def early_layers(module: nn.Module, traced: Trace, side: int) -> list[str]:
+def early_layers(module: nn.Module, traced: Mapping[str, Layer], side: int) -> list[str]:
     """Return the layers whose features are compared: the first one with units, and the deepest that is early.
 
     A network whose layers all see more has only the first, if that sees a part of the image.
