@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -40,15 +43,22 @@ def plot_effective_fields(
     left_out = (
         f", {len(chosen)} of {len(result.layers)} layers" if panels is None and len(some) < len(result.layers) else ""
     )
-    return lay_out([[_layer(result, name) for name in chosen]], width, figsize, ax, result.title + left_out)
+
+    @cache
+    def breaks(wide: float) -> int:
+        """Return how many line breaks the longest name has: as many stand above each picture, so that rows align."""
+        return max(fit(name, wide, look().small, lines=2).count("\n") for name in chosen)
+
+    return lay_out([[_layer(result, name, breaks) for name in chosen]], width, figsize, ax, result.title + left_out)
 
 
-def _layer(result: EffectiveFields, name: str) -> Panel:
+def _layer(result: EffectiveFields, name: str, breaks: Callable[[float], int]) -> Panel:
     energy, place = result.energy[name], result.layers.index(name)
     (tall, broad), whole = result.sizes[place].tolist(), result.theoretical[place].tolist()
 
     def words(wide: float) -> str:
         named = fit(name, wide, look().small, lines=2)
+        named = "\n" * (breaks(wide) - named.count("\n")) + named
         return f"{named}\n{fit(f'{pixels((tall, broad))} of {pixels(whole)} px', wide, look().small)}"
 
     def height(wide: float) -> float:
