@@ -139,6 +139,8 @@ def scores_of(outputs: object, count: int) -> Tensor:
             return found.flatten(1)
     what = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(outputs).__name__
     what = (isinstance(found, Tensor) and why_no_numbers(found)) or what
+    if isinstance(outputs, (list, tuple)) and outputs and all(isinstance(one, Mapping) for one in outputs):
+        what = f"a dictionary for each image, as detectors do, of {', '.join(map(str, outputs[0])) or 'nothing'}"
     raise NoScores(
         f"the network must return one score for each class, [B, K], not {what}: wrap it in a module that does"
     )
@@ -196,7 +198,7 @@ def find_reading(model: Model, images: Tensor) -> Reading:
         # twice, to distinguish one score for each image from several scores of one image
         returned = call_network(model.module, torch.cat([images[:1], images[:1]]))
     part, output = main_output(returned)
-    scores = scores_of(output, 2)
+    scores = scores_of(returned, 2)
     reading = model.outputs or watching.made_as(output) or _reading_by_values(scores)
     return Reading(reading, 2 if scores.shape[1] == 1 and reading != "softmax" else scores.shape[1], part)
 

@@ -226,6 +226,8 @@ def test_one_score_tells_the_two_classes_of_the_model_apart() -> None:
         (lambda z: z[:, :, None].expand(-1, -1, 3), r"shape \[2, 4, 3\]"),
         (lambda z: (z.new_zeros(1, 4, 2, 2), z), r"shape \[1, 4, 2, 2\]"),
         (lambda z: z.sum(), r"shape \[\]"),
+        (lambda z: [{"boxes": one, "scores": one} for one in z], "a dictionary for each image, .* of boxes, scores"),
+        (lambda z: [{} for _ in z], "a dictionary for each image, .* of nothing: wrap"),
     ],
 )
 def test_what_is_no_row_of_classes_is_refused_in_one_sentence(answer: Any, what: str) -> None:
