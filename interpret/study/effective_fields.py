@@ -20,8 +20,8 @@ BUDGET = 5e11
 """Multiply–adds that fewer images take, but for one: some ten seconds on two cores, which do 60e9 a second."""
 MOST = 3e12
 """Multiply–adds of one image from which on the fields are left out: some fifty seconds."""
-TOGETHER = 4
-"""The largest number of images in a batch, all of whose intermediate results are held."""
+PIXELS_TOGETHER = 4 * 256**2
+"""The largest number of pixels in a batch of several images, all of whose intermediate results are held."""
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def measure_effective_fields(study: Study) -> None:
         return
     count = images_within(study, missing)
     if not count:
-        logger.info("effective receptive fields take long and are left out: interpret.effective_receptive_field")
+        logger.info("left out: effective receptive fields, as a single image takes too long")
         return
     try:
         found = effective_receptive_field(
@@ -45,7 +45,7 @@ def measure_effective_fields(study: Study) -> None:
             missing,
             count=count,
             seed=study.info["settings"]["seed"],
-            batch_size=min(TOGETHER, study.batch_size or TOGETHER),
+            batch_size=max(1, PIXELS_TOGETHER // math.prod(study.info["model"]["input_shape"][1:])),
             device=study.device,
         )
     except InterpretError as error:

@@ -164,7 +164,7 @@ def test_a_study_measures_the_fields_of_its_mined_layers(module: nn.Module, tmp_
     study.mine("0,7", k=1)
     study.measure_effective_fields()
     found = study.result("effective-fields")
-    same = effective_receptive_field(module, IMAGES, ["0"], count=5, batch_size=4)
+    same = effective_receptive_field(module, IMAGES, ["0"], count=5)
     assert found.layers == ["0"] and found.images == 5  # layer 7 has no positions
     assert found.sizes.tolist() == same.sizes.tolist() and (found.energy["0"] == same.energy["0"]).all()
     study.mine("0,3", k=1)
