@@ -189,7 +189,7 @@ def projecting(module: nn.Module, layer: str, device: torch.device, settings: ar
 
 
 def table(titles: list[str], rows: list[list[str]]) -> str:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    lines = [titles, ["---", "---", *["---:"] * (len(titles) - 2)], *rows]  # the first two columns are words
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
