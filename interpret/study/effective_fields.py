@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from interpret.analyses.effective_fields.compute import effective_receptive_field
+from interpret.execution.parallel import images_at_once
 from interpret.study.synthesis_budget import macs_below
 from interpret.support.errors import InterpretError, warn
 
@@ -20,8 +21,6 @@ BUDGET = 5e11
 """Multiply–adds that fewer images take, but for one: some ten seconds on two cores, which do 60e9 a second."""
 MOST = 3e12
 """Multiply–adds of one image from which on the fields are left out: some fifty seconds."""
-PIXELS_TOGETHER = 4 * 256**2
-"""The largest number of pixels in a batch of several images, all of whose intermediate results are held."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +37,8 @@ def measure_effective_fields(study: Study) -> None:
     if not count:
         logger.info("left out: effective receptive fields, as a single image takes too long")
         return
+    # half of what other analyses run at once, as all intermediate results are held
+    together = max(1, images_at_once(math.prod(study.info["model"]["input_shape"][1:])) // 2)
     try:
         found = effective_receptive_field(
             model,
@@ -45,7 +46,7 @@ def measure_effective_fields(study: Study) -> None:
             missing,
             count=count,
             seed=study.info["settings"]["seed"],
-            batch_size=max(1, PIXELS_TOGETHER // math.prod(study.info["model"]["input_shape"][1:])),
+            batch_size=together,
             device=study.device,
         )
     except InterpretError as error:
