@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
-from torch.nn.grad import conv2d_input
 
+from interpret.backprop.input_signal import FEW_CHANNELS, input_signal, transposed_to_few
 from interpret.backprop.windowed_convolution import pair
 from interpret.network.torch_internals import node_device, node_shape, node_type, saved
 
@@ -28,9 +28,6 @@ Pair = tuple[int, int]
 
 MOST_VALUES = 2**21
 """Values of a map of all signals that pass back at once; of more of them, the maps leave the processor's cache."""
-
-FEW_CHANNELS = 4
-"""Up to this many channels of the input, a transposed convolution runs as a matrix product."""
 
 HOOKED = "interpret: hooked"
 """Key in the metadata of nodes of autograd's graph at which the network itself has put a hook."""
@@ -453,28 +450,15 @@ def _convolution(
             return [Windows(F.conv2d(values, turned), windows.corners)]
         if windows.size == _size(node):
             below = [len(values), channels, *whole]
-            found = conv2d_input(below, weight, values, stride, padding, dilation, groups)
+            found = input_signal(below, weight, values, stride, padding, dilation, groups)
             return [Windows(found, np.zeros_like(windows.corners))]
         if plain and channels <= FEW_CHANNELS:
-            found = _transposed_to_few(values, weight, stride)
+            found = transposed_to_few(values, weight, stride)
         else:
             found = F.conv_transpose2d(values, weight, stride=stride, groups=groups, dilation=dilation)
         return [_into_map(found, windows.corners * stride - padding, (whole[0], whole[1]))]
 
     return step
-
-
-def _transposed_to_few(values: Tensor, weight: Tensor, stride: Pair) -> Tensor:
-    """Return a transposed convolution to few channels: one matrix product for all taps of the kernel, then their sum.
-
-    Kernels for convolutions compute many channels of a position at once, and leave most of a vector idle here.
-    """
-    count, channels, height, width = values.shape
-    kernel = weight.shape[2:]
-    by_tap = weight.permute(1, 2, 3, 0).reshape(-1, channels)
-    products = torch.matmul(by_tap, values.permute(0, 2, 3, 1).reshape(count, -1, channels).transpose(1, 2))
-    size = tuple((n - 1) * s + k for n, s, k in zip((height, width), stride, kernel, strict=True))
-    return F.fold(products, size, kernel, stride=stride)
 
 
 def _pooling(node: Any) -> tuple[Pair, Pair, Pair]:
