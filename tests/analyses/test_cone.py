@@ -21,13 +21,14 @@ class Residual(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first, self.norm = nn.Conv2d(3, 4, 5, stride=2, padding=2), nn.BatchNorm2d(4)
+        self.plain = nn.BatchNorm2d(4, affine=False)
         self.second, self.third = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, stride=2, padding=1)
         self.short, self.last = nn.Conv2d(4, 4, 1, stride=2), nn.Conv2d(8, 4, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu_(self.norm(self.first(x)))
         x = self.second(x) + x
-        y = self.third(x)
+        y = self.plain(self.third(x))
         y += self.short(x)
         y, z = y.chunk(2, dim=1)
         result: Tensor = self.last(torch.cat([y, F.avg_pool2d(z, 3, 1, 1), y * torch.ones_like(z), z], 1))
@@ -56,6 +57,9 @@ def random(network: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.3)
+    for buffer in network.buffers():  # statistics of batches
+        if buffer.is_floating_point():
+            nn.init.uniform_(buffer, 0.5, 2)
     return network.double().eval()
 
 
@@ -77,6 +81,26 @@ def test_a_part_has_the_values_and_gradients_of_the_whole(make: Any) -> None:
         )
         assert torch.allclose(own, wanted[:, :, top:bottom, left:right], rtol=1e-12, atol=1e-12)
         assert own.abs().sum() == pytest.approx(float(wanted.abs().sum()))  # nothing outside is seen
+
+
+def test_the_backward_pass_keeps_the_layout() -> None:
+    """In another layout than that of the maps, pooling takes three times as long."""
+    network, signals = random(Residual()), list[Tensor]()
+
+    def watch(_part: Any, _inputs: Any, output: Tensor) -> None:
+        output.register_hook(signals.append)
+
+    image = torch.rand(2, 3, 61, 61, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)
+    cut = image[:, :, 5:52, 10:55].contiguous(memory_format=torch.channels_last).requires_grad_()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d | nn.Conv2d):
+            part.register_forward_hook(watch)
+    with ConePass(given := cut.clone(), Part((5, 10), (61, 61))):
+        found = network(given)
+    found.square().sum().backward()
+    assert len(signals) == 7
+    assert all(signal.is_contiguous(memory_format=torch.channels_last) for signal in signals)
 
 
 def test_a_receptive_field_has_one_position() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from interpret.backprop.input_signal import convolve
 from interpret.backprop.windowed_convolution import pair
 from interpret.network.layers import tensors_in
 from interpret.network.operations import Backward, Grid, is_in_place, operation_name, operation_of
@@ -90,6 +91,8 @@ class ConePass(TorchFunctionMode):
         if is_in_place(func) and values[0] is not args[0]:
             raise OutsideCones  # it would write into a part of its operand alone
         own, others = values[: len(args)], dict(zip(kwargs, values[len(args) :], strict=True))
+        if func is F.batch_norm:
+            func = _normalise
         return self._noted(func(*own, **others), part)
 
     def _noted(self, result: Any, part: Part) -> Any:
@@ -111,11 +114,11 @@ class ConePass(TorchFunctionMode):
         found = []
         for value, part in zip(values, parts, strict=True):
             if part is not None:
-                rows, columns = (
-                    slice(first[axis] - part.corner[axis], stop[axis] - part.corner[axis]) for axis in (0, 1)
-                )
-                cut = value[..., rows, columns]
-                value = value if cut.shape == value.shape else cut  # itself, to be written into
+                around = [
+                    (part.corner[axis] - first[axis], stop[axis] - part.corner[axis] - value.shape[axis - 2])
+                    for axis in (0, 1)
+                ]
+                value = _padded(value, around, 0.0)
             found.append(value)
         return found, Part((first[0], first[1]), maps[0][1].whole)
 
@@ -148,7 +151,8 @@ class ConePass(TorchFunctionMode):
         given |= {"input": cut, "padding": 0, "stride": stride}
         if "ceil_mode" in given:
             given["ceil_mode"] = False
-        return self._noted(func(*given.values()), Part((corner[0], corner[1]), (whole[0], whole[1])))
+        result = convolve(given) if "weight" in given else func(*given.values())
+        return self._noted(result, Part((corner[0], corner[1]), (whole[0], whole[1])))
 
     def _pad(
         self, func: Callable[..., Any], input: Tensor, pad: Sequence[int], mode: str = "constant", value: Any = None
@@ -197,6 +201,25 @@ def _has_positions(constant: Tensor) -> bool:
 
 def _along_channels(args: Any, kwargs: Mapping[str, Any], place: int) -> bool:
     return kwargs.get("dim", args[place] if len(args) > place else 0) in (1, -3)
+
+
+def _normalise(
+    input: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise a batch by constants, as one product and sum, whose backward pass is faster than PyTorch's."""
+    if input.dtype != running_var.dtype:  # under autocast
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    scale = (running_var + eps).rsqrt() * (1.0 if weight is None else weight)
+    shift = (0.0 if bias is None else bias) - running_mean * scale
+    by_channel = (1, -1, *[1] * (input.dim() - 2))
+    return torch.addcmul(shift.reshape(by_channel), input, scale.reshape(by_channel))
 
 
 def _takes_statistics(func: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]) -> bool:

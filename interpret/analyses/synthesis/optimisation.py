@@ -101,8 +101,9 @@ def climb(
         progress = step / settings.steps
         states = [generator.get_state() for generator in generators]
         values, gradients = _gradients(module, images, objectives, groups, generators, settings, autocast, progress)
-        broken = ~values.isfinite() | ~torch.stack([one.isfinite().flatten(1).all(1) for one in gradients]).all(0)
-        silent = torch.stack([(one == 0).flatten(1).all(1) for one in gradients]).all(0) & ~broken
+        largest = torch.stack([torch.linalg.vector_norm(one.flatten(1), torch.inf, 1) for one in gradients]).amax(0)
+        broken = ~values.isfinite() | ~largest.isfinite()
+        silent = largest == 0
         if bool(silent.any()):
             for generator, state in zip(generators, states, strict=True):
                 generator.set_state(state)
