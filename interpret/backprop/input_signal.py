@@ -69,6 +69,8 @@ def _by_taps(signal: Tensor, weight: Tensor, stride: Pair) -> Tensor:
     kernel = weight.shape[2:]
     by_tap = weight.permute(1, 2, 3, 0).flatten(0, 2)
     products = torch.matmul(by_tap, signal.permute(0, 2, 3, 1).flatten(1, 2).transpose(1, 2))
+    if products.dtype == torch.bfloat16:
+        products = products.float()
     return F.fold(products, _spread(signal, kernel, stride), kernel, stride=stride)
 
 

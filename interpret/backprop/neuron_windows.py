@@ -11,6 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -134,6 +135,7 @@ class NeuronWindows:
         start: Tensor,
         corners: NDArray[np.int64] | None = None,
         size: Pair | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Iterator[Windows]:
         """Yield the signals of n neurons at the input, in their order, those of some neurons at a time.
 
@@ -143,12 +145,14 @@ class NeuronWindows:
             start: [n] the signal at each of them.
             corners, size: [n, 2] the top and left, and the size, of windows that hold all of each signal; None: the
                 whole input. They save memory where autograd passes signals back to it.
+            dtype: the type in which signals pass back, to be returned in that of `start`; None: in that.
         """
-        values = start.new_zeros(len(rows), self._shape[1], 1, 1)
-        values[torch.arange(len(rows)), channels, 0, 0] = start
+        values = start.new_zeros(len(rows), self._shape[1], 1, 1, dtype=dtype)
+        values[torch.arange(len(rows)), channels, 0, 0] = start.to(values.dtype)
         if corners is None or size is None:
             corners, size = np.zeros((len(rows), 2), np.int64), _size(self._leaf)
-        yield from self._pass_back(0, Windows(values, positions.numpy()), rows, corners, size)
+        for found in self._pass_back(0, Windows(values, positions.numpy()), rows, corners, size):
+            yield Windows(found.values.to(start.dtype), found.corners)
 
     def _pass_back(
         self, place: int, windows: Windows, rows: Tensor, corners: NDArray[np.int64], size: Pair
@@ -180,14 +184,15 @@ class NeuronWindows:
         """Pass signals back to the input from the operations that this module does not know, in windows of it."""
         direct = found.pop(self._leaf, None)
         whole = node_shape(self._leaf)
-        some = next(iter(found.values())).values
-        values = some.new_zeros(len(rows), whole[1], *size) if direct is None else direct.within(corners, size)
+        values = torch.zeros(len(rows), whole[1], *size, dtype=node_type(self._leaf))
+        if direct is not None:
+            values += direct.within(corners, size)
         turns = np.array([int((rows[:n] == row).sum()) for n, row in enumerate(rows)])
         for turn in range(turns.max(initial=-1) + 1):
             own = np.flatnonzero(turns == turn)
             starts = []
             for below, windows in found.items():
-                starts.append(some.new_zeros(node_shape(below)))
+                starts.append(torch.zeros(node_shape(below), dtype=node_type(below)))
                 for n, row in zip(own.tolist(), rows[own].tolist(), strict=True):
                     (y, x), (height, width) = windows.corners[n].tolist(), windows.size
                     starts[-1][row, :, y : y + height, x : x + width] = windows.values[n]
@@ -257,6 +262,8 @@ def _cut(
     if size == tuple(maps.shape[2:]) and minus is None:
         if len(rows) == 1:
             return maps[int(rows)][None]
+        if rows.tolist() == list(range(len(maps))):
+            return maps
         return by_position[rows].permute(0, 3, 1, 2)
     found = by_position.new_empty(len(rows), height, width, maps.shape[1])
     places = zip(found, rows.tolist(), corners.tolist(), strict=True)
@@ -394,8 +401,9 @@ def _normalise(node: Any) -> Step | None:
 
 
 def _times(windows: Windows, factor: Tensor) -> Windows:
-    values = windows.values * factor if windows.shared else windows.values.mul_(factor)
-    return Windows(values, windows.corners)
+    values = windows.values
+    product = (values * factor).to(values.dtype) if windows.shared else values.mul_(factor)
+    return Windows(product, windows.corners)
 
 
 def _multiply(node: Any) -> Step | None:
@@ -441,21 +449,23 @@ def _convolution(
     stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
     weight = weight.contiguous(memory_format=torch.channels_last)
     turned = weight.transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    in_type = cache(lambda dtype: (weight.to(dtype), turned.to(dtype)))
     plain = groups == 1 and dilation == (1, 1)
     by_position = plain and tuple(weight.shape[2:]) == stride == (1, 1) and padding == (0, 0)
 
     def step(windows: Windows, _rows: Tensor) -> list[Windows]:
         values = windows.values
+        own, own_turned = in_type(values.dtype)
         if by_position:
-            return [Windows(F.conv2d(values, turned), windows.corners)]
+            return [Windows(F.conv2d(values, own_turned), windows.corners)]
         if windows.size == _size(node):
             below = [len(values), channels, *whole]
-            found = input_signal(below, weight, values, stride, padding, dilation, groups)
+            found = input_signal(below, own, values, stride, padding, dilation, groups)
             return [Windows(found, np.zeros_like(windows.corners))]
         if plain and channels <= FEW_CHANNELS:
-            found = transposed_to_few(values, weight, stride)
+            found = transposed_to_few(values, own, stride)
         else:
-            found = F.conv_transpose2d(values, weight, stride=stride, groups=groups, dilation=dilation)
+            found = F.conv_transpose2d(values, own, stride=stride, groups=groups, dilation=dilation)
         return [_into_map(found, windows.corners * stride - padding, (whole[0], whole[1]))]
 
     return step

@@ -97,7 +97,11 @@ NETWORKS = {body.__name__: body for body in (plain, fire, residual, dense, gated
 
 
 def signals_of(
-    body: Callable[[Net, Tensor], Tensor], rule: Rule, sides: tuple[int, int], seed: int
+    body: Callable[[Net, Tensor], Tensor],
+    rule: Rule,
+    sides: tuple[int, int],
+    seed: int,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the signals of 12 neurons of 3 images in whole images, by autograd and in windows, and their extent."""
     torch.manual_seed(seed)
@@ -115,7 +119,7 @@ def signals_of(
     for row, channel, (y, z), start in zip(rows, channels, positions.tolist(), starts, strict=True):
         (signal,) = torch.autograd.grad(output[row, channel, y, z], x, start, retain_graph=True)
         expected.append(signal[row])
-    found = list(graph.signals(rows, channels, positions, starts))
+    found = list(graph.signals(rows, channels, positions, starts, dtype=dtype))
     whole = torch.cat([part.within(0 * part.corners, sides) for part in found])
     return torch.stack(expected), whole, torch.tensor([part.size for part in found]).amax(0)
 
@@ -149,17 +153,15 @@ def test_signals_of_few_neurons_at_a_time_are_the_same(name: str, monkeypatch: p
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_signals_in_bfloat16_are_those_of_autograd(rule: Rule) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Conv2d(8, 8, 3, padding=1))
-    x, outputs = forward_under_rule(net, torch.rand(2, 3, 17, 17), ["3"], SignalSettings(rule, dtype=torch.bfloat16))
-    output, graph = outputs["3"], NeuronWindows.below(outputs["3"])
-    assert output.dtype == torch.bfloat16 and graph is not None
-    (windows,) = graph.signals(torch.tensor([1]), torch.tensor([2]), torch.tensor([[3, 4]]), torch.ones(1).bfloat16())
-    (expected,) = torch.autograd.grad(output[1, 2, 3, 4], x)
-    found = windows.within(0 * windows.corners, (17, 17))
-    assert found.dtype == torch.float32 and bool(expected.any())
-    torch.testing.assert_close(found[0], expected[1], rtol=0, atol=2**-6 * float(expected.abs().max()))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_signals_in_bfloat16_come_close(name: str, rule: Rule) -> None:
+    if name == "gated" and rule == "gradient":
+        return  # through the gate, the signal reaches everything
+    exact, found, _ = signals_of(NETWORKS[name], rule, (29, 31), 0, torch.bfloat16)
+    some = exact.flatten(1).any(1)
+    assert found.dtype == torch.float64 and int(some.sum()) > 6 and not found[~some].any()
+    differences = (found - exact)[some].flatten(1).norm(dim=1) / exact[some].flatten(1).norm(dim=1)
+    assert 0 < float(differences.max()) < 2**-6  # of numbers that are rounded to 8 bits again and again
 
 
 def test_a_window_is_as_small_as_the_receptive_field() -> None:

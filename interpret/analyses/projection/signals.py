@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
@@ -32,11 +34,17 @@ class SignalSettings:
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """How outputs of layers are arranged that are no map [B, C, H, W]."""
     dtype: torch.dtype | None = None
-    """The type for autocast; None or float32: no autocast."""
+    """None or float32: both passes in the type of the network. bfloat16: on a GPU, both under autocast; on a CPU, only
+    signals pass back in it, as a rounded forward pass would have other switches and gates."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.bfloat16):  # float16 overflows at a signal of 65,504
             raise InterpretError(f"dtype must be torch.bfloat16, torch.float32 or None, not {self.dtype}")
+
+    @property
+    def of_signals(self) -> torch.dtype | None:
+        """The type in which signals pass back on a CPU; None for that of the network."""
+        return self.dtype if self.dtype == torch.bfloat16 else None
 
 
 def forward_under_rule(
@@ -63,7 +71,7 @@ def forward_under_rule(
 
     with (
         torch.enable_grad(),
-        autocast(images.device, settings.dtype),
+        autocast(images.device, None if images.device.type == "cpu" else settings.dtype),
         BackwardRule(module, settings.rule, overlap=settings.overlap, strict=settings.strict) as rule,
     ):
         hooks = first_outputs(
@@ -109,10 +117,15 @@ def signals_of_batch(
     `boxes` are one of each image, for a layer that runs once a box.
     """
     x, outputs = forward_under_rule(module, images, [layer], settings, boxes)
-    seed, values = seed_signal(
-        outputs[layer], neuron_index(outputs[layer], torch.arange(len(images)), channels, positions), settings
-    )
-    (signal,) = torch.autograd.grad(outputs[layer], x, seed)
+    output, rows = outputs[layer], torch.arange(len(images))
+    neurons = neuron_index(output, rows, channels, positions)
+    graph = NeuronWindows.below(output) if settings.of_signals is not None else None
+    if graph is not None:
+        values, corners = output.detach()[neurons], np.zeros((len(rows), 2), np.int64)
+        signal = signals_in_windows(graph, values, rows, channels, positions, corners, images.shape[2:], settings)
+        return signal, values
+    seed, values = seed_signal(output, neurons, settings)
+    (signal,) = torch.autograd.grad(output, x, seed)
     return signal, values
 
 
@@ -135,7 +148,8 @@ def signals_of_image(
     graph = NeuronWindows.below(output)
     if graph is not None:
         found = output.detach()[neuron_index(output, rows, channels, positions)]
-        return signals_in_windows(graph, found, rows, channels, positions, settings, crop), found
+        corners = crop.boxes(positions)[:, :2].numpy()
+        return signals_in_windows(graph, found, rows, channels, positions, corners, crop.field, settings), found
     if windowed:
         return None
     signals: list[Tensor] = []
@@ -154,14 +168,18 @@ def signals_in_windows(
     rows: Tensor,
     channels: Tensor,
     positions: Tensor,
+    corners: NDArray[np.int64],
+    size: Sequence[int],
     settings: SignalSettings,
-    crop: Crop,
 ) -> Tensor:
-    """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`."""
+    """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`.
+
+    Of a size, with the top and left at `corners` [n, 2].
+    """
     starts = values if settings.start == "activation" else torch.ones_like(values)
-    corners, (height, width) = crop.boxes(positions)[:, :2].numpy(), crop.field
     signals: list[Tensor] = []
-    for windows in graph.signals(rows, channels, positions, starts, corners, (height, width)):
+    height, width = size
+    for windows in graph.signals(rows, channels, positions, starts, corners, (height, width), settings.of_signals):
         done = sum(map(len, signals))
         signals.append(windows.within(corners[done : done + len(windows.corners)], (height, width)))
     return torch.cat(signals)
