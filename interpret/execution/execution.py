@@ -18,7 +18,9 @@ from interpret.execution.ranks import ranks
 from interpret.network.dry_run import DryRun, dry_run_of
 from interpret.network.model import Model
 from interpret.network.modes import frozen
+from interpret.network.torch_internals import computes_in
 from interpret.network.wrappers import refuse_without_numbers
+from interpret.support.errors import warn
 from interpret.support.recording import add_facts
 
 Result = TypeVar("Result")
@@ -86,6 +88,17 @@ class Execution:
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """Return an autocast context for a type of lower precision; for None or float32, one without effect."""
     return nullcontext() if dtype in (None, torch.float32) else torch.autocast(device.type, dtype)
+
+
+def warn_of_slow_type(device: torch.device, dtype: torch.dtype | None) -> None:
+    """Warn of a type of lower precision that a processor does not compute in: convolutions take six times as long.
+
+    On a GPU, and for None or float32, nothing is said.
+    """
+    if dtype in (None, torch.float32) or device.type != "cpu" or computes_in(dtype):
+        return
+    name = str(dtype).removeprefix("torch.")
+    warn(f"this processor does not compute in {name}, which is slower on it than float32: leave dtype out")
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

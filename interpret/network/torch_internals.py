@@ -19,6 +19,16 @@ from torch import Tensor, nn
 from torch.nn.modules._functions import BackwardHookFunction
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
+# ---- processors --------------------------------------------------------------------------------------------------
+
+
+def computes_in(dtype: torch.dtype) -> bool:
+    """Return whether this processor computes in a type by instructions of its own; true where torch does not say."""
+    names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    says = getattr(torch.ops.mkldnn, names.get(dtype, ""), None)
+    return says is None or bool(says())
+
+
 # ---- autograd's graph --------------------------------------------------------------------------------------------
 
 

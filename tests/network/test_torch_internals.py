@@ -101,6 +101,21 @@ def test_nodes_know_shapes_and_arguments() -> None:
     assert internals.saved(pooled.grad_fn, "result1").shape == (1, 2, 3, 4)
 
 
+# ---- processors ----------------------------------------------------------------------------------------------------
+
+
+def test_torch_says_which_types_a_processor_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert internals.computes_in(torch.float32) and internals.computes_in(torch.float64)
+    operators = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    for dtype, name in operators.items():
+        assert internals.computes_in(dtype) in (True, False)
+        if torch.backends.mkldnn.is_available():
+            assert hasattr(torch.ops.mkldnn, name)
+        for says in (True, False):
+            monkeypatch.setattr(torch.ops.mkldnn, name, lambda says=says: says, raising=False)
+            assert internals.computes_in(dtype) is says
+
+
 # ---- tensors -------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from interpret.analyses.mining.batch_maxima import BatchMaxima, batch_maxima
 from interpret.analyses.mining.miner import STATE_FORMAT, Miner, merge_states
 from interpret.analyses.mining.result import Mined
-from interpret.execution.execution import Execution, prepared
+from interpret.execution.execution import Execution, prepared, warn_of_slow_type
 from interpret.execution.ranks import State, ranks
 from interpret.execution.reading import Reading, done_in, learn, merge_read, part_of
 from interpret.execution.resume import Unfinished
@@ -176,6 +176,7 @@ def prepared_to_mine(
     module, first = miner.model.module, first_images(miner.data)
     refuse_other_type(module, first)
     with prepared(miner.model, first, device, miner.layers) as run:
+        warn_of_slow_type(run.device, dtype)
         miner.leave_out(run.dry_run.not_one_tensor, not_one_tensor)
         # convolutions return maps, and rows of features have no positions
         convolutions, unbatched = CONVOLUTIONS[input_axes(module)], run.dry_run.unbatched

@@ -24,7 +24,7 @@ from interpret.analyses.projection.signals import (
 )
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.batch_size import batch_size_for, largest_gpu_batch
-from interpret.execution.execution import full_precision, on_device
+from interpret.execution.execution import full_precision, on_device, warn_of_slow_type
 from interpret.images.display import inputs_to_bytes
 from interpret.images.inputs import Inputs, open_inputs
 from interpret.images.several_inputs import SeveralImages, as_one, is_several
@@ -270,6 +270,7 @@ def _run(
     crop, count, home = task.crop, len(task.channels), task.opened.tensor.device
     signals, values = [], []
     with on_device(model.module, device) as target, full_precision(target):
+        warn_of_slow_type(target, task.settings.dtype)
         images = task.opened.tensor.to(target)
         at_once = crop.batch_size() if batch_size is None else batch_size_for(batch_size, 1, target)
         layout = task.settings.layouts.get(task.layer)

@@ -39,7 +39,7 @@ from interpret.analyses.projection.signals import (
 from interpret.backprop.neuron_windows import NeuronWindows
 from interpret.backprop.rules import Overlap, Rule
 from interpret.execution.batch_size import MEASURED_IMAGES, largest_gpu_batch
-from interpret.execution.execution import Execution, prepared
+from interpret.execution.execution import Execution, prepared, warn_of_slow_type
 from interpret.execution.parallel import PIXELS_AT_ONCE, images_at_once
 from interpret.execution.ranks import ranks
 from interpret.images.batches import Batch, batches, first_images
@@ -130,6 +130,7 @@ def project_hits(
     first = first_images(images)
     remaining = hits.remaining(done or {})
     with prepared(model, first, device, hits.layers) as run, ExitStack() as opened:
+        warn_of_slow_type(run.device, dtype)
         windowed, size, pixels = _dry_run(run, first[:1], hits.layers, settings)
         groups = plan_hits(hits, crops, batch_size or size, windowed, pixels)
         plan = [together for together in groups if remaining[together.rows].any()]

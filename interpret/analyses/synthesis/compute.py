@@ -47,7 +47,7 @@ from interpret.analyses.synthesis.robustness import Robustness, centre
 from interpret.analyses.synthesis.scene import Scene, in_cone, set_scene
 from interpret.analyses.synthesis.truth import damaged, describe_images, distances_to, early_layers
 from interpret.execution.batch_size import batch_size_for
-from interpret.execution.execution import Execution, on_device, prepared
+from interpret.execution.execution import Execution, on_device, prepared, warn_of_slow_type
 from interpret.execution.parallel import images_at_once, torch_threads
 from interpret.images.display import inputs_to_bytes
 from interpret.images.opening import open_images
@@ -171,6 +171,7 @@ def synthesise(
         colours, start, size, steps, rate, robustness, seed,
     )  # fmt: skip
     with prepared(model, task.first, device, _until(task.objectives)) as run:
+        warn_of_slow_type(run.device, dtype)
         climbed = _run(model, task, run, batch_size, dtype)
         result = _aggregate(model, task, climbed)
         _measure(model, task, run, result, climbed.canvases, batch_size)
