@@ -262,8 +262,6 @@ def _cut(
     if size == tuple(maps.shape[2:]) and minus is None:
         if len(rows) == 1:
             return maps[int(rows)][None]
-        if rows.tolist() == list(range(len(maps))):
-            return maps
         return by_position[rows].permute(0, 3, 1, 2)
     found = by_position.new_empty(len(rows), height, width, maps.shape[1])
     places = zip(found, rows.tolist(), corners.tolist(), strict=True)
@@ -375,7 +373,7 @@ def _rectify(node: Any) -> Step:
     def step(windows: Windows, rows: Tensor) -> list[Windows]:
         values = windows.values.clamp(min=0) if windows.shared else windows.values.clamp_(min=0)
         if slope is not None:
-            values = values.mul_(_cut(slope, rows, windows.corners, windows.size))
+            values = values.mul_(_cut(slope, rows, windows.corners, windows.size).to(values.dtype))
         return [Windows(values, windows.corners)]
 
     return step
@@ -401,9 +399,9 @@ def _normalise(node: Any) -> Step | None:
 
 
 def _times(windows: Windows, factor: Tensor) -> Windows:
-    values = windows.values
-    product = (values * factor).to(values.dtype) if windows.shared else values.mul_(factor)
-    return Windows(product, windows.corners)
+    factor = factor.to(windows.values.dtype)  # much faster than a product of two types
+    values = windows.values * factor if windows.shared else windows.values.mul_(factor)
+    return Windows(values, windows.corners)
 
 
 def _multiply(node: Any) -> Step | None:
@@ -454,18 +452,20 @@ def _convolution(
     by_position = plain and tuple(weight.shape[2:]) == stride == (1, 1) and padding == (0, 0)
 
     def step(windows: Windows, _rows: Tensor) -> list[Windows]:
-        values = windows.values
+        # PyTorch has fast convolutions in types of lower precision for one group alone
+        values = windows.values if groups == 1 else windows.values.to(weight.dtype)
         own, own_turned = in_type(values.dtype)
         if by_position:
             return [Windows(F.conv2d(values, own_turned), windows.corners)]
         if windows.size == _size(node):
             below = [len(values), channels, *whole]
-            found = input_signal(below, own, values, stride, padding, dilation, groups)
+            found = input_signal(below, own, values, stride, padding, dilation, groups).to(windows.values.dtype)
             return [Windows(found, np.zeros_like(windows.corners))]
         if plain and channels <= FEW_CHANNELS:
             found = transposed_to_few(values, own, stride)
         else:
             found = F.conv_transpose2d(values, own, stride=stride, groups=groups, dilation=dilation)
+            found = found.to(windows.values.dtype)
         return [_into_map(found, windows.corners * stride - padding, (whole[0], whole[1]))]
 
     return step

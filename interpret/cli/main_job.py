@@ -228,7 +228,7 @@ def project(
             "float32",
             "bfloat16",
             help="float32, or bfloat16, kept beside it: deep layers of VGG-16 1.8 times as fast on processors that "
-            "compute in it, signals 0.6 % off (5 to 24 % on a GPU); SqueezeNet not faster.",
+            "compute in it, signals 1 % off (5 to 24 % on a GPU); SqueezeNet not faster.",
         ),
     ] = "float32",
 ) -> None:

@@ -275,8 +275,7 @@ def _run_whole(
         at_once = max(1, MOST_VALUES // math.prod((inputs.shape[1], *crops[name].field)))
         for part in torch.arange(len(values)).split(at_once):
             where = (at[part], channels[part], positions[part])
-            corners = crops[name].boxes(positions[part])[:, :2].numpy()
-            signal = signals_in_windows(graph, values[part], *where, corners, crops[name].field, settings)
+            signal = signals_in_windows(graph, values[part], *where, settings, crops[name])
             patches = _cut_patches(inputs, at[part], positions[part], crops[name])
             yield HitBatch(name, chosen.units[part.numpy()], chosen.ranks[part.numpy()], signal, patches)
     left = np.isin(hits.layer[rows], [hits.layers.index(name) for name in outputs])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interpret.analyses.projection.crop import Crop
@@ -35,7 +33,7 @@ class SignalSettings:
     """How outputs of layers are arranged that are no map [B, C, H, W]."""
     dtype: torch.dtype | None = None
     """None or float32: both passes in the type of the network. bfloat16: on a GPU, both under autocast; on a CPU, only
-    signals pass back in it, as a rounded forward pass would have other switches and gates."""
+    signals in whole images pass back in it, as a rounded forward pass would have other switches and gates."""
 
     def __post_init__(self) -> None:
         if self.dtype not in (None, torch.float32, torch.bfloat16):  # float16 overflows at a signal of 65,504
@@ -117,15 +115,10 @@ def signals_of_batch(
     `boxes` are one of each image, for a layer that runs once a box.
     """
     x, outputs = forward_under_rule(module, images, [layer], settings, boxes)
-    output, rows = outputs[layer], torch.arange(len(images))
-    neurons = neuron_index(output, rows, channels, positions)
-    graph = NeuronWindows.below(output) if settings.of_signals is not None else None
-    if graph is not None:
-        values, corners = output.detach()[neurons], np.zeros((len(rows), 2), np.int64)
-        signal = signals_in_windows(graph, values, rows, channels, positions, corners, images.shape[2:], settings)
-        return signal, values
-    seed, values = seed_signal(output, neurons, settings)
-    (signal,) = torch.autograd.grad(output, x, seed)
+    seed, values = seed_signal(
+        outputs[layer], neuron_index(outputs[layer], torch.arange(len(images)), channels, positions), settings
+    )
+    (signal,) = torch.autograd.grad(outputs[layer], x, seed)
     return signal, values
 
 
@@ -148,8 +141,7 @@ def signals_of_image(
     graph = NeuronWindows.below(output)
     if graph is not None:
         found = output.detach()[neuron_index(output, rows, channels, positions)]
-        corners = crop.boxes(positions)[:, :2].numpy()
-        return signals_in_windows(graph, found, rows, channels, positions, corners, crop.field, settings), found
+        return signals_in_windows(graph, found, rows, channels, positions, settings, crop), found
     if windowed:
         return None
     signals: list[Tensor] = []
@@ -168,17 +160,13 @@ def signals_in_windows(
     rows: Tensor,
     channels: Tensor,
     positions: Tensor,
-    corners: NDArray[np.int64],
-    size: Sequence[int],
     settings: SignalSettings,
+    crop: Crop,
 ) -> Tensor:
-    """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`.
-
-    Of a size, with the top and left at `corners` [n, 2].
-    """
+    """Return the signals [n, C, h, w] of neurons with activations `values` [n], of the images at `rows`."""
     starts = values if settings.start == "activation" else torch.ones_like(values)
+    corners, (height, width) = crop.boxes(positions)[:, :2].numpy(), crop.field
     signals: list[Tensor] = []
-    height, width = size
     for windows in graph.signals(rows, channels, positions, starts, corners, (height, width), settings.of_signals):
         done = sum(map(len, signals))
         signals.append(windows.within(corners[done : done + len(windows.corners)], (height, width)))
