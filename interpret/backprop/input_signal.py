@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from interpret.backprop.windowed_convolution import pair
+from interpret.backprop.windowed_convolution import is_plain, pair
 
 Pair = tuple[int, int]
 
@@ -95,14 +95,13 @@ def _spread(signal: Tensor, kernel: Sequence[int], stride: Pair) -> Pair:
 def convolve(given: Mapping[str, Any]) -> Tensor:
     """Run `F.conv2d` with arguments by name, with a backward pass by `input_signal` where that is faster.
 
-    Its padding and stride are those of both axes. The weights carry no signal.
+    Where weights carry a signal, on other devices and under autocast, it runs as it is.
     """
-    x, weight, bias = given["input"], given["weight"], given["bias"]
-    few = x.shape[1] <= FEW_CHANNELS and given["groups"] == 1 and given["dilation"] in (1, (1, 1))
-    constant = not weight.requires_grad and (bias is None or not bias.requires_grad)
-    if not few or not constant or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    few = given["weight"].shape[1] <= FEW_CHANNELS and given["groups"] == 1 and pair(given["dilation"]) == (1, 1)
+    if not few or not is_plain(**given):
         return F.conv2d(**given)
-    output: Tensor = _FewChannels.apply(x, weight, bias, pair(given["stride"]), pair(given["padding"]))
+    fixed = (given[name] for name in ("input", "weight", "bias"))
+    output: Tensor = _FewChannels.apply(*fixed, pair(given["stride"]), pair(given["padding"]))
     return output
 
 

@@ -457,16 +457,16 @@ def _convolution(
         own, own_turned = in_type(values.dtype)
         if by_position:
             return [Windows(F.conv2d(values, own_turned), windows.corners)]
+        corners = windows.corners * stride - padding
         if windows.size == _size(node):
             below = [len(values), channels, *whole]
-            found = input_signal(below, own, values, stride, padding, dilation, groups).to(windows.values.dtype)
-            return [Windows(found, np.zeros_like(windows.corners))]
-        if plain and channels <= FEW_CHANNELS:
+            found, corners = input_signal(below, own, values, stride, padding, dilation, groups), 0 * corners
+        elif plain and channels <= FEW_CHANNELS:
             found = transposed_to_few(values, own, stride)
         else:
             found = F.conv_transpose2d(values, own, stride=stride, groups=groups, dilation=dilation)
-            found = found.to(windows.values.dtype)
-        return [_into_map(found, windows.corners * stride - padding, (whole[0], whole[1]))]
+        found = found if groups == 1 else found.to(windows.values.dtype)
+        return [_into_map(found, corners, (whole[0], whole[1]))]
 
     return step
 

@@ -30,7 +30,7 @@ def convolve(func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping
     that is not two-dimensional, or one whose weights carry a signal runs as usual.
     """
     bound = _arguments(*args, **kwargs)
-    if not _is_plain(**bound) or _work(**bound) < FEWEST_MACS:
+    if not is_plain(**bound) or _work(**bound) < FEWEST_MACS:
         return func(*args, **kwargs)
     output: Tensor = _Convolution.apply(*bound.values())
     return output
@@ -49,7 +49,8 @@ def _arguments(
     return locals()
 
 
-def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, **_: Any) -> bool:
+def is_plain(input: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, **_: Any) -> bool:
+    """Return whether a convolution with these arguments of `F.conv2d` may have a backward pass of its own."""
     constants = [value for value in (weight, bias) if value is not None]
     return (
         input.dim() == 4

@@ -46,7 +46,7 @@ def measure_effective_fields(study: Study) -> None:
             missing,
             count=count,
             seed=study.info["settings"]["seed"],
-            batch_size=together,
+            batch_size=min(together, study.batch_size or together),
             device=study.device,
         )
     except InterpretError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,22 @@ def test_a_study_measures_the_fields_of_its_mined_layers(module: nn.Module, tmp_
     study.measure_effective_fields()
     kept = study.readable_results("effective-fields")
     assert {name: one.layers for name, one in kept.items()} == {"": ["0"], "3": ["3"]}
+
+
+def test_a_study_measures_in_batches_of_its_size(
+    monkeypatch: pytest.MonkeyPatch, module: nn.Module, tmp_path: Path
+) -> None:
+    study = interpret.Study(tmp_path / "study", interpret.load(module), IMAGES.clone(), batch_size=2)
+    study.mine("0", k=1)
+    measure, sizes = effective_fields.effective_receptive_field, list[int]()
+
+    def watched(*args: Any, batch_size: int, **options: Any) -> Any:
+        sizes.append(batch_size)
+        return measure(*args, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(effective_fields, "effective_receptive_field", watched)
+    study.measure_effective_fields()
+    assert sizes == [2]
 
 
 def test_a_study_leaves_out_what_has_no_fields(tmp_path: Path) -> None:

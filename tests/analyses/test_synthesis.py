@@ -498,6 +498,23 @@ def test_it_is_the_same_again_and_beside_others() -> None:
     assert not torch.equal(alone.inputs, other.inputs)
 
 
+def test_no_more_images_than_a_batch_are_in_memory_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, sizes = nn.Sequential(nn.Conv2d(3, 12, 5), nn.ReLU(), nn.Conv2d(12, 12, 3)), list[int]()
+    torch.manual_seed(0)
+    images = torch.rand(10, 3, 20, 20)
+    plain = nn.functional.conv2d
+
+    def watched(x: Tensor, *args: Any, **options: Any) -> Tensor:
+        sizes.append(len(x))
+        return plain(x, *args, **options)
+
+    network[0].forward = lambda x: watched(x, network[0].weight, network[0].bias)  # type: ignore[method-assign]
+    for kind in ("neuron", "unit"):
+        sizes.clear()
+        made = synthesise(network, "2", range(12), kind, natural=images, size=(3, 20, 20), steps=3, batch_size=4)
+        assert len(made.values) == 12 and max(sizes) == 4
+
+
 def test_the_network_and_the_random_state_are_as_before() -> None:
     network = small().train()
     before, state = {key: one.clone() for key, one in network.state_dict().items()}, torch.get_rng_state()
